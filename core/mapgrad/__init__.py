@@ -1,0 +1,1 @@
+"""Any combinatorial solver as a PyTorch layer."""

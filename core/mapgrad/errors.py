@@ -1,0 +1,111 @@
+"""One tree of exceptions: ``except MapgradError`` catches whatever this library raises on purpose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mapgrad.solvers import Solutions
+
+__all__ = [
+    "ConformanceError",
+    "DomainError",
+    "InfeasibleError",
+    "MapgradError",
+    "MissingDependencyError",
+    "NonFiniteError",
+    "PluginError",
+    "ProblemError",
+    "RowsError",
+    "ShapeError",
+    "SolveTimeoutError",
+    "SolverCrashError",
+    "UnboundedError",
+    "UndecidedError",
+    "UnknownSolverError",
+    "UnsupportedProblemError",
+]
+
+
+class MapgradError(Exception):
+    """Base of every error that mapgrad raises on purpose."""
+
+
+class ProblemError(MapgradError, ValueError):
+    """A problem was described with arguments that make no feasible set, or asked for what its size forbids."""
+
+
+class UnknownSolverError(MapgradError, LookupError):
+    """No plugin offers a solver of this name."""
+
+
+class PluginError(MapgradError):
+    """A plugin is broken, blocked, or claims a name that another one claims too."""
+
+
+class MissingDependencyError(MapgradError, ImportError):
+    """A solver needs a package that isn't installed; the message says how to install it."""
+
+
+class UnsupportedProblemError(MapgradError, TypeError):
+    """The solver can't take this problem; the message says why, and which solvers can."""
+
+
+class ShapeError(MapgradError, ValueError):
+    """A tensor's shape or dtype doesn't fit the problem."""
+
+
+class UndecidedError(MapgradError):
+    """A membership test ran out of its step budget before it knew the answer."""
+
+
+class RowsError(MapgradError):
+    """Something is wrong with some rows of a batch.
+
+    Attributes:
+        rows: Numbers of the rows, counted over the flattened batch.
+        solutions: What was found for the whole batch, the other rows' answers included; None where no solver ran.
+    """
+
+    def __init__(self, message: str, *, rows: Sequence[int] = (), solutions: Solutions | None = None) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+        self.solutions = solutions
+
+
+class NonFiniteError(RowsError, ValueError):
+    """θ has NaN or infinite entries."""
+
+
+class DomainError(RowsError, ValueError):
+    """θ lies outside the problem's domain and the caller asked not to clip."""
+
+
+class InfeasibleError(RowsError, ValueError):
+    """The feasible set is empty."""
+
+
+class UnboundedError(RowsError):
+    """The objective grows without limit over the feasible set."""
+
+
+class SolveTimeoutError(RowsError, TimeoutError):
+    """A solver ran into its time limit before it had proved an optimum."""
+
+
+class SolverCrashError(RowsError):
+    """A solver raised, or answered with something that is no answer; the cause is chained."""
+
+
+class ConformanceError(MapgradError, AssertionError):
+    """A solver breaks a law of the conformance kit.
+
+    Attributes:
+        law: Name of the law, as in ``check_<law>``.
+    """
+
+    def __init__(self, message: str, *, law: str = "") -> None:
+        super().__init__(message)
+        self.law = law

@@ -1,0 +1,194 @@
+"""What every problem has in common: identity by content, shape, bounds, domain, membership and enumeration."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
+
+import numpy as np
+import torch
+
+from mapgrad.errors import ProblemError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import DTypeLike, NDArray
+    from torch import Tensor
+
+STATES_LIMIT: Final = 100_000
+"""More states than this are not enumerated: `Problem.states` refuses."""
+
+
+class Domain(enum.Enum):
+    """The θ for which a problem is defined, coordinate by coordinate."""
+
+    REAL = "every real θ"
+    NONPOSITIVE = "θ ≤ 0"
+
+    def contains(self, theta: Tensor) -> Tensor:
+        """Return where θ lies inside the domain: bool, of θ's shape and device."""
+        return torch.ones_like(theta, dtype=torch.bool) if self is Domain.REAL else theta <= 0
+
+    def clip(self, theta: Tensor) -> Tensor:
+        """Return the nearest point of the domain; θ is not written to."""
+        return theta if self is Domain.REAL else theta.clamp(max=0)
+
+
+class Problem(ABC):
+    """A feasible set C of vectors z of shape `shape`: no objective, no sense, no solver.
+
+    Problems are immutable, and compare and hash by content. A subclass keeps its constructor's arguments in
+    attributes of the same names and names them in `_fields`; arrays go through `frozen_array`. It sets them with
+    `_set` in ``__init__``, after it has checked them, and implements `_states` and `_contains_row`.
+    """
+
+    _fields: tuple[str, ...] = ()
+
+    def _set(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable: make a new one instead of setting {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} can't be deleted")
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of θ and z, without batch dimensions."""
+
+    @property
+    @abstractmethod
+    def kappa(self) -> float:
+        """Expected number of ones in a state: the default κ of Sum-of-Gamma noise."""
+
+    @property
+    def domain(self) -> Domain:
+        """The θ for which the problem is defined."""
+        return Domain.REAL
+
+    @cached_property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Lower and upper bound of each coordinate of z: two float64 CPU tensors of shape `shape`."""
+        return torch.zeros(self.shape, dtype=torch.float64), torch.ones(self.shape, dtype=torch.float64)
+
+    @cached_property
+    def digest(self) -> str:
+        """A stable name of the content: equal for equal problems, in every process and on every machine."""
+        hasher = hashlib.sha256(f"{type(self).__module__}.{type(self).__qualname__}".encode())
+        for name in self._fields:
+            hasher.update(f"|{name}=".encode())
+            hasher.update(_canonical_bytes(getattr(self, name)))
+        return hasher.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, Problem) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), {name: getattr(self, name) for name in self._fields})
+
+    def __copy__(self) -> Problem:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Problem:
+        return self
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={_short(getattr(self, name))}" for name in self._fields)
+        return f"{type(self).__name__}({arguments})"
+
+    def contains(self, z: Tensor) -> Tensor:
+        """Tell which rows of z are states of this problem.
+
+        Args:
+            z: [*batch, *shape], any dtype and device; not written to.
+
+        Returns:
+            bool tensor of shape [*batch], on z's device.
+
+        Raises:
+            ShapeError: z's trailing dimensions aren't `shape`.
+            UndecidedError: the step budget ran out before the answer was known.
+        """
+        batch = batch_shape(self, z, "z")
+        lower, upper = self.bounds
+        rows = z.detach().reshape(-1, *self.shape).to("cpu", torch.float64)
+        inside = ((rows >= lower) & (rows <= upper) & (rows == rows.round())).reshape(len(rows), -1).all(dim=1)
+        answers = [bool(ok) and self._contains_row(row) for ok, row in zip(inside, np.asarray(rows), strict=True)]
+        return torch.tensor(answers, dtype=torch.bool, device=z.device).reshape(batch)
+
+    def states(self) -> Tensor:
+        """Enumerate the feasible set.
+
+        Returns:
+            float64 CPU tensor [N, *shape] of distinct states, in an order that is the same on every call.
+
+        Raises:
+            ProblemError: there are more than `STATES_LIMIT` states.
+        """
+        found: dict[bytes, NDArray[np.float64]] = {}
+        for state in self._states():
+            row = np.ascontiguousarray(state, dtype=np.float64)
+            found.setdefault(row.tobytes(), row)
+            if len(found) > STATES_LIMIT:
+                raise ProblemError(f"{self!r} has more than {STATES_LIMIT:,} states: too many to enumerate")
+        return torch.as_tensor(np.stack(list(found.values()))).reshape(-1, *self.shape)
+
+    @abstractmethod
+    def _states(self) -> Iterator[NDArray[np.float64]]:
+        """Yield every state, of shape `shape` (repeats are dropped by `states`)."""
+
+    @abstractmethod
+    def _contains_row(self, z: NDArray[np.float64]) -> bool:
+        """Tell whether z, of shape `shape`, integer and within `bounds`, is a state."""
+
+
+def batch_shape(problem: Problem, tensor: Tensor, name: str) -> tuple[int, ...]:
+    """Return a tensor's leading dimensions.
+
+    Raises:
+        ShapeError: the trailing dimensions aren't the problem's shape.
+    """
+    split = tensor.ndim - len(problem.shape)
+    if split < 0 or tuple(tensor.shape[split:]) != problem.shape:
+        raise ShapeError(
+            f"{name} has shape {tuple(tensor.shape)}, but {problem!r} needs [*batch, "
+            f"{', '.join(map(str, problem.shape))}]: any batch dimensions, then {problem.shape}"
+        )
+    return tuple(tensor.shape[:split])
+
+
+def frozen_array(values: Iterable[Any] | NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """Return a private, C-contiguous, read-only copy of an array."""
+    array = np.array(values, dtype=dtype, order="C")
+    array.setflags(write=False)
+    return array
+
+
+def _rebuild(cls: type[Problem], arguments: dict[str, Any]) -> Problem:
+    return cls(**arguments)
+
+
+def _is_array(value: object) -> TypeGuard[NDArray[Any]]:
+    return isinstance(value, np.ndarray)
+
+
+def _canonical_bytes(value: Any) -> bytes:
+    if _is_array(value):
+        little_endian = value.astype(value.dtype.newbyteorder("<"))
+        return f"{little_endian.dtype.str}{value.shape}".encode() + little_endian.tobytes()
+    return repr(value).encode()
+
+
+def _short(value: Any) -> str:
+    if _is_array(value):
+        return repr(value.tolist()) if value.size <= 12 else f"<{'×'.join(map(str, value.shape))} array>"
+    return repr(value)
