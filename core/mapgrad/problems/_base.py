@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from mapgrad.errors import ProblemError, ShapeError
+from mapgrad.problems._budget import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 STATES_LIMIT: Final = 100_000
 """More states than this are not enumerated: `Problem.states` refuses."""
+_STATES_NUMBERS: Final = 2**25  # in all states together: 256 MB
+_STATES_STEPS: Final = 10_000_000
 
 
 class Domain(enum.Enum):
@@ -43,7 +47,8 @@ class Problem(ABC):
 
     Problems are immutable, and compare and hash by content. A subclass keeps its constructor's arguments in
     attributes of the same names and names them in `_fields`; arrays go through `frozen_array`. It sets them with
-    `_set` in ``__init__``, after it has checked them, and implements `_states` and `_contains_row`.
+    `_set` in ``__init__``, after it has checked them, and implements `_states` and one of `_contains_row` and
+    `_contains_rows`.
     """
 
     _fields: tuple[str, ...] = ()
@@ -76,6 +81,11 @@ class Problem(ABC):
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Lower and upper bound of each coordinate of z: two float64 CPU tensors of shape `shape`."""
         return torch.zeros(self.shape, dtype=torch.float64), torch.ones(self.shape, dtype=torch.float64)
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest |z_i| that the bounds allow."""
+        return max(float(bound.abs().max()) for bound in self.bounds)
 
     @cached_property
     def digest(self) -> str:
@@ -121,9 +131,10 @@ class Problem(ABC):
         batch = batch_shape(self, z, "z")
         lower, upper = self.bounds
         rows = z.detach().reshape(-1, *self.shape).to("cpu", torch.float64)
-        inside = ((rows >= lower) & (rows <= upper) & (rows == rows.round())).reshape(len(rows), -1).all(dim=1)
-        answers = [bool(ok) and self._contains_row(row) for ok, row in zip(inside, np.asarray(rows), strict=True)]
-        return torch.tensor(answers, dtype=torch.bool, device=z.device).reshape(batch)
+        inside = ((rows >= lower) & (rows <= upper) & (rows == rows.round())).flatten(1).all(dim=1)
+        answers = inside.clone()
+        answers[inside] = torch.as_tensor(self._contains_rows(np.asarray(rows[inside])))
+        return answers.to(z.device).reshape(batch)
 
     def states(self) -> Tensor:
         """Enumerate the feasible set.
@@ -132,23 +143,34 @@ class Problem(ABC):
             float64 CPU tensor [N, *shape] of distinct states, in an order that is the same on every call.
 
         Raises:
-            ProblemError: there are more than `STATES_LIMIT` states.
+            ProblemError: there are more than `STATES_LIMIT` states, or fewer that would take too much memory or time.
         """
-        found: dict[bytes, NDArray[np.float64]] = {}
+        limit = min(STATES_LIMIT, _STATES_NUMBERS // math.prod(self.shape))
+        found: dict[bytes, None] = {}
         for state in self._states():
-            row = np.ascontiguousarray(state, dtype=np.float64)
-            found.setdefault(row.tobytes(), row)
-            if len(found) > STATES_LIMIT:
-                raise ProblemError(f"{self!r} has more than {STATES_LIMIT:,} states: too many to enumerate")
-        return torch.as_tensor(np.stack(list(found.values()))).reshape(-1, *self.shape)
+            found[np.asarray(state, dtype=np.float64).tobytes()] = None
+            if len(found) > limit:
+                raise ProblemError(f"{self!r} has more than {limit:,} states: too many to enumerate; make it smaller")
+        return torch.frombuffer(bytearray().join(found), dtype=torch.float64).reshape(-1, *self.shape)
 
     @abstractmethod
     def _states(self) -> Iterator[NDArray[np.float64]]:
         """Yield every state, of shape `shape` (repeats are dropped by `states`)."""
 
-    @abstractmethod
+    def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which rows of z [N, *shape], integer and within `bounds`, are states."""
+        return np.fromiter((self._contains_row(row) for row in z), dtype=np.bool_, count=len(z))
+
     def _contains_row(self, z: NDArray[np.float64]) -> bool:
         """Tell whether z, of shape `shape`, integer and within `bounds`, is a state."""
+        raise NotImplementedError(f"{type(self).__name__} must implement _contains_row or _contains_rows")
+
+    def _enumeration_budget(self) -> Budget:
+        """Return a bound on the work of `_states`, for searches that may run long without finding a new state."""
+        return Budget(
+            _STATES_STEPS,
+            ProblemError(f"{self!r} takes more than {_STATES_STEPS:,} steps to enumerate: make it smaller"),
+        )
 
 
 def batch_shape(problem: Problem, tensor: Tensor, name: str) -> tuple[int, ...]:
@@ -177,18 +199,19 @@ def _rebuild(cls: type[Problem], arguments: dict[str, Any]) -> Problem:
     return cls(**arguments)
 
 
-def _is_array(value: object) -> TypeGuard[NDArray[Any]]:
+def is_array(value: object) -> TypeGuard[NDArray[Any]]:
+    """Tell whether value is a numpy array, in a way that type checkers follow."""
     return isinstance(value, np.ndarray)
 
 
 def _canonical_bytes(value: Any) -> bytes:
-    if _is_array(value):
+    if is_array(value):
         little_endian = value.astype(value.dtype.newbyteorder("<"))
         return f"{little_endian.dtype.str}{value.shape}".encode() + little_endian.tobytes()
     return repr(value).encode()
 
 
 def _short(value: Any) -> str:
-    if _is_array(value):
+    if is_array(value):
         return repr(value.tolist()) if value.size <= 12 else f"<{'×'.join(map(str, value.shape))} array>"
     return repr(value)

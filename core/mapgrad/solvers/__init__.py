@@ -1,4 +1,4 @@
-"""Who solves: the contract for plugin authors, the hook and the registry."""
+"""Who solves: the contract for plugin authors, the hook, the registry and its look-ups."""
 
 from mapgrad.solvers._contract import (
     BatchSolver,
@@ -10,5 +10,26 @@ from mapgrad.solvers._contract import (
     Status,
     Traits,
 )
+from mapgrad.solvers._hookspecs import hookimpl
+from mapgrad.solvers._listing import SolverInfo, list_solvers
+from mapgrad.solvers._registry import register, unregister
+from mapgrad.solvers._resolve import Recipe, SolverLike, resolve
 
-__all__ = ["BatchSolver", "InstanceSolver", "MAPSolver", "Solution", "Solutions", "SolverSpec", "Status", "Traits"]
+__all__ = [
+    "BatchSolver",
+    "InstanceSolver",
+    "MAPSolver",
+    "Recipe",
+    "Solution",
+    "Solutions",
+    "SolverInfo",
+    "SolverLike",
+    "SolverSpec",
+    "Status",
+    "Traits",
+    "hookimpl",
+    "list_solvers",
+    "register",
+    "resolve",
+    "unregister",
+]

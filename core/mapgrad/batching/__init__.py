@@ -1,0 +1,14 @@
+"""How a batch is solved: rows, workers, staging and what happens to a row that fails."""
+
+from mapgrad.batching._rows import compute_dtype, require_finite, require_float, require_representable
+from mapgrad.batching._solver import Known, Solver, get_solver
+
+__all__ = [
+    "Known",
+    "Solver",
+    "compute_dtype",
+    "get_solver",
+    "require_finite",
+    "require_float",
+    "require_representable",
+]

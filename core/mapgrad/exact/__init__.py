@@ -1,0 +1,26 @@
+"""Exact oracles for small problems and for k-subsets: what estimators and solvers are measured against.
+
+All are computed in float64 on θ's device and returned in θ's dtype; all but `map_state` are differentiable in θ.
+"""
+
+from mapgrad.exact._enumeration import (
+    enumerate_states,
+    expectation,
+    gradient,
+    log_partition,
+    map_state,
+    marginals,
+    probabilities,
+)
+from mapgrad.exact._perturbed import topk_marginals
+
+__all__ = [
+    "enumerate_states",
+    "expectation",
+    "gradient",
+    "log_partition",
+    "map_state",
+    "marginals",
+    "probabilities",
+    "topk_marginals",
+]

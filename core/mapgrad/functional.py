@@ -1,0 +1,91 @@
+"""The decorator that makes a layer of a function or method."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from mapgrad.layer import MAPLayer, Reduction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from mapgrad.gradients import Estimator
+
+
+def differentiable(
+    estimator: Estimator | None = None,
+    *,
+    minimize: bool = False,
+    reduction: Reduction = "mean",
+    seed: int | None = None,
+) -> Callable[[Callable[..., Tensor]], DifferentiableFunction]:
+    """Turn a function or method θ [B, *shape] → z into a `MAPLayer`.
+
+    A method becomes one layer for each object, made at its first use and kept with the object; the estimator is shared.
+
+    Args:
+        estimator: The gradient estimator; None for ``IMLE()``, which draws no noise where no problem is known.
+        minimize: Whether θ are costs and the function minimises.
+        reduction: As for `MAPLayer`.
+        seed: As for `MAPLayer`.
+
+    Example:
+        >>> import torch, mapgrad
+        >>> @mapgrad.differentiable(mapgrad.IMLE(noise=mapgrad.Gumbel(), samples=10))
+        ... def pick(theta):
+        ...     return torch.nn.functional.one_hot(theta.argmax(-1), theta.shape[-1])
+        >>> pick(torch.zeros(3, 5, requires_grad=True)).shape
+        torch.Size([3, 5])
+    """
+
+    def decorate(function: Callable[..., Tensor]) -> DifferentiableFunction:
+        if not callable(function):  # pyright: ignore[reportUnnecessaryComparison] (a user's value)
+            raise TypeError(f"differentiable decorates a function of θ, got {function!r}")
+        return DifferentiableFunction(function, estimator, minimize=minimize, reduction=reduction, seed=seed)
+
+    if callable(estimator) and not isinstance(estimator, MAPLayer) and inspect.isroutine(estimator):
+        raise TypeError("write @mapgrad.differentiable(), with parentheses")
+    return decorate
+
+
+class DifferentiableFunction(MAPLayer):
+    """The layer that `differentiable` makes; a decorated method gives each of its objects a layer of its own."""
+
+    def __init__(self, function: Callable[..., Tensor], estimator: Estimator | None, **layer: Any) -> None:
+        super().__init__(function, estimator, **layer)
+        self._layer = layer
+        functools.update_wrapper(self, function, updated=())
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> MAPLayer:
+        if instance is None:
+            return self
+        layers = vars(instance)
+        if self._name not in layers:
+            layers[self._name] = MAPLayer(_Method(instance, self._name), self.estimator, **self._layer)
+        return layers[self._name]
+
+    def __reduce__(self) -> str:
+        return str(self.__qualname__)
+
+
+class _Method:
+    """A decorated method's own function, bound to an object; unlike the function, it can be pickled by name."""
+
+    def __init__(self, instance: object, name: str) -> None:
+        self._instance = instance
+        self._name = name
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        layer: DifferentiableFunction = inspect.getattr_static(type(self._instance), self._name)
+        method: Callable[[object, Tensor], Tensor] = layer.solver  # pyright: ignore[reportAssignmentType] (undecorated, it takes its object first)
+        return method(self._instance, theta)
+
+    def __repr__(self) -> str:
+        return f"{type(self._instance).__qualname__}.{self._name}"

@@ -1,0 +1,218 @@
+"""Target distributions: where I-MLE's backward pass looks for a better state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class Target(nn.Module, ABC):
+    """Maps θ and the loss's gradient to the target's parameters θ′ and the divisor of the scaled gradient.
+
+    A target that adapts sets `adaptive`, returns its state from `advance` and learns from `record`.
+    """
+
+    adaptive: bool = False
+
+    @abstractmethod
+    def forward(
+        self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | float]:
+        """Return (θ′, divisor).
+
+        Args:
+            theta: [1, *batch, *shape], utilities.
+            gradient: [S, *batch, *shape], g̃ = S · ∂L/∂z_s, or its negative for the other side of a central step.
+            event_ndim: Number of dimensions of `shape`.
+            state: [], what `advance` returned in the forward pass.
+
+        Returns:
+            θ′ [S, *batch, *shape], and a divisor that broadcasts against it.
+        """
+
+    def advance(self) -> Tensor:
+        """Take in what was recorded since the last call, and return the state that the coming step uses."""
+        raise NotImplementedError(f"{type(self).__name__} doesn't adapt")
+
+    def record(self, difference: Tensor, event_ndim: int) -> None:
+        """Note a difference of answers [S, *batch, *shape]; nothing changes before the next `advance`."""
+
+
+class Step(Target):
+    """θ′ = αθ − λg̃ (Niepert, Minervini and Franceschi, NeurIPS 2021, eq. 10).
+
+    Args:
+        lam: λ, in units of θ per unit of ∂L/∂z. A loss that is a mean over the batch divides what it does by the batch
+            size.
+        alpha: α. The scaled gradient approximates the loss's only for α = 1.
+    """
+
+    def __init__(self, lam: float, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.lam = _positive("lam", lam)
+        self.alpha = float(alpha)
+
+    def forward(
+        self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | float]:
+        """Return (αθ − λg̃, λ)."""
+        return self.alpha * theta - self.lam * gradient, self.lam
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return f"lam={self.lam}, alpha={self.alpha}"
+
+
+class RelativeStep(Target):
+    """θ′ = θ − p g̃ with p = λ ‖θ_b‖ / ‖g̃_b‖ for each row b, so that neither the loss's nor θ's scale matters.
+
+    A row with θ = 0 is stepped as if ‖θ‖ were 1, so that a head initialised with zeros learns.
+
+    Args:
+        lam: λ, the length of the step relative to ‖θ_b‖.
+    """
+
+    def __init__(self, lam: float = 1.0) -> None:
+        super().__init__()
+        self.lam = _positive("lam", lam)
+
+    def forward(
+        self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return (θ − p g̃, p)."""
+        return _relative_step(theta, gradient, self.lam, tuple(range(-event_ndim, 0)))
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return f"lam={self.lam}"
+
+
+class Combinatorial(Target):
+    """θ′_i = θ_i where g̃_i = 0, else −g̃_i (Niepert, Minervini and Franceschi, NeurIPS 2021, eq. 14).
+
+    For losses whose gradient says which coordinates should be in the state: with the Hamming loss z + z* − 2zz* and no
+    noise it is the structured perceptron, with the regret ⟨c, z⟩ it moves the target to θ′ = −c. Its gradient isn't
+    divided by anything.
+    """
+
+    def forward(
+        self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | float]:
+        """Return (θ′, 1)."""
+        return torch.where(gradient == 0, theta, -gradient), 1.0
+
+
+class AdaptiveStep(Target):
+    """θ′ = θ − p g̃ with p = β ‖θ‖ / ‖g̃‖, where β makes a wanted number of entries move (AIMLE).
+
+    Minervini, Franceschi and Niepert, AAAI 2023. After each backward pass, with nnz the mean number of non-zero entries
+    of a sample's difference of answers: n ← decay · n + (1 − decay) · nnz, and β ← max(β + δ, 0) with
+    δ = momentum · δ_previous + step if n < target, else − step. The state lives in buffers. A backward pass only
+    records, and the next training forward pass (or `state_dict`) updates: so a step's β is always the one that its
+    forward pass saw.
+
+    Args:
+        initial: β at the start.
+        step: Change of β per update.
+        momentum: Share of the last change that is repeated.
+        decay: Share of the running mean of nnz that is kept.
+        target: Wanted nnz.
+        norm: "instance" takes both norms row by row, "batch" over the whole batch, as published.
+    """
+
+    adaptive = True
+    beta: Tensor
+    nonzeros: Tensor
+    change: Tensor
+
+    def __init__(
+        self,
+        initial: float = 1.0,
+        step: float = 1e-3,
+        momentum: float = 0.0,
+        decay: float = 0.9,
+        target: float = 1.0,
+        norm: Literal["instance", "batch"] = "instance",
+    ) -> None:
+        super().__init__()
+        if initial < 0:
+            raise ValueError(f"initial must be at least 0, got {initial}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
+        if norm not in ("instance", "batch"):
+            raise ValueError(f'norm must be "instance" or "batch", got {norm!r}')
+        self.step = _positive("step", step)
+        self.target = _positive("target", target)
+        self.momentum = float(momentum)
+        self.decay = float(decay)
+        self.norm = norm
+        self.register_buffer("beta", torch.tensor(float(initial)))
+        self.register_buffer("nonzeros", torch.tensor(1.0))
+        self.register_buffer("change", torch.tensor(0.0))
+        self._recorded: list[Tensor] = []
+
+    def forward(
+        self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return (θ − p g̃, p)."""
+        dims = tuple(range(-event_ndim, 0)) if self.norm == "instance" else tuple(range(1, theta.ndim))
+        return _relative_step(theta, gradient, self.beta if state is None else state, dims)
+
+    def advance(self) -> Tensor:
+        """Take in the recorded differences, and return β."""
+        self._update()
+        return self.beta
+
+    def record(self, difference: Tensor, event_ndim: int) -> None:
+        """Note the mean number of non-zero entries of a row of [S, *batch, *shape]."""
+        entries = difference.count_nonzero().to(self.beta)
+        rows = difference[(..., *(0,) * event_ndim)].numel()
+        self._recorded.append(entries / max(rows, 1))
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        self._update()
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+
+    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
+        self._recorded.clear()
+        super()._load_from_state_dict(*arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+
+    def _update(self) -> None:
+        for nonzeros in self._recorded:
+            self.nonzeros.mul_(self.decay).add_(nonzeros, alpha=1 - self.decay)
+            sign = torch.where(self.nonzeros < self.target, 1.0, -1.0)
+            self.change.mul_(self.momentum).add_(sign, alpha=self.step)
+            self.beta.add_(self.change).clamp_(min=0)
+        self._recorded.clear()
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return (
+            f"step={self.step}, momentum={self.momentum}, decay={self.decay}, target={self.target}, norm={self.norm!r}"
+        )
+
+
+def _relative_step(
+    theta: Tensor, gradient: Tensor, factor: float | Tensor, dims: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    size, slope = _norm(theta, dims), _norm(gradient, dims)
+    step = factor * torch.where(size == 0, 1.0, size) / torch.where(slope == 0, 1.0, slope)
+    return theta - step * gradient, torch.where(step == 0, 1.0, step)
+
+
+def _norm(values: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Return the Euclidean norm over some dimensions, without under- or overflow of the squares."""
+    if values.numel() == 0:
+        return values.sum(dim=dims, keepdim=True)
+    largest = values.abs().amax(dim=dims, keepdim=True)
+    largest = torch.where(largest == 0, 1.0, largest)
+    return largest * (values / largest).square().sum(dim=dims, keepdim=True).sqrt()
+
+
+def _positive(name: str, value: float) -> float:
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")
+    return float(value)

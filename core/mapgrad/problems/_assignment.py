@@ -1,0 +1,61 @@
+"""Assignments of rows to columns."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mapgrad.problems._base import Problem
+from mapgrad.problems._checks import integer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+
+class Assignment(Problem):
+    """All assignments between rows and columns, as 0/1 matrices of shape (rows, cols).
+
+    Every row is used at most once and every column at most once, and each of the smaller side exactly once: a square
+    assignment is a permutation matrix.
+
+    Args:
+        rows: Number of rows, ≥ 1.
+        cols: Number of columns, ≥ 1; None means as many as rows.
+
+    Raises:
+        ProblemError: rows or cols isn't an integer ≥ 1.
+    """
+
+    rows: int
+    cols: int
+    _fields = ("rows", "cols")
+
+    def __init__(self, rows: int, cols: int | None = None) -> None:
+        rows = integer("rows", rows, 1)
+        self._set(rows=rows, cols=rows if cols is None else integer("cols", cols, 1))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, cols)."""
+        return (self.rows, self.cols)
+
+    @property
+    def kappa(self) -> float:
+        """min(rows, cols), the number of ones of every state."""
+        return float(min(self.rows, self.cols))
+
+    def _states(self) -> Iterator[NDArray[np.float64]]:
+        few, many = sorted(self.shape)
+        for partners in permutations(range(many), few):
+            z = np.zeros((few, many))
+            z[range(few), partners] = 1
+            yield z if self.shape == (few, many) else z.T
+
+    def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+        row_sums, column_sums = z.sum(axis=2), z.sum(axis=1)
+        once, at_most_once = (row_sums, column_sums) if self.rows <= self.cols else (column_sums, row_sums)
+        return (once == 1).all(axis=1) & (at_most_once <= 1).all(axis=1)

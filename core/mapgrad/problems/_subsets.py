@@ -1,0 +1,103 @@
+"""Choices among n items: the k best, or all of them in order."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from itertools import combinations, permutations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mapgrad.problems._base import Problem
+from mapgrad.problems._checks import integer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+class KSubset(Problem):
+    """All sets of exactly k of n items, as 0/1 vectors of shape (n,).
+
+    Args:
+        n: Number of items, ≥ 1.
+        k: Number of items in a set, 1 ≤ k ≤ n.
+
+    Raises:
+        ProblemError: n or k isn't an integer in its range.
+    """
+
+    n: int
+    k: int
+    _fields = ("n", "k")
+
+    def __init__(self, n: int, k: int) -> None:
+        n = integer("n", n, 1)
+        self._set(n=n, k=integer("k", k, 1, n, hint=f"a subset of n = {n} items has at least 1 and at most {n}"))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n,)."""
+        return (self.n,)
+
+    @property
+    def kappa(self) -> float:
+        """k, the number of ones of every state."""
+        return float(self.k)
+
+    def _states(self) -> Iterator[NDArray[np.float64]]:
+        for chosen in combinations(range(self.n), self.k):
+            z = np.zeros(self.n)
+            z[list(chosen)] = 1
+            yield z
+
+    def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return z.sum(axis=1) == self.k
+
+
+class Ranking(Problem):
+    """All rankings of n items: z holds the ranks 0..n - 1, each once, and argmax ⟨θ, z⟩ gives n - 1 to the largest θ.
+
+    Args:
+        n: Number of items, ≥ 1.
+
+    Raises:
+        ProblemError: n isn't an integer ≥ 1.
+    """
+
+    n: int
+    _fields = ("n",)
+
+    def __init__(self, n: int) -> None:
+        self._set(n=integer("n", n, 1))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n,)."""
+        return (self.n,)
+
+    @cached_property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """0 and n - 1 for each coordinate: two float64 CPU tensors of shape (n,)."""
+        lower = torch.zeros(self.shape, dtype=torch.float64)
+        return lower, lower + (self.n - 1)
+
+    @property
+    def kappa(self) -> float:
+        """n, the number of ones of the permutation matrix that a ranking stands for.
+
+        A ranking isn't a 0/1 vector, so that κ is a convention here. With n, Sum-of-Gamma noise moves an item by .5 to
+        .9 times as many ranks as the Gibbs distribution of the same temperature does (measured for n from 4 to 8 and
+        normal θ of standard deviation .3 to 3); the sum of squared ranks would leave hardly any noise.
+        """
+        return float(self.n)
+
+    def _states(self) -> Iterator[NDArray[np.float64]]:
+        for ranks in permutations(range(self.n)):
+            yield np.array(ranks, dtype=np.float64)
+
+    def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return (np.sort(z, axis=1) == np.arange(self.n)).all(axis=1)

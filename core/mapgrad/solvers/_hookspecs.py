@@ -1,0 +1,28 @@
+"""The one hook, and the marker by which plugins answer it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mapgrad.solvers._contract import SolverSpec
+
+PROJECT: Final = "mapgrad"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a plugin's `mapgrad_solvers`."""
+
+
+@hookspec
+def mapgrad_solvers() -> Sequence[SolverSpec]:
+    """Return what the plugin offers: a list or tuple of `SolverSpec`.
+
+    It is called when the plugin is first looked up, perhaps by several threads at once, and must not import a solver's
+    package: a spec names its class as ``"module:Class"``, which is imported once the solver is used.
+    """
+    raise NotImplementedError

@@ -1,0 +1,217 @@
+"""From entry points to plugins: who claims which name, and what became of it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import re
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from operator import itemgetter
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final, Literal
+
+import pluggy
+
+from mapgrad.errors import PluginError
+from mapgrad.solvers import _hookspecs
+from mapgrad.solvers._specs import check_name, check_specs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from mapgrad.solvers._contract import SolverSpec
+
+GROUP: Final = "mapgrad"
+AUTO: Final = "auto"
+
+_OURS: Final = "mapgrad"
+
+_logger = logging.getLogger("mapgrad")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Somebody's claim to a plugin name.
+
+    Attributes:
+        load: Returns the plugin; imports its module.
+        module: That module; empty if the program gave the plugin itself.
+        distribution: The distribution with this entry point; empty if the program gave the plugin itself.
+        version: Its version.
+    """
+
+    load: Callable[[], object]
+    module: str = ""
+    distribution: str = ""
+    version: str = ""
+
+    @property
+    def origin(self) -> str:
+        """The distribution with its version."""
+        return f"{self.distribution} {self.version}".rstrip() or "registered by this program"
+
+    @property
+    def is_being_imported(self) -> bool:
+        """Whether the code of the module, or of a package around it, is running at this moment."""
+        names = itertools.accumulate(self.module.split("."), "{}.{}".format)
+        specs = (getattr(sys.modules.get(name), "__spec__", None) for name in names)
+        return any(getattr(spec, "_initializing", False) for spec in specs)
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a plugin: the specs of its solvers, or what is wrong with it."""
+
+    status: Literal["ok", "broken", "blocked"]
+    specs: tuple[SolverSpec, ...] = ()
+    detail: str = ""
+    cause: Exception | None = None
+
+
+@dataclass
+class Plugin:
+    """A plugin name, who claims it, and what became of it: None until it is looked up."""
+
+    name: str
+    claims: tuple[Claim, ...]
+    fate: Fate | None = None
+
+    @property
+    def distribution(self) -> str:
+        """The claimants' distributions."""
+        return ", ".join(claim.distribution for claim in self.claims)
+
+    @property
+    def version(self) -> str:
+        """The claimants' versions."""
+        return ", ".join(claim.version for claim in self.claims)
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether the program itself brought it."""
+        return not self.distribution
+
+    @property
+    def origin(self) -> str:
+        """The claimants, each with its version."""
+        return _origins(self.claims)
+
+    def error(self, fate: Fate) -> PluginError:
+        """Return the error to raise for a plugin of this fate."""
+        error = PluginError(f"plugin {self.name!r} ({self.origin}) is {fate.status}: {fate.detail}")
+        error.__cause__ = fate.cause
+        return error
+
+
+def _origins(claims: Sequence[Claim]) -> str:
+    return ", ".join(claim.origin for claim in claims)
+
+
+def installed_plugins() -> dict[str, Plugin]:
+    """Read the entry points of all that is installed, sorted by plugin name; import none of it."""
+    claims: dict[str, list[Claim]] = {}
+    for name, claim in _claims():
+        claims.setdefault(name, []).append(claim)
+    return {name: Plugin(name, _standing(name, claims[name])) for name in sorted(claims)}
+
+
+def _claims() -> Iterator[tuple[str, Claim]]:
+    """Yield each plugin name with a claim to it.
+
+    A distribution counts once, where an import would find it: in the first folder of sys.path that has it, so that an
+    editable install seen twice doesn't clash with itself. Folders are listed in no order; where one holds two versions,
+    as after an upgrade that was cut off, the later one counts.
+    """
+    seen: set[str] = set()
+    for folder in sys.path:
+        here = metadata.distributions(path=[folder])
+        found = [(_identity(each), entry_points) for each in here if (entry_points := _entry_points(each))]
+        for (distribution, version), entry_points in sorted(found, key=itemgetter(0), reverse=True):
+            if _normalized(distribution) in seen:
+                continue
+            seen.add(_normalized(distribution))
+            for entry_point in entry_points:
+                module = entry_point.value.partition(":")[0].strip()
+                yield entry_point.name, Claim(entry_point.load, module, distribution, version)
+
+
+def _entry_points(distribution: metadata.Distribution) -> list[metadata.EntryPoint]:
+    try:
+        return list(dict.fromkeys(distribution.entry_points.select(group=GROUP)))
+    except Exception as error:  # noqa: BLE001 (an unreadable file of one distribution must not hide the others)
+        _logger.warning("the entry points of %s can't be read: %s", " ".join(_identity(distribution)), error)
+        return []
+
+
+def _identity(distribution: metadata.Distribution) -> tuple[str, str]:
+    """Return a distribution's name and version, taken from its folder's name where it has no metadata."""
+    try:
+        name, version = distribution.name, distribution.version
+    except Exception:  # noqa: BLE001 (what a missing file raises depends on Python's version)
+        name, version = "", ""
+    folder = PurePath(getattr(distribution, "_path", "unnamed")).stem.partition("-")
+    return name or folder[0], version or folder[2]
+
+
+def _normalized(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _standing(name: str, claims: list[Claim]) -> tuple[Claim, ...]:
+    """Return the claims that stand, sorted: ours alone, if it is among them."""
+    claims = sorted(claims, key=lambda claim: (_normalized(claim.distribution), claim.version))
+    ours = [claim for claim in claims if _normalized(claim.distribution) == _OURS]
+    others = [claim for claim in claims if _normalized(claim.distribution) != _OURS]
+    if ours and others:
+        _logger.warning("plugin name %r belongs to %s: that of %s is ignored", name, _origins(ours), _origins(others))
+    return tuple(ours or others)
+
+
+def decide(plugin: Plugin) -> Fate | None:
+    """Load a plugin and say what became of it.
+
+    Returns:
+        None where that can't be known yet: the plugin's module is looking for solvers while it is being imported.
+    """
+    if plugin.name in _blocked_names():
+        return Fate("blocked", detail="MAPGRAD_BLOCK names it")
+    claim, *rivals = plugin.claims
+    if rivals:
+        return Fate("broken", detail=f"{plugin.origin} claim the same name; uninstall all but one of them")
+    try:
+        return Fate("ok", specs=_ask(claim.load(), plugin.name))
+    except Exception as error:  # noqa: BLE001 (whatever a plugin raises breaks this plugin and no other)
+        # An import waits while another thread runs the module: if it is still running, it is this thread that runs it.
+        if claim.is_being_imported:
+            return None
+        return Fate("broken", detail=f"{type(error).__name__}: {' '.join(str(error).split())}", cause=error)
+
+
+def _ask(plugin: object, name: str) -> tuple[SolverSpec, ...]:
+    """Ask a plugin for its specs.
+
+    Each plugin has a manager of its own, dropped at once: nothing that fails half-way leaves a trace in another's.
+    """
+    check_name(name)
+    if name == AUTO:
+        raise ValueError(f"{AUTO!r} asks for the cheapest exact solver and can't be a plugin's name")
+    manager = pluggy.PluginManager(_hookspecs.PROJECT)
+    manager.add_hookspecs(_hookspecs)
+    manager.register(plugin, name)
+    manager.check_pending()
+    hooks = manager.hook.mapgrad_solvers.get_hookimpls()
+    if not hooks:
+        raise TypeError(f"{plugin!r} has no mapgrad_solvers() marked with @mapgrad.hookimpl")
+    return check_specs([spec for hook in hooks for spec in check_specs(hook.function())])
+
+
+def _blocked_names() -> list[str]:
+    return [name.strip() for name in os.environ.get("MAPGRAD_BLOCK", "").split(",")]
+
+
+def is_strict() -> bool:
+    """Whether MAPGRAD_STRICT wants an error where a broken plugin would only be logged."""
+    return os.environ.get("MAPGRAD_STRICT", "") not in ("", "0")

@@ -1,0 +1,135 @@
+"""A solver on offer: whether it takes a problem, what it needs, what it costs, and where its class is."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+from dataclasses import dataclass
+from importlib.util import find_spec
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from mapgrad.errors import MissingDependencyError, PluginError
+from mapgrad.problems import Problem
+from mapgrad.solvers._contract import Traits
+from mapgrad.solvers._specs import SolverClass, is_solver_class
+
+if TYPE_CHECKING:
+    from mapgrad.solvers._contract import SolverSpec
+    from mapgrad.solvers._loading import Plugin
+
+_logger = logging.getLogger("mapgrad")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One solver of a plugin."""
+
+    plugin: Plugin
+    spec: SolverSpec
+
+    @property
+    def name(self) -> str:
+        """The full name."""
+        own, plugin = self.spec.name, self.plugin.name
+        return plugin if own == plugin else f"{plugin}.{own}"
+
+    @property
+    def label(self) -> str:
+        """The full name with the plugin's distribution and version."""
+        return f"{self.name} ({self.plugin.origin})"
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Return why the solver can't take a problem, or None if it can."""
+        if not isinstance(problem, self.spec.accepts):
+            return f"it takes {', '.join(each.__name__ for each in self.spec.accepts)}"
+        if self.spec.supports is None:
+            return None
+        try:
+            reason: Any = self.spec.supports(problem)
+        except Exception as error:  # noqa: BLE001 (one plugin's mistake must not hide the others' solvers)
+            return f"its supports() raised {type(error).__name__}: {error}"
+        if reason is None or isinstance(reason, str):
+            return reason
+        return f"its supports() must return None or a reason, but returned {reason!r}"
+
+    def missing(self) -> str:
+        """Say what the solver needs that isn't installed, and how to get it; empty if nothing is missing."""
+        packages = [name for name in self.spec.requires if not _is_importable(name)]
+        return self._needs(", ".join(packages)) if packages else ""
+
+    def _needs(self, packages: str) -> str:
+        return f"needs {packages}, which isn't installed: {self.spec.install or 'install it'}"
+
+    def seconds(self, problem: Problem) -> float:
+        """Return the declared cost of a row; infinity where none is declared."""
+        if self.spec.cost is None:
+            return math.inf
+        try:
+            seconds = float(self.spec.cost(problem))
+        except Exception as error:  # noqa: BLE001 (one plugin's mistake must not stop the choice among the others)
+            _logger.warning("%s comes last: its cost() raised %s: %s", self.label, type(error).__name__, error)
+            return math.inf
+        return math.inf if math.isnan(seconds) else seconds
+
+    def solver_class(self) -> SolverClass:
+        """Import the solver's class.
+
+        Raises:
+            MissingDependencyError: the class's module needs a package that isn't installed.
+            PluginError: the class can't be imported for another reason, or is no solver class.
+        """
+        factory: Any = self.spec.factory
+        if isinstance(factory, str):
+            factory = self._imported(factory)
+        if not is_solver_class(factory):
+            raise PluginError(
+                f"{self.label} is no solver: {factory!r} isn't derived from InstanceSolver or BatchSolver"
+            )
+        check_traits(factory, self.label)
+        return factory
+
+    def _imported(self, factory: str) -> Any:
+        module, _, attribute = factory.partition(":")
+        try:
+            return attrgetter(attribute)(importlib.import_module(module))
+        except Exception as error:
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            if missing is not None and missing.partition(".")[0] != module.partition(".")[0]:
+                raise MissingDependencyError(f"{self.label} {self._needs(missing)}") from error
+            raise PluginError(
+                f"{self.label} can't be loaded: importing {factory!r} raised {type(error).__name__}: {error}"
+            ) from error
+
+
+def offers_of(plugin: Plugin) -> list[Offer]:
+    """Return the solvers of a plugin; none as long as they aren't known."""
+    return [Offer(plugin, spec) for spec in plugin.fate.specs] if plugin.fate is not None else []
+
+
+def check_problem(problem: Any) -> None:
+    """Check that a user gave a problem.
+
+    Raises:
+        TypeError: he didn't.
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a problem, such as mapgrad.KSubset(10, 3), got {problem!r}")
+
+
+def check_traits(solver: Any, label: str) -> None:
+    """Check what a solver class or object promises about itself.
+
+    Raises:
+        PluginError: it is no `Traits`.
+    """
+    if not isinstance(solver.traits, Traits):
+        raise PluginError(f"{label} has traits {solver.traits!r}; they must be a mapgrad.Traits")
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # a missing parent package; a module without a spec
+        return False

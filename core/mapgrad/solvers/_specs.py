@@ -1,0 +1,89 @@
+"""Whether what a plugin returned is well formed: its mistakes are named before anybody runs into them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
+
+from mapgrad.problems import Problem
+from mapgrad.solvers._contract import BatchSolver, InstanceSolver, SolverSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SolverClass = type[InstanceSolver] | type[BatchSolver]
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_FACTORY: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def is_solver_class(value: object) -> TypeGuard[SolverClass]:
+    """Tell whether a value is a class derived from InstanceSolver or BatchSolver."""
+    return isinstance(value, type) and issubclass(value, InstanceSolver | BatchSolver)
+
+
+def check_name(name: Any) -> None:
+    """Check the name of a plugin, or of a solver within its plugin.
+
+    Raises:
+        TypeError: it is no str.
+        ValueError: it holds what a name can't hold.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a name must be a str, got {name!r}")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} can't be a name: write letters, digits, '_' and '-', a letter or '_' first")
+
+
+def check_specs(specs: Any) -> tuple[SolverSpec, ...]:
+    """Return what a plugin's hook returned.
+
+    Raises:
+        TypeError: it is no list of specs, or a field has a wrong type.
+        ValueError: a name can't be one, or comes twice.
+    """
+    if not isinstance(specs, list | tuple) or not all(isinstance(spec, SolverSpec) for spec in _values(specs)):
+        raise TypeError(f"mapgrad_solvers() must return a list of SolverSpec, got {specs!r}")
+    checked: dict[str, SolverSpec] = {}
+    for spec in _values(specs):
+        check_name(spec.name)
+        for field, (expected, is_fine) in _FIELDS.items():
+            value = getattr(spec, field)
+            if not is_fine(value):
+                raise TypeError(f"{field} of solver {spec.name!r} must be {expected}, got {value!r}")
+        if spec.name in checked:
+            raise ValueError(f"mapgrad_solvers() returned two solvers named {spec.name!r}")
+        checked[spec.name] = spec
+    return tuple(checked.values())
+
+
+def _values(values: Any) -> tuple[Any, ...]:
+    return tuple(values)
+
+
+def _is_factory(value: Any) -> bool:
+    return bool(_FACTORY.fullmatch(value)) if isinstance(value, str) else is_solver_class(value)
+
+
+def _is_problem_class(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Problem)
+
+
+def _is_optional_function(value: Any) -> bool:
+    return value is None or callable(value)
+
+
+_FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    "factory": ('"module:Class" or a class derived from InstanceSolver or BatchSolver', _is_factory),
+    "accepts": (
+        "a tuple of problem classes, at least one",
+        lambda value: isinstance(value, tuple) and value != () and all(map(_is_problem_class, _values(value))),
+    ),
+    "supports": ("None or a function of a problem", _is_optional_function),
+    "requires": (
+        "a tuple of module names",
+        lambda value: isinstance(value, tuple) and all(isinstance(each, str) for each in _values(value)),
+    ),
+    "install": ("a str", lambda value: isinstance(value, str)),
+    "cost": ("None or a function of a problem", _is_optional_function),
+}

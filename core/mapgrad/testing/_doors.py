@@ -1,0 +1,95 @@
+"""Three doors to one list of laws: a call, a generator and a pytest decorator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mapgrad.testing._laws import LAWS
+from mapgrad.testing._trial import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import pytest
+
+    from mapgrad.problems import Problem
+    from mapgrad.solvers import SolverLike
+
+
+def check_solver(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """Check that a solver keeps every law on a problem; stop at the first that it breaks.
+
+    Args:
+        solver: A name, or a class or object in place of one.
+        problem: A problem that the solver takes, small enough to enumerate.
+        options: As for `mapgrad.get_solver`; ``workers`` concerns the law of threads alone.
+
+    Raises:
+        ConformanceError: A law is broken; the message has the numbers, the attribute `law` its name.
+        ProblemError: The problem has too many states to enumerate, so that nothing could be compared with the truth.
+        MapgradError: As for `mapgrad.get_solver`.
+    """
+    for _, check in iter_checks(solver, problem, **options):
+        check()
+
+
+def iter_checks(solver: SolverLike, problem: Problem, **options: Any) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yield the name of each law and a function that checks it; nothing is solved or imported before it is called.
+
+    Args:
+        solver: As for `check_solver`.
+        problem: As for `check_solver`.
+        options: As for `check_solver`.
+    """
+    for law in LAWS:
+        yield law.__name__.removeprefix("check_"), partial(law, solver, problem, **options)
+
+
+def parametrize_with_checks(
+    cases: Iterable[tuple[SolverLike, Problem]],
+    expected_failures: Mapping[str, str] | None = None,
+    **options: Any,
+) -> pytest.MarkDecorator:
+    """Give a test one check at a time: a pytest decorator.
+
+    ::
+
+        @parametrize_with_checks([("my_plugin", KSubset(5, 2)), (MySolver, KSubset(4, 4))])
+        def test_conformance(check):
+            check()
+
+    The tests are called ``solver-problem-law``, as in ``my_plugin-KSubset-feasible``; several problems of one class
+    with one solver are numbered, as in ``KSubset2``.
+
+    Args:
+        cases: Solvers, each with a problem, as for `check_solver`.
+        expected_failures: Laws that are known to be broken, each with the reason: the name of a law, or a pattern for
+            the names of the tests in which ``*`` stands for any text. A check that passes all the same is reported as
+            a failure.
+        options: As for `check_solver`, the same for all cases.
+
+    Raises:
+        ValueError: An expected failure is the name of no test.
+    """
+    import pytest
+
+    failures = dict(expected_failures or {})
+    unused = set(failures)
+    numbers: Counter[tuple[str, str]] = Counter()
+    parameters: list[Any] = []
+    for solver, problem in cases:
+        names = name_of(solver), type(problem).__name__
+        numbers[names] += 1
+        number = str(numbers[names]) if numbers[names] > 1 else ""
+        for law, check in iter_checks(solver, problem, **options):
+            name = f"{names[0]}-{names[1]}{number}-{law}"
+            known = [key for key in failures if key == law or fnmatchcase(name, key)]
+            unused.difference_update(known)
+            marks = [pytest.mark.xfail(reason=failures[key], raises=AssertionError, strict=True) for key in known[:1]]
+            parameters.append(pytest.param(check, id=name, marks=marks))
+    if unused:
+        raise ValueError(f"no test is called {', '.join(map(repr, sorted(unused)))}: correct the expected failures")
+    return pytest.mark.parametrize("check", parameters)

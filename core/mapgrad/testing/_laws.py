@@ -1,0 +1,255 @@
+"""The laws that every solver keeps, each a free function: it returns, or raises ConformanceError with the numbers.
+
+All take the same arguments. `solver` is whatever `mapgrad.get_solver` takes in place of a name; `problem` is small
+enough to enumerate; `options` go to `get_solver`, except that the kit sets ``merge``, ``on_error`` and ``domain``
+itself and that ``workers`` concerns `check_threads_equal_serial` alone. Below, S(θ) is the solver's answer, C the
+problem's set and ⟨θ, z⟩ what is maximised.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from mapgrad.batching import get_solver
+from mapgrad.errors import NonFiniteError, ShapeError
+from mapgrad.gradients import IMLE, Gumbel, RelativeStep
+from mapgrad.layer import MAPLayer
+from mapgrad.problems import Domain
+from mapgrad.testing._racing import THREADS, ask_at_once
+from mapgrad.testing._reference import BruteForce
+from mapgrad.testing._rows import close_rows, generic_rows, tied_rows, wide_rows
+from mapgrad.testing._trial import Trial
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mapgrad.batching import Solver
+    from mapgrad.problems import Problem
+    from mapgrad.solvers import SolverLike
+
+_DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_SINGLE_TOLERANCE: Final = 1e-6
+_GRADIENT_TOLERANCE: Final = 1e-9
+
+
+def check_shape_dtype_device(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """S(θ) is optimal and has θ's shape, dtype and device, for float16, bfloat16, float32 and float64."""
+    with Trial("shape_dtype_device", solver, problem, options) as trial:
+        largest = max(float(bound.abs().max()) for bound in problem.bounds)
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            for dtype in _DTYPES:
+                if largest > 2 / torch.finfo(dtype).eps:
+                    continue  # the core refuses a dtype that can't hold the states
+                theta = generic_rows(problem, 6).reshape(2, 3, *problem.shape).to(device, dtype)
+                solutions = trial.solver.solve(theta)
+                expected, found = _kind(theta), _kind(solutions.z)
+                trial.require(found == expected, f"θ is {expected}, but z is {found}")
+                for name in ("status", "objective", "bound"):
+                    shape = tuple(getattr(solutions, name).shape)
+                    trial.require(shape == (2, 3), f"θ is {expected}, but {name} has shape {shape}, not (2, 3)")
+                exact = dtype == torch.float64
+                trial.require_optimal(theta, solutions, *(() if exact else (_SINGLE_TOLERANCE,)))
+
+
+def check_feasible(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """S(θ) ∈ C: whole numbers within the bounds that `Problem.contains` accepts."""
+    with Trial("feasible", solver, problem, options) as trial:
+        for theta in (wide_rows(problem), tied_rows(problem)):
+            trial.require_states(theta, trial.solver(theta))
+
+
+def check_optimal(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """⟨θ, S(θ)⟩ = max over z ∈ C of ⟨θ, z⟩, also where the second best is closer than 1e-8 of max |θ|.
+
+    A heuristic owes it only where it says OPTIMAL. Objective and bound are what they are reported to be.
+    """
+    with Trial("optimal", solver, problem, options) as trial:
+        for theta in (generic_rows(problem), wide_rows(problem), close_rows(problem, trial.states)):
+            trial.require_optimal(theta, trial.solver.solve(theta))
+
+
+def check_ties(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """⟨θ, S(θ)⟩ is optimal for rows of zeros, constant rows and rows of few values; any of the optima will do."""
+    with Trial("ties", solver, problem, options) as trial:
+        theta = tied_rows(problem)
+        trial.require_optimal(theta, trial.solver.solve(theta))
+
+
+def check_batch_equals_rows(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """S(θ)[b] = S(θ[b])."""
+    with Trial("batch_equals_rows", solver, problem, options) as trial:
+        theta = generic_rows(problem)
+        alone = torch.cat([trial.solver(row) for row in theta.split(1)])
+        trial.require_same(theta, trial.solver(theta), alone, "a batch isn't answered as its rows alone are")
+        folded = theta.reshape(-1, 2, *problem.shape)
+        trial.require_same(folded, trial.solver(folded), alone, "batch dimensions change the answers")
+
+
+def check_unbatched(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """S(θ) for θ without batch dimensions = S(θ[None])[0], and its status and objective are scalars."""
+    with Trial("unbatched", solver, problem, options) as trial:
+        theta = generic_rows(problem, 1)
+        solutions = trial.solver.solve(theta[0])
+        shape = tuple(solutions.status.shape)
+        trial.require(shape == (), f"θ has no batch dimensions, but the status has shape {shape}")
+        trial.require_same(theta[0], solutions.z, trial.solver(theta), "a row alone isn't answered as in a batch")
+
+
+def check_empty_batch(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """S(θ) of no rows is no rows: [0, *shape] and [2, 0, *shape] come back as they are."""
+    with Trial("empty_batch", solver, problem, options) as trial:
+        for batch in ((0,), (2, 0)):
+            theta = torch.empty(*batch, *problem.shape)
+            solutions = trial.solver.solve(theta)
+            expected, found = _kind(theta), _kind(solutions.z)
+            trial.require(found == expected, f"θ is {expected}, but z is {found}")
+            shape = tuple(solutions.status.shape)
+            trial.require(shape == batch, f"θ is {expected}, but the status has shape {shape}, not {batch}")
+
+
+def check_non_contiguous(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """S(θ) = S(θ.contiguous()) for strided, transposed, reversed-in-memory and expanded θ."""
+    with Trial("non_contiguous", solver, problem, options) as trial:
+        theta = generic_rows(problem)
+        views = {
+            "with every second row": theta[::2],
+            "with batch dimensions transposed": theta.reshape(4, -1, *problem.shape).transpose(0, 1),
+            "with every second entry": torch.stack([theta, -theta], dim=-1)[..., 0],
+            "with its last dimension first in memory": theta.movedim(-1, 0).contiguous().movedim(0, -1),
+            "expanded from one row": theta[:1].expand(3, *problem.shape),
+        }
+        for name, view in views.items():
+            expected = trial.solver(view.contiguous())
+            trial.require_same(view, trial.solver(view), expected, f"θ {name} isn't answered as its contiguous copy")
+
+
+def check_theta_unwritten(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """θ is after S(θ) what it was before."""
+    with Trial("theta_unwritten", solver, problem, options) as trial:
+        for dtype in (torch.float32, torch.float64):
+            theta = generic_rows(problem).to(dtype)
+            before = theta.clone()
+            z = trial.solver(theta)
+            changed = (theta != before).flatten(1).sum(1)
+            trial.require_rows(changed == 0, before, z, "the solver wrote to θ, in {} coordinates", changed)
+
+
+def check_non_finite_refused(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """NaN or ±∞ in θ raises NonFiniteError with the numbers of the rows, counted over the flattened batch."""
+    with Trial("non_finite_refused", solver, problem, options) as trial:
+        for value in (torch.nan, torch.inf, -torch.inf):
+            theta = generic_rows(problem, 6)
+            theta.flatten(1)[[1, 4], -1] = value
+            try:
+                trial.solver(theta.reshape(2, 3, *problem.shape))
+            except NonFiniteError as error:
+                rows = error.rows
+            else:
+                rows = ()
+            trial.require(rows == (1, 4), f"rows 1 and 4 of θ have {value}, but the rows refused are {rows}")
+
+
+def check_wrong_shape_refused(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """Trailing dimensions of θ other than the problem's shape raise ShapeError."""
+    with Trial("wrong_shape_refused", solver, problem, options) as trial:
+        for shape in ((*problem.shape[:-1], problem.shape[-1] + 1), ()):
+            try:
+                trial.solver(torch.zeros(shape))
+            except ShapeError:
+                continue
+            trial.require(False, f"θ of shape {shape} was taken")
+
+
+def check_scale_invariant(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """S(s θ) = S(θ) for s from 1e-9 to 1e9; where the second best is close, by its objective."""
+    with Trial("scale_invariant", solver, problem, options) as trial:
+        theta = generic_rows(problem)
+        z = trial.solver(theta)
+        close = close_rows(problem, trial.states)
+        for scale in (1e-9, 1e-6, 1e-3, 1e3, 1e6, 1e9):
+            scaled = scale * theta
+            trial.require_same(scaled, trial.solver(scaled), z, f"θ times {scale:g} isn't answered as θ")
+            trial.require_optimal(scale * close, trial.solver.solve(scale * close))
+
+
+def check_deterministic(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """S(θ) is the same when asked again, twice in a batch, in another order, and of another solver object."""
+    with Trial("deterministic", solver, problem, options) as trial:
+        theta = generic_rows(problem)
+        z = trial.solver(theta)
+        trial.require_same(theta, trial.solver(theta), z, "asked again, the solver answers otherwise")
+        twice = theta.repeat_interleave(2, dim=0)
+        expected = z.repeat_interleave(2, dim=0)
+        trial.require_same(twice, trial.solver(twice), expected, "equal rows of one batch get other answers")
+        order = torch.randperm(len(theta), generator=torch.Generator().manual_seed(0))
+        for name, rows in (("reversed", torch.arange(len(theta)).flip(0)), ("shuffled", order)):
+            trial.require_same(theta[rows], trial.solver(theta[rows]), z[rows], f"{name} rows get other answers")
+        trial.require_same(theta, trial.another()(theta), z, "another solver object answers otherwise")
+
+
+def check_threads_equal_serial(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """S(θ) is the same from one thread and from many, while several threads ask for different rows at once.
+
+    Threads change turns at every line of the solver's own code, so that two of them meet wherever they share what a row
+    changes. No process is started; an executor given as ``workers`` is held to the same answers.
+    """
+    with Trial("threads_equal_serial", solver, problem, options) as trial:
+        theta = generic_rows(problem, seed=3)
+        z = trial.solver(theta)
+        for workers in (THREADS, *trial.workers):
+            for answers in ask_at_once(trial.another(workers=workers), theta, trial.packages):
+                trial.require_same(theta, answers, z, f"with workers={workers!r} answers aren't those of one thread")
+
+
+def check_gradient(solver: SolverLike, problem: Problem, **options: Any) -> None:
+    """The I-MLE gradient through `MAPLayer`, Σ_s (S(θ + ε_s) − S(θ' + ε_s)) / p, equals that of enumeration.
+
+    A heuristic has to equal its own answers, with and without row merging.
+    """
+    with Trial("gradient", solver, problem, options) as trial:
+        theta = generic_rows(problem, 12, seed=4)
+        z, gradient = _imle(trial.another(merge=True), theta)
+        finite = gradient.isfinite().flatten(1).all(1)
+        trial.require_rows(finite, theta, z, "the gradient has NaN or infinite entries")
+        if trial.repeatable:
+            reference = get_solver(BruteForce, problem) if trial.solver.traits.exact else trial.solver
+            error = (gradient - _imle(reference, theta)[1]).abs().flatten(1).amax(1)
+            message = "the I-MLE gradient is off by {} in its worst coordinate"
+            trial.require_rows(error <= _GRADIENT_TOLERANCE, theta, z, message, error)
+
+
+LAWS: Final = (
+    check_feasible,
+    check_theta_unwritten,
+    check_deterministic,
+    check_batch_equals_rows,
+    check_optimal,
+    check_ties,
+    check_scale_invariant,
+    check_shape_dtype_device,
+    check_unbatched,
+    check_empty_batch,
+    check_non_contiguous,
+    check_non_finite_refused,
+    check_wrong_shape_refused,
+    check_threads_equal_serial,
+    check_gradient,
+)
+"""All laws, in the order in which `mapgrad.testing.check_solver` tries them."""
+
+
+def _imle(solver: Solver, theta: Tensor) -> tuple[Tensor, Tensor]:
+    # No noise and weights above zero keep every row that is solved inside a domain of θ ≤ 0: what the core clips has
+    # ties, where two exact solvers may rightly differ.
+    noise = Gumbel() if solver.problem.domain is Domain.REAL else None
+    layer = MAPLayer(solver, IMLE(noise, RelativeStep(2.0), samples=2), seed=0)
+    leaf = theta.clone().requires_grad_()
+    weight = 0.1 + torch.rand(theta.shape, generator=torch.Generator().manual_seed(5), dtype=theta.dtype)
+    z = layer(leaf)
+    return z.detach(), torch.autograd.grad((weight * z).sum(), leaf)[0]
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device.type}"

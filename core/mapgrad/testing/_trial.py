@@ -1,0 +1,165 @@
+"""One law on trial: solvers opened for it, answers judged, findings worded."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
+
+import torch
+
+from mapgrad.batching import get_solver
+from mapgrad.errors import ConformanceError, RowsError
+from mapgrad.solvers import Status, resolve
+from mapgrad.testing._reference import states_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from torch import Tensor
+
+    from mapgrad.batching import Solver
+    from mapgrad.problems import Problem
+    from mapgrad.solvers import Solutions, SolverLike
+
+_TOLERANCE: Final = 1e-9
+
+
+class Trial:
+    """A context in which one law is checked against one solver on one problem.
+
+    Solvers that it opened are closed at its end. A row that the solver under test can't answer breaks the law;
+    what comes before any row is solved (an unknown name, a missing package, a problem that the solver doesn't take)
+    is raised as it is.
+    """
+
+    def __init__(self, law: str, solver: SolverLike, problem: Problem, options: dict[str, Any]) -> None:
+        self.law = law
+        self.problem = problem
+        self.workers = [options[name] for name in ("workers",) if name in options]
+        self._subject = solver
+        self._options = options | {"workers": None, "merge": False, "on_error": "raise", "domain": "clip"}
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+        if isinstance(error, RowsError):
+            self._fail(f"the solver gave no answers: {error}", cause=error)
+
+    @cached_property
+    def solver(self) -> Solver:
+        """The solver under test, inline."""
+        return self.another()
+
+    def another(self, **changes: Any) -> Solver:
+        """Open the solver under test once more; unless told to, it solves equal rows apart."""
+        return self._open.enter_context(get_solver(self._subject, self.problem, **(self._options | changes)))
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the solver promises equal answers for equal rows whose optimum is unique."""
+        traits = self.solver.traits
+        return traits.exact or (traits.deterministic and traits.history_free)
+
+    @property
+    def packages(self) -> set[str]:
+        """Top-level packages of the solver's class and its base classes, without this one."""
+        factory = resolve(self._subject, self.problem).factory
+        classes = (factory if isinstance(factory, type) else type(factory)).__mro__
+        return {base.__module__.partition(".")[0] for base in classes} - {"mapgrad"}
+
+    @cached_property
+    def states(self) -> Tensor:
+        """All states, [M, *shape] float64 CPU."""
+        return states_of(self.problem)
+
+    def require(self, fine: bool, message: str) -> None:
+        """Raise ConformanceError with this message unless all is fine."""
+        if not fine:
+            self._fail(message)
+
+    def require_rows(self, fine: Tensor, theta: Tensor, z: Tensor, message: str, *numbers: Tensor) -> None:
+        """Raise ConformanceError unless all is fine.
+
+        Args:
+            fine: bool [*batch].
+            theta: [*batch, *shape], shown for the first row that isn't fine.
+            z: [*batch, *shape], its answers, shown too.
+            message: What is wrong, with one ``{}`` for each of `numbers`.
+            numbers: [*batch], filled in for that row.
+        """
+        bad = (~fine).flatten().nonzero().flatten()
+        if len(bad):
+            row = int(bad[0])
+            found = message.format(*(f"{float(number.flatten()[row]):.12g}" for number in numbers))
+            shown = ", ".join(f"{name} = {_show(self._rows(rows)[row])}" for name, rows in (("θ", theta), ("z", z)))
+            self._fail(f"row {row} ({len(bad)} of {fine.numel()} rows are wrong): {found}; {shown}")
+
+    def require_states(self, theta: Tensor, z: Tensor) -> None:
+        """Raise ConformanceError unless each row of z is a state."""
+        self.require(z.shape == theta.shape, f"θ has shape {tuple(theta.shape)}, but z {tuple(z.shape)}")
+        self.require_rows(self.problem.contains(z), theta, z, "the answer is no state of the problem")
+
+    def require_optimal(self, theta: Tensor, solutions: Solutions, tolerance: float = _TOLERANCE) -> None:
+        """Raise ConformanceError unless each answer is what it claims to be, by enumeration.
+
+        Objectives are compared in units of the row's scale: the power of two that brings max |θ| into [½, 1).
+        """
+        z = solutions.z
+        self.require_states(theta, z)
+        rows = self.problem.domain.clip(self._rows(theta).to("cpu", torch.float64)).flatten(1)
+        batch = solutions.status.shape
+        best = (rows @ self.states.flatten(1).T).amax(1).reshape(batch)
+        value = (rows * self._rows(z).to(rows).flatten(1)).sum(1).reshape(batch)
+        margin = tolerance * torch.exp2(torch.frexp(rows.abs().amax(1)).exponent.to(rows)).reshape(batch)
+        status, objective, bound = (t.cpu() for t in (solutions.status, solutions.objective, solutions.bound))
+        claimed = status == Status.OPTIMAL
+        if self.solver.traits.exact:
+            message = "an exact solver answers with status {}, not OPTIMAL (1)"
+            self.require_rows(claimed, theta, z, message, status)
+        message = "the answer, called optimal, is worth {}, but the best state is worth {}"
+        self.require_rows(~claimed | (value >= best - margin), theta, z, message, value, best)
+        message = "the objective is reported as {}, but ⟨θ, z⟩ = {}"
+        self.require_rows((objective - value).abs() <= margin, theta, z, message, objective, value)
+        message = "the bound is reported as {}, but the best state is worth {}"
+        self.require_rows(bound >= best - margin, theta, z, message, bound, best)
+
+    def require_same(self, theta: Tensor, z: Tensor, expected: Tensor, message: str) -> None:
+        """Raise ConformanceError unless z equals what was expected, bit by bit.
+
+        A solver that promises neither the optimum nor equal answers for equal rows owes states only.
+
+        Args:
+            theta: [*batch, *shape], rows whose optimum is unique.
+            z: [*batch, *shape], the answers.
+            expected: [*batch, *shape], what they should be.
+            message: Who disagrees.
+        """
+        self.require_states(theta, z)
+        if self.repeatable:
+            differing = (self._rows(z) != self._rows(expected)).flatten(1).sum(1)
+            message = f"{message}: the answers differ in {{}} coordinates"
+            self.require_rows(differing == 0, theta, z, message, differing)
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().reshape(-1, *self.problem.shape)
+
+    def _fail(self, message: str, cause: BaseException | None = None) -> NoReturn:
+        text = f"{name_of(self._subject)} on {self.problem!r} breaks the law {self.law!r}: {message}"
+        raise ConformanceError(text, law=self.law) from cause
+
+
+def name_of(solver: SolverLike) -> str:
+    """Return a solver's name: as given, or that of its class or function."""
+    return solver if isinstance(solver, str) else getattr(solver, "__qualname__", type(solver).__qualname__)
+
+
+def _show(row: Tensor) -> str:
+    values = cast("list[float]", row.flatten().tolist())
+    shown = ", ".join(f"{value:.12g}" for value in values[:16])
+    return f"[{shown}{', …' if len(values) > 16 else ''}]"

@@ -1,0 +1,195 @@
+"""What a layer remembers: seeds, steps, adaptive state, counts; across processes too."""
+
+import copy
+import pickle
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+import mapgrad
+from mapgrad.gradients._streams import seeded_noise
+
+SUBSET = mapgrad.KSubset(6, 2)
+
+TRAINING = """
+import torch
+import mapgrad
+
+def make():
+    torch.manual_seed(0)
+    layer = mapgrad.MAPLayer(
+        mapgrad.get_solver("topk", mapgrad.KSubset(6, 2)), mapgrad.AdaptiveIMLE(samples=2, step=0.1), seed=7
+    )
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), layer)
+    return model, torch.optim.Adam(model.parameters(), lr=0.1)
+
+def train(model, optimizer, steps):
+    for step in steps:
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        loss = ((model(x) - 0.3) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+"""
+
+
+@pytest.fixture(scope="module")
+def training():
+    names = {}
+    exec(TRAINING, names)
+    return names
+
+
+def test_training_continues_bit_for_bit_in_another_process(training, tmp_path):
+    model, optimizer = training["make"]()
+    training["train"](model, optimizer, range(5))
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "checkpoint.pt")
+    script = TRAINING + (
+        "import sys\n"
+        "saved = torch.load(sys.argv[1])\n"
+        "model, optimizer = make()\n"
+        "model.load_state_dict(saved['model'])\n"
+        "optimizer.load_state_dict(saved['optimizer'])\n"
+        "train(model, optimizer, range(5, 10))\n"
+        "torch.save(model.state_dict(), sys.argv[2])\n"
+    )
+    arguments = [sys.executable, "-c", script, tmp_path / "checkpoint.pt", tmp_path / "continued.pt"]
+    subprocess.run(arguments, check=True, timeout=120)
+    continued = torch.load(tmp_path / "continued.pt")
+    training["train"](model, optimizer, range(5, 10))
+    expected = model.state_dict()
+    assert continued.keys() == expected.keys()
+    assert all(torch.equal(continued[name], expected[name]) for name in expected)
+    assert expected["1._extra_state"].tolist() == [7, 10]
+    assert float(expected["1.estimator.target.beta"]) != 1.0
+
+
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_goes_on_by_itself(training, twin_of):
+    model, optimizer = training["make"]()
+    training["train"](model, optimizer, range(3))
+    twin = twin_of(model)
+    assert twin[1].handle != model[1].handle
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    expected = [model(x) for _ in range(3)]
+    assert not torch.equal(expected[0], expected[1])
+    assert all(torch.equal(twin(x), z) for z in expected)
+
+
+def test_moving_average_models():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.AdaptiveIMLE(), seed=0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), layer)
+    average = AveragedModel(model, use_buffers=True)
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        model(x).pow(2).sum().backward()
+        average.update_parameters(model)
+    assert torch.equal(average.eval()(x), model.eval()(x))
+
+
+def test_seeded_noise_is_a_function_of_seed_step_row_and_sample():
+    def draw(seed=1, step=2, shape=(3, 4, 5), event_ndim=1):
+        return seeded_noise(mapgrad.Gumbel(), seed, step, shape, event_ndim, torch.float64, torch.device("cpu"))
+
+    base = draw()
+    assert torch.equal(base, draw())
+    assert torch.equal(base[:2], draw(shape=(2, 4, 5)))
+    assert torch.equal(base[:, :2], draw(shape=(3, 2, 5)))
+    assert torch.equal(base.reshape(3, 2, 2, 5), draw(shape=(3, 2, 2, 5)))
+    assert len(base.unique()) == base.numel()
+    for other in (draw(seed=2), draw(step=3), draw(seed=-1), draw(seed=2**63 + 5)):
+        assert not torch.isin(base, other).any()
+
+
+def test_seeded_uniforms_are_uniform_and_independent():
+    class Uniform:
+        @staticmethod
+        def icdf(u):
+            return u
+
+    u = seeded_noise(Uniform(), 0, 0, (20, 100, 50), 1, torch.float64, torch.device("cpu"))
+    assert u.min() > 0
+    assert u.max() < 1
+    counts = torch.histc(u, bins=100, min=0, max=1)
+    chi_square = float(((counts - 1000) ** 2 / 1000).sum())
+    assert 60 < chi_square < 150  # 99 degrees of freedom: outside with probability 2e-3
+    flat = (u - 0.5) * 12**0.5
+    for one, other in ((flat[1:], flat[:-1]), (flat[:, 1:], flat[:, :-1]), (flat[..., 1:], flat[..., :-1])):
+        assert abs(float((one * other).mean())) < 4 / one.numel() ** 0.5
+
+
+def test_seeded_noise_without_quantiles_uses_a_generator():
+    def draw(step):
+        return seeded_noise(mapgrad.SumOfGamma(2.0, terms=5), 1, step, (3, 4, 5), 1, torch.float32, torch.device("cpu"))
+
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.isin(draw(0), draw(1)).any()
+
+
+def test_unseeded_noise_follows_torch_manual_seed():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE())
+    theta = torch.zeros(4, 6)
+    torch.manual_seed(5)
+    first = layer(theta)
+    assert not torch.equal(first, layer(theta))
+    torch.manual_seed(5)
+    assert torch.equal(first, layer(theta))
+    assert layer.state_dict()["_extra_state"].numel() == 0
+
+
+def test_loading_forgets_what_was_recorded_before():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.AdaptiveIMLE(step=0.25), seed=0)
+    saved = copy.deepcopy(layer.state_dict())
+    layer(torch.zeros(2, 6, requires_grad=True)).pow(2).sum().backward()
+    layer.load_state_dict(saved)
+    assert layer.stats["beta"] == 1.0
+
+
+def test_a_layer_that_is_gone_says_so():
+    theta = torch.zeros(2, 6)
+    handle = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET)).handle
+    with pytest.raises(RuntimeError, match=f"the layer behind handle {handle} is gone"):
+        torch.ops.mapgrad.noise(theta, 1, handle)
+
+
+def test_backward_keeps_a_temporary_layer_alive():
+    theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    z = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(noise=None))(theta)
+    z.pow(2).sum().backward()
+    assert theta.grad.abs().sum() > 0
+
+
+def _steps(layer, loss_scale, count):
+    theta = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    aim = torch.rand(16, 6, generator=torch.Generator().manual_seed(1))
+    for _ in range(count):
+        (loss_scale * ((layer(theta) - aim) ** 2)).sum().backward()
+
+
+def test_one_warning_when_most_rows_are_dead():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(noise=None, target=mapgrad.Step(1.0)))
+    with pytest.warns(UserWarning, match=r"last 100 backward passes 100% of the rows .*RelativeStep\(1.0\)") as caught:
+        _steps(layer, 1e-4, 350)
+    assert len(caught) == 1
+    assert layer.stats["dead"] == layer.stats["improvable"] == 350 * 16
+
+
+def test_no_warning_for_live_rows_or_rows_that_are_right():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(noise=None))
+        _steps(layer, 1e-4, 110)
+        assert layer.stats["improvable"] > 110
+        assert layer.stats["dead"] < layer.stats["improvable"] / 2
+        theta = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(noise=None))
+        truth = layer(theta).detach()
+        for _ in range(110):
+            z = layer(theta)
+            (z + truth - 2 * z * truth).sum().backward()
+        assert layer.stats["improvable"] == 0
+        assert theta.grad.abs().sum() == 0

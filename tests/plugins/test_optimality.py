@@ -1,0 +1,123 @@
+"""Every solver of our plugins finds the optimum that enumeration finds, on rows of every kind."""
+
+import importlib
+from collections.abc import Callable
+
+import mapgrad
+import mapgrad_networkx
+import mapgrad_topk
+import numpy as np
+import pytest
+import torch
+
+SPECS = {
+    "topk": mapgrad_topk.mapgrad_solvers()[0],
+    **{f"networkx.{spec.name}": spec for spec in mapgrad_networkx.mapgrad_solvers()},
+}
+
+
+def solver_class(name: str) -> type:
+    module, _, attribute = str(SPECS[name].factory).partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+K4 = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+PARALLEL = [(0, 1), (1, 0), (0, 1), (1, 2), (2, 1), (2, 3), (3, 0), (1, 3)]
+DAG = [(0, 1), (0, 1), (0, 2), (1, 2), (1, 3), (2, 3), (2, 4), (3, 4), (0, 4), (4, 5), (3, 5)]
+PETERSEN = [
+    *((node, (node + 1) % 5) for node in range(5)),
+    *((node, node + 5) for node in range(5)),
+    *((node + 5, (node + 2) % 5 + 5) for node in range(5)),
+]
+
+PAIRS = [
+    *(("topk", mapgrad.KSubset(n, k)) for n, k in [(1, 1), (5, 1), (7, 3), (7, 6), (4, 4)]),
+    *(("topk", mapgrad.Ranking(n)) for n in [1, 2, 6]),
+    *(
+        ("networkx.shortest_path", mapgrad.GridShortestPath(*size, start=start, goal=goal, neighbors=neighbors))
+        for neighbors in (4, 8)
+        for size, start, goal in [
+            ((1, 1), (0, 0), None),
+            ((1, 5), (0, 4), (0, 1)),
+            ((3, 3), (0, 0), None),
+            ((3, 4), (2, 0), (0, 3)),
+            ((3, 4), (1, 1), (1, 2)),
+            ((3, 3), (1, 1), (1, 1)),
+        ]
+    ),
+    ("networkx.shortest_path", mapgrad.ShortestPath(6, DAG, 0, 5)),
+    ("networkx.shortest_path", mapgrad.ShortestPath(6, DAG, 1, 1)),
+    ("networkx.shortest_path", mapgrad.ShortestPath(6, DAG, 3, 1, directed=False)),
+    ("networkx.shortest_path", mapgrad.ShortestPath(4, PARALLEL, 0, 3)),
+    ("networkx.shortest_path", mapgrad.ShortestPath(4, PARALLEL, 3, 2, directed=False)),
+    ("networkx.shortest_path", mapgrad.ShortestPath(3, [(0, 0), (0, 1), (1, 1), (1, 2), (0, 2)], 0, 2)),
+    ("networkx.matching", mapgrad.Matching(2, [(0, 1)])),
+    ("networkx.matching", mapgrad.Matching(4, PARALLEL)),
+    ("networkx.matching", mapgrad.Matching(4, PARALLEL, perfect=True)),
+    ("networkx.matching", mapgrad.Matching(5, [(0, 1), (1, 2), (2, 0), (2, 3), (3, 4)])),
+    ("networkx.matching", mapgrad.Matching(10, PETERSEN)),
+    ("networkx.matching", mapgrad.Matching(10, PETERSEN, perfect=True)),
+    *(("networkx.assignment", mapgrad.Assignment(*size)) for size in [(1, 1), (4, 4), (2, 5), (5, 3), (1, 4), (4, 1)]),
+    ("networkx.spanning_tree", mapgrad.SpanningTree(4, K4)),
+    ("networkx.spanning_tree", mapgrad.SpanningTree(4, [*PARALLEL, (2, 2)])),
+    ("networkx.spanning_tree", mapgrad.SpanningTree(10, [*PETERSEN, (0, 1)])),
+    ("networkx.spanning_tree", mapgrad.SpanningTree(1, [(0, 0)])),
+]
+
+ROWS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "negative": lambda rng, shape: -rng.random(shape),
+    "positive": lambda rng, shape: rng.random(shape),
+    "zero": lambda rng, shape: np.zeros(shape),
+    "ties": lambda rng, shape: rng.integers(-2, 3, shape).astype(float),
+    "non-positive ties": lambda rng, shape: rng.integers(-2, 1, shape).astype(float),
+    "near ties": lambda rng, shape: rng.integers(-2, 1, shape) / 3 + 1e-8 * rng.integers(-2, 3, shape),
+    "rounding ties": lambda rng, shape: rng.choice([-0.1, -0.2, -0.3, 0.1, 0.2, 0.3], shape),
+    "magnitudes": lambda rng, shape: rng.standard_normal(shape) * 10.0 ** rng.integers(-16, 1, shape),
+    "tiny": lambda rng, shape: 1e-12 * rng.standard_normal(shape),
+    "large": lambda rng, shape: -1e12 * rng.random(shape),
+}
+
+
+@pytest.mark.parametrize(("name", "problem"), PAIRS, ids=lambda value: str(value))
+def test_a_solver_is_as_good_as_enumeration(name: str, problem: mapgrad.Problem) -> None:
+    rng = np.random.default_rng(0)
+    states = problem.states().flatten(start_dim=1)
+    solver = mapgrad.get_solver(solver_class(name), problem)
+    for kind, draw in ROWS.items():
+        theta = torch.as_tensor(draw(rng, (25, *problem.shape)))
+        z = solver(theta)
+        assert problem.contains(z).all(), kind
+        rows = problem.domain.clip(theta).flatten(start_dim=1)
+        reached, best = (rows * z.flatten(start_dim=1)).sum(dim=1), (rows @ states.T).amax(dim=1)
+        assert (best - reached <= 1e-9 * rows.abs().amax(dim=1)).all(), kind
+
+
+def test_every_solver_and_every_problem_it_accepts_is_in_the_table() -> None:
+    accepted = {(name, each) for name, spec in SPECS.items() for each in spec.accepts}
+    assert {(name, type(problem)) for name, problem in PAIRS} == accepted
+
+
+@pytest.mark.parametrize(("name", "problem"), PAIRS, ids=lambda value: str(value))
+def test_a_declared_cost_is_a_plausible_number_of_seconds(name: str, problem: mapgrad.Problem) -> None:
+    cost = SPECS[name].cost
+    assert cost is not None
+    assert 1e-9 < cost(problem) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "big"),
+    [
+        ("topk", mapgrad.KSubset(10, 3), mapgrad.KSubset(100, 3)),
+        ("topk", mapgrad.Ranking(10), mapgrad.Ranking(100)),
+        ("networkx.shortest_path", mapgrad.GridShortestPath(3, 3), mapgrad.GridShortestPath(12, 12)),
+        ("networkx.shortest_path", mapgrad.ShortestPath(4, K4[:3], 0, 3), mapgrad.ShortestPath(4, K4, 0, 3)),
+        ("networkx.matching", mapgrad.Matching(4, K4), mapgrad.Matching(10, PETERSEN)),
+        ("networkx.assignment", mapgrad.Assignment(3), mapgrad.Assignment(3, 30)),
+        ("networkx.spanning_tree", mapgrad.SpanningTree(4, K4), mapgrad.SpanningTree(10, PETERSEN)),
+    ],
+)
+def test_a_declared_cost_grows_with_the_problem(name: str, small: mapgrad.Problem, big: mapgrad.Problem) -> None:
+    cost = SPECS[name].cost
+    assert cost is not None
+    assert cost(small) < cost(big)

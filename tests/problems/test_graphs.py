@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mapgrad.errors import InfeasibleError, ProblemError
+from mapgrad.problems import Domain, Matching, Problem, SpanningTree
+from torch import Tensor
+
+Edges = list[tuple[int, int]]
+
+
+def complete(n: int) -> Edges:
+    return list(itertools.combinations(range(n), 2))
+
+
+def multigraph(num_nodes: int, edges: Edges) -> nx.MultiGraph:
+    graph = nx.MultiGraph()
+    graph.add_nodes_from(range(num_nodes))
+    graph.add_edges_from(edges)
+    return graph
+
+
+def every_vector(length: int) -> Tensor:
+    return torch.tensor(list(itertools.product((0, 1), repeat=length)))
+
+
+def chosen(edges: Edges, z: Tensor) -> Edges:
+    return [edge for edge, one in zip(edges, z.tolist(), strict=True) if one]
+
+
+@st.composite
+def graphs(draw: st.DrawFn, *, loops: bool) -> tuple[int, Edges]:
+    num_nodes = draw(st.integers(1 if loops else 2, 5))
+    node = st.integers(0, num_nodes - 1)
+    edge = st.tuples(node, node).filter(lambda pair: loops or pair[0] != pair[1])
+    return num_nodes, draw(st.lists(edge, min_size=1, max_size=8))
+
+
+@given(graphs(loops=False), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_matchings_are_those_in_which_no_node_has_two_edges(graph: tuple[int, Edges], perfect: bool) -> None:
+    num_nodes, edges = graph
+    points = every_vector(len(edges))
+    truth = []
+    for z in points:
+        ends = [node for edge in chosen(edges, z) for node in edge]
+        truth.append(len(set(ends)) == len(ends) and (len(ends) == num_nodes or not perfect))
+    if not any(truth):
+        with pytest.raises(InfeasibleError, match="has no perfect matching"):
+            Matching(num_nodes, edges, perfect=perfect)
+        return
+    problem = Matching(num_nodes, edges, perfect=perfect)
+    assert problem.contains(points).tolist() == truth
+    states = problem.states()
+    assert sorted(states.tolist()) == sorted(points[torch.tensor(truth)].tolist())
+    assert problem.kappa == states.sum(1).max()
+
+
+@given(graphs(loops=True))
+@settings(max_examples=60, deadline=None)
+def test_spanning_trees_are_the_trees_of_networkx(graph: tuple[int, Edges]) -> None:
+    num_nodes, edges = graph
+    points = every_vector(len(edges))
+    truth = [nx.is_tree(multigraph(num_nodes, chosen(edges, z))) for z in points]
+    if not any(truth):
+        with pytest.raises(InfeasibleError, match="has no spanning tree"):
+            SpanningTree(num_nodes, edges)
+        return
+    problem = SpanningTree(num_nodes, edges)
+    assert problem.contains(points).tolist() == truth
+    assert sorted(problem.states().tolist()) == sorted(points[torch.tensor(truth)].tolist())
+
+
+@pytest.mark.parametrize(("n", "count"), [(2, 2), (3, 4), (4, 10), (6, 76), (8, 764)])
+def test_matchings_of_complete_graphs_number_the_involutions(n: int, count: int) -> None:
+    problem = Matching(n, complete(n))
+    assert len(problem.states()) == count
+    assert problem.kappa == n // 2
+    assert problem.domain is Domain.REAL
+
+
+@pytest.mark.parametrize("n", [2, 4, 6, 8, 10])
+def test_perfect_matchings_of_complete_graphs_number_a_double_factorial(n: int) -> None:
+    problem = Matching(n, complete(n), perfect=True)
+    states = problem.states()
+    assert len(states) == math.prod(range(1, n, 2))
+    assert (states.sum(1) == n // 2).all()
+    assert problem.kappa == n / 2
+
+
+def test_kappa_of_a_matching_counts_what_can_be_matched() -> None:
+    assert Matching(6, [(0, leaf) for leaf in range(1, 6)]).kappa == 1
+    assert Matching(7, [(0, 1), (1, 2), (2, 0), (3, 4)]).kappa == 2
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6])
+def test_spanning_trees_of_complete_graphs_number_as_cayley_says(n: int) -> None:
+    problem = SpanningTree(n, complete(n))
+    states = problem.states()
+    assert len(states) == n ** (n - 2)
+    assert (states.sum(1) == n - 1).all()
+    assert problem.kappa == n - 1
+    assert problem.domain is Domain.REAL
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spanning_trees_number_as_kirchhoff_says(seed: int) -> None:
+    n, rng = 7, np.random.default_rng(seed)
+    edges = [(node, node + 1) for node in range(n - 1)]
+    edges += [(int(u), int(v)) for u, v in rng.integers(0, n, (6, 2))]
+    laplacian = np.zeros((n, n))
+    for u, v in edges:
+        laplacian[[u, v, u, v], [u, v, v, u]] += (1, 1, -1, -1) if u != v else 0
+    assert len(SpanningTree(n, edges).states()) == round(np.linalg.det(laplacian[1:, 1:]))
+
+
+def test_parallel_edges_are_distinct_edges() -> None:
+    assert Matching(2, [(0, 1), (1, 0), (0, 1)]).states().tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert SpanningTree(2, [(0, 1), (1, 0)]).states().tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_single_node_has_one_tree_without_edges() -> None:
+    problem = SpanningTree(1, [(0, 0), (0, 0)])
+    assert problem.states().tolist() == [[0, 0]]
+    assert problem.contains(torch.tensor([[0, 0], [1, 0]])).tolist() == [True, False]
+    assert problem.kappa == 1
+
+
+def test_long_sparse_graphs_need_no_recursion() -> None:
+    chain = [(node, node + 1) for node in range(800)]
+    assert SpanningTree(801, chain).states().tolist() == [[1.0] * 800]
+    assert Matching(800, chain[:-1], perfect=True).states().tolist() == [[1.0, 0.0] * 399 + [1.0]]
+
+
+def test_large_sets_are_refused() -> None:
+    with pytest.raises(ProblemError, match=r"perfect=False\) has more than 100,000 states: too many to enumerate"):
+        Matching(12, complete(12)).states()
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [Matching(14, complete(14)), Matching(14, complete(14), perfect=True), SpanningTree(9, complete(9))],
+    ids=["matching", "perfect", "tree"],
+)
+def test_long_searches_are_refused(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mapgrad.problems._base._STATES_STEPS", 12_345)
+    with pytest.raises(ProblemError, match=r"×2 array>.* takes more than 12,345 steps to enumerate: make it smaller"):
+        problem.states()

@@ -1,0 +1,181 @@
+"""Problems are values: equal by content, in every process, and never changed."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import itertools
+import os
+import pickle
+import subprocess
+import sys
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from mapgrad.problems import (
+    Assignment,
+    GridShortestPath,
+    KSubset,
+    Matching,
+    Problem,
+    Ranking,
+    ShortestPath,
+    SpanningTree,
+)
+
+EDGES = [(0, 1), (1, 2), (2, 3), (3, 0)]
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        [KSubset(6, 2), KSubset(n=6, k=2), KSubset(np.int64(6), np.uint8(2))],
+        [Ranking(3), Ranking(n=3), Ranking(np.int32(3))],
+        [Assignment(3), Assignment(3, 3), Assignment(rows=3, cols=np.int64(3))],
+        [
+            GridShortestPath(3, 4),
+            GridShortestPath(3, 4, start=(0, 0), goal=(2, 3), neighbors=8),
+            GridShortestPath(np.int64(3), 4, start=[0, 0], goal=np.array([2, 3]), neighbors=np.int8(8)),
+        ],
+        [
+            ShortestPath(4, EDGES, 0, 3),
+            ShortestPath(4, np.array(EDGES, dtype=np.uint8), np.int64(0), 3, directed=np.bool_(True)),
+            ShortestPath(num_nodes=4, edges=torch.tensor(EDGES), source=0, target=3, directed=True),
+        ],
+        [Matching(4, EDGES), Matching(4, [list(edge) for edge in EDGES], perfect=False), Matching(4, iter(EDGES))],
+        [
+            SpanningTree(4, EDGES),
+            SpanningTree(4, torch.tensor(EDGES, dtype=torch.int32)),
+            SpanningTree(4, np.asfortranarray(EDGES)),
+            SpanningTree(4, nx.DiGraph(EDGES).edges),
+        ],
+    ],
+    ids=lambda spellings: type(spellings[0]).__name__,
+)
+def test_every_spelling_of_a_problem_is_one_problem(spellings: list[Problem]) -> None:
+    assert len(set(spellings)) == 1
+    assert len({problem.digest for problem in spellings}) == 1
+    assert all(a == b for a, b in itertools.combinations(spellings, 2))
+    assert len({repr(problem) for problem in spellings}) == 1
+
+
+DISTINCT = [
+    KSubset(6, 2),
+    KSubset(6, 3),
+    KSubset(7, 2),
+    Ranking(6),
+    Ranking(2),
+    Assignment(2, 3),
+    Assignment(3, 2),
+    Assignment(3),
+    GridShortestPath(3, 4),
+    GridShortestPath(4, 3),
+    GridShortestPath(3, 4, neighbors=4),
+    GridShortestPath(3, 4, start=(1, 0)),
+    GridShortestPath(3, 4, goal=(1, 3)),
+    ShortestPath(4, EDGES, 0, 3),
+    ShortestPath(5, EDGES, 0, 3),
+    ShortestPath(4, EDGES[::-1], 0, 3),
+    ShortestPath(4, EDGES, 0, 3, directed=False),
+    ShortestPath(4, EDGES, 0, 2),
+    ShortestPath(4, EDGES, 1, 3),
+    Matching(4, EDGES),
+    Matching(4, EDGES, perfect=True),
+    Matching(4, EDGES[:3]),
+    SpanningTree(4, EDGES),
+    SpanningTree(4, EDGES[:3]),
+]
+
+
+def test_different_problems_differ() -> None:
+    assert len(set(DISTINCT)) == len(DISTINCT)
+    assert len({problem.digest for problem in DISTINCT}) == len(DISTINCT)
+    assert len({repr(problem) for problem in DISTINCT}) == len(DISTINCT)
+    assert all(a != b for a, b in itertools.combinations(DISTINCT, 2))
+    assert KSubset(6, 2) != (6, 2)
+
+
+def test_pickle_and_copies_keep_identity(problem: Problem) -> None:
+    for twin in (pickle.loads(pickle.dumps(problem)), copy.copy(problem), copy.deepcopy(problem)):
+        assert type(twin) is type(problem)
+        assert twin == problem
+        assert hash(twin) == hash(problem)
+        assert twin.digest == problem.digest
+        assert repr(twin) == repr(problem)
+        assert torch.equal(twin.states(), problem.states())
+
+
+@pytest.mark.parametrize("renew", [lambda p: p, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+@pytest.mark.parametrize("cls", [Matching, SpanningTree, lambda *a: ShortestPath(*a, 0, 3)])
+def test_edges_are_a_private_read_only_copy(cls: type, renew: object) -> None:
+    given = np.array(EDGES)
+    problem = renew(cls(4, given))
+    given[:] = 7
+    assert problem.edges.dtype == np.int64
+    assert problem.edges.tolist() == [list(edge) for edge in EDGES]
+    with pytest.raises(ValueError, match="read-only"):
+        problem.edges[0, 0] = 2
+
+
+def test_attributes_can_neither_be_set_nor_deleted(problem: Problem) -> None:
+    with pytest.raises(AttributeError, match=f"{type(problem).__name__} is immutable: make a new one instead"):
+        problem.anything = 1
+    for name in vars(problem):
+        with pytest.raises(AttributeError, match=f"immutable: make a new one instead of setting '{name}'"):
+            setattr(problem, name, 1)
+        with pytest.raises(AttributeError, match=f"immutable: '{name}' can't be deleted"):
+            delattr(problem, name)
+
+
+CHILD = """
+import base64, pickle, sys
+import numpy as np
+for problem in pickle.loads(base64.b64decode(sys.stdin.read())):
+    locked = all(not value.flags.writeable for value in vars(problem).values() if isinstance(value, np.ndarray))
+    again = type(problem)(**{name: getattr(problem, name) for name in problem._fields})
+    print(problem.digest, again == problem, locked, pickle.loads(pickle.dumps(problem)) == problem)
+"""
+
+
+def test_digests_and_read_only_arrays_survive_the_way_to_another_process() -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        input=base64.b64encode(pickle.dumps(DISTINCT)).decode(),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "12345"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert child.stdout.splitlines() == [f"{problem.digest} True True True" for problem in DISTINCT]
+
+
+def test_digests_depend_on_nothing_but_content() -> None:
+    assert KSubset(10, 5).digest == "1ab5074c7529e4db8e9d5a117b1db940addb030a6279003d3ecf0e25040ea4ae"
+    assert SpanningTree(4, EDGES).digest == "6702d0fe90e7981b89fba771274240cdf41a8194bbcb8ca85d1104587f224251"
+
+
+@pytest.mark.parametrize(
+    ("problem", "text"),
+    [
+        (KSubset(6, 2), "KSubset(n=6, k=2)"),
+        (Ranking(3), "Ranking(n=3)"),
+        (Assignment(2, 3), "Assignment(rows=2, cols=3)"),
+        (GridShortestPath(3, 4), "GridShortestPath(height=3, width=4, start=(0, 0), goal=(2, 3), neighbors=8)"),
+        (SpanningTree(2, [(0, 1)]), "SpanningTree(num_nodes=2, edges=[[0, 1]])"),
+        (
+            ShortestPath(9, np.repeat([(0, 1)], 20, axis=0), 0, 1),
+            "ShortestPath(num_nodes=9, edges=<20×2 array>, source=0, target=1, directed=True)",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_repr_reads_like_the_constructor(problem: Problem, text: str) -> None:
+    assert repr(problem) == text
+
+
+def test_repr_of_small_problems_builds_them_again(problem: Problem) -> None:
+    names = (Assignment, GridShortestPath, KSubset, Matching, Ranking, ShortestPath, SpanningTree)
+    if "array>" not in repr(problem):
+        assert eval(repr(problem), {cls.__name__: cls for cls in names}) == problem

@@ -1,0 +1,330 @@
+"""From names, classes, objects and functions to solvers."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from mapgrad.errors import MissingDependencyError, PluginError, UnknownSolverError, UnsupportedProblemError
+from mapgrad.problems import Assignment, KSubset, Ranking
+from mapgrad.solvers import BatchSolver, InstanceSolver, SolverSpec, Traits, hookimpl, register, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from conftest import Install
+    from mapgrad.problems import Problem
+
+pytestmark = pytest.mark.usefixtures("install")
+
+PROBLEM = KSubset(4, 2)
+
+
+class Exact(InstanceSolver):
+    def __init__(self, problem: Problem, *, depth: int = 1) -> None:
+        super().__init__(problem)
+        self.depth = depth
+
+    def solve(self, state: Any, theta: np.ndarray, start: Any = None) -> np.ndarray:
+        return theta
+
+
+class Heuristic(BatchSolver):
+    traits = Traits(exact=False)
+
+    def solve(self, theta: torch.Tensor) -> torch.Tensor:
+        return theta
+
+
+class Liar(Exact):
+    traits = "exact"  # pyright: ignore[reportAssignmentType] (the mistake under test)
+
+
+def seconds(value: float) -> Callable[[Problem], float]:
+    return lambda _problem: value
+
+
+def offer(*specs: SolverSpec, plugin: str = "mine") -> None:
+    @hookimpl
+    def mapgrad_solvers() -> list[SolverSpec]:
+        return list(specs)
+
+    register(SimpleNamespace(mapgrad_solvers=mapgrad_solvers), plugin)
+
+
+def spec(name: str, factory: Any = Exact, accepts: Any = (KSubset,), **fields: Any) -> SolverSpec:
+    return SolverSpec(name=name, factory=factory, accepts=accepts, **fields)
+
+
+def refused(error: type[Exception], message: str) -> Any:
+    return pytest.raises(error, match=f"^{re.escape(message)}$")
+
+
+def test_options_reach_the_class():
+    offer(spec("deep"))
+    solver = resolve("mine.deep", PROBLEM).build(PROBLEM, {"depth": 3})
+    assert isinstance(solver, Exact)
+    assert (solver.problem, solver.depth) == (PROBLEM, 3)
+
+
+def test_factory_by_text():
+    offer(spec("deep", factory="mapgrad.solvers:InstanceSolver"))
+    assert resolve("mine.deep", PROBLEM).factory is InstanceSolver
+
+
+def test_a_solver_named_like_its_plugin():
+    offer(spec("mine"), spec("other"))
+    assert resolve("mine.mine", PROBLEM).name == "mine"
+    assert resolve("mine.other", PROBLEM).name == "mine.other"
+
+
+def test_a_plugins_name_means_its_cheapest_solver_that_takes_the_problem():
+    offer(
+        spec("undeclared"),
+        spec("dear", cost=seconds(3.0)),
+        spec("cheap", cost=seconds(2.0)),
+        spec("cheap_twin", cost=seconds(2.0)),
+        spec("odd", cost=seconds(float("nan"))),
+        spec("absent", cost=seconds(1.0), requires=("acme_engine",)),
+        spec("picky", cost=seconds(0.5), supports=lambda _problem: "never"),
+        spec("ranker", accepts=(Ranking,), cost=seconds(0.1)),
+    )
+    assert resolve("mine", PROBLEM).name == "mine.cheap"
+    assert resolve("mine", Ranking(3)).name == "mine.ranker"
+
+
+def test_a_cost_that_raises_comes_last(caplog: pytest.LogCaptureFixture):
+    offer(spec("a", cost=lambda problem: problem.size), spec("b", cost=seconds(9.0)))
+    assert resolve("mine", PROBLEM).name == "mine.b"
+    (message,) = caplog.messages
+    assert message == (
+        "mine.a (registered by this program) comes last: its cost() raised AttributeError: 'KSubset' object has no "
+        "attribute 'size'"
+    )
+
+
+def test_auto_takes_the_cheapest_exact_installed_one(caplog: pytest.LogCaptureFixture):
+    offer(spec("dear", cost=seconds(3.0)), plugin="one")
+    offer(
+        spec("heuristic", factory=Heuristic, cost=seconds(0.5)),
+        spec("absent", cost=seconds(1.0), requires=("acme_engine",)),
+        spec("gone", factory="json:Gone", cost=seconds(1.5)),
+        spec("cheap", cost=seconds(2.0)),
+        plugin="two",
+    )
+    with caplog.at_level(logging.INFO, logger="mapgrad"):
+        assert resolve("auto", PROBLEM).name == "two.cheap"
+    passed_over = (
+        "'auto' passes over a solver: two.gone (registered by this program) can't be loaded: importing 'json:Gone' "
+        "raised AttributeError: module 'json' has no attribute 'Gone'"
+    )
+    chosen = "'auto': KSubset(n=4, k=2) goes to two.cheap (registered by this program)"
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", passed_over),
+        ("INFO", chosen),
+    ]
+
+
+def test_auto_is_strict_about_classes_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MAPGRAD_STRICT", "1")
+    offer(spec("gone", factory="json:Gone", cost=seconds(1.0)), spec("fine", cost=seconds(2.0)))
+    with pytest.raises(PluginError, match=r"^mine\.gone .* can't be loaded"):
+        resolve("auto", PROBLEM)
+
+
+def test_auto_says_what_would_do():
+    offer(
+        spec("absent", requires=("acme_engine",), install="pip install acme-engine"),
+        spec("heuristic", factory=Heuristic),
+    )
+    with refused(
+        MissingDependencyError,
+        "no exact solver of KSubset(n=4, k=2) is installed; these may do: mine.absent (registered by this program) "
+        "needs acme_engine, which isn't installed: pip install acme-engine",
+    ):
+        resolve("auto", PROBLEM)
+
+
+def test_auto_without_an_exact_solver():
+    with refused(UnsupportedProblemError, "no exact solver takes KSubset(n=4, k=2)"):
+        resolve("auto", PROBLEM)
+    offer(spec("heuristic", factory=Heuristic))
+    with refused(
+        UnsupportedProblemError,
+        "no exact solver takes KSubset(n=4, k=2); heuristics, which must be named: mine.heuristic",
+    ):
+        resolve("auto", PROBLEM)
+
+
+def test_unknown_names_get_their_neighbours(install: Install):
+    install("acme-solvers", {"acme": "acme_absent"})
+    offer(spec("matching"), spec("Greedy"))
+    for name, hint in [
+        ("mine.matchin", "did you mean 'mine.matching'?"),
+        ("matching", "did you mean 'mine.matching'?"),
+        ("MINE.GREEDY", "did you mean 'mine.Greedy'?"),
+        ("acne", "did you mean 'acme'?"),
+        ("Auto", "did you mean 'auto'?"),
+        ("", "known are acme, auto, mine, mine.Greedy, mine.matching"),
+        ("mine.", "did you mean 'mine' or 'mine.Greedy'?"),
+        ("mine.matching.", "did you mean 'mine.matching'?"),
+    ]:
+        with refused(UnknownSolverError, f"no solver is named {name!r}; {hint}"):
+            resolve(name, PROBLEM)
+
+
+def test_an_unsupported_problem_names_the_reason_and_who_can():
+    offer(
+        spec("small", supports=lambda problem: "n is above 3" if problem.shape[0] > 3 else None),
+        spec("ranker", accepts=(Ranking, Assignment)),
+        spec("absent", requires=("acme_engine",)),
+    )
+    offer(spec("able"), plugin="other")
+    with refused(
+        UnsupportedProblemError,
+        "'mine.small' can't solve KSubset(n=4, k=2): mine.small (registered by this program): n is above 3. Installed "
+        "solvers that can: other.able",
+    ):
+        resolve("mine.small", PROBLEM)
+    with refused(
+        UnsupportedProblemError,
+        "'other' can't solve Assignment(rows=2, cols=3): other.able (registered by this program): it takes KSubset. "
+        "Installed solvers that can: mine.ranker",
+    ):
+        resolve("other", Assignment(2, 3))
+    with refused(
+        UnsupportedProblemError,
+        "'mine.ranker' can't solve KSubset(n=4, k=2): mine.ranker (registered by this program): it takes Ranking, "
+        "Assignment. Installed solvers that can: other.able",
+    ):
+        resolve("mine.ranker", PROBLEM)
+
+
+@pytest.mark.parametrize(
+    ("supports", "reason"),
+    [
+        (
+            lambda problem: problem.size,
+            "its supports() raised AttributeError: 'KSubset' object has no attribute 'size'",
+        ),
+        (lambda _problem: False, "its supports() must return None or a reason, but returned False"),
+    ],
+)
+def test_a_supports_that_is_wrong_refuses(supports: Any, reason: str):
+    offer(spec("wrong", supports=supports), spec("fine"))
+    assert resolve("mine", PROBLEM).name == "mine.fine"
+    with pytest.raises(UnsupportedProblemError, match=re.escape(reason)):
+        resolve("mine.wrong", PROBLEM)
+
+
+def test_a_plugin_without_solvers():
+    offer()
+    with refused(
+        UnsupportedProblemError,
+        "'mine' can't solve KSubset(n=4, k=2): its plugin offers no solver. Installed solvers that can: none",
+    ):
+        resolve("mine", PROBLEM)
+
+
+def test_a_package_that_the_class_needs_is_missing(install: Install):
+    install("acme-engine", {}, acme_lazy="import acme_engine")
+    offer(spec("lazy", factory="acme_lazy:Lazy", install="pip install acme-engine"))
+    with refused(
+        MissingDependencyError,
+        "mine.lazy (registered by this program) needs acme_engine, which isn't installed: pip install acme-engine",
+    ) as caught:
+        resolve("mine.lazy", PROBLEM)
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (
+            "acme_lazy:Lazy",
+            "can't be loaded: importing 'acme_lazy:Lazy' raised ZeroDivisionError: division by zero",
+        ),
+        (
+            "acme_gone.a:Lazy",
+            "can't be loaded: importing 'acme_gone.a:Lazy' raised ModuleNotFoundError: No module named 'acme_gone'",
+        ),
+        ("builtins:dict", "is no solver: <class 'dict'> isn't derived from InstanceSolver or BatchSolver"),
+        (Liar, "has traits 'exact'; they must be a mapgrad.Traits"),
+    ],
+)
+def test_a_class_that_cannot_be_used(install: Install, factory: Any, message: str):
+    install("acme-engine", {}, acme_lazy="1 / 0")
+    offer(spec("lazy", factory=factory))
+    with refused(PluginError, f"mine.lazy (registered by this program) {message}"):
+        resolve("mine.lazy", PROBLEM)
+
+
+def test_a_class_stands_for_its_name():
+    recipe = resolve(Exact, PROBLEM)
+    assert (recipe.name, recipe.label, recipe.spec) == ("Exact", "Exact", None)
+    solver = recipe.build(PROBLEM, {"depth": 2})
+    assert isinstance(solver, Exact)
+    assert solver.depth == 2
+    with pytest.raises(TypeError, match="width"):
+        recipe.build(PROBLEM, {"width": 2})
+
+
+def test_an_object_stands_for_its_name():
+    solver = Exact(PROBLEM, depth=2)
+    recipe = resolve(solver, KSubset(4, 2))
+    assert recipe.build(PROBLEM, {}) is solver
+    with refused(TypeError, "Exact takes no options, got depth: options go to a name or a class"):
+        recipe.build(PROBLEM, {"depth": 3})
+    with refused(
+        UnsupportedProblemError, "this Exact was made for KSubset(n=4, k=2), but is asked to solve KSubset(n=4, k=3)"
+    ):
+        resolve(solver, KSubset(4, 3))
+
+
+def double(theta: torch.Tensor) -> torch.Tensor:
+    return 2 * theta
+
+
+def test_a_function_gets_whole_batches_and_nothing_is_merged():
+    recipe = resolve(double, PROBLEM)
+    solver = recipe.build(PROBLEM, {})
+    assert isinstance(solver, BatchSolver)
+    assert (recipe.name, solver.problem, solver.traits) == ("double", PROBLEM, Traits(deterministic=False))
+    theta = torch.arange(8.0).reshape(2, 4)
+    assert torch.equal(torch.as_tensor(solver.solve(theta)), 2 * theta)
+    with pytest.raises(TypeError, match="double takes no options, got depth"):
+        recipe.build(PROBLEM, {"depth": 3})
+
+
+@pytest.mark.parametrize("solver", [None, 3, dict, {"name": "topk"}, PROBLEM])
+def test_something_else_is_no_solver(solver: Any):
+    with refused(
+        TypeError,
+        "a solver is a name, 'auto', a class derived from InstanceSolver or BatchSolver, an object of such a class, or "
+        f"a function from θ to z; got {solver!r}",
+    ):
+        resolve(solver, PROBLEM)
+
+
+@pytest.mark.parametrize("problem", [None, KSubset, (4, 2)])
+def test_something_else_is_no_problem(problem: Any):
+    with refused(TypeError, f"problem must be a problem, such as mapgrad.KSubset(10, 3), got {problem!r}"):
+        resolve("mine", problem)
+
+
+def test_a_recipe_travels_without_the_functions_of_its_spec():
+    offer(spec("deep", supports=lambda _problem: None, cost=lambda _problem: 1.0, install="pip install deep"))
+    recipe = resolve("mine.deep", PROBLEM)
+    assert recipe.spec is not None
+    assert recipe.spec.cost is not None
+    there = pickle.loads(pickle.dumps(recipe))
+    assert (there.name, there.label, there.factory) == (recipe.name, recipe.label, Exact)
+    assert there.spec == spec("deep", install="pip install deep")
+    assert there.build(PROBLEM, {"depth": 3}).depth == 3
+    assert pickle.loads(pickle.dumps(resolve(double, PROBLEM))).build(PROBLEM, {}).solve(torch.ones(1)) == 2
