@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from mapgrad import (
     Assignment,
     GridShortestPath,

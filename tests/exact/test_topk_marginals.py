@@ -3,6 +3,7 @@ from itertools import permutations
 
 import pytest
 import torch
+
 from mapgrad import (
     Gaussian,
     Gumbel,

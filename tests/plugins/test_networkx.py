@@ -1,15 +1,16 @@
 """What is particular to the NetworkX solvers: which coordinate is set, domains, models that keep nothing of a row."""
 
-import mapgrad
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+
+import mapgrad
 from mapgrad_networkx._assignment import FullMatching
 from mapgrad_networkx._edges import NodePairs
 from mapgrad_networkx._matching import Blossom
 from mapgrad_networkx._shortest_path import Dijkstra
 from mapgrad_networkx._spanning_tree import Prim
-from numpy.typing import NDArray
 
 TRIANGLE = [(0, 1), (1, 2), (2, 0)]
 SOLVERS = [

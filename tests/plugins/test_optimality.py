@@ -3,12 +3,13 @@
 import importlib
 from collections.abc import Callable
 
-import mapgrad
-import mapgrad_networkx
-import mapgrad_topk
 import numpy as np
 import pytest
 import torch
+
+import mapgrad
+import mapgrad_networkx
+import mapgrad_topk
 
 SPECS = {
     "topk": mapgrad_topk.mapgrad_solvers()[0],

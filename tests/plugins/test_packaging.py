@@ -8,8 +8,9 @@ import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
-import mapgrad
 import pytest
+
+import mapgrad
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").is_file())

@@ -1,10 +1,11 @@
 """What is particular to top-k: ties go by index, in every dtype, for whole batches."""
 
-import mapgrad
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import mapgrad
 from mapgrad_topk._topk import TopK
 
 FEW_VALUES = st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0])

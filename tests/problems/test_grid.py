@@ -6,6 +6,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+
 from mapgrad.errors import ProblemError, UndecidedError
 from mapgrad.problems import Domain, GridShortestPath
 

@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 import torch
+from torch import Tensor
+
 from mapgrad.errors import ShapeError
 from mapgrad.problems import Domain, Problem, Ranking
-from torch import Tensor
 
 
 def box(problem: Problem) -> Tensor:

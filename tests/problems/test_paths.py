@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from mapgrad.errors import InfeasibleError, ProblemError
 from mapgrad.problems import Domain, ShortestPath
-from torch import Tensor
 
 Edges = list[tuple[int, int]]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+
 from mapgrad.errors import InfeasibleError, MapgradError, ProblemError
 from mapgrad.problems import (
     Assignment,

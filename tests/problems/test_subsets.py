@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from mapgrad.errors import ProblemError
 from mapgrad.problems import STATES_LIMIT, Assignment, Domain, KSubset, Ranking
 

@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+
 from mapgrad.solvers._registry import REGISTRY
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
+
 from mapgrad.errors import MissingDependencyError, PluginError, UnknownSolverError
 from mapgrad.problems import KSubset
 from mapgrad.solvers import SolverInfo, Traits, list_solvers, resolve

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from mapgrad.errors import PluginError, UnknownSolverError
 from mapgrad.problems import Assignment, KSubset, Ranking
 from mapgrad.solvers import InstanceSolver, SolverSpec, hookimpl, list_solvers, register, resolve, unregister

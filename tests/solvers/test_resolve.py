@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+
 from mapgrad.errors import MissingDependencyError, PluginError, UnknownSolverError, UnsupportedProblemError
 from mapgrad.problems import Assignment, KSubset, Ranking
 from mapgrad.solvers import BatchSolver, InstanceSolver, SolverSpec, Traits, hookimpl, register, resolve
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from conftest import Install
+
     from mapgrad.problems import Problem
 
 pytestmark = pytest.mark.usefixtures("install")

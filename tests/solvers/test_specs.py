@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from mapgrad.errors import PluginError
 from mapgrad.problems import KSubset
 from mapgrad.solvers import SolverSpec, hookimpl, register

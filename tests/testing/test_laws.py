@@ -8,7 +8,7 @@ import torch
 
 import mapgrad
 from mapgrad import testing
-from mapgrad.solvers import BatchSolver, InstanceSolver, Solution, Solutions, Status, Traits
+from mapgrad.solvers import BatchSolver, InstanceSolver, Traits
 
 PROBLEMS = [
     mapgrad.KSubset(5, 2),

@@ -332,6 +332,8 @@ def get_solver(
         UnsupportedProblemError: The solver can't take this problem.
         TypeError: An option is unknown to the solver, or an argument has the wrong type.
     """
+    if isinstance(solver, Solver):
+        raise TypeError(f"{solver!r} is made already: call it, or pass its name, {solver.name!r}, for another problem")
     settings: dict[str, Any] = {"workers": workers, "on_error": on_error, "domain": domain, "merge": merge}
     return Solver(resolve(solver, problem), problem, **settings, options=options)
 

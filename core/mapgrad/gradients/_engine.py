@@ -203,9 +203,9 @@ class _DeadRows:
             self._warned = True
             warnings.warn(
                 f"in the last {_WATCHED_STEPS} backward passes {dead / improvable:.0%} of the rows that could improve "
-                f"got a zero gradient: the step is too short to change their answers. Take target=RelativeStep(1.0), "
-                f"which no scale of θ or of the loss affects, or a larger λ (a loss that is a mean over the batch "
-                f"divides a fixed step by the batch size)",
+                f"got a zero gradient: the step is too short to change their answers, or the loss is the same for all "
+                f"states. Take target=RelativeStep(1.0), which no scale of θ or of the loss affects, or a larger λ (a "
+                f"loss that is a mean over the batch divides a fixed step by the batch size)",
                 stacklevel=2,
             )
 

@@ -90,14 +90,17 @@ class Problem(ABC):
     @cached_property
     def digest(self) -> str:
         """A stable name of the content: equal for equal problems, in every process and on every machine."""
-        hasher = hashlib.sha256(f"{type(self).__module__}.{type(self).__qualname__}".encode())
+        package = type(self).__module__.partition(".")[0]  # not the module, which is free to move
+        hasher = hashlib.sha256(f"{package}.{type(self).__qualname__}".encode())
         for name in self._fields:
             hasher.update(f"|{name}=".encode())
             hasher.update(_canonical_bytes(getattr(self, name)))
         return hasher.hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        return self.digest == other.digest if isinstance(other, Problem) else NotImplemented
+        if not isinstance(other, Problem):
+            return NotImplemented
+        return type(self) is type(other) and self.digest == other.digest
 
     def __hash__(self) -> int:
         return hash(self.digest)

@@ -85,7 +85,9 @@ class Matching(EdgeSets):
     def _largest(self) -> int:
         import networkx as nx
 
-        return len(nx.max_weight_matching(nx.Graph(self._pairs), maxcardinality=True))
+        graph = nx.Graph()
+        graph.add_edges_from(self._pairs)
+        return len(nx.max_weight_matching(graph, maxcardinality=True))
 
     def _states(self) -> Iterator[NDArray[np.float64]]:
         budget = self._enumeration_budget()

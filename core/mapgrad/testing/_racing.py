@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 THREADS: Final = 4
-_ROWS_A_CALL: Final = 2
+_ROWS_A_CALL: Final = 1
 _TURNS: Final = 4000
 
 
