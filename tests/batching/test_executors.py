@@ -4,6 +4,7 @@ import importlib
 import multiprocessing
 import subprocess
 import sys
+import threading
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -71,6 +72,17 @@ def test_every_way_of_running_gives_the_same_answers(processes):
                 for _ in range(2):
                     assert torch.equal(solver(theta), expected)
         assert threads.submit(int, "3").result() == 3  # a given executor stays open
+
+
+def test_callers_share_one_pool():
+    with mapgrad.get_solver("networkx.shortest_path", PROBLEM, workers=2) as solver:
+        callers = [threading.Thread(target=solver, args=(rows(20),)) for _ in range(6)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert sum(thread.name.startswith("mapgrad_") for thread in threading.enumerate()) == 2
+    assert not any(thread.name.startswith("mapgrad_") for thread in threading.enumerate())
 
 
 def test_processes_by_number():

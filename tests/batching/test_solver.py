@@ -280,6 +280,14 @@ def test_batch_solver_failures():
     with pytest.raises(mapgrad.SolverCrashError, match=r"shape \(2, 3\) where \(2, 6\)") as caught:
         mapgrad.get_solver(Wrong, SUBSET)(random_rows(2))
     assert caught.value.rows == (0, 1)
+
+    class Malformed(mapgrad.BatchSolver):
+        def solve(self, theta):
+            every = torch.ones(1)
+            return mapgrad.Solutions(torch.zeros_like(theta), every.long(), every, every)
+
+    with pytest.raises(mapgrad.SolverCrashError, match=r"status, objective and bound have shapes .* expected \(2,\)"):
+        mapgrad.get_solver(Malformed, SUBSET)(random_rows(2))
     with pytest.raises(mapgrad.SolverCrashError, match="no kernel"):
         mapgrad.get_solver(Raising, SUBSET)(random_rows(2))
 

@@ -342,6 +342,10 @@ def _answered(answer: Tensor | Solutions, rows: Tensor) -> Tensor:
     z = answer.z if isinstance(answer, Solutions) else answer
     if z.shape != rows.shape:
         raise ValueError(f"the solver answered with shape {tuple(z.shape)} where {tuple(rows.shape)} was expected")
+    if isinstance(answer, Solutions):
+        shapes = [tuple(part.shape) for part in (answer.status, answer.objective, answer.bound)]
+        if shapes != [(len(rows),)] * 3:
+            raise ValueError(f"the solver's status, objective and bound have shapes {shapes}, expected ({len(rows)},)")
     return z.to(rows)
 
 

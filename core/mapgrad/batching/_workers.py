@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import threading
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -40,13 +41,15 @@ class Pool:
         self._count, self._open = _parse(workers)
         self._is_ours = not isinstance(workers, Executor)
         self._executor: Executor | None = None
+        self._lock = threading.Lock()
 
     def solve(self, rows: NDArray[np.float64]) -> Answers:
         """Solve rows [N, *shape]; a chunk whose worker dies fails alone."""
         if self._open is None:
             return self._runner.solve(rows)
-        if self._executor is None:
-            self._executor = self._open()
+        with self._lock:
+            if self._executor is None:
+                self._executor = self._open()
         edges = np.linspace(0, len(rows), min(len(rows), self._count * _CHUNKS_PER_WORKER) + 1)
         answers = Answers.unsolved(rows.shape)
         parts = [
@@ -67,9 +70,10 @@ class Pool:
 
     def close(self) -> None:
         """Stop the workers that were started here and free the native models."""
-        if self._executor is not None and self._is_ours:
-            self._executor.shutdown(cancel_futures=True)
-        self._executor = None
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None and self._is_ours:
+            executor.shutdown(cancel_futures=True)
         self._runner.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import torch
 
@@ -15,6 +15,11 @@ _GOLDEN: Final = 0x9E3779B97F4A7C15
 _MIX_1: Final = 0xBF58476D1CE4E5B9
 _MIX_2: Final = 0x94D049BB133111EB
 _MASK: Final = (1 << 64) - 1
+
+
+@runtime_checkable
+class _Invertible(Protocol):
+    def icdf(self, u: Tensor) -> Tensor: ...
 
 
 def seeded_noise(
@@ -31,7 +36,7 @@ def seeded_noise(
     A law with `icdf` gets counter-based uniforms, so that a row's noise doesn't depend on the other rows; another one
     a generator of its own, seeded from seed and step.
     """
-    if not (hasattr(noise, "icdf") and getattr(noise, "invertible", True)):
+    if not isinstance(noise, _Invertible) or not getattr(noise, "invertible", True):
         generator = torch.Generator(device).manual_seed(_mix_int(seed, step))
         return noise.sample(shape, generator=generator, dtype=dtype, device=device)
     split = len(shape) - event_ndim

@@ -85,7 +85,7 @@ class Matching(EdgeSets):
     def _largest(self) -> int:
         import networkx as nx
 
-        graph = nx.Graph()
+        graph: nx.Graph[int] = nx.Graph()
         graph.add_edges_from(self._pairs)
         return len(nx.max_weight_matching(graph, maxcardinality=True))
 

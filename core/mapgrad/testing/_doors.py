@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mapgrad.errors import ConformanceError
 from mapgrad.testing._laws import LAWS
 from mapgrad.testing._trial import name_of
 
@@ -72,7 +73,7 @@ def parametrize_with_checks(
         options: As for `check_solver`, the same for all cases.
 
     Raises:
-        ValueError: An expected failure is the name of no test.
+        ValueError: There are no cases, or an expected failure is the name of no test.
     """
     import pytest
 
@@ -88,8 +89,10 @@ def parametrize_with_checks(
             name = f"{names[0]}-{names[1]}{number}-{law}"
             known = [key for key in failures if key == law or fnmatchcase(name, key)]
             unused.difference_update(known)
-            marks = [pytest.mark.xfail(reason=failures[key], raises=AssertionError, strict=True) for key in known[:1]]
+            marks = [pytest.mark.xfail(reason=failures[key], raises=ConformanceError, strict=True) for key in known[:1]]
             parameters.append(pytest.param(check, id=name, marks=marks))
+    if not parameters:
+        raise ValueError("there are no cases, so that pytest would run nothing: give solvers, each with a problem")
     if unused:
         raise ValueError(f"no test is called {', '.join(map(repr, sorted(unused)))}: correct the expected failures")
     return pytest.mark.parametrize("check", parameters)

@@ -50,7 +50,7 @@ def _takes(solver: str | SolverSpec, problem: Problem) -> bool:
 
 @cache
 def _examples() -> tuple[Problem, ...]:
-    diamond = [(0, 1), (1, 3), (0, 2), (2, 3), (1, 2), (0, 3)]
+    acyclic = [(0, 1), (1, 3), (0, 2), (2, 3), (1, 2), (0, 3)]
     square = [(0, 1), (1, 2), (2, 3), (3, 0), (0, 2)]
     return (
         KSubset(6, 1),
@@ -63,15 +63,16 @@ def _examples() -> tuple[Problem, ...]:
         GridShortestPath(3, 4, start=(1, 2), goal=(2, 0), neighbors=4),
         GridShortestPath(1, 4, start=(0, 3), goal=(0, 1)),
         GridShortestPath(2, 3, start=(1, 1), goal=(1, 1)),
-        ShortestPath(4, diamond, 0, 3),
-        ShortestPath(4, [*diamond, (0, 1), (3, 1), (2, 0)], 0, 3),
-        ShortestPath(4, [*diamond, (3, 2), (1, 1)], 3, 0, directed=False),
+        ShortestPath(5, [*acyclic, (0, 1), (2, 4)], 0, 3),
+        ShortestPath(4, [*acyclic, (0, 1), (3, 1), (2, 0), (2, 2)], 0, 3),
+        ShortestPath(4, [*acyclic, (3, 2), (1, 1)], 3, 0, directed=False),
+        ShortestPath(3, [(0, 1), (1, 2)], 1, 1),
         Assignment(3),
         Assignment(2, 4),
         Assignment(4, 2),
         Assignment(1),
         Matching(5, [*square, (0, 1), (3, 4)]),
-        Matching(4, square, perfect=True),
-        SpanningTree(4, [*square, (0, 1), (2, 1)]),
-        SpanningTree(2, [(0, 1)]),
+        Matching(4, [*square, (1, 0)], perfect=True),
+        SpanningTree(4, [*square, (0, 1), (2, 1), (3, 3)]),
+        SpanningTree(1, [(0, 0)]),
     )

@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Generator
     from types import FrameType
 
     from torch import Tensor
 
 THREADS: Final = 4
-_ROWS_A_CALL: Final = 1
 _TURNS: Final = 4000
 
 
 def ask_at_once(ask: Callable[[Tensor], Tensor], rows: Tensor, packages: Collection[str]) -> list[Tensor]:
-    """Have several threads solve the same rows, a few a call, each in another order.
+    """Have several threads solve the same rows, one a call, each in another order.
 
     Args:
         ask: The solver, which all threads share.
@@ -38,15 +37,14 @@ def ask_at_once(ask: Callable[[Tensor], Tensor], rows: Tensor, packages: Collect
 
     def ask_all(shift: int) -> Tensor:
         together.wait()
-        parts = rows.roll(shift, dims=0).split(_ROWS_A_CALL)
-        return torch.cat([ask(part) for part in parts]).roll(-shift, dims=0)
+        return torch.cat([ask(row[None]) for row in rows.roll(shift, dims=0).unbind()]).roll(-shift, dims=0)
 
     with _turns_at_every_line(packages), ThreadPoolExecutor(THREADS) as callers:
         return list(callers.map(ask_all, range(THREADS)))
 
 
 @contextmanager
-def _turns_at_every_line(packages: Collection[str]) -> Iterator[None]:
+def _turns_at_every_line(packages: Collection[str]) -> Generator[None]:
     """Make threads that are started meanwhile give way to another at every line of some packages' code.
 
     Left to themselves they change turns every 5 ms, which is hardly ever within a row of a solver that holds the GIL.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
+import numpy as np
 import torch
 
 from mapgrad.batching import get_solver
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mapgrad.solvers import Solutions, SolverLike
 
 _TOLERANCE: Final = 1e-9
+_VALUES_SHOWN: Final = 16
 
 
 class Trial:
@@ -36,9 +38,10 @@ class Trial:
     def __init__(self, law: str, solver: SolverLike, problem: Problem, options: dict[str, Any]) -> None:
         self.law = law
         self.problem = problem
-        self.workers = [options[name] for name in ("workers",) if name in options]
+        self.workers = [options["workers"]] if "workers" in options else []
         self._subject = solver
-        self._options = options | {"workers": None, "merge": False, "on_error": "raise", "domain": "clip"}
+        own: dict[str, Any] = {"workers": None, "merge": False, "on_error": "raise", "domain": "clip"}
+        self._options = options | own
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -68,10 +71,11 @@ class Trial:
 
     @property
     def packages(self) -> set[str]:
-        """Top-level packages of the solver's class and its base classes, without this one."""
+        """Top-level packages of the solver's function, or of its class and base classes, without this one."""
         factory = resolve(self._subject, self.problem).factory
         classes = (factory if isinstance(factory, type) else type(factory)).__mro__
-        return {base.__module__.partition(".")[0] for base in classes} - {"mapgrad"}
+        modules = [base.__module__ for base in classes] + [getattr(self._subject, "__module__", None) or ""]
+        return {module.partition(".")[0] for module in modules} - {"mapgrad"}
 
     @cached_property
     def states(self) -> Tensor:
@@ -160,6 +164,6 @@ def name_of(solver: SolverLike) -> str:
 
 
 def _show(row: Tensor) -> str:
-    values = cast("list[float]", row.flatten().tolist())
-    shown = ", ".join(f"{value:.12g}" for value in values[:16])
-    return f"[{shown}{', …' if len(values) > 16 else ''}]"
+    values = np.asarray(row.cpu().double()).ravel()
+    shown = ", ".join(f"{value:.12g}" for value in values[:_VALUES_SHOWN])
+    return f"[{shown}{', …' if len(values) > _VALUES_SHOWN else ''}]"
