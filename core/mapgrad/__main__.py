@@ -1,0 +1,5 @@
+"""``python -m mapgrad``."""
+
+from mapgrad.cli import main
+
+main()
