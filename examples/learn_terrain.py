@@ -17,20 +17,21 @@ CELLS, PIXELS = 12, 4  # a crop has 12 × 12 cells of 4 × 4 pixels
 SIDE = CELLS * PIXELS
 
 
-def terrain():
-    """Real elevations: what one sees of them (hill-shade), and what they cost to cross (minutes a pixel)."""
+def terrain(rows):
+    """Some rows of a map: what one sees of the land (hill-shade), its heights (metres) and its slopes (degrees)."""
     with get_sample_data("jacksboro_fault_dem.npz") as model:
-        metres, spacing = model["elevation"].astype(float), 111_195 * float(model["dy"])
+        metres, spacing = model["elevation"][rows].astype(float), 111_195 * float(model["dy"])
     image = LightSource(azdeg=315, altdeg=45).hillshade(metres, dx=spacing, dy=spacing)
     slope = np.degrees(np.arctan(np.hypot(*np.gradient(metres, spacing))))
     return image, metres, slope
 
 
-def crops(rows, count, rng, image, metres, slope):
-    """Cut crops at random from some rows of the map: noisy images, and the cost of each cell."""
+def crops(rows, count, rng):
+    """Cut crops at random from some rows of the map: noisy images, and the minutes that each cell costs."""
+    image, metres, slope = terrain(rows)
     images, costs = [], []
     for _ in range(count):
-        top, left = rng.integers(rows.start, rows.stop - SIDE), rng.integers(0, image.shape[1] - SIDE)
+        top, left = (rng.integers(edge - SIDE + 1) for edge in image.shape)
         window = (slice(top, top + SIDE), slice(left, left + SIDE))
         height, steep = (part[window].reshape(CELLS, PIXELS, CELLS, PIXELS).mean((1, 3)) for part in (metres, slope))
         images.append(image[window] + 0.03 * rng.standard_normal((SIDE, SIDE)))
@@ -58,11 +59,11 @@ class CostNetwork(nn.Sequential):
         )
 
     def forward(self, images):
-        return CELLS**2 * super().forward((images - images.mean()) / 0.15)
+        return CELLS**2 * super().forward((images - 0.6) / 0.15)
 
 
 def regret(routes, costs, experts):
-    """How much longer the routes take than the expert's, on average."""
+    """Return how much longer the routes take than the expert's, on average, as a share."""
     taken, best = ((each * costs).sum((1, 2)) for each in (routes, experts))
     return (taken / best - 1).mean().item()
 
@@ -76,9 +77,8 @@ def main():
 
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    land = terrain()
-    images, costs = crops(range(264), arguments.crops, rng, *land)
-    test_images, test_costs = crops(range(264, 344), 300, rng, *land)
+    images, costs = crops(slice(0, 264), arguments.crops, rng)
+    test_images, test_costs = crops(slice(264, 344), 300, rng)  # not one pixel of the others
 
     solver = mapgrad.get_solver(arguments.solver, mapgrad.GridShortestPath(CELLS, CELLS))
     experts, test_experts = solver(-costs), solver(-test_costs)  # solvers maximise ⟨θ, z⟩, so θ = -costs
@@ -87,7 +87,7 @@ def main():
     layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(), minimize=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.1)
     steps = arguments.epochs * -(-arguments.crops // 32)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
     straight = torch.eye(CELLS).expand(len(test_images), CELLS, CELLS)
     print(f"straight line     regret {regret(straight, test_costs, test_experts):.1%}")

@@ -264,7 +264,7 @@ def _epochs(
 def _table(scores: dict[str, learning.Score]) -> Table:
     table = Table(title="Test crops", box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.add_column("Routes by")
-    for title in ("Regret", "Optimal", "Within 5 %", "Cells off"):
+    for title in ("Regret", "Optimal", "Within 5 %"):
         table.add_column(title, justify="right")
     for name, score in scores.items():
         table.add_row(
@@ -272,6 +272,5 @@ def _table(scores: dict[str, learning.Score]) -> Table:
             f"{score.mean_regret:.1%}",
             f"{score.optimal:.1%}",
             f"{score.nearly_optimal:.1%}",
-            f"{score.mean_hamming:.1f}",
         )
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,6 +20,8 @@ _FLAT_SHADE: Final = 0.7
 _SHADE_SPREAD: Final = 0.15
 _WIDTH: Final = 32
 _NEARLY: Final = 0.05
+_WARM_UP: Final = 0.1
+_FIRST_RATE: Final = 0.04
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Schedule:
     Attributes:
         epochs: Passes over the data.
         batch: Crops a step.
-        rate: Largest learning rate: it rises to this in the first tenth of the training, and falls to nothing.
+        rate: Largest learning rate, reached after a tenth of the training; it then falls to nothing.
         decay: Decoupled weight decay, in units of the learning rate.
     """
 
@@ -98,18 +101,16 @@ class Score:
 
     Attributes:
         regret: [N], extra time over the expert's, as a share of it.
-        hamming: [N], cells on one of the two routes only.
     """
 
     regret: Tensor
-    hamming: Tensor
 
     @classmethod
     def of(cls, routes: Tensor, lessons: Lessons) -> Score:
         """Judge routes [N, CELLS, CELLS]."""
         minutes = lessons.minutes.double()
         best, taken = ((minutes * each.double()).sum((1, 2)) for each in (lessons.routes, routes))
-        return cls((taken / best - 1).cpu(), (routes != lessons.routes).sum((1, 2)).cpu())
+        return cls((taken / best - 1).cpu())
 
     @property
     def mean_regret(self) -> float:
@@ -125,11 +126,6 @@ class Score:
     def nearly_optimal(self) -> float:
         """Share of routes at most 5 % slower than the expert's."""
         return float((self.regret < _NEARLY).double().mean())
-
-    @property
-    def mean_hamming(self) -> float:
-        """Mean number of cells on one of the two routes only."""
-        return float(self.hamming.double().mean())
 
 
 def straight_routes(like: Tensor) -> Tensor:
@@ -179,11 +175,9 @@ def train(
         generator: Draws the order of the crops.
         on_step: Called after each step.
     """
-    steps = num_steps(len(lessons.images), schedule)
     optimizer = torch.optim.AdamW(network.parameters(), lr=schedule.rate, weight_decay=schedule.decay)
-    rates = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, schedule.rate, total_steps=max(steps * schedule.epochs, 2), pct_start=0.1
-    )
+    total_steps = schedule.epochs * num_steps(len(lessons.images), schedule)
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / total_steps))
     for _ in range(schedule.epochs):
         total = 0.0
         order = torch.randperm(len(lessons.images), generator=generator).to(lessons.images.device)
@@ -197,6 +191,11 @@ def train(
             total += float(value.detach()) * len(chosen)
             on_step()
         yield total / len(lessons.images)
+
+
+def _rate(done: float) -> float:
+    """Return the learning rate at a share of the training, as a share of the largest: a short rise, then a cosine."""
+    return min(_FIRST_RATE + done / _WARM_UP, (1 + math.cos(math.pi * done)) / 2)
 
 
 def num_steps(count: int, schedule: Schedule) -> int:

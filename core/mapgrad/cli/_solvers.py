@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _TABLE_WIDTH: Final = 80
+_NAME_WIDTH: Final = 28
 _STYLES: Final = {"ok": "green", "missing": "yellow", "broken": "bold red", "blocked": "dim"}
 
 
@@ -28,9 +29,10 @@ def solvers() -> None:
 
 def _table(infos: list[mapgrad.SolverInfo]) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("Solver", "Plugin", "Distribution", "Status"):
+    widest = max((len(info.name) for info in infos), default=0)
+    table.add_column("Solver", overflow="fold", min_width=min(widest, _NAME_WIDTH))
+    for title in ("Plugin", "Distribution", "Status", "Accepts, why not"):
         table.add_column(title, overflow="fold")
-    table.add_column("Accepts, or why not", overflow="fold", ratio=1)
     for info in infos:
         table.add_row(Text(info.name, "bold"), Text(info.plugin), _origin(info), _status(info), _remarks(info))
     return table
