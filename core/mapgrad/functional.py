@@ -47,7 +47,7 @@ def differentiable(
             raise TypeError(f"differentiable decorates a function of θ, got {function!r}")
         return DifferentiableFunction(function, estimator, minimize=minimize, reduction=reduction, seed=seed)
 
-    if callable(estimator) and not isinstance(estimator, MAPLayer) and inspect.isroutine(estimator):
+    if inspect.isroutine(estimator):
         raise TypeError("write @mapgrad.differentiable(), with parentheses")
     return decorate
 

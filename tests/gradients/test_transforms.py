@@ -1,5 +1,8 @@
 """The layer under torch.compile, torch.vmap, torch.func and autocast, and second derivatives refused."""
 
+import os
+import shutil
+
 import pytest
 import torch
 
@@ -28,9 +31,16 @@ def _fresh_compiler():
     torch._dynamo.reset()
 
 
+HAS_COMPILER = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "cl"))
+INDUCTOR = pytest.mark.skipif(not HAS_COMPILER, reason="inductor compiles C++, and no C++ compiler is installed")
+
+
 @pytest.mark.usefixtures("_fresh_compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
-@pytest.mark.parametrize(("name", "backend"), [*((name, "aot_eager") for name in ESTIMATORS), ("adaptive", "inductor")])
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [*((name, "aot_eager") for name in ESTIMATORS), pytest.param("adaptive", "inductor", marks=INDUCTOR)],
+)
 def test_compiled_training_equals_eager(name, backend):
     def train(compiled):
         torch.manual_seed(0)
