@@ -79,6 +79,18 @@ def test_no_solve_is_spent_on_rows_whose_gradient_is_zero():
     assert costs.grad[2:].abs().sum() == 0
 
 
+@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_zero_gradient_for_every_row_is_passed_on(symmetric, workers):
+    with mapgrad.get_solver("networkx.shortest_path", GRID, workers=workers) as solver:
+        layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(symmetric=symmetric), minimize=True)
+        costs = random_theta(5, 3, 4).abs().requires_grad_()
+        z = layer(costs)
+        (z - z.detach()).square().sum().backward()
+        assert torch.equal(costs.grad, torch.zeros_like(costs))
+        assert solver.stats["solves"] == 5
+
+
 def test_a_function_gets_whole_batches_in_order_once_a_sample():
     seen = []
 

@@ -98,8 +98,8 @@ def scale_rows(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     Returns:
         The scaled rows, without negative zeros, and the exponents e of [N] such that row = scaled · 2^e.
     """
-    flat = np.abs(rows.reshape(len(rows), -1))
-    _, exponents = np.frexp(flat.max(axis=1, initial=0.0))
+    largest = np.abs(rows).max(axis=tuple(range(1, rows.ndim)), initial=0.0)
+    _, exponents = np.frexp(largest)
     shifts = exponents.reshape(-1, *(1,) * (rows.ndim - 1))
     return np.ldexp(rows, -shifts) + 0.0, exponents
 
