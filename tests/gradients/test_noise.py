@@ -36,7 +36,7 @@ def test_draws_have_the_stated_mean_and_variance(noise):
     assert abs(float(squares.mean()) - noise.variance) < 4 * float(squares.std()) / DRAWS**0.5
 
 
-@pytest.mark.parametrize(("law", "truth"), TEXTBOOK, ids=repr)
+@pytest.mark.parametrize(("law", "truth"), TEXTBOOK, ids=lambda value: getattr(value, "name", None) or repr(value))
 def test_the_law_is_the_textbook_one(law, truth):
     assert (law.mean, law.variance) == pytest.approx((truth.mean(), truth.var()), rel=1e-14, abs=1e-14)
     assert stats.kstest(np.asarray(draw(law, dtype=torch.float64)), truth.cdf).pvalue > 0.01
