@@ -172,10 +172,7 @@ class Solver:
 
     def solve_known(self, theta: Tensor, known: Known | None) -> tuple[Tensor, Tensor]:
         """Return z and the statuses [*batch], reusing the answers to rows that were solved before."""
-        started = time.perf_counter()
-        batch, solved, counts = self._solve(theta, known)
-        counts["seconds"] = time.perf_counter() - started
-        self._count(counts)
+        batch, solved, _ = self._solve(theta, known)
         return solved.z.reshape(theta.shape), solved.status.reshape(batch)
 
     def solve(self, theta: Tensor) -> Solutions:
@@ -190,10 +187,7 @@ class Solver:
         Raises:
             MapgradError: As for a call.
         """
-        started = time.perf_counter()
         batch, solved, counts = self._solve(theta, None)
-        counts["seconds"] = time.perf_counter() - started
-        self._count(counts)
         return _solutions(batch, theta, solved, counts)
 
     def close(self) -> None:
@@ -217,6 +211,7 @@ class Solver:
         return f"<Solver {self.name} of {self.problem!r}>"
 
     def _solve(self, theta: Tensor, known: Known | None) -> tuple[tuple[int, ...], _Solved, dict[str, float]]:
+        started = time.perf_counter()
         theta = require_float(theta)
         batch = batch_shape(self.problem, theta, "θ")
         require_representable(self.problem, theta.dtype)
@@ -231,10 +226,10 @@ class Solver:
         else:
             solved = self._solve_instances(rows, known, counts)
         failed = self._failed(solved)
-        counts["failed"] = len(failed)
         solved.z = solved.z.to(theta.dtype)
+        counts.update(failed=len(failed), seconds=time.perf_counter() - started)
+        self._count(counts)
         if failed:
-            self._count(counts)
             self._raise(failed, solved, _solutions(batch, theta, solved, counts))
         return batch, solved, counts
 
@@ -378,6 +373,6 @@ def _solutions(batch: tuple[int, ...], theta: Tensor, solved: _Solved, counts: d
         status=solved.status.reshape(batch),
         objective=objective.reshape(batch),
         bound=torch.where(solved.bound.isnan(), unproved, solved.bound).reshape(batch),
-        seconds=counts.get("seconds", 0.0),
+        seconds=counts["seconds"],
         stats=counts,
     )
