@@ -8,6 +8,7 @@ import torch
 from mapgrad import (
     Assignment,
     GridShortestPath,
+    IntegerProgram,
     KSubset,
     NonFiniteError,
     ProblemError,
@@ -138,6 +139,20 @@ def test_paths_are_weighed_by_their_sets_of_cells_whatever_the_sign():
     assert exact.probabilities(problem, theta).shape == (62,)
     weights, _ = by_hand(problem, theta)
     assert exact.probabilities(problem, theta).tolist() == pytest.approx(weights)
+
+
+def test_what_theta_does_not_price_counts_at_its_best():
+    # z may be 1 if y is, which costs 0.5; z = 0 leaves y free to be 0
+    program = IntegerProgram(A_ub=[[1, -1]], b_ub=[0], decision=[0], fixed=[-0.5])
+    theta = torch.tensor([[0.4], [0.6]], dtype=torch.float64)
+    worth = torch.stack([torch.zeros(2, dtype=torch.float64), theta[:, 0] - 0.5], dim=1)
+    assert exact.enumerate_states(program).tolist() == [[0], [1]]
+    assert exact.map_state(program, theta).tolist() == [[0], [1]]
+    for temperature in (1.0, 0.3):
+        chances = (worth / temperature).softmax(dim=1)
+        torch.testing.assert_close(exact.probabilities(program, theta, temperature), chances)
+        torch.testing.assert_close(exact.marginals(program, theta, temperature), chances[:, 1:])
+        torch.testing.assert_close(exact.log_partition(program, theta, temperature), (worth / temperature).logsumexp(1))
 
 
 def test_large_theta_neither_overflows_nor_underflows():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.errors import ShapeError
-from mapgrad.problems import Domain, Problem, Ranking
+from mapgrad.problems import Domain, IntegerProgram, Problem, Ranking
 
 
 def box(problem: Problem) -> Tensor:
@@ -36,15 +36,17 @@ def test_states_are_distinct_float64_and_in_the_same_order_on_every_call(problem
     assert torch.equal(states, problem.states())
 
 
-def test_bounds_are_zero_and_one_or_the_first_and_last_rank(problem: Problem) -> None:
+def test_bounds_hold_all_states_and_no_more(problem: Problem) -> None:
     lower, upper = problem.bounds
     assert lower.shape == upper.shape == problem.shape
     assert lower.dtype == upper.dtype == torch.float64
     states = problem.states()
     assert (states >= lower).all()
     assert (states <= upper).all()
-    assert lower.unique().tolist() == [0]
-    assert upper.unique().tolist() == ([problem.n - 1] if isinstance(problem, Ranking) else [1])
+    assert problem.largest == max(upper.max(), -lower.min())
+    if not isinstance(problem, IntegerProgram):
+        assert lower.unique().tolist() == [0]
+        assert upper.unique().tolist() == ([problem.n - 1] if isinstance(problem, Ranking) else [1])
 
 
 def test_kappa_is_a_positive_float(problem: Problem) -> None:

@@ -13,12 +13,14 @@ from mapgrad.errors import InfeasibleError, MapgradError, ProblemError
 from mapgrad.problems import (
     Assignment,
     GridShortestPath,
+    Knapsack,
     KSubset,
     Matching,
     Problem,
     Ranking,
     ShortestPath,
     SpanningTree,
+    TravelingSalesman,
 )
 
 if TYPE_CHECKING:
@@ -94,6 +96,21 @@ EDGES = [(0, 1), (1, 2), (2, 0)]
         (lambda: ShortestPath(3, EDGES, 0, -1), "target must be an integer from 0 to 2, got -1 (int): a node"),
         (lambda: ShortestPath(3, EDGES, 0, True), "target must be an integer from 0 to 2, got True (bool)"),
         (lambda: ShortestPath(3, EDGES, 0, 1, directed=None), "directed must be True or False, got None (NoneType)"),
+        (lambda: Knapsack([[1, 2], [3]], [1, 1]), "weights must be numbers in a rectangular array, got [[1, 2], [3]]"),
+        (lambda: Knapsack(["a"], 1), "weights must hold real numbers, got dtype <U1"),
+        (lambda: Knapsack([1, float("nan")], 1), "weights must hold numbers, got NaN at [1]"),
+        (lambda: Knapsack([], 1), "weights must have shape [constraints, items], both at least 1, got (1, 0)"),
+        (lambda: Knapsack(np.ones((1, 1, 2)), 1), "weights must have shape [constraints, items], both at least 1"),
+        (lambda: Knapsack(np.ones((2, 3)), 1), "capacities must hold one number for each of 2 constraints, got (1,)"),
+        (
+            lambda: Knapsack([1, -2], 1),
+            "weights must be finite and ≥ 0, got -2; an IntegerProgram takes any coefficients",
+        ),
+        (lambda: Knapsack([1, 2], float("inf")), "capacities must be finite and ≥ 0, got inf"),
+        (
+            lambda: TravelingSalesman(2),
+            "n must be an integer ≥ 3, got 2 (int): a tour of fewer nodes would use an edge twice",
+        ),
     ],
 )
 def test_malformed_arguments_are_refused(make: Callable[[], Problem], message: str) -> None:

@@ -1,6 +1,7 @@
 """Gibbs distributions p(z; θ) ∝ exp(⟨θ, z⟩ / τ) over a feasible set, state by state.
 
-θ is used as it comes: states are enumerated whatever its sign, so nothing is clipped to the problem's domain.
+θ is used as it comes: states are enumerated whatever its sign, so nothing is clipped to the problem's domain. Where
+variables that θ doesn't price have utilities, the best that these may add to a state counts with ⟨θ, z⟩.
 """
 
 from __future__ import annotations
@@ -48,9 +49,8 @@ def map_state(problem: Problem, theta: Tensor) -> Tensor:
         NonFiniteError: θ has NaN or infinite entries.
     """
     rows = scaled_rows(problem, theta, 1.0).detach()
-    states = _states(problem).to(theta.device)
-    best = (rows @ states.flatten(1).T).argmax(dim=1)
-    return states[best].reshape(theta.shape).to(theta.dtype)
+    best = _scores(problem, rows, 1.0).argmax(dim=1)
+    return _states(problem).to(theta.device)[best].reshape(theta.shape).to(theta.dtype)
 
 
 def probabilities(problem: Problem, theta: Tensor, temperature: float = 1.0) -> Tensor:
@@ -96,7 +96,7 @@ def log_partition(problem: Problem, theta: Tensor, temperature: float = 1.0) -> 
     if isinstance(problem, KSubset):
         result = _subsets.log_partition(scaled_rows(problem, theta, temperature), problem.k)
     else:
-        result = _scores(problem, theta, temperature).logsumexp(dim=1)
+        result = _scores(problem, scaled_rows(problem, theta, temperature), temperature).logsumexp(dim=1)
     return result.reshape(batch_shape(problem, theta, "θ")).to(theta.dtype)
 
 
@@ -187,13 +187,20 @@ def _states(problem: Problem) -> Tensor:
         return problem.states()
 
 
-def _scores(problem: Problem, theta: Tensor, temperature: float) -> Tensor:
-    """Return ⟨θ, z⟩ / τ, [B, N]."""
-    return scaled_rows(problem, theta, temperature) @ _states(problem).to(theta.device).flatten(1).T
+@functools.lru_cache(maxsize=8)
+def _completion_values(problem: Problem) -> Tensor:
+    with torch.inference_mode(mode=False):
+        return problem.completion_values(_states(problem))
+
+
+def _scores(problem: Problem, rows: Tensor, temperature: float) -> Tensor:
+    """Return what each state is worth divided by τ, [B, N], for rows of θ / τ [B, d]."""
+    states, others = (part.to(rows.device) for part in (_states(problem), _completion_values(problem)))
+    return rows @ states.flatten(1).T + others / temperature
 
 
 def _probabilities(problem: Problem, theta: Tensor, temperature: float) -> Tensor:
-    return _scores(problem, theta, temperature).softmax(dim=1)
+    return _scores(problem, scaled_rows(problem, theta, temperature), temperature).softmax(dim=1)
 
 
 def _values(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:

@@ -4,19 +4,29 @@ from mapgrad.problems._assignment import Assignment
 from mapgrad.problems._base import STATES_LIMIT, Domain, Problem, batch_shape
 from mapgrad.problems._graphs import Matching, SpanningTree
 from mapgrad.problems._grid import GridShortestPath
+from mapgrad.problems._knapsack import Knapsack
+from mapgrad.problems._nesting import columns_of
 from mapgrad.problems._paths import ShortestPath
+from mapgrad.problems._program import IntegerProgram
+from mapgrad.problems._sparse import SparseRows
 from mapgrad.problems._subsets import KSubset, Ranking
+from mapgrad.problems._tours import TravelingSalesman
 
 __all__ = [
     "STATES_LIMIT",
     "Assignment",
     "Domain",
     "GridShortestPath",
+    "IntegerProgram",
     "KSubset",
+    "Knapsack",
     "Matching",
     "Problem",
     "Ranking",
     "ShortestPath",
     "SpanningTree",
+    "SparseRows",
+    "TravelingSalesman",
     "batch_shape",
+    "columns_of",
 ]

@@ -9,6 +9,8 @@ import numpy as np
 
 from mapgrad.problems._base import Problem
 from mapgrad.problems._checks import integer
+from mapgrad.problems._program import IntegerProgram
+from mapgrad.problems._sparse import SparseRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +49,19 @@ class Assignment(Problem):
     def kappa(self) -> float:
         """min(rows, cols), the number of ones of every state."""
         return float(min(self.rows, self.cols))
+
+    def to_ilp(self) -> IntegerProgram:
+        """Return the program with a row for each row and column: the same feasible set, and integral as it is."""
+        cell = np.arange(self.rows * self.cols)
+        sums = [
+            SparseRows.from_entries(line, cell, 1, (count, len(cell)))
+            for line, count in ((cell // self.cols, self.rows), (cell % self.cols, self.cols))
+        ]
+        few, many = sums if self.rows <= self.cols else sums[::-1]
+        if self.rows == self.cols:
+            return IntegerProgram(A_eq=many.below(few), b_eq=np.ones(2 * self.rows), shape=self.shape)
+        once, at_most_once = np.ones(few.shape[0]), np.ones(many.shape[0])
+        return IntegerProgram(A_ub=many, b_ub=at_most_once, A_eq=few, b_eq=once, shape=self.shape)
 
     def _states(self) -> Iterator[NDArray[np.float64]]:
         few, many = sorted(self.shape)

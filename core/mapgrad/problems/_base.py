@@ -7,24 +7,29 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
-from mapgrad.errors import ProblemError, ShapeError
+from mapgrad.errors import InfeasibleError, ProblemError, ShapeError, UnsupportedProblemError
+from mapgrad.problems._arrays import is_array
 from mapgrad.problems._budget import Budget
+from mapgrad.problems._sparse import SparseRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    from mapgrad.problems._program import IntegerProgram
 
 STATES_LIMIT: Final = 100_000
 """More states than this are not enumerated: `Problem.states` refuses."""
 _STATES_NUMBERS: Final = 2**25  # in all states together: 256 MB
 _STATES_STEPS: Final = 10_000_000
+_SHORT: Final = 12  # numbers of an array that are shown in full
 
 
 class Domain(enum.Enum):
@@ -48,7 +53,7 @@ class Problem(ABC):
     Problems are immutable, and compare and hash by content. A subclass keeps its constructor's arguments in
     attributes of the same names and names them in `_fields`; arrays go through `frozen_array`. It sets them with
     `_set` in ``__init__``, after it has checked them, and implements `_states` and one of `_contains_row` and
-    `_contains_rows`.
+    `_contains_rows`, and `to_ilp` where an integer program can stand for it.
     """
 
     _fields: tuple[str, ...] = ()
@@ -115,7 +120,7 @@ class Problem(ABC):
         return self
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={_short(getattr(self, name))}" for name in self._fields)
+        arguments = ", ".join(f"{name}={short(getattr(self, name))}" for name in self._fields)
         return f"{type(self).__name__}({arguments})"
 
     def contains(self, z: Tensor) -> Tensor:
@@ -132,12 +137,10 @@ class Problem(ABC):
             UndecidedError: the step budget ran out before the answer was known.
         """
         batch = batch_shape(self, z, "z")
-        lower, upper = self.bounds
-        rows = z.detach().reshape(-1, *self.shape).to("cpu", torch.float64)
-        inside = ((rows >= lower) & (rows <= upper) & (rows == rows.round())).flatten(1).all(dim=1)
-        answers = inside.clone()
-        answers[inside] = torch.as_tensor(self._contains_rows(np.asarray(rows[inside])))
-        return answers.to(z.device).reshape(batch)
+        rows = np.asarray(z.detach().reshape(-1, *self.shape).to("cpu", torch.float64))
+        answers = self._in_box(rows)
+        answers[answers] = self._contains_rows(rows[answers])
+        return torch.as_tensor(answers, device=z.device).reshape(batch)
 
     def states(self) -> Tensor:
         """Enumerate the feasible set.
@@ -147,6 +150,7 @@ class Problem(ABC):
 
         Raises:
             ProblemError: there are more than `STATES_LIMIT` states, or fewer that would take too much memory or time.
+            InfeasibleError: there is none.
         """
         limit = min(STATES_LIMIT, _STATES_NUMBERS // math.prod(self.shape))
         found: dict[bytes, None] = {}
@@ -154,11 +158,56 @@ class Problem(ABC):
             found[np.asarray(state, dtype=np.float64).tobytes()] = None
             if len(found) > limit:
                 raise ProblemError(f"{self!r} has more than {limit:,} states: too many to enumerate; make it smaller")
+        if not found:
+            raise InfeasibleError(f"{self!r} has no state: its constraints contradict each other")
         return torch.frombuffer(bytearray().join(found), dtype=torch.float64).reshape(-1, *self.shape)
+
+    def to_ilp(self) -> IntegerProgram:
+        """Return an integer program of θ's shape that stands for this problem.
+
+        For every θ of the problem's domain its optimum is that of the problem, and `repair` makes each of its
+        solutions a state that is at least as good.
+
+        Raises:
+            UnsupportedProblemError: this class of problems has none.
+        """
+        raise UnsupportedProblemError(
+            f"{self!r} stands for no integer program, so that only solvers of its own class can take it"
+        )
+
+    def repair(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return states of this problem from what solved the program of `to_ilp`.
+
+        Args:
+            z: [N, *shape] float64, solutions of that program as θ prices them; not written to.
+
+        Returns:
+            [N, *shape] float64: z itself where the program has the same feasible set, as here.
+        """
+        return z
+
+    def completion_values(self, z: Tensor) -> Tensor:
+        """Return what states are worth beside ⟨θ, z⟩: the best that variables may add which θ doesn't price.
+
+        Args:
+            z: [N, *shape], any dtype and device, states of this problem.
+
+        Returns:
+            float64 CPU tensor [N]: zeros where θ prices all that has a utility, as here.
+
+        Raises:
+            ProblemError: it can't be told.
+        """
+        return torch.zeros(len(z), dtype=torch.float64)
 
     @abstractmethod
     def _states(self) -> Iterator[NDArray[np.float64]]:
         """Yield every state, of shape `shape` (repeats are dropped by `states`)."""
+
+    def _in_box(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which rows of z [N, *shape] are integer and within `bounds`."""
+        lower, upper = (np.asarray(bound) for bound in self.bounds)
+        return ((z >= lower) & (z <= upper) & (z == z.round())).all(axis=tuple(range(1, z.ndim)))
 
     def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell which rows of z [N, *shape], integer and within `bounds`, are states."""
@@ -191,30 +240,24 @@ def batch_shape(problem: Problem, tensor: Tensor, name: str) -> tuple[int, ...]:
     return tuple(tensor.shape[:split])
 
 
-def frozen_array(values: Iterable[Any] | NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
-    """Return a private, C-contiguous, read-only copy of an array."""
-    array = np.array(values, dtype=dtype, order="C")
-    array.setflags(write=False)
-    return array
-
-
 def _rebuild(cls: type[Problem], arguments: dict[str, Any]) -> Problem:
     return cls(**arguments)
-
-
-def is_array(value: object) -> TypeGuard[NDArray[Any]]:
-    """Tell whether value is a numpy array, in a way that type checkers follow."""
-    return isinstance(value, np.ndarray)
 
 
 def _canonical_bytes(value: Any) -> bytes:
     if is_array(value):
         little_endian = value.astype(value.dtype.newbyteorder("<"))
         return f"{little_endian.dtype.str}{value.shape}".encode() + little_endian.tobytes()
+    if isinstance(value, SparseRows):
+        arrays = (_canonical_bytes(array) for array in (value.indptr, value.indices, value.data))
+        return repr(value.shape).encode() + b"".join(arrays)
     return repr(value).encode()
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return an argument's repr, or a description of an array that would be long."""
+    if isinstance(value, SparseRows):
+        return short(value.toarray()) if math.prod(value.shape) <= _SHORT else repr(value)
     if is_array(value):
-        return repr(value.tolist()) if value.size <= 12 else f"<{'×'.join(map(str, value.shape))} array>"
+        return repr(value.tolist()) if value.size <= _SHORT else f"<{'×'.join(map(str, value.shape))} array>"
     return repr(value)

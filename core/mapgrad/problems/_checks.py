@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mapgrad.errors import ProblemError
-from mapgrad.problems._base import frozen_array, is_array
+from mapgrad.problems._arrays import frozen_array, is_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

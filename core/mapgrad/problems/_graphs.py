@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,12 @@ import numpy as np
 from mapgrad.errors import InfeasibleError, ProblemError
 from mapgrad.problems._base import Problem
 from mapgrad.problems._checks import edge_array, flag, integer
+from mapgrad.problems._program import IntegerProgram
+from mapgrad.problems._rows import Rows
+from mapgrad.problems._sparse import SparseRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -81,6 +85,15 @@ class Matching(EdgeSets):
         """Number of edges of a largest matching: num_nodes / 2 for a perfect one."""
         return float(self._largest)
 
+    def to_ilp(self) -> IntegerProgram:
+        """Return the program with a row for each node's degree: the same feasible set."""
+        edge, nodes = np.arange(len(self.edges))[:, None], self.edges
+        degrees = SparseRows.from_entries(nodes, edge, 1, (self.num_nodes, len(edge)))
+        once = np.ones(self.num_nodes)
+        if self.perfect:
+            return IntegerProgram(A_eq=degrees, b_eq=once)
+        return IntegerProgram(A_ub=degrees, b_ub=once)
+
     @cached_property
     def _largest(self) -> int:
         import networkx as nx
@@ -144,6 +157,28 @@ class SpanningTree(EdgeSets):
         """num_nodes - 1, the number of ones of every state (1 for a single node, as κ must be positive)."""
         return float(max(self.num_nodes - 1, 1))
 
+    def to_ilp(self) -> IntegerProgram:
+        """Return a single-commodity flow program of O(num_nodes + E) size: the same feasible set.
+
+        Arcs lead from node 0 outwards: each edge may be used one way or the other, each other node is entered once, and
+        keeps one of the num_nodes - 1 units that node 0 sends along the arcs used.
+        """
+        n, edge, (u, v) = self.num_nodes, np.arange(len(self.edges)), self.edges.T
+        tails, heads, arc = np.concatenate((u, v)), np.concatenate((v, u)), np.arange(2 * len(edge))
+        uses, carries = len(edge) + arc, 3 * len(edge) + arc
+        outward = (heads != 0) & (heads != tails)
+        most = np.where(tails == 0, n - 1, n - 2) * outward
+        equal, less = Rows(5 * len(edge)), Rows(5 * len(edge))
+        equal.add(np.zeros(len(edge)), (arc % len(edge), uses, 1), (edge, edge, -1))
+        equal.add(np.arange(n) != 0, (heads, uses, 1))
+        equal.add(np.where(np.arange(n) == 0, 1 - n, 1), (heads, carries, 1), (tails, carries, -1))
+        less.add(np.zeros(len(arc)), (arc, carries, 1), (arc, uses, -most))
+        less.add(np.zeros(len(arc)), (arc, carries, -1), (arc, uses, 1))
+        upper = np.concatenate((np.ones(len(edge)), outward, most))
+        return IntegerProgram(
+            A_ub=less.left, b_ub=less.right, A_eq=equal.left, b_eq=equal.right, upper=upper, decision=edge
+        )
+
     def _states(self) -> Iterator[NDArray[np.float64]]:
         budget = self._enumeration_budget()
         pairs = self._pairs
@@ -181,3 +216,31 @@ def components(num_nodes: int, edges: Iterable[tuple[int, int]]) -> list[int]:
     for u, v in edges:
         parent[root(u)] = root(v)
     return [root(node) for node in range(num_nodes)]
+
+
+def fewest_steps(
+    leaving: Sequence[Sequence[tuple[int, int]]], source: int, target: int, usable: Container[int] | None = None
+) -> list[int] | None:
+    """Return the steps of a path with as few of them as possible, or None where there is no path.
+
+    Args:
+        leaving: For each node the steps that lead away from it, as (name of the step, node it leads to).
+        source: Where the path begins.
+        target: Where it ends.
+        usable: Names of the steps that it may take; None means all.
+    """
+    came: dict[int, tuple[int, int]] = {source: (source, -1)}
+    queue = deque([source])
+    while queue and target not in came:
+        node = queue.popleft()
+        for step, head in leaving[node]:
+            if head not in came and (usable is None or step in usable):
+                came[head] = node, step
+                queue.append(head)
+    if target not in came:
+        return None
+    steps: list[int] = []
+    while target != source:
+        target, step = came[target]
+        steps.append(step)
+    return steps[::-1]

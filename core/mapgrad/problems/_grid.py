@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -10,6 +11,9 @@ from mapgrad.errors import ProblemError, UndecidedError
 from mapgrad.problems._base import Domain, Problem
 from mapgrad.problems._budget import Budget
 from mapgrad.problems._checks import grid_cell, integer
+from mapgrad.problems._graphs import fewest_steps
+from mapgrad.problems._program import IntegerProgram
+from mapgrad.problems._rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,12 +103,53 @@ class GridShortestPath(Problem):
         around = [[(row + down, column + right) for down, right in _MOVES[self.neighbors]] for row, column in cells]
         return [[position[cell] for cell in ring if cell in position] for ring in around]
 
+    @cached_property
+    def _neighbors(self) -> list[list[int]]:
+        """For each cell, numbered row by row, the cells around."""
+        return self._adjacency(list(np.ndindex(self.shape)))
+
+    @cached_property
+    def _ends(self) -> tuple[int, int]:
+        """Numbers of start and goal."""
+        (start_row, start_column), (goal_row, goal_column) = self.start, self.goal
+        return start_row * self.width + start_column, goal_row * self.width + goal_column
+
+    def to_ilp(self) -> IntegerProgram:
+        """Return the flow program: one unit flows from start to goal, at most once through each cell.
+
+        Its solutions are paths, with cycles apart from them: of positive utility never in this domain, and of utility 0
+        to be dropped by `repair`.
+        """
+        cell, (start, goal) = np.arange(self.height * self.width), self._ends
+        moves = np.array([(a, b) for a, around in enumerate(self._neighbors) for b in around]).reshape(-1, 2)
+        arc, (tails, heads) = len(cell) + np.arange(len(moves)), moves.T
+        equal = Rows(len(cell) + len(moves))
+        for end, one in ((heads, start), (tails, goal)):  # what comes in, but for the start, and what leaves
+            equal.add(-1.0 * (cell == one), (end, arc, 1), (cell, cell, -1))
+        lower = np.isin(np.arange(equal.num_vars), self._ends)
+        return IntegerProgram(A_eq=equal.left, b_eq=equal.right, lower=lower, decision=cell, shape=self.shape)
+
+    def repair(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the cells of a path of as few steps as possible through the cells that each row of z chooses.
+
+        As θ ≤ 0, leaving cells out makes no row worse: what was optimal for the program becomes an optimal set of
+        cells. A row whose cells hold no path comes back as it is.
+        """
+        start, goal = self._ends
+        moves = [[(cell, cell) for cell in around] for around in self._neighbors]
+        sets = z.reshape(len(z), self.height * self.width).copy()
+        for cells in sets:
+            steps = fewest_steps(moves, start, goal, set(np.flatnonzero(cells > 0.5).tolist()))
+            if steps is not None:
+                cells[:] = 0
+                cells[[start, *steps]] = 1
+        return sets.reshape(z.shape)
+
     def _states(self) -> Iterator[NDArray[np.float64]]:
         # Level by level: which pairs (last cell, set of cells visited) some path of so many cells makes. Paths that
         # differ in their order only are one pair.
         budget = self._enumeration_budget()
-        adjacency = self._adjacency(list(np.ndindex(self.shape)))
-        start, goal = (int(np.ravel_multi_index(end, self.shape)) for end in (self.start, self.goal))
+        adjacency, (start, goal) = self._neighbors, self._ends
         level = {(start, 1 << start): None}
         while level:
             longer: dict[tuple[int, int], None] = {}

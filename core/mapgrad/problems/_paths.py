@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
@@ -12,7 +11,9 @@ import numpy as np
 from mapgrad.errors import InfeasibleError
 from mapgrad.problems._base import Domain
 from mapgrad.problems._checks import flag, integer
-from mapgrad.problems._graphs import EdgeSets
+from mapgrad.problems._graphs import EdgeSets, fewest_steps
+from mapgrad.problems._program import IntegerProgram
+from mapgrad.problems._rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,15 +104,45 @@ class ShortestPath(EdgeSets):
 
     @cached_property
     def _fewest_edges(self) -> int | None:
-        distance = {self.source: 0}
-        queue = deque(distance)
-        while queue and self.target not in distance:
-            node = queue.popleft()
-            for _, head in self._leaving[node]:
-                if head not in distance:
-                    distance[head] = distance[node] + 1
-                    queue.append(head)
-        return distance.get(self.target)
+        steps = fewest_steps(self._leaving, self.source, self.target)
+        return None if steps is None else len(steps)
+
+    def to_ilp(self) -> IntegerProgram:
+        """Return the flow program: one unit flows from source to target, over arcs that are edges used one way.
+
+        Its solutions are paths, with cycles apart from them where the graph has cycles: of positive utility never in
+        this domain, and of utility 0 to be dropped by `repair`. Without cycles it has the same feasible set.
+        """
+        edge, (tails, heads) = np.arange(len(self.edges)), self.edges.T
+        arc = edge
+        if not self.directed:
+            tails, heads, arc = np.append(tails, heads), np.append(heads, tails), len(edge) + np.arange(2 * len(edge))
+        useless = (tails == heads) | (heads == self.source) | (tails == self.target)
+        equal = Rows(num_vars=int(arc[-1]) + 1)
+        sent = np.zeros(self.num_nodes)
+        sent[self.source] += 1
+        sent[self.target] -= 1
+        equal.add(sent, (tails, arc, 1), (heads, arc, -1))
+        if not self.directed:
+            equal.add(np.zeros(len(edge)), ((arc - len(edge)) % len(edge), arc, 1), (edge, edge, -1))
+        upper = np.ones(equal.num_vars)
+        upper[arc[useless]] = 0
+        return IntegerProgram(A_eq=equal.left, b_eq=equal.right, upper=upper, decision=edge)
+
+    def repair(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return a path of as few edges as possible among those that each row of z chooses.
+
+        As θ ≤ 0, leaving edges out makes no row worse: what was optimal for the program becomes an optimal path. A
+        row whose edges hold no path comes back as it is, and so does every row where the graph has no cycle.
+        """
+        if self.domain is Domain.REAL:
+            return z
+        paths = z.copy()
+        for path in paths:
+            steps = fewest_steps(self._leaving, self.source, self.target, set(np.flatnonzero(path > 0.5).tolist()))
+            if steps is not None:
+                path[:] = self._state(steps)
+        return paths
 
     def _states(self) -> Iterator[NDArray[np.float64]]:
         budget = self._enumeration_budget()

@@ -11,6 +11,8 @@ import torch
 
 from mapgrad.problems._base import Problem
 from mapgrad.problems._checks import integer
+from mapgrad.problems._program import IntegerProgram
+from mapgrad.problems._rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +49,10 @@ class KSubset(Problem):
     def kappa(self) -> float:
         """k, the number of ones of every state."""
         return float(self.k)
+
+    def to_ilp(self) -> IntegerProgram:
+        """Return the program with one row, sum(z) = k: the same feasible set, and integral as it is."""
+        return IntegerProgram(A_eq=np.ones((1, self.n)), b_eq=[self.k])
 
     def _states(self) -> Iterator[NDArray[np.float64]]:
         for chosen in combinations(range(self.n), self.k):
@@ -94,6 +100,17 @@ class Ranking(Problem):
         normal θ of standard deviation .3 to 3); the sum of squared ranks would leave hardly any noise.
         """
         return float(self.n)
+
+    def to_ilp(self) -> IntegerProgram:
+        """Return the assignment program of items to ranks, with z_i = Σ_k k · x_ik: the same feasible set."""
+        n, item = self.n, np.arange(self.n)
+        holds = n + n * item[:, None] + item  # column of x_ik
+        equal = Rows(n + n * n)
+        equal.add(np.zeros(n), (item[:, None], holds, item), (item, item, -1))
+        equal.add(np.ones(n), (item[:, None], holds, 1))
+        equal.add(np.ones(n), (item, holds, 1))
+        upper = np.where(np.arange(n + n * n) < n, max(n - 1, 0), 1)
+        return IntegerProgram(A_eq=equal.left, b_eq=equal.right, upper=upper, decision=item)
 
     def _states(self) -> Iterator[NDArray[np.float64]]:
         for ranks in permutations(range(self.n)):

@@ -1,0 +1,24 @@
+"""Arrays as parts of values: private copies that nobody can change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import DTypeLike, NDArray
+
+
+def frozen_array(values: Iterable[Any] | NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """Return a private, C-contiguous, read-only copy of an array."""
+    array = np.array(values, dtype=dtype, order="C")
+    array.setflags(write=False)
+    return array
+
+
+def is_array(value: object) -> TypeGuard[NDArray[Any]]:
+    """Tell whether value is a numpy array, in a way that type checkers follow."""
+    return isinstance(value, np.ndarray)

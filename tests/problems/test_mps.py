@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import gzip
+import pickle
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mapgrad.errors import MissingDependencyError, ProblemError
+from mapgrad.problems import IntegerProgram, TravelingSalesman
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Maximise = Callable[[IntegerProgram, np.ndarray], tuple[float, np.ndarray] | None]
+
+EXAMPLE = """\
+NAME          example
+{sense}ROWS
+ N  profit
+ L  most
+ G  least
+ E  exact
+ L  between
+ N  unused
+COLUMNS
+    MARKER    'MARKER'      'INTORG'
+    x         profit    1.5         most      1
+    x         least     2
+    y         profit    2           exact     1
+    v         between   -1
+    MARKER    'MARKER'      'INTEND'
+    w         profit    -1          most      1
+    w         unused    4           between   0.1
+RHS
+    R         profit    5           most      4
+    R         least     1           exact     1
+    R         between   7
+RANGES
+    R         between   5
+    R         least     3
+BOUNDS
+ UP B         y         4.5
+ LO B         v         -3
+ PL B         v
+ MI B         w
+ENDATA
+"""
+CONTENT = {
+    "A_ub": [[1, 0, 0, 1], [2, 0, 0, 0], [0, 0, -1, 0.1], [-2, 0, 0, 0], [0, 0, 1, -0.1]],
+    "b_ub": [4, 4, 7, -1, -2],
+    "A_eq": [[0, 1, 0, 0]],
+    "b_eq": [1],
+    "lower": [0, 0, -3, -np.inf],
+    "upper": [1, 4, np.inf, np.inf],
+    "integrality": [1, 1, 1, 0],
+}
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> IntegerProgram:
+    path = tmp_path / "example.mps"
+    path.write_text(EXAMPLE.format(sense=""))
+    return IntegerProgram.from_mps(path)
+
+
+@pytest.mark.parametrize(("sense", "sign"), [("", 1), ("OBJSENSE\n    MIN\n", 1), ("OBJSENSE\n    MAX\n", -1)])
+@pytest.mark.parametrize("name", ["example.mps", "example.mps.gz"])
+def test_a_file_becomes_a_program_to_be_minimised(tmp_path: Path, name: str, sense: str, sign: int) -> None:
+    path, text = tmp_path / name, EXAMPLE.format(sense=sense).encode()
+    path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    for program in (IntegerProgram.from_mps(path), IntegerProgram.from_mps(str(path))):
+        assert program == IntegerProgram(**CONTENT)
+        assert program.shape == (4,)
+        assert program.objective.tolist() == [sign * 1.5, sign * 2, 0, -sign]
+        assert program.offset == sign * -5
+        with pytest.raises(ValueError, match="read-only"):
+            program.objective[0] = 0
+
+
+@pytest.mark.parametrize("name", ["again.mps", "again.mps.gz"])
+def test_what_was_read_and_written_is_read_again(example: IntegerProgram, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    example.to_mps(path)
+    assert (path.read_bytes()[:2] == b"\x1f\x8b") is name.endswith(".gz")
+    for again in (IntegerProgram.from_mps(path), pickle.loads(pickle.dumps(example))):
+        assert again == example
+        assert again.digest == example.digest
+        assert again.objective.tolist() == example.objective.tolist()
+        assert again.offset == example.offset
+
+
+number = st.floats(-1e19, 1e19).filter(lambda value: value == 0 or abs(value) > 1e-11)
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_program_comes_back_exactly(tmp_path: Path, data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 4))
+
+    def matrix() -> tuple[np.ndarray, np.ndarray]:
+        row = st.lists(number, min_size=n + 1, max_size=n + 1)
+        rows = np.array(data.draw(st.lists(row, max_size=3))).reshape(-1, n + 1)
+        return rows[:, :n], rows[:, n]
+
+    ends = st.sampled_from([-np.inf, -3.7, -1, 0, 1, 1 / 3, 5, 1e6, np.inf])
+    pairs = [sorted(data.draw(st.tuples(ends, ends))) for _ in range(n)]
+    lower = [-np.inf if low == np.inf else low for low, _ in pairs]
+    upper = [np.inf if high == -np.inf else high for _, high in pairs]
+    integrality = [
+        data.draw(st.booleans()) and np.ceil(low) <= np.floor(high) for low, high in zip(lower, upper, strict=True)
+    ]
+    (A_ub, b_ub), (A_eq, b_eq) = matrix(), matrix()  # noqa: N806 (linprog's names)
+    program = IntegerProgram(
+        A_ub=A_ub, b_ub=b_ub, A_eq=A_eq, b_eq=b_eq, lower=lower, upper=upper, integrality=integrality
+    )
+    program.to_mps(tmp_path / "program.mps")
+    again = IntegerProgram.from_mps(tmp_path / "program.mps")
+    assert again == program
+    assert again.objective.tolist() == [0] * n
+    assert again.offset == 0
+
+
+def test_a_file_holds_the_full_form(tmp_path: Path) -> None:
+    program = TravelingSalesman(5).to_ilp()
+    program.to_mps(tmp_path / "tour.mps")
+    assert IntegerProgram.from_mps(tmp_path / "tour.mps") == program.full() != program
+
+
+def test_costs_of_a_file_have_its_optimum(example: IntegerProgram, maximise: Maximise) -> None:
+    """By hand: x must be 1 and y too, w is at most 4 - x = 3, and v = -2 or -3 keeps .1 w - v between 2 and 7."""
+    best, x = maximise(example, -example.objective)
+    assert best == pytest.approx(-0.5)
+    assert x[[0, 1, 3]].tolist() == pytest.approx([1, 1, 3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"A_ub": [[1, 1e-13]], "b_ub": [1]}, "a coefficient too small"),
+        ({"A_ub": [[1, 1]], "b_ub": [1e21]}, "a right side too large"),
+        ({"lower": [0, 0], "upper": [1, 1e25], "integrality": 0}, "a bound too large"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_the_engine_would_change_is_not_written(tmp_path: Path, arguments: dict[str, Any], reason: str) -> None:
+    path = tmp_path / "program.mps"
+    with pytest.raises(
+        ProblemError, match=r"HiGHS would not read IntegerProgram\(.*\) as it was written: it keeps coef"
+    ):
+        IntegerProgram(**arguments).to_mps(path)
+    assert not path.exists(), reason
+
+
+def test_missing_files_and_other_formats_are_refused(tmp_path: Path, example: IntegerProgram) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*nowhere.mps.gz to read a program from"):
+        IntegerProgram.from_mps(tmp_path / "nowhere.mps.gz")
+    for act in (IntegerProgram.from_mps, example.to_mps):
+        with pytest.raises(
+            ProblemError, match=re.escape("the name of an MPS file must end in .mps or .mps.gz, got 'a.lp'")
+        ):
+            act(tmp_path / "a.lp")
+    path = tmp_path / "broken.mps"
+    path.write_text("no program at all\n")
+    with pytest.raises(ProblemError, match=r"HiGHS can't read .*broken.mps: it must be a program in MPS format"):
+        IntegerProgram.from_mps(path)
+    path.write_text(EXAMPLE.format(sense="").replace(" MI B         w", " SC B         w         4"))
+    with pytest.raises(ProblemError, match=r"column 3 of .*broken.mps is SemiContinuous: only continuous and integer"):
+        IntegerProgram.from_mps(path)
+    path.write_text(EXAMPLE.format(sense="").replace("ENDATA", "QUADOBJ\n    w         w         2\nENDATA"))
+    with pytest.raises(ProblemError, match=r"broken.mps has a quadratic objective: only linear ones can be read"):
+        IntegerProgram.from_mps(path)
+
+
+def test_highspy_is_asked_for_only_where_it_is_needed(
+    tmp_path: Path, example: IntegerProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example.to_mps(tmp_path / "a.mps")
+    monkeypatch.setitem(sys.modules, "highspy", None)
+    with pytest.raises(
+        MissingDependencyError, match=r"reading MPS files needs highspy: pip install 'mapgrad\[highs\]'"
+    ):
+        IntegerProgram.from_mps(tmp_path / "a.mps")
+    with pytest.raises(
+        MissingDependencyError, match=r"writing MPS files needs highspy: pip install 'mapgrad\[highs\]'"
+    ):
+        example.to_mps(tmp_path / "b.mps")
+
+
+def test_the_engine_prints_nothing(example: IntegerProgram, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    example.to_mps(tmp_path / "a.mps")
+    IntegerProgram.from_mps(tmp_path / "a.mps")
+    assert capfd.readouterr() == ("", "")
