@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+import torch
+from torch import Tensor
+
+from mapgrad.batching import require_float
 from mapgrad.distribution import PerturbAndMAP
 from mapgrad.gradients import IMLE, Engine, Estimator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from torch import Tensor
-
+    from mapgrad.problems import Problem
     from mapgrad.solvers import MAPSolver
 
 Reduction = Literal["mean", "none"]
@@ -57,13 +60,38 @@ class MAPLayer(Engine):
         self.minimize = minimize
         self.reduction: Reduction = reduction
 
-    def forward(self, theta: Tensor) -> Tensor:
-        """Return z for θ [*batch, *shape] (costs if `minimize`); see the class."""
-        utilities = -theta if self.minimize else theta
+    @overload
+    def forward(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> Tensor: ...
+    @overload
+    def forward(self, theta: Sequence[Tensor], problems: Sequence[Problem]) -> list[Tensor]: ...
+    def forward(
+        self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem] | None = None
+    ) -> Tensor | list[Tensor]:
+        """Return z for θ (costs if `minimize`).
+
+        Args:
+            theta: [*batch, *shape]; with `problems`, [B, *shape] or a list of B tensors of their shapes.
+            problems: One problem a row, in place of the solver's own.
+
+        Returns:
+            As the class says; a list of B tensors where θ is a list.
+        """
+        samples = self.estimator.samples if self.training else 1
+        if problems is None:
+            theta = require_float(theta)
+            z = self.sample(-theta if self.minimize else theta, samples, perturb=self.training)
+            return self._reduced(z).to(theta.dtype)
+        utilities = [-row if self.minimize else row for row in theta]
+        states = self.sample_each(utilities, problems, samples, perturb=self.training)
+        rows = [self._reduced(z).to(row.dtype) for z, row in zip(states, theta, strict=True)]
+        if not isinstance(theta, Tensor):
+            return rows
+        return torch.stack(rows, dim=-1 - theta[0].ndim) if rows else theta
+
+    def _reduced(self, z: Tensor) -> Tensor:
         if not self.training:
-            return self.sample(utilities, 1, perturb=False).squeeze(0).to(theta.dtype)
-        z = self.sample(utilities, self.estimator.samples)
-        return (z.mean(dim=0) if self.reduction == "mean" else z).to(theta.dtype)
+            return z.squeeze(0)
+        return z.mean(dim=0) if self.reduction == "mean" else z
 
     def distribution(self, theta: Tensor) -> PerturbAndMAP:
         """Return the perturb-and-MAP distribution of θ [*batch, *shape] (costs if `minimize`)."""
@@ -75,5 +103,8 @@ class MAPLayer(Engine):
 
     if TYPE_CHECKING:
 
-        def __call__(self, theta: Tensor) -> Tensor:  # noqa: D102
-            ...
+        @overload
+        def __call__(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> Tensor: ...
+        @overload
+        def __call__(self, theta: Sequence[Tensor], problems: Sequence[Problem]) -> list[Tensor]: ...
+        def __call__(self, theta: Any, problems: Any = None) -> Any: ...  # noqa: D102 (forward has it)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mapgrad.errors import MissingDependencyError, PluginError, UnknownSolverError, UnsupportedProblemError
-from mapgrad.problems import Assignment, KSubset, Ranking
+from mapgrad.problems import Assignment, IntegerProgram, KSubset, Ranking
 from mapgrad.solvers import BatchSolver, InstanceSolver, SolverSpec, Traits, hookimpl, register, resolve
 
 if TYPE_CHECKING:
@@ -138,6 +138,32 @@ def test_auto_is_strict_about_classes_too(monkeypatch: pytest.MonkeyPatch):
     offer(spec("gone", factory="json:Gone", cost=seconds(1.0)), spec("fine", cost=seconds(2.0)))
     with pytest.raises(PluginError, match=r"^mine\.gone .* can't be loaded"):
         resolve("auto", PROBLEM)
+
+
+def test_auto_makes_a_program_only_where_no_quick_solver_takes_the_problem(monkeypatch: pytest.MonkeyPatch):
+    made: list[KSubset] = []
+    to_ilp = KSubset.to_ilp
+    monkeypatch.setattr(KSubset, "to_ilp", lambda self: made.append(self) or to_ilp(self))
+    offer(spec("own", cost=seconds(1e-3)), spec("any", accepts=(IntegerProgram,), cost=seconds(1e-4)), plugin="one")
+    assert resolve("auto", KSubset(5, 2)).name == "one.own"
+    assert made == []
+    offer(spec("slow", cost=seconds(3.0), accepts=(Ranking,)), spec("any", accepts=(IntegerProgram,)), plugin="two")
+    offer(spec("any", accepts=(IntegerProgram,), cost=seconds(2.0)), plugin="three")
+    assert resolve("auto", Ranking(3)).name == "one.any"
+
+
+def test_a_problem_too_large_for_a_program_is_left_to_its_own_solvers(monkeypatch: pytest.MonkeyPatch):
+    def too_large(_problem: KSubset) -> IntegerProgram:
+        raise MemoryError
+
+    monkeypatch.setattr(KSubset, "to_ilp", too_large)
+    offer(spec("any", accepts=(IntegerProgram,)), spec("own", cost=seconds(1.0)))
+    problem = KSubset(5, 3)
+    assert resolve("auto", problem).name == resolve("mine", problem).name == "mine.own"
+    with pytest.raises(
+        UnsupportedProblemError, match=r"an integer program for KSubset\(n=5, k=3\) needs too much memory"
+    ):
+        resolve("mine.any", problem)
 
 
 def test_auto_says_what_would_do():

@@ -1,5 +1,6 @@
 """How a batch is solved: rows, workers, staging and what happens to a row that fails."""
 
+from mapgrad.batching._per_row import group_rows
 from mapgrad.batching._rows import compute_dtype, require_finite, require_float, require_representable
 from mapgrad.batching._solver import Known, Solver, get_solver
 
@@ -8,6 +9,7 @@ __all__ = [
     "Solver",
     "compute_dtype",
     "get_solver",
+    "group_rows",
     "require_finite",
     "require_float",
     "require_representable",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pickle
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from mapgrad.batching._answers import Answers
 from mapgrad.errors import InfeasibleError, SolveTimeoutError, UnboundedError
 from mapgrad.solvers import InstanceSolver, Solution, Status
 
@@ -17,49 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapgrad.problems import Problem
-    from mapgrad.solvers import Recipe
+    from mapgrad.solvers import BatchSolver, Recipe
 
 _RUNNERS_KEPT: Final = 16
-
-
-@dataclass
-class Answers:
-    """Answers to rows [N, *shape]; NaN where there is none.
-
-    Attributes:
-        z: [N, *shape] float64.
-        status: [N] int64.
-        objective: [N] float64, NaN where the solver didn't say.
-        bound: [N] float64, NaN where the solver didn't say.
-        errors: What a row raised, by its number.
-    """
-
-    z: NDArray[np.float64]
-    status: NDArray[np.int64]
-    objective: NDArray[np.float64]
-    bound: NDArray[np.float64]
-    errors: dict[int, BaseException] = field(default_factory=dict[int, BaseException])
-
-    @staticmethod
-    def unsolved(shape: tuple[int, ...]) -> Answers:
-        """Return answers to rows of [N, *shape] that nobody has solved yet."""
-        return Answers(
-            z=np.full(shape, np.nan),
-            status=np.full(shape[0], int(Status.ERROR), dtype=np.int64),
-            objective=np.full(shape[0], np.nan),
-            bound=np.full(shape[0], np.nan),
-        )
-
-    def place(self, rows: NDArray[np.int64], part: Answers) -> None:
-        """Write the answers to some rows, given by their numbers."""
-        self.z[rows], self.status[rows] = part.z, part.status
-        self.objective[rows], self.bound[rows] = part.objective, part.bound
-        self.errors.update({int(rows[row]): error for row, error in part.errors.items()})
-
-    def take(self, rows: list[int]) -> Answers:
-        """Return the answers at these places, repeated where a place is."""
-        errors = {row: self.errors[place] for row, place in enumerate(rows) if place in self.errors}
-        return Answers(self.z[rows], self.status[rows], self.objective[rows], self.bound[rows], errors)
 
 
 class Runner:
@@ -69,20 +30,24 @@ class Runner:
     threads at a time.
     """
 
-    def __init__(self, solver: InstanceSolver) -> None:
+    def __init__(self, solver: InstanceSolver, *, time_limit: float | None = None, reuse: bool = False) -> None:
         self.solver = solver
+        self._time_limit, self._reuse = time_limit, reuse
         self._idle: list[Any] = []
         self._lock = threading.Lock()
 
-    def solve(self, rows: NDArray[np.float64]) -> Answers:
-        """Solve rows [N, *shape] one by one; a row that raises leaves the others alone."""
+    def solve(self, rows: NDArray[np.float64], starts: NDArray[np.float64] | None = None) -> Answers:
+        """Solve rows [N, *shape] one by one, from states where given; a row that raises leaves the others alone."""
         answers = Answers.unsolved(rows.shape)
+        # a user's object may serve several runners in turn
+        self.solver.time_limit, self.solver.reuse = self._time_limit, self._reuse
         state, ready = self._borrow()
         for number, row in enumerate(rows):
             try:
                 if not ready:
                     state, ready = self.solver.init(), True
-                self._solve_row(state, row, number, answers)
+                start = None if starts is None else starts[number].copy()
+                answers.put(number, self._solve_row(state, row, start))
             except Exception as error:  # noqa: BLE001 (whatever a solver raises is this row's failure alone)
                 answers.errors[number] = error
                 answers.status[number] = _status_of(error)
@@ -93,22 +58,20 @@ class Runner:
             self._give_back(state)
         return answers
 
-    def _solve_row(self, state: Any, row: NDArray[np.float64], number: int, answers: Answers) -> None:
-        answer = self.solver.solve(state, row.copy())
+    def _solve_row(self, state: Any, row: NDArray[np.float64], start: NDArray[np.float64] | None) -> Solution:
+        answer = self.solver.solve(state, row.copy(), *(() if start is None else (start,)))
         if not isinstance(answer, Solution):
             answer = Solution(answer, Status.OPTIMAL if self.solver.traits.exact else Status.FEASIBLE)
-        if answer.z is not None:
-            z = np.asarray(answer.z, dtype=np.float64)
-            if z.shape != row.shape:
-                raise ValueError(f"the solver answered with shape {z.shape} where {row.shape} was expected")
-            if not np.isfinite(z).all():
-                raise ValueError("the solver answered with NaN or infinite entries")
-            answers.z[number] = z
-        elif answer.status in (Status.OPTIMAL, Status.FEASIBLE):
-            raise ValueError(f"the solver reports {answer.status.name} without a state")
-        answers.status[number] = answer.status
-        answers.objective[number] = np.nan if answer.objective is None else answer.objective
-        answers.bound[number] = np.nan if answer.bound is None else answer.bound
+        if answer.z is None:
+            if answer.status in (Status.OPTIMAL, Status.FEASIBLE):
+                raise ValueError(f"the solver reports {answer.status.name} without a state")
+            return answer
+        z = np.asarray(answer.z, dtype=np.float64)
+        if z.shape != row.shape:
+            raise ValueError(f"the solver answered with shape {z.shape} where {row.shape} was expected")
+        if not np.isfinite(z).all():
+            raise ValueError("the solver answered with NaN or infinite entries")
+        return Solution(z, answer.status, answer.objective, answer.bound)
 
     def _borrow(self) -> tuple[Any, bool]:
         with self._lock:
@@ -135,25 +98,35 @@ class Job:
     recipe: Recipe
     problem: Problem
     options: dict[str, Any]
+    time_limit: float | None
+    reuse: bool
+
+    def build(self) -> InstanceSolver | BatchSolver:
+        """Make the solver."""
+        return self.recipe.build(self.problem, self.options)
+
+    def runner(self, solver: InstanceSolver) -> Runner:
+        """Make the solver's runner."""
+        return Runner(solver, time_limit=self.time_limit, reuse=self.reuse)
 
 
 _runners: OrderedDict[str, Runner] = OrderedDict()
 _runners_lock = threading.Lock()
 
 
-def run_job(job: Job, rows: NDArray[np.float64]) -> Answers:
+def run_job(job: Job, rows: NDArray[np.float64], starts: NDArray[np.float64] | None = None) -> Answers:
     """Solve rows in whatever process an executor runs this; runners are kept for the next chunk."""
     with _runners_lock:
         runner = _runners.get(job.token)
         if runner is None:
-            solver = job.recipe.build(job.problem, job.options)
+            solver = job.build()
             assert isinstance(solver, InstanceSolver)
-            runner = _runners[job.token] = Runner(solver)
+            runner = _runners[job.token] = job.runner(solver)
         _runners.move_to_end(job.token)
         retired = [_runners.popitem(last=False)[1] for _ in range(len(_runners) - _RUNNERS_KEPT)]
     for old in retired:
         old.close()
-    answers = runner.solve(rows)
+    answers = runner.solve(rows, starts)
     answers.errors = {row: _portable(error) for row, error in answers.errors.items()}
     return answers
 

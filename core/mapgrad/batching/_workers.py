@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mapgrad.batching._running import Answers, Job, Runner, run_job
+from mapgrad.batching._answers import Answers
+from mapgrad.batching._running import Job, Runner, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,17 +44,17 @@ class Pool:
         self._executor: Executor | None = None
         self._lock = threading.Lock()
 
-    def solve(self, rows: NDArray[np.float64]) -> Answers:
-        """Solve rows [N, *shape]; a chunk whose worker dies fails alone."""
+    def solve(self, rows: NDArray[np.float64], starts: NDArray[np.float64] | None = None) -> Answers:
+        """Solve rows [N, *shape], from states where given; a chunk whose worker dies fails alone."""
         if self._open is None:
-            return self._runner.solve(rows)
+            return self._runner.solve(rows, starts)
         with self._lock:
             if self._executor is None:
                 self._executor = self._open()
         edges = np.linspace(0, len(rows), min(len(rows), self._count * _CHUNKS_PER_WORKER) + 1)
         answers = Answers.unsolved(rows.shape)
         parts = [
-            (np.arange(start, stop), self._submit(self._executor, rows[start:stop]))
+            (np.arange(start, stop), self._submit(self._executor, slice(start, stop), rows, starts))
             for start, stop in pairwise(int(edge) for edge in edges)
         ]
         for numbers, part in parts:
@@ -63,10 +64,13 @@ class Pool:
                 answers.errors.update(dict.fromkeys(map(int, numbers), error))
         return answers
 
-    def _submit(self, executor: Executor, rows: NDArray[np.float64]) -> Future[Answers]:
+    def _submit(
+        self, executor: Executor, chunk: slice, rows: NDArray[np.float64], starts: NDArray[np.float64] | None
+    ) -> Future[Answers]:
+        part = rows[chunk], None if starts is None else starts[chunk]
         if self._is_ours and isinstance(executor, ThreadPoolExecutor):
-            return executor.submit(self._runner.solve, rows)
-        return executor.submit(run_job, self._job, rows)
+            return executor.submit(self._runner.solve, *part)
+        return executor.submit(run_job, self._job, *part)
 
     def close(self) -> None:
         """Stop the workers that were started here and free the native models."""

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-from mapgrad.batching import Known, Solver, compute_dtype, require_finite, require_float, require_representable
+from mapgrad.batching import (
+    Known,
+    Solver,
+    compute_dtype,
+    group_rows,
+    require_finite,
+    require_float,
+    require_representable,
+)
 from mapgrad.errors import ShapeError
 from mapgrad.gradients._handles import new_handle
 from mapgrad.gradients._ops import perturb_and_map
@@ -17,11 +25,12 @@ from mapgrad.problems import Problem, batch_shape
 from mapgrad.solvers import MAPSolver, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mapgrad.gradients._estimators import Estimator
 
 _WATCHED_STEPS: Final = 100
+_SIBLINGS_KEPT: Final = 64
 
 
 class Engine(nn.Module):
@@ -55,6 +64,7 @@ class Engine(nn.Module):
         self._noise = estimator.noise_for(self.problem)
         self._seed = seed
         self._step = 0
+        self._siblings: dict[Problem, Engine] = {}
         self._watch = _DeadRows()
         self._handle = new_handle(self)
 
@@ -99,6 +109,49 @@ class Engine(nn.Module):
             require_representable(self.problem, theta.dtype)
         wide = theta.to(compute_dtype(theta.dtype))
         return perturb_and_map(self, wide, samples=samples, perturb=perturb, event_ndim=self.event_ndim(theta))
+
+    def sample_each(
+        self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], samples: int, *, perturb: bool = True
+    ) -> list[Tensor]:
+        """Return S MAP states of each row's own problem, with the estimator's gradient.
+
+        Args:
+            theta: [B, *shape], or a list of B utilities, each of its problem's shape.
+            problems: One problem a row.
+            samples: S.
+            perturb: Whether noise is added.
+
+        Returns:
+            B tensors [S, *shape] in at least float32.
+
+        Raises:
+            TypeError: the layer's solver is a function, which has one problem only.
+        """
+        if not isinstance(self.solver, Solver):
+            raise TypeError(f"problems= needs a solver from mapgrad.get_solver, but this layer has {self.solver!r}")
+        states: list[Tensor] = [torch.empty(0)] * len(theta)
+        for problem, rows in group_rows(theta, problems):
+            z = self._sibling(self.solver, problem).sample(
+                torch.stack([theta[row] for row in rows]), samples, perturb=perturb
+            )
+            for row, answers in zip(rows, z.unbind(1), strict=True):
+                states[row] = answers
+        self._step += perturb
+        return states
+
+    def _sibling(self, solver: Solver, problem: Problem) -> Engine:
+        """Return an engine for another problem that shares this one's estimator, step and counts."""
+        sibling = self._siblings.pop(problem, None)
+        if sibling is None:
+            seed = None if self._seed is None else self._seed ^ int(problem.digest[:16], 16)
+            sibling = Engine(solver.for_problem(problem), self.estimator, seed=seed)
+            sibling._watch = self._watch
+        self._siblings[problem] = sibling
+        if len(self._siblings) > _SIBLINGS_KEPT:
+            del self._siblings[next(iter(self._siblings))]
+        sibling.training = self.training
+        sibling._step = self._step
+        return sibling
 
     def event_ndim(self, theta: Tensor) -> int:
         """Return how many trailing dimensions of θ make one row: without a problem, all but the first of several."""

@@ -12,12 +12,14 @@ from mapgrad.solvers._contract import (
 )
 from mapgrad.solvers._hookspecs import hookimpl
 from mapgrad.solvers._listing import SolverInfo, list_solvers
+from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._registry import register, unregister
 from mapgrad.solvers._resolve import Recipe, SolverLike, resolve
 
 __all__ = [
     "BatchSolver",
     "InstanceSolver",
+    "Lowering",
     "MAPSolver",
     "Recipe",
     "Solution",
@@ -29,6 +31,7 @@ __all__ = [
     "Traits",
     "hookimpl",
     "list_solvers",
+    "lower",
     "register",
     "resolve",
     "unregister",

@@ -82,7 +82,7 @@ class Solutions:
     """A batch's answers.
 
     Attributes:
-        z: [*batch, *shape], in θ's dtype and on its device; rows without an answer are NaN.
+        z: [*batch, *shape], in θ's dtype and on its device, a list of [*shape] where θ is one; NaN without an answer.
         status: [*batch] int64, values of `Status`.
         objective: [*batch] float64, ⟨θ, z⟩ of the row that was solved (after the domain's clip).
         bound: [*batch] float64, proved upper bound on the optimum; equal to the objective where optimal, else +inf
@@ -91,7 +91,7 @@ class Solutions:
         stats: Counts of this call, under the names of `Solver.stats`.
     """
 
-    z: Tensor
+    z: Any
     status: Tensor
     objective: Tensor
     bound: Tensor
@@ -122,9 +122,16 @@ class InstanceSolver(ABC):
     Args:
         problem: The feasible set.
         options: What the caller of `get_solver` gave beside the core's own options; a subclass names those it knows.
+
+    Attributes:
+        time_limit: Seconds that one row may take, or None; the core sets it before it asks for rows.
+        reuse: Whether what earlier rows left behind (a basis, an incumbent) may speed up later ones; the core sets it.
+            Where it is false, an answer must not depend on the rows before.
     """
 
     traits: ClassVar[Traits] = Traits()
+    time_limit: float | None = None
+    reuse: bool = False
 
     def __init__(self, problem: Problem, **options: Any) -> None:
         if options:

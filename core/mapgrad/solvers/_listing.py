@@ -76,11 +76,15 @@ def list_solvers(problem: Problem | None = None) -> list[SolverInfo]:
     return sorted(infos, key=lambda info: info.name)
 
 
+def all_offers() -> list[Offer]:
+    """Load all plugins and return their offers, installed or not."""
+    return [offer for plugin in REGISTRY.plugins() for offer in offers_of(plugin)]
+
+
 def offers_for(problem: Problem) -> list[Offer]:
-    """Load all plugins and return the offers that take a problem, installed or not."""
+    """Return the offers that take a problem, installed or not."""
     check_problem(problem)
-    offers = [offer for plugin in REGISTRY.plugins() for offer in offers_of(plugin)]
-    return [offer for offer in offers if offer.refusal(problem) is None]
+    return [offer for offer in all_offers() if offer.refusal(problem) is None]
 
 
 def _describe(plugin: Plugin) -> list[SolverInfo]:

@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from mapgrad.errors import MissingDependencyError, PluginError
-from mapgrad.problems import Problem
+from mapgrad.errors import MissingDependencyError, PluginError, UnsupportedProblemError
+from mapgrad.problems import IntegerProgram, Problem
 from mapgrad.solvers._contract import Traits
+from mapgrad.solvers._lowering import lower
 from mapgrad.solvers._specs import SolverClass, is_solver_class
 
 if TYPE_CHECKING:
@@ -40,14 +41,30 @@ class Offer:
         """The full name with the plugin's distribution and version."""
         return f"{self.name} ({self.plugin.origin})"
 
+    def native(self, problem: Problem) -> Problem:
+        """Return what the solver would get: the problem itself, or a program that stands for it.
+
+        Raises:
+            UnsupportedProblemError: the solver takes neither.
+        """
+        accepts = self.spec.accepts
+        if not isinstance(problem, accepts) and IntegerProgram not in accepts:
+            raise UnsupportedProblemError(f"it takes {', '.join(each.__name__ for each in accepts)}")
+        try:
+            return lower(problem, accepts).native
+        except MemoryError as error:
+            raise UnsupportedProblemError(f"an integer program for {problem!r} needs too much memory") from error
+
     def refusal(self, problem: Problem) -> str | None:
         """Return why the solver can't take a problem, or None if it can."""
-        if not isinstance(problem, self.spec.accepts):
-            return f"it takes {', '.join(each.__name__ for each in self.spec.accepts)}"
+        try:
+            native = self.native(problem)
+        except UnsupportedProblemError as error:
+            return str(error)
         if self.spec.supports is None:
             return None
         try:
-            reason: Any = self.spec.supports(problem)
+            reason: Any = self.spec.supports(native)
         except Exception as error:  # noqa: BLE001 (one plugin's mistake must not hide the others' solvers)
             return f"its supports() raised {type(error).__name__}: {error}"
         if reason is None or isinstance(reason, str):
@@ -63,11 +80,13 @@ class Offer:
         return f"needs {packages}, which isn't installed: {self.spec.install or 'install it'}"
 
     def seconds(self, problem: Problem) -> float:
-        """Return the declared cost of a row; infinity where none is declared."""
+        """Return the declared cost of a row; infinity without one, or where the solver doesn't take the problem."""
         if self.spec.cost is None:
             return math.inf
         try:
-            seconds = float(self.spec.cost(problem))
+            seconds = float(self.spec.cost(self.native(problem)))
+        except UnsupportedProblemError:
+            return math.inf
         except Exception as error:  # noqa: BLE001 (one plugin's mistake must not stop the choice among the others)
             _logger.warning("%s comes last: its cost() raised %s: %s", self.label, type(error).__name__, error)
             return math.inf

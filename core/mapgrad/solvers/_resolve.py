@@ -6,24 +6,28 @@ import difflib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from torch import Tensor
 
 from mapgrad.errors import MissingDependencyError, PluginError, UnknownSolverError, UnsupportedProblemError
 from mapgrad.solvers._contract import BatchSolver, InstanceSolver, SolverSpec, Traits
-from mapgrad.solvers._listing import list_solvers, offers_for
+from mapgrad.solvers._listing import all_offers, list_solvers, offers_for
 from mapgrad.solvers._loading import AUTO, is_strict
+from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._offers import Offer, check_problem, check_traits, offers_of
 from mapgrad.solvers._registry import REGISTRY
 from mapgrad.solvers._specs import SolverClass, is_solver_class
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mapgrad.problems import Problem
 
 SolverLike = str | SolverClass | InstanceSolver | BatchSolver | Callable[[Tensor], Tensor]
+
+_QUICK: Final = 1e-2
+"""Seconds a row, up to which ``"auto"`` takes a solver of the problem's own class before it makes a program of it."""
 
 _logger = logging.getLogger("mapgrad")
 
@@ -46,14 +50,20 @@ class Recipe:
     factory: SolverClass | InstanceSolver | BatchSolver
     spec: SolverSpec | None = None
 
+    def lowering(self, problem: Problem) -> Lowering:
+        """Return how rows of a problem go to the solver, and how its answers come back."""
+        if not isinstance(self.factory, type) and getattr(self.factory, "problem", problem) == problem:
+            return Lowering(problem, problem)
+        return lower(problem, self.spec and self.spec.accepts)
+
     def build(self, problem: Problem, options: Mapping[str, Any]) -> InstanceSolver | BatchSolver:
-        """Make the solver of a problem.
+        """Make the solver of a problem, lowered to what it takes.
 
         Raises:
             TypeError: the solver has no such option; an object or a function takes none.
         """
         if isinstance(self.factory, type):
-            return self.factory(problem, **options)
+            return self.factory(self.lowering(problem).native, **options)
         if options:
             raise TypeError(
                 f"{self.label} takes no options, got {', '.join(sorted(options))}: options go to a name or a class"
@@ -81,7 +91,7 @@ class _FunctionSolver(BatchSolver):
         return self._function(theta)
 
 
-def resolve(solver: SolverLike, problem: Problem) -> Recipe:
+def resolve(solver: SolverLike | Recipe, problem: Problem) -> Recipe:
     """Find the solver that a user asks for.
 
     Args:
@@ -98,6 +108,8 @@ def resolve(solver: SolverLike, problem: Problem) -> Recipe:
         TypeError: `solver` or `problem` has a wrong type.
     """
     check_problem(problem)
+    if isinstance(solver, Recipe):
+        return solver
     if isinstance(solver, str):
         return _cheapest_exact(problem) if solver == AUTO else _by_name(solver, problem)
     if is_solver_class(solver):
@@ -118,7 +130,7 @@ def resolve(solver: SolverLike, problem: Problem) -> Recipe:
 def _given_object(solver: InstanceSolver | BatchSolver, problem: Problem) -> Recipe:
     name = type(solver).__qualname__
     check_traits(solver, name)
-    if getattr(solver, "problem", problem) != problem:
+    if getattr(solver, "problem", problem) not in (problem, lower(problem, None).native):
         raise UnsupportedProblemError(f"this {name} was made for {solver.problem!r}, but is asked to solve {problem!r}")
     return Recipe(name, name, solver)
 
@@ -143,9 +155,8 @@ def _by_name(name: str, problem: Problem) -> Recipe:
 
 
 def _cheapest_exact(problem: Problem) -> Recipe:
-    fitting = offers_for(problem)
     inexact: list[str] = []
-    for offer in _by_cost([offer for offer in fitting if not offer.missing()], problem):
+    for offer in _installed_for(problem):
         try:
             recipe = _recipe(offer)
         except (PluginError, MissingDependencyError) as error:
@@ -157,11 +168,21 @@ def _cheapest_exact(problem: Problem) -> Recipe:
             _logger.info("%r: %r goes to %s", AUTO, problem, offer.label)
             return recipe
         inexact.append(offer.name)
-    missing = [offer for offer in fitting if offer.missing()]
+    missing = [offer for offer in offers_for(problem) if offer.missing()]
     if missing:
         raise MissingDependencyError(f"no exact solver of {problem!r} is installed; these may do: {_needs(missing)}")
     heuristics = f"; heuristics, which must be named: {', '.join(inexact)}" if inexact else ""
     raise UnsupportedProblemError(f"no exact solver takes {problem!r}{heuristics}")
+
+
+def _installed_for(problem: Problem) -> Iterator[Offer]:
+    """Yield the installed offers that take a problem: quick ones of its own class first, then the rest, by cost."""
+    installed = [offer for offer in all_offers() if not offer.missing()]
+    own_class = [offer for offer in installed if isinstance(problem, offer.spec.accepts)]
+    quick = [offer for offer in own_class if offer.seconds(problem) <= _QUICK]
+    yield from (offer for offer in _by_cost(quick, problem) if offer.refusal(problem) is None)
+    rest = [offer for offer in installed if offer not in quick]
+    yield from (offer for offer in _by_cost(rest, problem) if offer.refusal(problem) is None)
 
 
 def _by_cost(offers: Sequence[Offer], problem: Problem) -> list[Offer]:

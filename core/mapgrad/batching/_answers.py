@@ -1,0 +1,101 @@
+"""A batch's answers: as arrays while workers fill them in, as tensors once they are back on θ's device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mapgrad.batching._staging import to_device
+from mapgrad.solvers import Solutions, Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from mapgrad.solvers import Solution
+
+
+@dataclass
+class Answers:
+    """Answers to rows [N, *shape]; NaN where there is none.
+
+    Attributes:
+        z: [N, *shape] float64.
+        status: [N] int64.
+        objective: [N] float64, NaN where the solver didn't say.
+        bound: [N] float64, NaN where the solver didn't say.
+        errors: What a row raised, by its number.
+    """
+
+    z: NDArray[np.float64]
+    status: NDArray[np.int64]
+    objective: NDArray[np.float64]
+    bound: NDArray[np.float64]
+    errors: dict[int, BaseException] = field(default_factory=dict[int, BaseException])
+
+    @staticmethod
+    def unsolved(shape: tuple[int, ...]) -> Answers:
+        """Return answers to rows of [N, *shape] that nobody has solved yet."""
+        return Answers(
+            z=np.full(shape, np.nan),
+            status=np.full(shape[0], int(Status.ERROR), dtype=np.int64),
+            objective=np.full(shape[0], np.nan),
+            bound=np.full(shape[0], np.nan),
+        )
+
+    def put(self, row: int, answer: Solution) -> None:
+        """Write one row's answer."""
+        if answer.z is not None:
+            self.z[row] = answer.z
+        self.status[row] = answer.status
+        self.objective[row] = np.nan if answer.objective is None else answer.objective
+        self.bound[row] = np.nan if answer.bound is None else answer.bound
+
+    def place(self, rows: NDArray[np.int64], part: Answers) -> None:
+        """Write the answers to some rows, given by their numbers."""
+        self.z[rows], self.status[rows] = part.z, part.status
+        self.objective[rows], self.bound[rows] = part.objective, part.bound
+        self.errors.update({int(rows[row]): error for row, error in part.errors.items()})
+
+    def take(self, rows: list[int]) -> Answers:
+        """Return the answers at these places, repeated where a place is."""
+        errors = {row: self.errors[place] for row, place in enumerate(rows) if place in self.errors}
+        return Answers(self.z[rows], self.status[rows], self.objective[rows], self.bound[rows], errors)
+
+    def fill_objectives(self, rows: NDArray[np.float64]) -> None:
+        """Work out ⟨row, z⟩ for rows [N, *shape] where the solver didn't say."""
+        computed = (rows * self.z).sum(axis=tuple(range(1, rows.ndim)))
+        self.objective = np.where(np.isnan(self.objective), computed, self.objective)
+
+    def to_tensors(self, like: Tensor) -> Solved:
+        """Return the answers on a tensor's device, z in its dtype."""
+        status, objective, bound = (
+            torch.as_tensor(values).to(like.device) for values in (self.status, self.objective, self.bound)
+        )
+        return Solved(to_device(self.z, like), status, objective, bound, self.errors)
+
+
+@dataclass
+class Solved:
+    """A flat batch's answers: z [N, *shape], the rest [N], on θ's device; NaN where a solver didn't say."""
+
+    z: Tensor
+    status: Tensor
+    objective: Tensor
+    bound: Tensor
+    errors: dict[int, BaseException]
+
+    def solutions(self, batch: tuple[int, ...], seconds: float, counts: dict[str, float]) -> Solutions:
+        """Return what the caller gets, with batch dimensions."""
+        unproved = torch.where(self.status == Status.OPTIMAL, self.objective, torch.inf)
+        return Solutions(
+            z=self.z.reshape(*batch, *self.z.shape[1:]),
+            status=self.status.reshape(batch),
+            objective=self.objective.reshape(batch),
+            bound=torch.where(self.bound.isnan(), unproved, self.bound).reshape(batch),
+            seconds=seconds,
+            stats=counts,
+        )

@@ -1,0 +1,91 @@
+"""From a problem to the one that a solver takes: itself, or its integer program with every variable priced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from mapgrad.problems import IntegerProgram, Problem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@runtime_checkable
+class Embedded(Protocol):
+    """A problem of which θ prices only some variables, such as `IntegerProgram`."""
+
+    def full(self) -> Problem:
+        """Return the problem with every variable priced."""
+        ...
+
+    def embed(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return utilities of all variables, [N, num_vars], for rows [N, *shape]."""
+        ...
+
+    def extract(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the priced variables, [N, *shape], of values [N, num_vars]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """How rows of a problem go to a solver, and how its answers come back.
+
+    Attributes:
+        problem: What the user wants solved.
+        native: What the solver gets.
+    """
+
+    problem: Problem
+    native: Problem
+    _program: Embedded | None = None
+
+    @property
+    def is_restated(self) -> bool:
+        """Whether a program stands for the problem, whose answers may become better ones of the problem."""
+        return self._program not in (None, self.problem)
+
+    def rows(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the native rows [N, *native.shape] of θ [N, *problem.shape]."""
+        return theta if self._program is None else self._program.embed(theta)
+
+    def states(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the problem's states [N, *problem.shape] of native answers; NaN where those are."""
+        if self._program is None:
+            return x
+        z = self._program.extract(x)
+        answered = np.isfinite(z).all(axis=tuple(range(1, z.ndim)))
+        z[answered] = self.problem.repair(z[answered])
+        return z
+
+    def start(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return native states [N, *native.shape] with NaN where z [N, *problem.shape] says nothing."""
+        if self._program is None:
+            return z
+        # the other variables' utilities cancel: 1 where θ prices a variable, 0 elsewhere
+        known = self._program.embed(np.ones_like(z)) - self._program.embed(np.zeros_like(z))
+        return np.where(known == 1, self._program.embed(z), np.nan)
+
+
+@lru_cache(maxsize=64)
+def lower(problem: Problem, accepts: tuple[type[Problem], ...] | None) -> Lowering:
+    """Return how a problem goes to a solver.
+
+    Args:
+        problem: What the user wants solved.
+        accepts: The problem classes that the solver takes; None for one that doesn't say, and gets what the user gave.
+
+    Raises:
+        UnsupportedProblemError: the solver takes integer programs, and the problem has none.
+    """
+    if accepts is not None and not isinstance(problem, accepts) and IntegerProgram in accepts:
+        program: Problem = problem.to_ilp()
+    else:
+        program = problem
+    if isinstance(program, Embedded):
+        return Lowering(problem, program.full(), program)
+    return Lowering(problem, program)

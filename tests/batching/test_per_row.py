@@ -1,0 +1,161 @@
+"""One problem a row: batches, ragged lists, and gradients through the layer."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+import mapgrad
+from mapgrad.batching import _per_row
+from mapgrad.testing import BruteForce
+
+SMALL, LARGE = mapgrad.KSubset(5, 2), mapgrad.KSubset(7, 3)
+GRID = mapgrad.GridShortestPath(2, 3)
+
+
+def ragged(*problems, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [-torch.rand(problem.shape, generator=generator) for problem in problems]
+
+
+def test_ragged_rows_come_back_as_a_list():
+    problems = [SMALL, GRID, LARGE, SMALL]
+    theta = ragged(*problems)
+    solver = mapgrad.get_solver("auto", None)
+    z = solver(theta, problems=problems)
+    assert isinstance(z, list)
+    for row, problem, answer in zip(theta, problems, z, strict=True):
+        assert torch.equal(answer, mapgrad.get_solver(BruteForce, problem)(row))
+        assert answer.dtype == row.dtype
+    solutions = solver.solve(theta, problems=problems)
+    assert solutions.status.tolist() == [1] * 4
+    assert solutions.objective.tolist() == pytest.approx([float((a * b).sum()) for a, b in zip(theta, z, strict=True)])
+    assert solver.stats["rows"] == 8
+
+
+def test_a_tensor_of_rows_with_problems_of_one_shape():
+    problems = [mapgrad.KSubset(6, k) for k in (1, 2, 3, 2)]
+    theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    z = mapgrad.get_solver("topk", mapgrad.KSubset(6, 5))(theta, problems=problems)
+    assert z.shape == theta.shape
+    assert z.sum(-1).tolist() == [1, 2, 3, 2]
+
+
+def test_native_models_are_kept_for_the_last_problems(monkeypatch):
+    monkeypatch.setattr(_per_row, "_SOLVERS_KEPT", 2)
+    made, closed = [], []
+
+    class Counting(mapgrad.InstanceSolver):
+        def init(self):
+            made.append(self.problem)
+            return self.problem
+
+        def solve(self, state, theta, start=None):
+            z = theta * 0
+            z[: self.problem.k] = 1
+            return z
+
+        def close(self, state):
+            closed.append(state)
+
+    one, two, three = (mapgrad.KSubset(4, k) for k in (1, 2, 3))
+    with mapgrad.get_solver(Counting, None) as solver:
+        for problems in ([one, two], [one, two], [three, one]):
+            solver(torch.zeros(2, 4), problems=problems)
+        assert made == [one, two, three, one]
+        assert closed == [one, two]
+        assert solver.stats["rows"] == 6
+    assert closed == [one, two, three, one]
+
+
+def test_failures_name_rows_of_the_whole_batch():
+    class Never(mapgrad.InstanceSolver):
+        def solve(self, state, theta, start=None):
+            if self.problem == LARGE:
+                return mapgrad.Solution(None, mapgrad.Status.INFEASIBLE)
+            z = theta * 0
+            z[: self.problem.k] = 1
+            return z
+
+    problems = [LARGE, SMALL, LARGE, SMALL]
+    with pytest.raises(mapgrad.InfeasibleError, match=r"rows \[0, 2\] of the whole batch failed") as caught:
+        mapgrad.get_solver(Never, None)(ragged(*problems), problems=problems)
+    assert caught.value.rows == (0, 2)
+    assert caught.value.solutions.status.tolist() == [3, 1, 3, 1]
+    assert caught.value.solutions.z[1].sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("theta", "problems", "error", "message"),
+    [
+        (torch.zeros(3, 5), [SMALL] * 2, mapgrad.ShapeError, "2 problems for 3 rows"),
+        (
+            torch.zeros(2, 5),
+            [SMALL, LARGE],
+            mapgrad.ShapeError,
+            r"row 1 of θ has shape \(5,\), but its problem is KSubset",
+        ),
+        (torch.zeros(2, 5), [SMALL, "topk"], TypeError, r"problems\[1\] must be a problem"),
+        (torch.tensor(1.0), [SMALL], mapgrad.ShapeError, "single number"),
+    ],
+)
+def test_bad_arguments(theta, problems, error, message):
+    with pytest.raises(error, match=message):
+        mapgrad.get_solver("topk", None)(theta, problems=problems)
+
+
+def test_without_a_problem_each_call_must_bring_some():
+    solver = mapgrad.get_solver("topk", None)
+    with pytest.raises(TypeError, match=r"made without a problem: pass problems="):
+        solver(torch.zeros(2, 5))
+    assert solver(torch.zeros(0, 5), problems=[]).shape == (0, 5)
+    assert solver([], problems=[]) == []
+    assert solver.problem is None
+    assert solver.spec is None
+    assert "topk" in repr(solver)
+
+
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_copies(twin_of):
+    twin = twin_of(mapgrad.get_solver("topk", None))
+    assert twin(torch.zeros(1, 5), problems=[SMALL]).sum() == 2
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_the_layer_and_its_gradient_equal_those_of_single_layers(reduction):
+    problems = [SMALL, GRID, LARGE, SMALL, GRID]
+    theta = [row.requires_grad_() for row in ragged(*problems)]
+    options = {"estimator": mapgrad.IMLE(noise=None), "reduction": reduction}
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("auto", None), **options)
+    z = layer(theta, problems=problems)
+    sum((answer * torch.arange(answer.numel()).reshape(answer.shape)).sum() for answer in z).backward()
+    for row, problem, answer in zip(theta, problems, z, strict=True):
+        single = row.detach().clone().requires_grad_()
+        expected = mapgrad.MAPLayer(mapgrad.get_solver("auto", problem), **options)(single)
+        assert torch.equal(answer, expected)
+        (expected * torch.arange(expected.numel()).reshape(expected.shape)).sum().backward()
+        assert torch.equal(row.grad, single.grad)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_tensor_through_the_layer(reduction):
+    problems = [mapgrad.KSubset(6, k) for k in (1, 2, 3, 2)]
+    theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    layer = mapgrad.MAPLayer(
+        mapgrad.get_solver("topk", None), mapgrad.AdaptiveIMLE(samples=3), reduction=reduction, seed=0, minimize=True
+    )
+    z = layer(theta, problems=problems)
+    assert z.shape == ((3, 4, 6) if reduction == "none" else (4, 6))
+    torch.testing.assert_close(z.sum(-1), torch.tensor([1.0, 2, 3, 2]).expand(z.shape[:-1]))
+    z.pow(2).sum().backward()
+    assert (theta.grad.abs().sum(-1) > 0).any()
+    assert not torch.equal(layer(theta, problems=problems), z)
+    assert torch.equal(
+        layer.eval()(theta, problems=problems), mapgrad.get_solver("topk", None)(-theta, problems=problems)
+    )
+
+
+def test_functions_have_one_problem_only():
+    with pytest.raises(TypeError, match=r"problems= needs a solver from mapgrad\.get_solver"):
+        mapgrad.MAPLayer(lambda theta: theta)(torch.zeros(2, 5), problems=[SMALL, SMALL])
