@@ -299,8 +299,8 @@ def test_threads_are_left_as_they_were():
 
 
 class ReversesChunks(ThreadPoolExecutor):
-    def submit(self, function, job, rows):
-        return super().submit(lambda: function(job, rows[::-1]))
+    def submit(self, function, job, rows, starts):
+        return super().submit(lambda: function(job, rows[::-1], starts))
 
 
 def test_an_executor_is_held_to_the_same_answers():

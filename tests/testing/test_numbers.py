@@ -115,7 +115,11 @@ class CrashesOnTies(InstanceSolver):
         (Collides, "ties", "the answer, called optimal, is worth"),
         (Tolerant, "scale_invariant", r"θ times 2\^-30 isn't answered as θ: the answers differ in"),
         (HalvesSingles, "shape_dtype_device", "the answer, called optimal, is worth"),
-        (FlattersItself, "optimal", "the objective is reported as 0.636258493523, but ⟨θ, z⟩ = 0.626258493523"),
+        (
+            FlattersItself,
+            "optimal",
+            "the objective is reported as 0.636258493523, but the answer is worth 0.626258493523",
+        ),
         (
             BoundsTooLow,
             "optimal",
@@ -213,7 +217,8 @@ def test_the_core(monkeypatch, core, law, message):
 
 def test_an_honest_core_passes(monkeypatch):
     monkeypatch.setattr("mapgrad.testing._trial.get_solver", lambda *a, **o: Core(mapgrad.get_solver(*a, **o)))
-    laws = {law: check for law, check in testing.iter_checks(Honest, PROBLEM) if law != "gradient"}
-    assert len(laws) == 15
+    in_need_of_a_solver = {"gradient", "reuse", "per_row_problems"}
+    laws = {law: check for law, check in testing.iter_checks(Honest, PROBLEM) if law not in in_need_of_a_solver}
+    assert len(laws) == 17
     for check in laws.values():
         check()

@@ -8,11 +8,14 @@ from mapgrad import testing
 CLASSES = {
     mapgrad.Assignment,
     mapgrad.GridShortestPath,
+    mapgrad.IntegerProgram,
     mapgrad.KSubset,
+    mapgrad.Knapsack,
     mapgrad.Matching,
     mapgrad.Ranking,
     mapgrad.ShortestPath,
     mapgrad.SpanningTree,
+    mapgrad.TravelingSalesman,
 }
 
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import (
     Assignment,
     GridShortestPath,
+    IntegerProgram,
+    Knapsack,
     KSubset,
     Matching,
     Ranking,
     ShortestPath,
     SpanningTree,
+    TravelingSalesman,
 )
 from mapgrad.solvers import SolverSpec, resolve
 
 if TYPE_CHECKING:
     from mapgrad.problems import Problem
+    from mapgrad.solvers import SolverLike
 
 
 def example_problems(solver: str | SolverSpec) -> list[Problem]:
-    """Return small problems of mapgrad's own classes that a solver takes.
+    """Return small problems of mapgrad's own classes that a solver takes, itself or as integer programs.
 
     A solver of other classes brings problems of its own: none of these will do.
 
@@ -37,15 +43,57 @@ def example_problems(solver: str | SolverSpec) -> list[Problem]:
     return [problem for problem in _examples() if _takes(solver, problem)]
 
 
+def neighbors_of(solver: SolverLike, problem: Problem) -> list[Problem]:
+    """Return two problems that a solver may meet beside this one: copies of it, unless the solver has a name."""
+    examples = example_problems(solver) if isinstance(solver, str) else []
+    return ([each for each in examples if each != problem] + [problem] * 2)[:2]
+
+
+def contradictions(program: IntegerProgram) -> list[IntegerProgram]:
+    """Return programs without a solution: two rows more that contradict each other, and one that asks for a fraction.
+
+    Args:
+        program: A program with every variable priced, one of them integer.
+    """
+    column = int(program.integrality.argmax())
+    level = np.nan_to_num(program.lower[column], neginf=0.0)
+    row = np.zeros((1, program.num_vars))
+    row[0, column] = 1.0
+    less, equal = program.A_ub.toarray(), program.A_eq.toarray()
+    return [
+        _with_rows(program, np.vstack((less, row, -row)), [*program.b_ub, level, -level - 1], equal, program.b_eq),
+        _with_rows(program, less, program.b_ub, np.vstack((equal, 2 * row)), [*program.b_eq, 2 * level + 1]),
+    ]
+
+
+def _with_rows(program: IntegerProgram, a_ub: Any, b_ub: Any, a_eq: Any, b_eq: Any) -> IntegerProgram:
+    return IntegerProgram(
+        A_ub=a_ub,
+        b_ub=b_ub,
+        A_eq=a_eq,
+        b_eq=b_eq,
+        lower=program.lower,
+        upper=program.upper,
+        integrality=program.integrality,
+    )
+
+
 def _takes(solver: str | SolverSpec, problem: Problem) -> bool:
-    if isinstance(solver, SolverSpec):
-        supports = solver.supports
-        return isinstance(problem, solver.accepts) and (supports is None or supports(problem) is None)
-    try:
-        resolve(solver, problem)
-    except UnsupportedProblemError:
-        return False
-    return True
+    if isinstance(solver, str):
+        try:
+            resolve(solver, problem)
+        except UnsupportedProblemError:
+            return False
+        return True
+    if not isinstance(problem, solver.accepts):
+        if IntegerProgram not in solver.accepts:
+            return False
+        try:
+            problem = problem.to_ilp()
+        except UnsupportedProblemError:
+            return False
+    native = problem.full() if isinstance(problem, IntegerProgram) else problem
+    return solver.supports is None or solver.supports(native) is None
 
 
 @cache
@@ -75,4 +123,52 @@ def _examples() -> tuple[Problem, ...]:
         Matching(4, [*square, (1, 0)], perfect=True),
         SpanningTree(4, [*square, (0, 1), (2, 1), (3, 3)]),
         SpanningTree(1, [(0, 0)]),
+        Knapsack([[4, 3, 2, 2, 5]], [7]),
+        Knapsack([[3, 1, 2, 2], [0.5, 2, 0, 1.5]], [5, 3]),
+        TravelingSalesman(3),
+        TravelingSalesman(5),
+        *_programs(),
+    )
+
+
+def _programs() -> tuple[IntegerProgram, ...]:
+    return (
+        # x + 2y + 3z ≤ 7, x + y ≥ 1, general integers, some below zero
+        IntegerProgram(A_ub=[[1, 2, 3], [-1, -1, 0]], b_ub=[7, -1], lower=[-2, -1, 0], upper=[3, 4, 2]),
+        # an equation and fractional coefficients, as a matrix of variables
+        IntegerProgram(
+            A_ub=[[0.5, 1.25, 0, 2.5, 0.75, 0]], b_ub=[3.25], A_eq=[[1, 0, 1, 0, 1, 1]], b_eq=[2], shape=(2, 3)
+        ),
+        # an equation that few points meet, and a variable that is free within wide bounds
+        IntegerProgram(A_eq=[[6, 10, -15]], b_eq=[1], lower=[-5, 0, -9], upper=[10, 6, 7]),
+        # bounds alone, with a variable that has one value only
+        IntegerProgram(lower=[-1.5, 0, 2, -3], upper=[1, 1.5, 2, -2]),
+        # θ prices the customers' choice between two plants, in an order of its own; to open a plant costs
+        IntegerProgram(
+            A_ub=[[1, 0, 0, 1, 0, 0, -3, 0], [0, 1, 0, 0, 1, 1, 0, -3]],
+            b_ub=[0, 0],
+            A_eq=[[1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, 0, 0, 0], [0, 0, 1, 0, 0, 1, 0, 0]],
+            b_eq=[1, 1, 1],
+            decision=[1, 0, 4, 3, 5, 2],
+            fixed=[-0.5, -0.75],
+            shape=(3, 2),
+        ),
+        # θ prices what is packed; a continuous variable, at 1.5 a unit, lifts the capacity of 4, and another one, at
+        # 0.25, is how far the weights to the left and to the right are apart
+        IntegerProgram(
+            A_ub=[[3, 2, 2, 1, -1, 0], [3, -2, -2, 1, 0, -1], [-3, 2, 2, -1, 0, -1]],
+            b_ub=[4, 0, 0],
+            upper=[1, 1, 1, 1, 2.5, np.inf],
+            integrality=[1, 1, 1, 1, 0, 0],
+            decision=[0, 1, 2, 3],
+            fixed=[-1.5, -0.25],
+        ),
+        # general integers that θ doesn't price, at no cost: each x is even, and their sum a multiple of 3
+        IntegerProgram(
+            A_eq=[[1, 0, -2, 0, 0], [0, 1, 0, -2, 0], [1, 1, 0, 0, -3]],
+            b_eq=[0, 0, 0],
+            lower=[-4, -4, -9, -9, -9],
+            upper=[6, 6, 9, 9, 9],
+            decision=[1, 0],
+        ),
     )

@@ -1,11 +1,16 @@
-"""The truth for small problems: all states, and a solver that looks at each of them."""
+"""The truth for small problems: all states with what they are worth, and a solver that looks at each of them."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from mapgrad.solvers import BatchSolver
+import numpy as np
+import torch
+
+from mapgrad.errors import InfeasibleError
+from mapgrad.exact import enumerate_states
+from mapgrad.solvers import BatchSolver, Solutions, Status, lower
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,10 +18,54 @@ if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
 
-@lru_cache(maxsize=4)
-def states_of(problem: Problem) -> Tensor:
-    """Return `Problem.states`, kept for the next law on the same problem; not to be written to."""
-    return problem.states()
+class Truth:
+    """What enumeration knows of a problem.
+
+    Args:
+        problem: The feasible set.
+
+    Attributes:
+        states: All states, [M, *shape] float64 CPU.
+
+    Raises:
+        ProblemError: the problem has too many states to enumerate, or one is worth what can't be told.
+        InfeasibleError: it has none.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.states = enumerate_states(problem)
+
+    @cached_property
+    def fixed(self) -> Tensor:
+        """What a state is worth beside ⟨θ, z⟩: the best ⟨fixed, y⟩ over the variables y that θ doesn't price, [M]."""
+        return self.problem.completion_values(self.states)
+
+    def values(self, theta: Tensor) -> Tensor:
+        """Return what each state is worth, [N, M], for rows of θ [N, *shape] float64 CPU."""
+        return theta.flatten(1) @ self.states.flatten(1).T + self.fixed
+
+    def value(self, theta: Tensor, z: Tensor) -> Tensor:
+        """Return what the states z [N, *shape] are worth, [N], for rows of θ [N, *shape], both float64 CPU."""
+        value = (theta * z).flatten(1).sum(1)
+        if self.fixed.any():
+            value += self.fixed[[self._numbers[np.asarray(state).tobytes()] for state in z + 0.0]]  # no negative zeros
+        return value
+
+    def scales(self, theta: Tensor) -> Tensor:
+        """Return the power of two that brings the largest utility of each row into [½, 1), [N] float64."""
+        rows = torch.as_tensor(lower(self.problem, None).rows(np.asarray(theta)))
+        return torch.exp2(torch.frexp(rows.flatten(1).abs().amax(1)).exponent.to(torch.float64))
+
+    @cached_property
+    def _numbers(self) -> dict[bytes, int]:
+        return {np.asarray(z).tobytes(): number for number, z in enumerate(self.states)}
+
+
+@lru_cache(maxsize=8)
+def truth_of(problem: Problem) -> Truth:
+    """Return what is known of a problem, kept for the next law on it."""
+    return Truth(problem)
 
 
 class BruteForce(BatchSolver):
@@ -31,17 +80,26 @@ class BruteForce(BatchSolver):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self._states = states_of(problem).flatten(1)
+        try:
+            self._truth = truth_of(problem)
+        except InfeasibleError:
+            self._truth = None
 
-    def solve(self, theta: Tensor) -> Tensor:
-        """Return argmax ⟨θ, z⟩ over all states; among equals the one that comes first.
+    def solve(self, theta: Tensor) -> Solutions:
+        """Return argmax ⟨θ, z⟩ over all states, with what θ doesn't price at its best; of equals the first.
 
         Args:
             theta: [N, *shape], any float dtype and device; not written to.
 
         Returns:
-            [N, *shape], of θ's dtype and device.
+            z [N, *shape] of θ's dtype and device, with `Status.OPTIMAL` or, where there is no state,
+            `Status.INFEASIBLE`.
         """
-        rows = theta.flatten(1).to("cpu", self._states.dtype)
-        best = self._states[(rows @ self._states.T).argmax(dim=1)]
-        return best.reshape(theta.shape).to(theta)
+        if self._truth is None:
+            z, status = torch.full_like(theta, torch.nan), Status.INFEASIBLE
+            values = torch.full((len(theta),), torch.nan, dtype=torch.float64)
+        else:
+            values, best = self._truth.values(theta.to("cpu", torch.float64)).max(1)
+            z, status = self._truth.states[best].to(theta), Status.OPTIMAL
+        statuses = torch.full((len(theta),), status, device=theta.device)
+        return Solutions(z, statuses, values.to(theta.device), values.to(theta.device))
