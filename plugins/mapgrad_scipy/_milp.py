@@ -1,0 +1,110 @@
+"""Integer programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+from scipy.optimize import milp
+
+import mapgrad
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy.sparse import csc_array
+
+_STATUS: Final = {
+    0: mapgrad.Status.OPTIMAL,
+    1: mapgrad.Status.TIME_LIMIT,
+    2: mapgrad.Status.INFEASIBLE,
+    3: mapgrad.Status.UNBOUNDED,
+}
+"""SciPy's codes. Its last one, 4, is for all that it has no code for: errors, and what `_OPEN` says."""
+_OPEN: Final = "The problem is unbounded or infeasible"
+_SCALE: Final = 2.0**12
+"""Brings the absolute gap of 1e-6 at which HiGHS stops, and SciPy can't move, down to 2e-10 in units of θ."""
+_ROW_TOLERANCE: Final = 1e-6  # that of HiGHS, for rows of a mixed-integer program
+_OPTIMALITY_TOLERANCE: Final = 1e-9
+
+
+class Milp(mapgrad.InstanceSolver):
+    """SciPy's HiGHS, by branch and cut, with a new native model for each row: SciPy keeps none.
+
+    The HiGHS of SciPy 1.17 prints a line to standard output when it repairs a solution; older ones are silent.
+    """
+
+    traits = mapgrad.Traits(releases_gil=True)
+
+    def init(self) -> csc_array:
+        """Bring the rows into the form in which HiGHS reads them."""
+        columns = self._program.matrix.to_scipy().tocsc()
+        # before SciPy 1.15, milp takes no other integers
+        columns.indices, columns.indptr = columns.indices.astype(np.int32), columns.indptr.astype(np.int32)
+        return columns
+
+    def solve(
+        self, state: csc_array, theta: NDArray[np.float64], start: NDArray[np.float64] | None = None
+    ) -> mapgrad.Solution:
+        """Return the optimum [num_vars], or how the search ended.
+
+        Raises:
+            RuntimeError: HiGHS failed, or found no answer whose integer variables can be rounded.
+        """
+        program = self._program
+        result = self._maximize(theta, state, program.lower, program.upper)
+        if result.x is None:
+            return mapgrad.Solution(None, self._ending(result, state))
+        z, status = self._rounded(result.x), _STATUS[result.status]
+        activity = state @ z
+        violation = np.maximum(program.row_lower - activity, activity - program.row_upper)
+        if violation.max(initial=0) > _ROW_TOLERANCE:
+            z = self._completed(z, theta, state)
+            if theta @ z < theta @ result.x - _OPTIMALITY_TOLERANCE:
+                status = mapgrad.Status.FEASIBLE
+        bound = None if result.mip_dual_bound is None else -result.mip_dual_bound / _SCALE
+        return mapgrad.Solution(z, status, bound=None if status is mapgrad.Status.OPTIMAL else bound)
+
+    @property
+    def _program(self) -> mapgrad.IntegerProgram:
+        return cast("mapgrad.IntegerProgram", self.problem)
+
+    def _maximize(
+        self, theta: NDArray[np.float64], rows: csc_array, lower: NDArray[np.float64], upper: NDArray[np.float64]
+    ) -> Any:
+        program = self._program
+        for presolve in (True, False):  # which may end in an error that HiGHS doesn't make without
+            result = milp(
+                -_SCALE * theta,
+                integrality=program.integrality,
+                bounds=(lower, upper),
+                constraints=(rows, program.row_lower, program.row_upper),
+                options={"mip_rel_gap": 0.0, "time_limit": self.time_limit, "presolve": presolve},
+            )
+            if result.status in _STATUS or result.message.startswith(_OPEN):
+                break
+        return result
+
+    def _rounded(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(self._program.integrality, x.round() + 0.0, x)  # no negative zeros
+
+    def _ending(self, result: Any, rows: csc_array) -> mapgrad.Status:
+        program = self._program
+        if result.message.startswith(_OPEN):
+            result = self._maximize(np.zeros(program.shape), rows, program.lower, program.upper)
+            if result.x is not None:
+                return mapgrad.Status.UNBOUNDED
+        if result.status not in _STATUS:
+            raise RuntimeError(f"SciPy's milp ended without an answer: {result.message}")
+        return _STATUS[result.status]
+
+    def _completed(self, z: NDArray[np.float64], theta: NDArray[np.float64], rows: csc_array) -> NDArray[np.float64]:
+        """Return the best solution that has the integer variables of z."""
+        program = self._program
+        fixed = (np.where(program.integrality, z, bound) for bound in (program.lower, program.upper))
+        result = self._maximize(theta, rows, *fixed)
+        if result.x is None:
+            raise RuntimeError(
+                "HiGHS takes numbers within 1e-6 of an integer for integers, and has no solution once they are "
+                f"rounded: make the large coefficients smaller that allow this ({result.message})"
+            )
+        return self._rounded(result.x)
