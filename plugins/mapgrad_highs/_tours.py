@@ -1,0 +1,131 @@
+"""Tours of a complete graph."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, cast
+
+import numpy as np
+
+import mapgrad
+from mapgrad import Status
+from mapgrad_highs._model import Answer, Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_TOLERANCE: Final = 1e-6
+
+
+_CUTS_KEPT: Final = 4
+"""Where there are more than four times as many cuts as nodes, the next row begins without any."""
+
+_Cut = tuple["NDArray[np.int64]", int]
+"""Edges, and how many of them a tour has at most."""
+
+
+@dataclass
+class _State:
+    """The relaxations, of which the integer one holds only the cuts that matter to its row, and the linear one all."""
+
+    linear: Model
+    integer: Model
+    cuts: list[_Cut] = field(default_factory=list)
+
+
+class BranchAndCut(mapgrad.InstanceSolver):
+    """The program of Dantzig, Fulkerson and Johnson (1954), with those of its subtour constraints that are needed.
+
+    Two edges meet at each node. That no fewer nodes have a tour of their own is demanded where an optimum without the
+    demand has one: first of linear programs, then of integer ones. These cuts hold for all tours, so the linear program
+    keeps them for the rows that follow; among several optimal tours another one may then be found.
+    """
+
+    traits = mapgrad.Traits(releases_gil=True, history_free=False)
+
+    def __init__(self, problem: mapgrad.Problem) -> None:
+        super().__init__(problem)
+        problem = cast("mapgrad.TravelingSalesman", problem)
+        self._num_nodes, self._edges = problem.n, problem.edges
+
+    def init(self) -> _State:
+        """Pass the degree constraints to HiGHS, once for linear and once for integer programs."""
+        shape = self._num_nodes, len(self._edges)
+        columns = np.arange(len(self._edges))
+        degrees = mapgrad.SparseRows.from_entries(self._edges.T.ravel(), np.tile(columns, 2), 1, shape)
+        twice = np.full(self._num_nodes, 2)
+        linear, integer = (mapgrad.IntegerProgram(A_eq=degrees, b_eq=twice, integrality=kind) for kind in (0, 1))
+        return _State(Model(linear), Model(integer))
+
+    def solve(
+        self,
+        state: _State,
+        theta: NDArray[np.float64],
+        start: NDArray[np.float64] | None = None,
+    ) -> mapgrad.Solution:
+        """Return the best tour's edges as a 0/1 array of θ's shape [n(n - 1)/2]."""
+        deadline = None if self.time_limit is None else time.monotonic() + self.time_limit
+        if len(state.cuts) > _CUTS_KEPT * self._num_nodes:
+            state.cuts.clear()
+            state.linear.keep_rows(self._num_nodes)
+        status, x, _ = self._cut(state, state.linear, theta, deadline)
+        if status is not Status.OPTIMAL or x is None:
+            return mapgrad.Solution(None, status)
+        if np.abs(x - np.rint(x)).max() <= _TOLERANCE:
+            return mapgrad.Solution(np.rint(x))
+        state.integer.keep_rows(self._num_nodes)
+        state.integer.add_rows([cut for cut in state.cuts if x[cut[0]].sum() > cut[1] - _TOLERANCE])
+        status, tour, bound = self._cut(state, state.integer, theta, deadline, start if self.reuse else None)
+        return mapgrad.Solution(tour, status, bound=bound)
+
+    def close(self, state: _State) -> None:
+        """Free the models."""
+        state.linear.close()
+        state.integer.close()
+
+    def _cut(
+        self,
+        state: _State,
+        model: Model,
+        theta: NDArray[np.float64],
+        deadline: float | None,
+        start: NDArray[np.float64] | None = None,
+    ) -> Answer:
+        """Return a model's optimum, once no set of nodes is found there that has a tour of its own."""
+        while True:
+            answer = model.maximize(theta, deadline, reuse=self.reuse, start=start)
+            cuts = [] if answer.x is None else self._subtours(answer.x)
+            if not cuts:
+                return answer
+            if answer.status is not Status.OPTIMAL:
+                return answer._replace(x=None)
+            state.cuts.extend(cuts)
+            for each in {state.linear, model}:
+                each.add_rows(cuts)
+
+    def _subtours(self, x: NDArray[np.float64]) -> list[_Cut]:
+        """Return cuts that x violates.
+
+        Nodes are joined by edges of ever smaller x, and each set of nodes that appears is looked at. Where x is
+        integer, these are all its subtours; elsewhere a violated cut may stay unseen.
+        """
+        u, v = self._edges.T
+        weight = np.zeros((self._num_nodes, self._num_nodes))
+        weight[u, v] = x
+        group = [[node] for node in range(self._num_nodes)]
+        found: dict[frozenset[int], None] = {}
+        for edge in np.argsort(-x, kind="stable")[: np.count_nonzero(x > _TOLERANCE)].tolist():
+            first, second = group[u[edge]], group[v[edge]]
+            if first is second:
+                continue
+            first.extend(second)
+            for node in second:
+                group[node] = first
+            if len(first) < self._num_nodes and weight[np.ix_(first, first)].sum() > len(first) - 1 + _TOLERANCE:
+                others = set(range(self._num_nodes)).difference(first)
+                found[frozenset(min(first, others, key=len))] = None
+        inside = np.zeros((len(found), self._num_nodes), dtype=np.bool_)
+        for number, nodes in enumerate(found):
+            inside[number, list(nodes)] = True
+        return [(np.flatnonzero(part[u] & part[v]), int(part.sum()) - 1) for part in inside]
