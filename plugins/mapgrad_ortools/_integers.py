@@ -1,0 +1,209 @@
+"""Exact integers for CP-SAT: bounds, rows and objectives of an integer program, without a float's rounding."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+import mapgrad
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# CP-SAT refuses sums that may exceed 2⁶² in absolute value, and was seen to be right up to 2⁶¹.
+_SUM_BITS: Final = 60
+_TOLERANCE: Final = 1e-9  # of max |θ|, within which an answer is optimal
+_OBJECTIVE_BITS: Final = 30  # 2⁻³⁰ is just below it
+_TIGHTENING_ROUNDS: Final = 20
+_ROOM: Final = 1e-9  # relative; a row of integer variables counts as met within it
+_COEFFICIENT_DIGITS: Final = 1e-12  # relative; rounding errors in how a coefficient came about
+
+
+class Row(NamedTuple):
+    """least ≤ Σ coefficient · variable ≤ most, in integers."""
+
+    columns: list[int]
+    coefficients: list[int]
+    least: int
+    most: int
+
+
+class IntegerForm(NamedTuple):
+    """The same set as a program's, in integers: bounds are int64 [num_vars] and finite."""
+
+    lower: NDArray[np.int64]
+    upper: NDArray[np.int64]
+    rows: list[Row]
+
+
+class IntegerObjective(NamedTuple):
+    """⟨θ, x⟩ = unit · ⟨coefficients, x⟩ + ⟨rest, x⟩, where the last term is at most `slack` and often zero."""
+
+    coefficients: NDArray[np.int64]
+    unit: Fraction
+    slack: float
+
+    @classmethod
+    def of(
+        cls,
+        theta: NDArray[np.float64],
+        lower: NDArray[np.int64],
+        upper: NDArray[np.int64],
+        *,
+        bits: int = _SUM_BITS,
+    ) -> IntegerObjective:
+        """Scale θ [n] by the largest power of two at which no sum exceeds 2^bits within the bounds, but for rounding.
+
+        Every θ that is a multiple of that unit is held exactly, as float32 nearly always is.
+        """
+        reach = np.maximum(np.abs(lower), np.abs(upper)).astype(np.float64)
+        weights = np.where(reach > 0, theta, 0.0)
+        shift = bits - math.frexp(float(np.abs(weights) @ reach))[1]
+        scaled = np.ldexp(weights, shift)
+        rounded = np.rint(scaled)
+        rest = np.ldexp(scaled - rounded, -shift)
+        slack = float(np.maximum(rest * lower, rest * upper).sum())
+        coefficients = rounded.astype(np.int64)
+        divisor = int(np.gcd.reduce(coefficients)) or 1
+        return cls(coefficients // divisor, divisor * Fraction(2) ** -shift, slack)
+
+    def solution(
+        self, theta: NDArray[np.float64], z: NDArray[np.float64], status: mapgrad.Status, *, proved: int | None
+    ) -> mapgrad.Solution:
+        """Return an answer with what is proved of it.
+
+        Args:
+            theta: [n], what this objective was made of.
+            z: [n], the values found.
+            status: How the solver says that it ended.
+            proved: Upper bound on ⟨coefficients, x⟩; None without one.
+        """
+        reached = float(theta @ z)
+        if proved is None:
+            return mapgrad.Solution(z, status, reached)
+        bound = max(float(self.unit * proved) + self.slack, reached)
+        if status is mapgrad.Status.OPTIMAL and bound - reached > _TOLERANCE * np.abs(theta).max(initial=0):
+            status = mapgrad.Status.FEASIBLE
+        return mapgrad.Solution(z, status, reached, bound)
+
+
+def objective_refusal(lower: NDArray[Any], upper: NDArray[Any]) -> str | None:
+    """Say why θ of variables with these bounds can't be held in integers of 64 bits, or return None."""
+    reach = np.maximum(np.abs(lower.astype(np.float64)), np.abs(upper.astype(np.float64)))
+    if reach.sum() <= 2.0 ** (_SUM_BITS - _OBJECTIVE_BITS):
+        return None
+    return f"bounds up to ±{reach.max():g} leave no room for θ to 1e-9 in CP-SAT's objective of 64-bit integers"
+
+
+def integer_form(program: mapgrad.IntegerProgram) -> IntegerForm | str:
+    """Write a program in integers, or say why it can't be done.
+
+    Variables without bounds get those that the rows imply. A coefficient is read as the first convergent of its
+    continued fraction that agrees to 12 digits: 0.1 and 0.3 - 0.2 are 1/10. Nothing else is rounded, so that whether a
+    row is met differs from what `IntegerProgram.contains` says only within the latter's tolerance.
+    """
+    if not program.integrality.all():
+        column = int((~program.integrality).argmax())
+        return f"variable {column} is continuous, and CP-SAT takes integer variables only"
+    lower, upper = implied_bounds(program)
+    unbounded = ~(np.isfinite(lower) & np.isfinite(upper))
+    if unbounded.any():
+        return (
+            f"variable {int(unbounded.argmax())} lacks a finite bound that it has itself or that the rows imply, and "
+            "CP-SAT needs finite ones: bound it"
+        )
+    reason = objective_refusal(lower, upper)
+    if reason is not None:
+        return reason
+    reach = np.maximum(np.abs(lower), np.abs(upper))
+    form = IntegerForm(lower.astype(np.int64), upper.astype(np.int64), [])
+    limits = zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)
+    for number, (least, most) in enumerate(limits):
+        columns, coefficients = program.matrix.row(number)
+        row = _integer_row(columns, coefficients, least, most, reach[columns])
+        if row is None:
+            return (
+                f"row {number} in integers takes more than 64 bits, and CP-SAT rounds nothing: give its coefficients "
+                "fewer digits"
+            )
+        form.rows.append(row)
+    return form
+
+
+def _integer_row(
+    columns: NDArray[np.int64],
+    coefficients: NDArray[np.float64],
+    least: float,
+    most: float,
+    reach: NDArray[np.float64],
+) -> Row | None:
+    scale, integers = _common_scale(coefficients.tolist())
+    total = sum(abs(integer) * int(bound) for integer, bound in zip(integers, reach.tolist(), strict=True))
+    if max(total, *map(abs, integers), 0) > 2**_SUM_BITS:
+        return None
+    largest = float(np.abs(coefficients).max(initial=0))
+
+    def in_integers(bound: float, side: int) -> int:
+        """Return the last multiple of 1 / scale that a row's bound lets pass, as an integer just in reach."""
+        if math.isinf(bound):
+            return side * (total + 1)
+        exact = scale * Fraction(bound)
+        near = round(exact)
+        if abs(exact - near) > scale * Fraction(_ROOM * max(abs(bound), largest)):
+            near = side * math.floor(side * exact)
+        return max(-total - 1, min(near, total + 1))
+
+    return Row(columns.tolist(), integers, in_integers(least, -1), in_integers(most, 1))
+
+
+def _common_scale(values: list[float]) -> tuple[int, list[int]]:
+    """Return the least integer whose products with all values are integers, and these products."""
+    if all(value.is_integer() for value in values):
+        return 1, [int(value) for value in values]
+    fractions = [_simplest_fraction(value) for value in values]
+    scale = math.lcm(*(fraction.denominator for fraction in fractions))
+    return scale, [int(scale * fraction) for fraction in fractions]
+
+
+def _simplest_fraction(value: float) -> Fraction:
+    numerator, denominator = value.as_integer_ratio()
+    before, found = (0, 1), (1, 0)
+    while True:
+        whole, rest = divmod(numerator, denominator)
+        before, found = found, (whole * found[0] + before[0], whole * found[1] + before[1])
+        if abs(found[0] / found[1] - value) <= _COEFFICIENT_DIGITS * abs(value):
+            return Fraction(*found)
+        numerator, denominator = denominator, rest
+
+
+def implied_bounds(program: mapgrad.IntegerProgram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return bounds of the integer variables of a program, tightened by what each row leaves of each variable.
+
+    They cut off no state. Where the rows contradict each other, a lower bound meets its upper bound and no more.
+    """
+    matrix = program.matrix
+    lower, upper = program.lower.copy(), program.upper.copy()
+    row, column = matrix.row_of_entry, matrix.indices
+    sides = ((matrix.data, program.row_upper[row]), (-matrix.data, -program.row_lower[row]))
+    for _ in range(_TIGHTENING_ROUNDS):
+        before = lower.copy(), upper.copy()
+        for coefficient, limit in sides:
+            least = np.where(coefficient > 0, lower[column], upper[column]) * coefficient
+            finite = np.isfinite(least)
+            known = np.where(finite, least, 0.0)
+            others_unknown = np.bincount(row, ~finite, minlength=matrix.shape[0])[row] - ~finite
+            rest = np.bincount(row, known, minlength=matrix.shape[0])[row] - known
+            size = np.bincount(row, np.abs(known), minlength=matrix.shape[0])[row] + np.abs(coefficient)
+            tells = (others_unknown == 0) & np.isfinite(limit)
+            end = (limit - rest + _ROOM * (np.abs(limit) + size))[tells] / coefficient[tells]
+            rising = coefficient[tells] > 0
+            np.minimum.at(upper, column[tells][rising], np.floor(end[rising]))
+            np.maximum.at(lower, column[tells][~rising], np.ceil(end[~rising]))
+        lower = np.minimum(lower, before[1])
+        upper = np.maximum(upper, lower)
+        if np.array_equal(lower, before[0]) and np.array_equal(upper, before[1]):
+            break
+    return lower, upper
