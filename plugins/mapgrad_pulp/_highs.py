@@ -1,0 +1,86 @@
+"""HiGHS, in this process, by PuLP's interface to highspy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import highspy
+import numpy as np
+import pulp
+
+import mapgrad
+from mapgrad_pulp._solver import PulpSolver
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapgrad_pulp._model import Model
+
+_COST_BITS: Final = 7
+"""Costs are multiplied by 2⁷: HiGHS takes a solution for optimal that is worse than the best by its tolerance."""
+
+_OPTIONS: Final = {
+    "output_flag": False,
+    "threads": 1,
+    "random_seed": 0,
+    "mip_rel_gap": 0.0,
+    "mip_abs_gap": 0.0,
+    "mip_feasibility_tolerance": 1e-9,
+    "primal_feasibility_tolerance": 1e-9,
+    "dual_feasibility_tolerance": 1e-9,
+    "small_matrix_value": 1e-12,  # smaller coefficients are dropped; no lower limit is accepted
+}
+
+_SMALL: Final = 200
+"""Up to as many variables, programs are solved up to three times as fast without HiGHS's heuristics."""
+
+_SMALL_OPTIONS: Final = {
+    "mip_heuristic_effort": 0.0,
+    "mip_heuristic_run_feasibility_jump": False,
+    "mip_heuristic_run_rins": False,
+    "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+    "mip_allow_restart": False,
+}
+
+
+class HiGHS(PulpSolver):
+    """HiGHS's branch and cut, or its simplex method where no variable is integer.
+
+    PuLP passes the model anew for each row. Plugin ``highs`` keeps it, and is faster by as much.
+    """
+
+    traits = mapgrad.Traits(releases_gil=True)
+
+    def minimize(
+        self, model: Model, costs: NDArray[np.float64], seconds: float | None
+    ) -> tuple[mapgrad.Status, NDArray[np.float64] | None]:
+        """Run HiGHS."""
+        options = _OPTIONS | _SMALL_OPTIONS if len(costs) <= _SMALL else _OPTIONS
+        limit = {} if seconds is None else {"time_limit": seconds}
+        return model.minimize(np.ldexp(costs, _COST_BITS), _Engine(options | limit))
+
+
+class _Engine(pulp.HiGHS):
+    def __init__(self, options: dict[str, bool | float]) -> None:
+        super().__init__()
+        self._options = options
+
+    def createAndConfigureSolver(self, lp: Any) -> None:  # noqa: N802 (PuLP's name)
+        """Make a model that prints nothing."""
+        lp.solverModel = _SilentHighs()
+        for name, value in self._options.items():
+            lp.solverModel.setOptionValue(name, value)
+
+    def callSolver(self, lp: Any) -> None:  # noqa: N802 (PuLP's name)
+        """Solve the model."""
+        # HiGHS keeps one pool of threads for each thread that calls it, and refuses to run with another number of
+        # threads than the pool has, be the pool ours or the user's. A new pool is made where there is none.
+        lp.solverModel.resetGlobalScheduler(True)
+        lp.solverModel.run()
+        lp.solverModel.resetGlobalScheduler(True)
+
+
+class _SilentHighs(highspy.Highs):
+    def enableCallbacks(self) -> None:  # noqa: N802 (highspy's name)
+        """Enable none: the constructor would, and HiGHS then prints its banner."""

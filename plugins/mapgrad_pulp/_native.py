@@ -1,0 +1,93 @@
+"""PuLP's models as problems."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pulp
+
+import mapgrad
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def from_model(lp_problem: pulp.LpProblem, variables: object) -> mapgrad.IntegerProgram:
+    """Return the program of a model whose variables θ prices: see `mapgrad_pulp.from_model`."""
+    if not isinstance(lp_problem, pulp.LpProblem):
+        raise TypeError(f"the model must be a pulp.LpProblem, got {type(lp_problem).__name__}")
+    model: Any = lp_problem  # PuLP 3 and 4 differ here
+    if model.has_sos() if hasattr(model, "has_sos") else model.sos1 or model.sos2:
+        raise mapgrad.ProblemError(
+            f"model {lp_problem.name!r} has special ordered sets, which an integer program can't hold: state them as "
+            "linear constraints with binary variables"
+        )
+    known = lp_problem.variables()
+    columns = {variable: column for column, variable in enumerate(known)}
+
+    def column_of(variable: object) -> int:
+        if not isinstance(variable, pulp.LpVariable):
+            raise TypeError(f"θ prices variables only, neither expressions nor names: got {variable!r}")
+        column = columns.get(variable)
+        if column is None or not _is_same(known[column], variable):
+            raise mapgrad.ProblemError(
+                f"variable {variable.name} isn't in model {lp_problem.name!r}: neither a constraint nor the objective "
+                "there speaks of it"
+            )
+        return column
+
+    decision, shape = mapgrad.columns_of(variables, column_of)
+    utilities = np.zeros(len(columns))
+    sign = 1.0 if lp_problem.sense == pulp.LpMaximize else -1.0
+    for variable, coefficient in lp_problem.objective.items() if lp_problem.objective is not None else ():
+        utilities[columns[variable]] = sign * coefficient
+    return mapgrad.IntegerProgram(
+        **_constraints(lp_problem, columns),
+        lower=[_bound(variable.lowBound, -np.inf) for variable in columns],
+        upper=[_bound(variable.upBound, np.inf) for variable in columns],
+        integrality=[variable.cat != pulp.LpContinuous for variable in columns],
+        decision=decision,
+        fixed=np.delete(utilities, decision),
+        shape=shape,
+    )
+
+
+def _is_same(known: pulp.LpVariable, given: pulp.LpVariable) -> bool:
+    """Tell whether a variable that equals one of the model's is of the same model.
+
+    PuLP 3 finds only the object itself. To PuLP 4, variables of the same number are equal, be it in different models;
+    but it refuses to add those.
+    """
+    if known is given:
+        return True
+    try:
+        pulp.lpSum_vars([known, given])  # pyright: ignore[reportAttributeAccessIssue] (PuLP 3 doesn't get here)
+    except pulp.PulpError:
+        return False
+    return True
+
+
+def _constraints(lp_problem: pulp.LpProblem, columns: Mapping[pulp.LpVariable, int]) -> dict[str, Any]:
+    """Return rows in linprog's terms; those that bound from below are negated."""
+    parts: dict[str, Any] = {}
+    constraints = lp_problem.constraints()
+    for kind, rows in (
+        ("ub", [each for each in constraints if each.sense != pulp.LpConstraintEQ]),
+        ("eq", [each for each in constraints if each.sense == pulp.LpConstraintEQ]),
+    ):
+        signs = [-1.0 if each.sense == pulp.LpConstraintGE else 1.0 for each in rows]
+        entries = [
+            (number, columns[variable], sign * coefficient)
+            for number, (row, sign) in enumerate(zip(rows, signs, strict=True))
+            for variable, coefficient in row.items()
+        ]
+        row, column, value = np.array(entries, dtype=np.float64).reshape(-1, 3).T
+        shape = len(rows), len(columns)
+        parts[f"A_{kind}"] = mapgrad.SparseRows.from_entries(row.astype(int), column.astype(int), value, shape)
+        parts[f"b_{kind}"] = [-sign * each.constant + 0.0 for each, sign in zip(rows, signs, strict=True)]
+    return parts
+
+
+def _bound(value: float | None, none: float) -> float:
+    return none if value is None else value

@@ -1,0 +1,63 @@
+"""What the engines behind PuLP have in common."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+
+import mapgrad
+from mapgrad import Status
+from mapgrad_pulp._model import Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class PulpSolver(mapgrad.InstanceSolver):
+    """An integer or linear program through PuLP."""
+
+    def init(self) -> Model:
+        """Build PuLP's model."""
+        return Model(cast("mapgrad.IntegerProgram", self.problem))
+
+    def solve(
+        self,
+        state: Model,
+        theta: NDArray[np.float64],
+        start: NDArray[np.float64] | None = None,
+    ) -> mapgrad.Solution:
+        """Return the best point, of θ's shape [num_vars]."""
+        deadline = None if self.time_limit is None else time.monotonic() + self.time_limit
+        status, x = self._run(state, -theta, deadline)
+        if status in (Status.INFEASIBLE, Status.UNBOUNDED):
+            # Engines and PuLP say one for the other, or that they can't tell. Without costs nothing is unbounded.
+            status, _ = self._run(state, np.zeros(len(theta)), deadline)
+            told = {Status.OPTIMAL: Status.UNBOUNDED, Status.UNBOUNDED: Status.ERROR}
+            return mapgrad.Solution(None, told.get(status, status))
+        if status is Status.TIME_LIMIT and x is not None and not self.is_state(x):
+            x = None  # where a linear program was when its time was up
+        if status is Status.TIME_LIMIT and deadline is None:
+            status = Status.ERROR if x is None else Status.FEASIBLE
+        return mapgrad.Solution(x, status)
+
+    def is_state(self, x: NDArray[np.float64]) -> bool:
+        """Tell whether x [num_vars] is in the problem's set."""
+        return bool(self.problem.contains(torch.as_tensor(x)))
+
+    def _run(
+        self, model: Model, costs: NDArray[np.float64], deadline: float | None
+    ) -> tuple[Status, NDArray[np.float64] | None]:
+        if deadline is None:
+            return self.minimize(model, costs, None)
+        seconds = deadline - time.monotonic()
+        return self.minimize(model, costs, seconds) if seconds > 0 else (Status.TIME_LIMIT, None)
+
+    @abstractmethod
+    def minimize(
+        self, model: Model, costs: NDArray[np.float64], seconds: float | None
+    ) -> tuple[Status, NDArray[np.float64] | None]:
+        """Return the status and argmin ⟨costs, x⟩, max |costs| about 1, within the given time or None for no limit."""
