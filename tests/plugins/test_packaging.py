@@ -17,9 +17,16 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 MODULES = sorted((ROOT / "plugins").glob("*/*.py"))
 
 
+class WithoutTypes(ast.NodeTransformer):
+    """Takes out what only type checkers read."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+
 def imported(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(WithoutTypes().visit(ast.parse(path.read_text(encoding="utf-8")))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -56,7 +63,7 @@ def test_a_plugin_imports_nothing_but_mapgrad_until_it_is_used(plugin: str) -> N
         "print(*sorted(set(sys.modules) - before))"
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert loaded.stdout.split() == [plugin]
+    assert {name.partition(".")[0] for name in loaded.stdout.split()} == {plugin}
 
 
 def test_torch_and_mapgrad_load_no_solver_package() -> None:

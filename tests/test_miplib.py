@@ -1,0 +1,61 @@
+"""MIPLIB 3 through `from_mps`: each engine proves the optima that the library lists.
+
+``pytest -m slow tests/test_miplib.py`` adds the instances that take an engine longer than five seconds.
+"""
+
+import pytest
+import torch
+
+import mapgrad
+
+OPTIMA = {
+    "air03": 340160,
+    "air05": 26374,
+    "bell3a": 878430.316,
+    "bell5": 8966406.49152,
+    "blend2": 7.598985,
+    "cap6000": -2451377,
+    "dcmulti": 188182,
+    "enigma": 0,
+    "fixnet6": 3983,
+    "flugpl": 1201500,
+    "khb05250": 106940226,
+    "l152lav": 4722,
+    "lseu": 1120,
+    "misc03": 3360,
+    "misc07": 2810,
+    "mod010": 6548,
+    "p0033": 3089,
+    "p0282": 258411,
+    "p0548": 8691,
+    "p2756": 3124,
+    "pk1": 11,
+    "pp08a": 7350,
+    "rgn": 82.19999924,
+    "stein27": 18,
+    "stein45": 30,
+    "vpm1": 20,
+    "vpm2": 13.75,
+}
+SLOW = {
+    "highs": {"air05", "fixnet6", "misc07", "stein45"},
+    "ortools.mip": {"air05", "fixnet6", "misc07", "stein45"},
+    "pulp.cbc": {"air05", "misc07", "pk1", "pp08a", "stein45"},
+}
+NOT_WITHIN_A_MINUTE = {("highs", "pk1"), ("ortools.mip", "pk1")}
+
+
+def cases():
+    for solver, slow in SLOW.items():
+        for name in OPTIMA:
+            if (solver, name) not in NOT_WITHIN_A_MINUTE:
+                yield pytest.param(solver, name, marks=pytest.mark.slow if name in slow else ())
+
+
+@pytest.mark.parametrize(("solver", "name"), [*cases()])
+def test_listed_optima_are_proved(data, solver, name):
+    program = mapgrad.IntegerProgram.from_mps(data("miplib3") / f"{name}.mps.gz")
+    solutions = mapgrad.get_solver(solver, program).solve(-torch.tensor(program.objective))
+    assert solutions.status == mapgrad.Status.OPTIMAL
+    assert program.contains(solutions.z)
+    assert program.offset - float(solutions.objective) == pytest.approx(OPTIMA[name], rel=1e-9, abs=1e-6)
