@@ -2,7 +2,7 @@
 
 Your own solver joins them under a name of its own, here a textbook Dijkstra.
 
-pip install 'mapgrad[networkx]' && python swap_solvers.py
+pip install 'mapgrad[all]' && python swap_solvers.py
 """
 
 import heapq
@@ -48,7 +48,7 @@ def main():
     mapgrad.register(Plugin(), "mine")
     problem = mapgrad.GridShortestPath(12, 12)
     torch.manual_seed(0)
-    costs = torch.rand(64, *problem.shape, dtype=torch.float64)
+    costs = torch.rand(16, *problem.shape, dtype=torch.float64)
     wanted = mapgrad.get_solver("auto", problem)(-torch.rand_like(costs))
 
     print(f"{problem}, {len(costs)} rows")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+import mapgrad
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -17,6 +19,9 @@ def test_the_python_blocks_run():
         exec(compile(block, str(README), "exec"), names)
     assert names["loss"] < 1
     assert names["solutions"].status.tolist() == [1] * 32
+    best = (mapgrad.get_solver("scipy.milp", names["plan"])(names["prices"]) * names["prices"]).sum(1).mean()
+    assert 0.8 * best < names["revenue"] <= best
+    assert [state.sum() for state in names["states"]] == [2, 3, 3]
     assert names["theta"].grad.abs().sum() > 0
 
 
