@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -47,9 +48,20 @@ class Answers:
         )
 
     def put(self, row: int, answer: Solution) -> None:
-        """Write one row's answer."""
+        """Write one row's answer.
+
+        Raises:
+            ValueError: it is none: a state is missing, of another shape, or not finite.
+        """
         if answer.z is not None:
-            self.z[row] = answer.z
+            z = np.asarray(answer.z, dtype=np.float64)
+            if z.shape != self.z.shape[1:]:
+                raise ValueError(f"the solver answered with shape {z.shape} where {self.z.shape[1:]} was expected")
+            if not math.isfinite(np.vdot(z, z)):  # the quickest way to look at all entries
+                raise ValueError("the solver answered with NaN or infinite entries")
+            self.z[row] = z
+        elif answer.status in (Status.OPTIMAL, Status.FEASIBLE):
+            raise ValueError(f"the solver reports {answer.status.name} without a state")
         self.status[row] = answer.status
         self.objective[row] = np.nan if answer.objective is None else answer.objective
         self.bound[row] = np.nan if answer.bound is None else answer.bound

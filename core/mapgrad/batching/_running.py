@@ -8,13 +8,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from mapgrad.batching._answers import Answers
 from mapgrad.errors import InfeasibleError, SolveTimeoutError, UnboundedError
 from mapgrad.solvers import InstanceSolver, Solution, Status
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from mapgrad.problems import Problem
@@ -41,13 +40,15 @@ class Runner:
         answers = Answers.unsolved(rows.shape)
         # a user's object may serve several runners in turn
         self.solver.time_limit, self.solver.reuse = self._time_limit, self._reuse
+        plain = Status.OPTIMAL if self.solver.traits.exact else Status.FEASIBLE
         state, ready = self._borrow()
         for number, row in enumerate(rows):
             try:
                 if not ready:
                     state, ready = self.solver.init(), True
-                start = None if starts is None else starts[number].copy()
-                answers.put(number, self._solve_row(state, row, start))
+                start = () if starts is None else (starts[number].copy(),)
+                answer = self.solver.solve(state, row.copy(), *start)
+                answers.put(number, answer if isinstance(answer, Solution) else Solution(answer, plain))
             except Exception as error:  # noqa: BLE001 (whatever a solver raises is this row's failure alone)
                 answers.errors[number] = error
                 answers.status[number] = _status_of(error)
@@ -57,21 +58,6 @@ class Runner:
         if ready:
             self._give_back(state)
         return answers
-
-    def _solve_row(self, state: Any, row: NDArray[np.float64], start: NDArray[np.float64] | None) -> Solution:
-        answer = self.solver.solve(state, row.copy(), *(() if start is None else (start,)))
-        if not isinstance(answer, Solution):
-            answer = Solution(answer, Status.OPTIMAL if self.solver.traits.exact else Status.FEASIBLE)
-        if answer.z is None:
-            if answer.status in (Status.OPTIMAL, Status.FEASIBLE):
-                raise ValueError(f"the solver reports {answer.status.name} without a state")
-            return answer
-        z = np.asarray(answer.z, dtype=np.float64)
-        if z.shape != row.shape:
-            raise ValueError(f"the solver answered with shape {z.shape} where {row.shape} was expected")
-        if not np.isfinite(z).all():
-            raise ValueError("the solver answered with NaN or infinite entries")
-        return Solution(z, answer.status, answer.objective, answer.bound)
 
     def _borrow(self) -> tuple[Any, bool]:
         with self._lock:
