@@ -119,6 +119,23 @@ def test_an_object_serves_solvers_of_different_settings_in_turn():
     assert shared.limits == [(0.5, False), (None, True), (0.5, False)]
 
 
+def test_integers_that_a_dtype_cannot_hold_fail_their_row():
+    most = 2**24 + 1  # the first integer that float32 has not
+    program = mapgrad.IntegerProgram(A_ub=[[1, 0]], b_ub=[most], upper=[np.inf, most], integrality=[1, 0])
+    theta = torch.tensor([[-1.0, 1.0], [1.0, 0.3]])
+    assert mapgrad.get_solver("highs", program)(theta.double()).tolist() == [[0, most], [most, most]]
+    for solve in (mapgrad.get_solver("highs", program), mapgrad.MAPLayer(mapgrad.get_solver("highs", program)).eval()):
+        with pytest.raises(
+            mapgrad.SolverCrashError, match=r"row 1.*float32 can't hold the integer 16777217"
+        ) as refused:
+            solve(theta)
+        assert refused.value.rows == (1,)
+        first, _ = refused.value.solutions.z.reshape(2, 2).tolist()
+        assert first == [0, most - 1]  # of a continuous variable the nearest will do
+        with pytest.raises(mapgrad.ShapeError, match=r"integer variables without a bound, but torch.bfloat16 holds"):
+            solve(theta.bfloat16())
+
+
 class EveryCell(mapgrad.InstanceSolver):
     """Runs out of time with every variable at 1: a program's solution only if asked to take any."""
 

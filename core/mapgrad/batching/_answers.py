@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mapgrad.batching._staging import to_device
+from mapgrad.errors import ShapeError
 from mapgrad.solvers import Solutions, Status
 
 if TYPE_CHECKING:
@@ -81,6 +82,15 @@ class Answers:
         """Work out ⟨row, z⟩ for rows [N, *shape] where the solver didn't say."""
         computed = (rows * self.z).sum(axis=tuple(range(1, rows.ndim)))
         self.objective = np.where(np.isnan(self.objective), computed, self.objective)
+
+    def refuse_inexact(self, integer: NDArray[np.bool_], dtype: torch.dtype) -> None:
+        """Fail the rows in which a dtype can't hold one of these coordinates [*shape]."""
+        held = np.asarray(torch.as_tensor(self.z).to(dtype).double())
+        wrong = integer & (held != self.z) & np.isfinite(self.z)
+        for row in np.flatnonzero(wrong.any(axis=tuple(range(1, wrong.ndim)))).tolist():
+            value = self.z[row][wrong[row]][0]
+            self.errors[row] = ShapeError(f"{dtype} can't hold the integer {value:.0f}: pass θ in a wider dtype")
+            self.status[row], self.z[row] = Status.ERROR, np.nan
 
     def to_tensors(self, like: Tensor) -> Solved:
         """Return the answers on a tensor's device, z in its dtype."""

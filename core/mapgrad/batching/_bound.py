@@ -28,7 +28,7 @@ from mapgrad.batching._running import Job
 from mapgrad.batching._staging import to_device, to_host
 from mapgrad.batching._workers import Pool
 from mapgrad.errors import InfeasibleError, RowsError, SolverCrashError, SolveTimeoutError, UnboundedError
-from mapgrad.problems import batch_shape
+from mapgrad.problems import IntegerProgram, batch_shape
 from mapgrad.solvers import BatchSolver, InstanceSolver, Recipe, Solutions, Status
 
 if TYPE_CHECKING:
@@ -174,6 +174,8 @@ class Bound:
         fresh.z = self.lowering.states(fresh.z)
         if self.lowering.is_restated:
             fresh.objective[:] = np.nan  # that of the program's solution: the state may be better
+        if isinstance(self.problem, IntegerProgram) and self.problem.endless.any():
+            fresh.refuse_inexact(self.problem.endless, rows.dtype)
         answers.place(np.flatnonzero(todo), fresh)
         counts.update(solves=len(distinct), equal=len(native) - len(distinct), known=len(rows) - len(native))
         return answers.to_tensors(rows)

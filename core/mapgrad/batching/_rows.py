@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.errors import DomainError, NonFiniteError, ShapeError
-from mapgrad.problems import Domain
+from mapgrad.problems import Domain, IntegerProgram
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +43,8 @@ def require_float(theta: object) -> Tensor:
 def require_representable(problem: Problem, dtype: torch.dtype) -> None:
     """Check that every integer within the problem's bounds is a number of this dtype.
 
+    Where an integer variable lacks a bound, that takes at least float32, and answers are checked later.
+
     Raises:
         ShapeError: some aren't, so that a state couldn't be returned exactly.
     """
@@ -51,6 +53,11 @@ def require_representable(problem: Problem, dtype: torch.dtype) -> None:
         raise ShapeError(
             f"states of {problem!r} reach {problem.largest:g}, but {dtype} holds integers exactly only up to "
             f"{exact:g}: pass θ in a wider dtype, such as torch.float32"
+        )
+    if dtype.itemsize < torch.float32.itemsize and isinstance(problem, IntegerProgram) and problem.endless.any():
+        raise ShapeError(
+            f"{problem!r} has integer variables without a bound, but {dtype} holds integers exactly only up to "
+            f"{exact:g}: bound them, or pass θ in a wider dtype, such as torch.float32"
         )
 
 

@@ -154,6 +154,12 @@ class IntegerProgram(Problem):
         bounds = np.abs(np.concatenate((self.lower[priced], self.upper[priced])))
         return float(bounds[np.isfinite(bounds)].max(initial=0))
 
+    @cached_property
+    def endless(self) -> NDArray[np.bool_]:
+        """Which coordinates of z are integer and lack a bound: bool array of shape `shape`, read-only."""
+        lacking = ~np.isfinite(self.lower) | ~np.isfinite(self.upper)
+        return frozen_array((self.integrality & lacking)[self.decision].reshape(self.shape), np.bool_)
+
     @property
     def kappa(self) -> float:
         """Half the number of priced 0/1 variables, and at least 1: what a set has that is neither sparse nor dense."""
