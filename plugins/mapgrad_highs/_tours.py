@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _TOLERANCE: Final = 1e-6
 
-
 _CUTS_KEPT: Final = 4
 """Where there are more than four times as many cuts as nodes, the next row begins without any."""
 
