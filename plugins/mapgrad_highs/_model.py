@@ -199,21 +199,16 @@ class Model:
 
 
 def _linear_program(program: mapgrad.IntegerProgram) -> highspy.HighsLp:
-    matrix = program.matrix
-    # Powers of two bring the largest coefficient of each row to [1, 2), because HiGHS's tolerances are absolute.
-    largest = np.zeros(matrix.shape[0])
-    np.maximum.at(largest, matrix.row_of_entry, np.abs(matrix.data))
-    _, exponents = np.frexp(largest)
-    shifts = 1 - exponents
+    matrix, row_lower, row_upper = program.scaled_rows()
     lp = highspy.HighsLp()
     lp.num_row_, lp.num_col_ = matrix.shape
     lp.sense_ = highspy.ObjSense.kMaximize
     lp.col_cost_ = np.zeros(program.num_vars)
     lp.col_lower_, lp.col_upper_ = program.lower, program.upper
-    lp.row_lower_, lp.row_upper_ = np.ldexp(program.row_lower, shifts), np.ldexp(program.row_upper, shifts)
+    lp.row_lower_, lp.row_upper_ = row_lower, row_upper
     lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
     lp.a_matrix_.start_, lp.a_matrix_.index_ = matrix.indptr, matrix.indices
-    lp.a_matrix_.value_ = np.ldexp(matrix.data, shifts[matrix.row_of_entry])
+    lp.a_matrix_.value_ = matrix.data
     if program.integrality.any():
         kinds = HighsVarType.kContinuous, HighsVarType.kInteger
         lp.integrality_ = [kinds[integer] for integer in program.integrality.tolist()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -43,8 +43,8 @@ class BranchAndCut(mapgrad.InstanceSolver):
 
     traits = mapgrad.Traits(releases_gil=True, history_free=False)
 
-    def __init__(self, problem: mapgrad.Problem) -> None:
-        super().__init__(problem)
+    def __init__(self, problem: mapgrad.Problem, **options: Any) -> None:
+        super().__init__(problem, **options)
         problem = cast("mapgrad.TravelingSalesman", problem)
         self._num_nodes, self._edges = problem.n, problem.edges
 

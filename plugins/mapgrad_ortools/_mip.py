@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Engines prune to tolerances of 1e-9 to 1e-5, so objectives reach them magnified. With 20 bits SCIP took the second
 # best at differences of 2e-9, with 36 CBC began to err; from 28 to 32 neither did.
 _MAGNIFICATION_BITS: Final = 30
+_ROW_BITS: Final = 10  # rows are scaled to that power of two, as engines take those for met that are missed by 1e-6
 _GRID_BITS: Final = 20
 _ENGINES: Final = {
     "scip": "misc/catchctrlc = FALSE\n",  # a handler of its own would swallow Ctrl-C
@@ -48,9 +49,10 @@ class _Model(NamedTuple):
         integer = program.integrality & (engine != "glop")
         bounds = zip(program.lower.tolist(), program.upper.tolist(), integer.tolist(), strict=True)
         variables = [solver.Var(lower, upper, is_integer, "") for lower, upper, is_integer in bounds]
-        for row, (lower, upper) in enumerate(zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)):
+        matrix, row_lower, row_upper = program.scaled_rows(_ROW_BITS)
+        for row, (lower, upper) in enumerate(zip(row_lower.tolist(), row_upper.tolist(), strict=True)):
             constraint = solver.Constraint(lower, upper)
-            for column, coefficient in zip(*(part.tolist() for part in program.matrix.row(row)), strict=True):
+            for column, coefficient in zip(*(part.tolist() for part in matrix.row(row)), strict=True):
                 constraint.SetCoefficient(variables[column], coefficient)
         objective = solver.Objective()
         objective.SetMaximization()
@@ -90,9 +92,9 @@ class Mip(mapgrad.InstanceSolver):
     Args:
         problem: An `IntegerProgram` with every variable priced.
         engine: ``"scip"``, ``"cbc"``, or ``"glop"``, which takes linear programs only. None takes GLOP for those, CBC
-            where all variables are integer, as it is the fastest there, and SCIP for mixed programs, on which CBC was
-            seen to call an inferior answer optimal. OR-Tools' own HiGHS isn't offered: it crashes in a process that
-            has imported highspy or PuLP.
+            where all variables are integer and bounded, as it is the fastest there, and SCIP else: on mixed programs
+            CBC was seen to call an inferior answer optimal, and without bounds it may search for ever where there is no
+            solution. OR-Tools' own HiGHS isn't offered: it crashes in a process that has imported highspy or PuLP.
 
     Raises:
         ValueError: there is no such engine.
@@ -107,7 +109,8 @@ class Mip(mapgrad.InstanceSolver):
         self._integer = self._program.integrality
         self._is_mixed = bool(self._integer.any() and not self._integer.all())
         if engine is None:
-            engine = "scip" if self._is_mixed else "cbc" if self._integer.any() else "glop"
+            is_bounded = not self._program.endless.any()
+            engine = "glop" if not self._integer.any() else "cbc" if is_bounded and not self._is_mixed else "scip"
         engine = engine.lower()
         if engine not in _ENGINES:
             raise ValueError(f"engine must be one of {', '.join(map(repr, _ENGINES))} or None, got {engine!r}")

@@ -7,7 +7,7 @@ import time
 import traceback
 from io import IOBase
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import cbcbox
 import numpy as np
@@ -40,8 +40,8 @@ class Cbc(PulpSolver):
 
     traits = mapgrad.Traits(releases_gil=True)
 
-    def __init__(self, problem: mapgrad.Problem) -> None:
-        super().__init__(problem)
+    def __init__(self, problem: mapgrad.Problem, **options: Any) -> None:
+        super().__init__(problem, **options)
         self._path = cbcbox.cbc_bin_path()
         self._is_integer = bool(cast("mapgrad.IntegerProgram", problem).integrality.all())
 

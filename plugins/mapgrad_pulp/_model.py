@@ -37,8 +37,7 @@ class Model:
 
     Args:
         program: The set, every variable priced.
-        row_bits: Powers of two bring the largest coefficient of each row to [2ᵇ, 2ᵇ⁺¹), as engines' tolerances are
-            absolute.
+        row_bits: To which power of two the largest coefficient of each row is scaled.
         mixed: Whether a program without integer variables gets one, which is always 0.
     """
 
@@ -53,14 +52,11 @@ class Model:
                 zip(program.lower.tolist(), program.upper.tolist(), program.integrality.tolist(), strict=True)
             )
         ]
-        rows = zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)
-        for number, (lower, upper) in enumerate(rows):
-            columns, coefficients = program.matrix.row(number)
-            _, exponent = np.frexp(np.abs(coefficients).max(initial=0))
-            scaled = np.ldexp(coefficients, row_bits + 1 - exponent)
-            left = self._sum(columns.tolist(), scaled.tolist()) if len(columns) else zero
-            right = float(np.ldexp(upper, row_bits + 1 - exponent))
-            self._problem += left == right if lower == upper else left <= right
+        matrix, row_lower, row_upper = program.scaled_rows(row_bits)
+        for row, (lower, upper) in enumerate(zip(row_lower.tolist(), row_upper.tolist(), strict=True)):
+            columns, coefficients = (part.tolist() for part in matrix.row(row))
+            left = self._sum(columns, coefficients) if columns else zero
+            self._problem += left == upper if lower == upper else left <= upper
         if mixed and not program.integrality.any():
             self._problem += zero <= 1
         self._endless = ~np.isfinite(program.lower) | ~np.isfinite(program.upper)

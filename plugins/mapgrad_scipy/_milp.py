@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
-from scipy.optimize import milp
+from scipy.optimize import LinearConstraint, milp
 
 import mapgrad
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy.sparse import csc_array
 
 _STATUS: Final = {
     0: mapgrad.Status.OPTIMAL,
@@ -23,6 +22,7 @@ _STATUS: Final = {
 _OPEN: Final = "The problem is unbounded or infeasible"
 _SCALE: Final = 2.0**12
 """Brings the absolute gap of 1e-6 at which HiGHS stops, and SciPy can't move, down to 2e-10 in units of θ."""
+_ROW_BITS: Final = 10  # rows are scaled to that power of two
 _ROW_TOLERANCE: Final = 1e-6  # that of HiGHS, for rows of a mixed-integer program
 _OPTIMALITY_TOLERANCE: Final = 1e-9
 
@@ -35,15 +35,17 @@ class Milp(mapgrad.InstanceSolver):
 
     traits = mapgrad.Traits(releases_gil=True)
 
-    def init(self) -> csc_array:
+    def init(self) -> LinearConstraint:
         """Bring the rows into the form in which HiGHS reads them."""
-        columns = self._program.matrix.to_scipy().tocsc()
+        matrix, lower, upper = self._program.scaled_rows(_ROW_BITS)
+        columns = matrix.to_scipy().tocsc()
         # before SciPy 1.15, milp takes no other integers
         columns.indices, columns.indptr = columns.indices.astype(np.int32), columns.indptr.astype(np.int32)
-        return columns
+        bounds: Any = lower, upper  # arrays, whatever SciPy's stubs say
+        return LinearConstraint(columns, *bounds)
 
     def solve(
-        self, state: csc_array, theta: NDArray[np.float64], start: NDArray[np.float64] | None = None
+        self, state: LinearConstraint, theta: NDArray[np.float64], start: NDArray[np.float64] | None = None
     ) -> mapgrad.Solution:
         """Return the optimum [num_vars], or how the search ended.
 
@@ -55,8 +57,8 @@ class Milp(mapgrad.InstanceSolver):
         if result.x is None:
             return mapgrad.Solution(None, self._ending(result, state))
         z, status = self._rounded(result.x), _STATUS[result.status]
-        activity = state @ z
-        violation = np.maximum(program.row_lower - activity, activity - program.row_upper)
+        activity = state.A @ z
+        violation = np.maximum(state.lb - activity, activity - state.ub)
         if violation.max(initial=0) > _ROW_TOLERANCE:
             z = self._completed(z, theta, state)
             if theta @ z < theta @ result.x - _OPTIMALITY_TOLERANCE:
@@ -69,7 +71,7 @@ class Milp(mapgrad.InstanceSolver):
         return cast("mapgrad.IntegerProgram", self.problem)
 
     def _maximize(
-        self, theta: NDArray[np.float64], rows: csc_array, lower: NDArray[np.float64], upper: NDArray[np.float64]
+        self, theta: NDArray[np.float64], rows: LinearConstraint, lower: NDArray[np.float64], upper: NDArray[np.float64]
     ) -> Any:
         program = self._program
         for presolve in (True, False):  # which may end in an error that HiGHS doesn't make without
@@ -77,7 +79,7 @@ class Milp(mapgrad.InstanceSolver):
                 -_SCALE * theta,
                 integrality=program.integrality,
                 bounds=(lower, upper),
-                constraints=(rows, program.row_lower, program.row_upper),
+                constraints=rows,
                 options={"mip_rel_gap": 0.0, "time_limit": self.time_limit, "presolve": presolve},
             )
             if result.status in _STATUS or result.message.startswith(_OPEN):
@@ -87,7 +89,7 @@ class Milp(mapgrad.InstanceSolver):
     def _rounded(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(self._program.integrality, x.round() + 0.0, x)  # no negative zeros
 
-    def _ending(self, result: Any, rows: csc_array) -> mapgrad.Status:
+    def _ending(self, result: Any, rows: LinearConstraint) -> mapgrad.Status:
         program = self._program
         if result.message.startswith(_OPEN):
             result = self._maximize(np.zeros(program.shape), rows, program.lower, program.upper)
@@ -97,7 +99,9 @@ class Milp(mapgrad.InstanceSolver):
             raise RuntimeError(f"SciPy's milp ended without an answer: {result.message}")
         return _STATUS[result.status]
 
-    def _completed(self, z: NDArray[np.float64], theta: NDArray[np.float64], rows: csc_array) -> NDArray[np.float64]:
+    def _completed(
+        self, z: NDArray[np.float64], theta: NDArray[np.float64], rows: LinearConstraint
+    ) -> NDArray[np.float64]:
         """Return the best solution that has the integer variables of z."""
         program = self._program
         fixed = (np.where(program.integrality, z, bound) for bound in (program.lower, program.upper))

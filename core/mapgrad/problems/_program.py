@@ -15,6 +15,7 @@ from mapgrad.problems._base import Problem, short
 from mapgrad.problems._enumeration import integer_points
 from mapgrad.problems._mps import read_mps, write_mps
 from mapgrad.problems._optional import optional_module
+from mapgrad.problems._sparse import SparseRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.problems._arguments import Matrix
-    from mapgrad.problems._sparse import SparseRows
 
 _INTEGER_TOLERANCE: Final = 1e-6
 _ROW_TOLERANCE: Final = 1e-6
@@ -140,6 +140,23 @@ class IntegerProgram(Problem):
     def row_upper(self) -> NDArray[np.float64]:
         """Upper bounds of all rows, read-only: b_ub, then b_eq."""
         return frozen_array(np.concatenate((self.b_ub, self.b_eq)), np.float64)
+
+    def scaled_rows(self, bits: int = 0) -> tuple[SparseRows, NDArray[np.float64], NDArray[np.float64]]:
+        """Return all rows times powers of two: for engines, whose tolerances are absolute.
+
+        Args:
+            bits: The largest coefficient of each row gets to [2^bits, 2^(bits + 1)) in absolute value.
+
+        Returns:
+            What `matrix`, `row_lower` and `row_upper` become.
+        """
+        largest = np.zeros(len(self.row_upper))
+        np.maximum.at(largest, self.matrix.row_of_entry, np.abs(self.matrix.data))
+        _, exponents = np.frexp(largest)
+        shifts = np.where(largest > 0, bits + 1 - exponents, 0)
+        data = np.ldexp(self.matrix.data, shifts[self.matrix.row_of_entry])
+        matrix = SparseRows(data, self.matrix.indices, self.matrix.indptr, self.matrix.shape)
+        return matrix, np.ldexp(self.row_lower, shifts), np.ldexp(self.row_upper, shifts)
 
     @cached_property
     def bounds(self) -> tuple[Tensor, Tensor]:
