@@ -40,7 +40,7 @@ OPTIMA = {
 SLOW = {
     "highs": {"air05", "fixnet6", "misc07", "stein45"},
     "ortools.mip": {"air05", "fixnet6", "misc07", "stein45"},
-    "pulp.cbc": {"air05", "misc07", "pk1", "pp08a", "stein45"},
+    "pulp.cbc": {"air05", "bell5", "misc07", "pk1", "pp08a", "stein45"},
 }
 NOT_WITHIN_A_MINUTE = {("highs", "pk1"), ("ortools.mip", "pk1")}
 

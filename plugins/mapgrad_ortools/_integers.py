@@ -150,11 +150,9 @@ def _integer_row(
         """Return the last multiple of 1 / scale that a row's bound lets pass, as an integer just in reach."""
         if math.isinf(bound):
             return side * (total + 1)
-        exact = scale * Fraction(bound)
-        near = round(exact)
-        if abs(exact - near) > scale * Fraction(_ROOM * max(abs(bound), largest)):
-            near = side * math.floor(side * exact)
-        return max(-total - 1, min(near, total + 1))
+        room = Fraction(_ROOM * max(abs(bound), largest))
+        last = side * math.floor(scale * (side * Fraction(bound) + room))
+        return max(-total - 1, min(last, total + 1))
 
     return Row(columns.tolist(), integers, in_integers(least, -1), in_integers(most, 1))
 

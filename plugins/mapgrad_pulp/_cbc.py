@@ -28,7 +28,15 @@ _COST_BITS: Final = 17
 _ROW_BITS: Final = 10
 """CBC lets in integer points that break a row by 1e-6, whatever tolerance it is given."""
 
-_OPTIONS: Final = ("increment 1e-6", "integerTolerance 1e-9", "primalTolerance 1e-9")
+_OPTIONS: Final = (
+    "increment 1e-6",
+    "integerTolerance 1e-9",
+    "primalTolerance 1e-9",
+    "preprocess off",
+    "boundPropLevel off",
+)
+"""CBC 2.935's preprocessing drops rows, and takes a second best for the best that is 3e-8 away. Its bound propagation
+moves continuous variables by 2e-6, and calls programs infeasible where bounds converge slowly."""
 
 
 class Cbc(PulpSolver):
@@ -43,7 +51,6 @@ class Cbc(PulpSolver):
     def __init__(self, problem: mapgrad.Problem, **options: Any) -> None:
         super().__init__(problem, **options)
         self._path = cbcbox.cbc_bin_path()
-        self._is_integer = bool(cast("mapgrad.IntegerProgram", problem).integrality.all())
 
     def init(self) -> Model:
         """Build PuLP's model; of infeasible linear programs CBC would say nothing that PuLP understands."""
@@ -52,24 +59,22 @@ class Cbc(PulpSolver):
     def minimize(
         self, model: Model, costs: NDArray[np.float64], seconds: float | None
     ) -> tuple[mapgrad.Status, NDArray[np.float64] | None]:
-        """Run CBC, again without preprocessing where its answer is none.
-
-        CBC 2.935's row reductions drop a row whose only variable they fix to a fraction; CBC then finds that there is
-        no solution, and reports one. They also move continuous variables by 2e-6.
-        """
-        careful = (*_OPTIONS, "preprocess off")
-        for options in (_OPTIONS, careful) if self._is_integer else (careful,):
+        """Run CBC, and again on rows as they are scaled here where it finds no answer, or one that breaks a row."""
+        status = mapgrad.Status.ERROR
+        for options in (_OPTIONS, (*_OPTIONS, "scaling off")):
             status, x = self._run_cbc(model, np.ldexp(costs, _COST_BITS), seconds, options)
-            if x is None or status is not mapgrad.Status.OPTIMAL or self.is_state(x):
+            if status is mapgrad.Status.OPTIMAL and (x is None or not self.is_state(x)):
+                status = mapgrad.Status.ERROR
+            if status not in (mapgrad.Status.ERROR, mapgrad.Status.INFEASIBLE):
                 return status, x
-        return mapgrad.Status.ERROR, None
+        return status, None
 
     def _run_cbc(
         self, model: Model, costs: NDArray[np.float64], seconds: float | None, options: Sequence[str]
     ) -> tuple[mapgrad.Status, NDArray[np.float64] | None]:
         """Run CBC; whatever happens, no file and no process is left.
 
-        Stopped by its limit, CBC may call whatever it has at hand optimal.
+        Stopped by its limit, CBC may call anything optimal.
         """
         started = time.monotonic()
         with TemporaryDirectory(prefix="mapgrad-") as folder:

@@ -36,8 +36,10 @@ class PulpSolver(mapgrad.InstanceSolver):
         if status in (Status.INFEASIBLE, Status.UNBOUNDED):
             # Engines and PuLP say one for the other, or that they can't tell. Without costs nothing is unbounded.
             status, _ = self._run(state, np.zeros(len(theta)), deadline)
-            told = {Status.OPTIMAL: Status.UNBOUNDED, Status.UNBOUNDED: Status.ERROR}
-            return mapgrad.Solution(None, told.get(status, status))
+            if status is Status.OPTIMAL and self._grows_without_limit(theta):
+                return mapgrad.Solution(None, Status.UNBOUNDED)
+            contradicted = status in (Status.OPTIMAL, Status.UNBOUNDED)
+            return mapgrad.Solution(None, Status.ERROR if contradicted else status)
         if status is Status.TIME_LIMIT and x is not None and not self.is_state(x):
             x = None  # where a linear program was when its time was up
         if status is Status.TIME_LIMIT and deadline is None:
@@ -47,6 +49,12 @@ class PulpSolver(mapgrad.InstanceSolver):
     def is_state(self, x: NDArray[np.float64]) -> bool:
         """Tell whether x [num_vars] is in the problem's set."""
         return bool(self.problem.contains(torch.as_tensor(x)))
+
+    def _grows_without_limit(self, theta: NDArray[np.float64]) -> bool:
+        """Tell whether some variable lacks the bound that its utility drives it to."""
+        program = cast("mapgrad.IntegerProgram", self.problem)
+        ends = np.where(theta > 0, program.upper, program.lower)
+        return bool(np.isinf(ends[theta != 0]).any())
 
     def _run(
         self, model: Model, costs: NDArray[np.float64], deadline: float | None
