@@ -151,6 +151,8 @@ def _integer_row(
         if math.isinf(bound):
             return side * (total + 1)
         room = Fraction(_ROOM * max(abs(bound), largest))
+        if scale == 1 and bound.is_integer():
+            room = min(room, Fraction(1, 2))  # a miss is a whole number, which no tolerance may hide
         last = side * math.floor(scale * (side * Fraction(bound) + room))
         return max(-total - 1, min(last, total + 1))
 
