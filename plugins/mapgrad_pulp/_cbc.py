@@ -60,9 +60,12 @@ class Cbc(PulpSolver):
         self, model: Model, costs: NDArray[np.float64], seconds: float | None
     ) -> tuple[mapgrad.Status, NDArray[np.float64] | None]:
         """Run CBC, and again on rows as they are scaled here where it finds no answer, or one that breaks a row."""
-        status = mapgrad.Status.ERROR
+        status, started = mapgrad.Status.ERROR, time.monotonic()
         for options in (_OPTIONS, (*_OPTIONS, "scaling off")):
-            status, x = self._run_cbc(model, np.ldexp(costs, _COST_BITS), seconds, options)
+            left = None if seconds is None else seconds - (time.monotonic() - started)
+            if left is not None and left <= 0:
+                return mapgrad.Status.TIME_LIMIT, None
+            status, x = self._run_cbc(model, np.ldexp(costs, _COST_BITS), left, options)
             if status is mapgrad.Status.OPTIMAL and (x is None or not self.is_state(x)):
                 status = mapgrad.Status.ERROR
             if status not in (mapgrad.Status.ERROR, mapgrad.Status.INFEASIBLE):
