@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mapgrad.solvers import Solutions
+    from mapgrad.solutions import Solutions
 
 __all__ = [
     "ConformanceError",
@@ -50,7 +50,7 @@ class MissingDependencyError(MapgradError, ImportError):
 
 
 class UnsupportedProblemError(MapgradError, TypeError):
-    """The solver can't take this problem; the message says why, and which solvers can."""
+    """The solver can't take this problem, or its class has no such method; the message says why."""
 
 
 class ShapeError(MapgradError, ValueError):
@@ -96,11 +96,11 @@ class SolveTimeoutError(RowsError, TimeoutError):
 
 
 class SolverCrashError(RowsError):
-    """A solver raised, or answered with something that is no answer; the cause is chained."""
+    """A solver raised, or answered with something unusable; the cause is chained."""
 
 
 class ConformanceError(MapgradError, AssertionError):
-    """A solver breaks a law of the conformance kit.
+    """A solver or a problem breaks a law of the conformance kit.
 
     Attributes:
         law: Name of the law, as in ``check_<law>``.

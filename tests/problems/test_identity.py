@@ -174,7 +174,7 @@ import base64, pickle, sys
 import numpy as np
 for problem in pickle.loads(base64.b64decode(sys.stdin.read())):
     locked = all(not value.flags.writeable for value in vars(problem).values() if isinstance(value, np.ndarray))
-    again = type(problem)(**{name: getattr(problem, name) for name in problem._fields})
+    again = type(problem)(**{name: getattr(problem, name) for name in problem.fields})
     print(problem.digest, again == problem, locked, pickle.loads(pickle.dumps(problem)) == problem)
 """
 

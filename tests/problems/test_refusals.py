@@ -153,7 +153,7 @@ def test_both_kinds_of_refusal_are_value_errors_of_this_library() -> None:
 
 def test_a_problem_class_must_say_what_its_members_are() -> None:
     class Unfinished(KSubset):
-        _contains_rows = Problem._contains_rows
+        are_states = Problem.are_states
 
-    with pytest.raises(NotImplementedError, match="Unfinished must implement _contains_row or _contains_rows"):
+    with pytest.raises(NotImplementedError, match="Unfinished must implement is_state or are_states"):
         Unfinished(3, 1).contains(torch.tensor([1, 0, 0]))

@@ -2,6 +2,7 @@
 
 from mapgrad.problems._assignment import Assignment
 from mapgrad.problems._base import STATES_LIMIT, Domain, Problem, batch_shape
+from mapgrad.problems._budget import Budget
 from mapgrad.problems._graphs import Matching, SpanningTree
 from mapgrad.problems._grid import GridShortestPath
 from mapgrad.problems._knapsack import Knapsack
@@ -15,6 +16,7 @@ from mapgrad.problems._tours import TravelingSalesman
 __all__ = [
     "STATES_LIMIT",
     "Assignment",
+    "Budget",
     "Domain",
     "GridShortestPath",
     "IntegerProgram",

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-import torch
 
 from mapgrad.errors import ProblemError
-from mapgrad.problems._arrays import frozen_array, is_array
+from mapgrad.problems._arrays import frozen_array, is_array, without_torch
 from mapgrad.problems._checks import integer
 from mapgrad.problems._sparse import SparseRows
 
@@ -37,7 +36,7 @@ def numbers(name: str, value: object) -> NDArray[Any]:
         ProblemError: value is no rectangular array of real numbers, or holds NaN.
     """
     try:
-        array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+        array = np.asarray(without_torch(value))
     except (TypeError, ValueError) as error:  # ragged
         raise ProblemError(f"{name} must be numbers in a rectangular array, got {reprlib.repr(value)}") from error
     if array.dtype.kind not in "biuf":

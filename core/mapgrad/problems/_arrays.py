@@ -19,6 +19,11 @@ def frozen_array(values: Iterable[Any] | NDArray[Any], dtype: DTypeLike) -> NDAr
     return array
 
 
+def without_torch(value: Any) -> Any:
+    """Return a tensor's values as an array, and anything else as it is; torch isn't imported."""
+    return np.asarray(value.detach().cpu()) if hasattr(value, "detach") else value
+
+
 def is_array(value: object) -> TypeGuard[NDArray[Any]]:
     """Tell whether value is a numpy array, in a way that type checkers follow."""
     return isinstance(value, np.ndarray)

@@ -34,11 +34,10 @@ class Assignment(Problem):
 
     rows: int
     cols: int
-    _fields = ("rows", "cols")
 
     def __init__(self, rows: int, cols: int | None = None) -> None:
-        rows = integer("rows", rows, 1)
-        self._set(rows=rows, cols=rows if cols is None else integer("cols", cols, 1))
+        self.rows = integer("rows", rows, 1)
+        self.cols = self.rows if cols is None else integer("cols", cols, 1)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,14 +62,14 @@ class Assignment(Problem):
         once, at_most_once = np.ones(few.shape[0]), np.ones(many.shape[0])
         return IntegerProgram(A_ub=many, b_ub=at_most_once, A_eq=few, b_eq=once, shape=self.shape)
 
-    def _states(self) -> Iterator[NDArray[np.float64]]:
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
         few, many = sorted(self.shape)
         for partners in permutations(range(many), few):
             z = np.zeros((few, many))
             z[range(few), partners] = 1
             yield z if self.shape == (few, many) else z.T
 
-    def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def are_states(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
         row_sums, column_sums = z.sum(axis=2), z.sum(axis=1)
         once, at_most_once = (row_sums, column_sums) if self.rows <= self.cols else (column_sums, row_sums)
         return (once == 1).all(axis=1) & (at_most_once <= 1).all(axis=1)

@@ -1,26 +1,24 @@
-"""What every problem has in common: identity by content, shape, bounds, domain, membership and enumeration."""
+"""What every problem has in common: shape, bounds, domain, membership, enumeration and an integer program."""
 
 from __future__ import annotations
 
 import enum
-import hashlib
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import numpy as np
-import torch
 
 from mapgrad.errors import InfeasibleError, ProblemError, ShapeError, UnsupportedProblemError
-from mapgrad.problems._arrays import is_array
+from mapgrad.problems._arrays import frozen_array
 from mapgrad.problems._budget import Budget
-from mapgrad.problems._sparse import SparseRows
+from mapgrad.problems._identity import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
 
     from mapgrad.problems._program import IntegerProgram
@@ -29,7 +27,8 @@ STATES_LIMIT: Final = 100_000
 """More states than this are not enumerated: `Problem.states` refuses."""
 _STATES_NUMBERS: Final = 2**25  # in all states together: 256 MB
 _STATES_STEPS: Final = 10_000_000
-_SHORT: Final = 12  # numbers of an array that are shown in full
+
+Theta = TypeVar("Theta", "Tensor", "NDArray[np.float64]")
 
 
 class Domain(enum.Enum):
@@ -38,34 +37,34 @@ class Domain(enum.Enum):
     REAL = "every real θ"
     NONPOSITIVE = "θ ≤ 0"
 
-    def contains(self, theta: Tensor) -> Tensor:
-        """Return where θ lies inside the domain: bool, of θ's shape and device."""
-        return torch.ones_like(theta, dtype=torch.bool) if self is Domain.REAL else theta <= 0
+    @overload
+    def contains(self, theta: Tensor) -> Tensor: ...
+    @overload
+    def contains(self, theta: NDArray[np.float64]) -> NDArray[np.bool_]: ...
+    def contains(self, theta: Tensor | NDArray[np.float64]) -> Tensor | NDArray[np.bool_]:
+        """Return where θ, a tensor or an array, lies inside the domain: bool, of θ's kind, shape and device."""
+        return (theta <= 0) | (self is Domain.REAL)
 
-    def clip(self, theta: Tensor) -> Tensor:
-        """Return the nearest point of the domain; θ is not written to."""
-        return theta if self is Domain.REAL else theta.clamp(max=0)
+    def clip(self, theta: Theta) -> Theta:
+        """Return the nearest point of the domain, of θ's kind; θ, a tensor or an array, is not written to."""
+        return theta if self is Domain.REAL else theta.clip(max=0)
 
 
-class Problem(ABC):
+class Problem(Value):
     """A feasible set C of vectors z of shape `shape`: no objective, no sense, no solver.
 
-    Problems are immutable, and compare and hash by content. A subclass keeps its constructor's arguments in
-    attributes of the same names and names them in `_fields`; arrays go through `frozen_array`. It sets them with
-    `_set` in ``__init__``, after it has checked them, and implements `_states` and one of `_contains_row` and
-    `_contains_rows`, and `to_ilp` where an integer program can stand for it.
+    Problems are immutable, and compare and hash by content. A subclass
+
+    - takes named arguments in ``__init__``, checks them, and keeps each as an attribute of its name (`fields`): as
+      numbers, strings, tuples or arrays, of which it then has a read-only copy;
+    - gives `shape` and `kappa`, and `domain` and `box` where they aren't the usual ones;
+    - implements `is_state` or, for many rows at once, `are_states`;
+    - implements `iterate_states`, if the conformance kit and `mapgrad.exact` shall be able to enumerate small ones;
+    - implements `to_ilp`, if an integer program can stand for it, so that every solver of programs takes it.
+
+    None of this needs torch: `contains`, `bounds` and `states` speak of tensors, `contains_rows`, `box` and
+    `state_rows` of arrays. `mapgrad.testing.check_problem` holds a problem to what is said here.
     """
-
-    _fields: tuple[str, ...] = ()
-
-    def _set(self, **attributes: Any) -> None:
-        vars(self).update(attributes)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"{type(self).__name__} is immutable: make a new one instead of setting {name!r}")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} can't be deleted")
 
     @property
     @abstractmethod
@@ -75,7 +74,7 @@ class Problem(ABC):
     @property
     @abstractmethod
     def kappa(self) -> float:
-        """Expected number of ones in a state: the default κ of Sum-of-Gamma noise."""
+        """Expected number of ones in a state, positive: the default κ of Sum-of-Gamma noise."""
 
     @property
     def domain(self) -> Domain:
@@ -83,45 +82,22 @@ class Problem(ABC):
         return Domain.REAL
 
     @cached_property
+    def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper bound of each coordinate of z: two read-only arrays of shape `shape`; 0 and 1, as here."""
+        return frozen_array(np.zeros(self.shape), np.float64), frozen_array(np.ones(self.shape), np.float64)
+
+    @property
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """Lower and upper bound of each coordinate of z: two float64 CPU tensors of shape `shape`."""
-        return torch.zeros(self.shape, dtype=torch.float64), torch.ones(self.shape, dtype=torch.float64)
+        """Lower and upper bound of each coordinate of z: `box` as two float64 CPU tensors of shape `shape`."""
+        import torch
+
+        lower, upper = (torch.tensor(bound, dtype=torch.float64) for bound in self.box)
+        return lower, upper
 
     @cached_property
     def largest(self) -> float:
         """The largest |z_i| that the bounds allow."""
-        return max(float(bound.abs().max()) for bound in self.bounds)
-
-    @cached_property
-    def digest(self) -> str:
-        """A stable name of the content: equal for equal problems, in every process and on every machine."""
-        package = type(self).__module__.partition(".")[0]  # not the module, which is free to move
-        hasher = hashlib.sha256(f"{package}.{type(self).__qualname__}".encode())
-        for name in self._fields:
-            hasher.update(f"|{name}=".encode())
-            hasher.update(_canonical_bytes(getattr(self, name)))
-        return hasher.hexdigest()
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Problem):
-            return NotImplemented
-        return type(self) is type(other) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), {name: getattr(self, name) for name in self._fields})
-
-    def __copy__(self) -> Problem:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Problem:
-        return self
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={short(getattr(self, name))}" for name in self._fields)
-        return f"{type(self).__name__}({arguments})"
+        return float(max(np.abs(bound).max() for bound in self.box))
 
     def contains(self, z: Tensor) -> Tensor:
         """Tell which rows of z are states of this problem.
@@ -136,11 +112,29 @@ class Problem(ABC):
             ShapeError: z's trailing dimensions aren't `shape`.
             UndecidedError: the step budget ran out before the answer was known.
         """
-        batch = batch_shape(self, z, "z")
-        rows = np.asarray(z.detach().reshape(-1, *self.shape).to("cpu", torch.float64))
-        answers = self._in_box(rows)
-        answers[answers] = self._contains_rows(rows[answers])
-        return torch.as_tensor(answers, device=z.device).reshape(batch)
+        import torch
+
+        return torch.as_tensor(self.contains_rows(z.detach().cpu().double().numpy()), device=z.device)
+
+    def contains_rows(self, z: ArrayLike) -> NDArray[np.bool_]:
+        """Tell which rows of an array are states of this problem.
+
+        Args:
+            z: [*batch, *shape], real numbers; not written to.
+
+        Returns:
+            bool array of shape [*batch].
+
+        Raises:
+            ShapeError: z's trailing dimensions aren't `shape`.
+            UndecidedError: the step budget ran out before the answer was known.
+        """
+        numbers = np.asarray(z, dtype=np.float64)
+        batch = batch_shape(self, numbers, "z")
+        rows = numbers.reshape(-1, *self.shape)
+        answers = self.in_box(rows)
+        answers[answers] = self.are_states(rows[answers])
+        return answers.reshape(batch)
 
     def states(self) -> Tensor:
         """Enumerate the feasible set.
@@ -151,16 +145,32 @@ class Problem(ABC):
         Raises:
             ProblemError: there are more than `STATES_LIMIT` states, or fewer that would take too much memory or time.
             InfeasibleError: there is none.
+            UnsupportedProblemError: this class of problems can't be enumerated.
+        """
+        import torch
+
+        return torch.as_tensor(self.state_rows())
+
+    def state_rows(self) -> NDArray[np.float64]:
+        """Enumerate the feasible set.
+
+        Returns:
+            float64 array [N, *shape] of distinct states, in an order that is the same on every call.
+
+        Raises:
+            ProblemError: there are more than `STATES_LIMIT` states, or fewer that would take too much memory or time.
+            InfeasibleError: there is none.
+            UnsupportedProblemError: this class of problems can't be enumerated.
         """
         limit = min(STATES_LIMIT, _STATES_NUMBERS // math.prod(self.shape))
         found: dict[bytes, None] = {}
-        for state in self._states():
+        for state in self.iterate_states():
             found[np.asarray(state, dtype=np.float64).tobytes()] = None
             if len(found) > limit:
                 raise ProblemError(f"{self!r} has more than {limit:,} states: too many to enumerate; make it smaller")
         if not found:
             raise InfeasibleError(f"{self!r} has no state: its constraints contradict each other")
-        return torch.frombuffer(bytearray().join(found), dtype=torch.float64).reshape(-1, *self.shape)
+        return np.frombuffer(bytearray().join(found), dtype=np.float64).reshape(-1, *self.shape)
 
     def to_ilp(self) -> IntegerProgram:
         """Return an integer program of θ's shape that stands for this problem.
@@ -186,78 +196,69 @@ class Problem(ABC):
         """
         return z
 
-    def completion_values(self, z: Tensor) -> Tensor:
+    def completion_values(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what states are worth beside ⟨θ, z⟩: the best that variables may add which θ doesn't price.
 
         Args:
-            z: [N, *shape], any dtype and device, states of this problem.
+            z: [N, *shape] float64, states of this problem; not written to.
 
         Returns:
-            float64 CPU tensor [N]: zeros where θ prices all that has a utility, as here.
+            float64 array [N]: zeros where θ prices all that has a utility, as here.
 
         Raises:
             ProblemError: it can't be told.
         """
-        return torch.zeros(len(z), dtype=torch.float64)
+        return np.zeros(len(z))
 
-    @abstractmethod
-    def _states(self) -> Iterator[NDArray[np.float64]]:
-        """Yield every state, of shape `shape` (repeats are dropped by `states`)."""
+    def is_state(self, z: NDArray[np.float64]) -> bool:
+        """Tell whether z [*shape], which `in_box` has accepted, is a state.
 
-    def _in_box(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which rows of z [N, *shape] are integer and within `bounds`."""
-        lower, upper = (np.asarray(bound) for bound in self.bounds)
+        Raises:
+            UndecidedError: the step budget ran out before the answer was known.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement is_state or are_states")
+
+    def are_states(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which rows of z [N, *shape], all of which `in_box` has accepted, are states: bool [N].
+
+        Raises:
+            UndecidedError: the step budget ran out before the answer was known.
+        """
+        return np.fromiter((self.is_state(row) for row in z), dtype=np.bool_, count=len(z))
+
+    def in_box(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which rows of z [N, *shape] are integer and within `box`: bool [N]."""
+        lower, upper = self.box
         return ((z >= lower) & (z <= upper) & (z == z.round())).all(axis=tuple(range(1, z.ndim)))
 
-    def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which rows of z [N, *shape], integer and within `bounds`, are states."""
-        return np.fromiter((self._contains_row(row) for row in z), dtype=np.bool_, count=len(z))
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
+        """Yield every state, of shape `shape`, in an order that is the same on every call; repeats are dropped.
 
-    def _contains_row(self, z: NDArray[np.float64]) -> bool:
-        """Tell whether z, of shape `shape`, integer and within `bounds`, is a state."""
-        raise NotImplementedError(f"{type(self).__name__} must implement _contains_row or _contains_rows")
+        Raises:
+            UnsupportedProblemError: this class of problems can't be enumerated, as here.
+        """
+        raise UnsupportedProblemError(
+            f"{self!r} can't be enumerated, as {type(self).__name__} doesn't implement iterate_states"
+        )
 
-    def _enumeration_budget(self) -> Budget:
-        """Return a bound on the work of `_states`, for searches that may run long without finding a new state."""
+    def enumeration_budget(self) -> Budget:
+        """Return a bound on the work of `iterate_states`, for searches that may run long without a new state."""
         return Budget(
             _STATES_STEPS,
             ProblemError(f"{self!r} takes more than {_STATES_STEPS:,} steps to enumerate: make it smaller"),
         )
 
 
-def batch_shape(problem: Problem, tensor: Tensor, name: str) -> tuple[int, ...]:
-    """Return a tensor's leading dimensions.
+def batch_shape(problem: Problem, z: Tensor | NDArray[Any], name: str) -> tuple[int, ...]:
+    """Return the leading dimensions of a tensor or an array.
 
     Raises:
         ShapeError: the trailing dimensions aren't the problem's shape.
     """
-    split = tensor.ndim - len(problem.shape)
-    if split < 0 or tuple(tensor.shape[split:]) != problem.shape:
+    split = z.ndim - len(problem.shape)
+    if split < 0 or tuple(z.shape[split:]) != problem.shape:
         raise ShapeError(
-            f"{name} has shape {tuple(tensor.shape)}, but {problem!r} needs [*batch, "
+            f"{name} has shape {tuple(z.shape)}, but {problem!r} needs [*batch, "
             f"{', '.join(map(str, problem.shape))}]: any batch dimensions, then {problem.shape}"
         )
-    return tuple(tensor.shape[:split])
-
-
-def _rebuild(cls: type[Problem], arguments: dict[str, Any]) -> Problem:
-    return cls(**arguments)
-
-
-def _canonical_bytes(value: Any) -> bytes:
-    if is_array(value):
-        little_endian = value.astype(value.dtype.newbyteorder("<"))
-        return f"{little_endian.dtype.str}{value.shape}".encode() + little_endian.tobytes()
-    if isinstance(value, SparseRows):
-        arrays = (_canonical_bytes(array) for array in (value.indptr, value.indices, value.data))
-        return repr(value.shape).encode() + b"".join(arrays)
-    return repr(value).encode()
-
-
-def short(value: Any) -> str:
-    """Return an argument's repr, or a description of an array that would be long."""
-    if isinstance(value, SparseRows):
-        return short(value.toarray()) if math.prod(value.shape) <= _SHORT else repr(value)
-    if is_array(value):
-        return repr(value.tolist()) if value.size <= _SHORT else f"<{'×'.join(map(str, value.shape))} array>"
-    return repr(value)
+    return tuple(z.shape[:split])

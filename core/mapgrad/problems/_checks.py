@@ -7,17 +7,17 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
-import torch
 
 from mapgrad.errors import ProblemError
-from mapgrad.problems._arrays import frozen_array, is_array
+from mapgrad.problems._arrays import frozen_array, is_array, without_torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
-    EdgeList: TypeAlias = NDArray[Any] | torch.Tensor | Iterable[Sequence[int]]
+    EdgeList: TypeAlias = NDArray[Any] | Tensor | Iterable[Sequence[int]]
 
 
 def integer(name: str, value: object, low: int, high: int | None = None, hint: str = "") -> int:
@@ -64,7 +64,7 @@ def edge_array(edges: EdgeList, num_nodes: int) -> NDArray[np.int64]:
     Raises:
         ProblemError: edges aren't pairs of integers, there are none, or an endpoint isn't in 0..num_nodes - 1.
     """
-    given: Any = np.asarray(edges.detach().cpu()) if isinstance(edges, torch.Tensor) else edges
+    given: Any = without_torch(edges)
     try:
         array = np.asarray(given if is_array(given) else list(given))
     except (TypeError, ValueError):  # not iterable, or ragged

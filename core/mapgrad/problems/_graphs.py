@@ -30,8 +30,8 @@ class EdgeSets(Problem):
     edges: NDArray[np.int64]
 
     def __init__(self, num_nodes: int, edges: EdgeList) -> None:
-        num_nodes = integer("num_nodes", num_nodes, 1)
-        self._set(num_nodes=num_nodes, edges=edge_array(edges, num_nodes))
+        self.num_nodes = integer("num_nodes", num_nodes, 1)
+        self.edges = edge_array(edges, self.num_nodes)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,11 +63,10 @@ class Matching(EdgeSets):
     """
 
     perfect: bool
-    _fields = ("num_nodes", "edges", "perfect")
 
     def __init__(self, num_nodes: int, edges: EdgeList, *, perfect: bool = False) -> None:
         super().__init__(num_nodes, edges)
-        self._set(perfect=flag("perfect", perfect))
+        self.perfect = flag("perfect", perfect)
         loops = self.edges[:, 0] == self.edges[:, 1]
         if loops.any():
             number = int(loops.argmax())
@@ -102,8 +101,8 @@ class Matching(EdgeSets):
         graph.add_edges_from(self._pairs)
         return len(nx.max_weight_matching(graph, maxcardinality=True))
 
-    def _states(self) -> Iterator[NDArray[np.float64]]:
-        budget = self._enumeration_budget()
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
+        budget = self.enumeration_budget()
         higher: list[list[tuple[int, int]]] = [[] for _ in range(self.num_nodes)]
         for edge, (u, v) in enumerate(self._pairs):
             higher[min(u, v)].append((edge, max(u, v)))
@@ -123,7 +122,7 @@ class Matching(EdgeSets):
                     if not matched >> other & 1
                 )
 
-    def _contains_row(self, z: NDArray[np.float64]) -> bool:
+    def is_state(self, z: NDArray[np.float64]) -> bool:
         matched = np.bincount(self.edges[z == 1].ravel(), minlength=self.num_nodes)
         return bool((matched == 1).all() if self.perfect else (matched <= 1).all())
 
@@ -140,8 +139,6 @@ class SpanningTree(EdgeSets):
         ProblemError: an argument is malformed.
         InfeasibleError: the graph isn't connected.
     """
-
-    _fields = ("num_nodes", "edges")
 
     def __init__(self, num_nodes: int, edges: EdgeList) -> None:
         super().__init__(num_nodes, edges)
@@ -179,8 +176,8 @@ class SpanningTree(EdgeSets):
             A_ub=less.left, b_ub=less.right, A_eq=equal.left, b_eq=equal.right, upper=upper, decision=edge
         )
 
-    def _states(self) -> Iterator[NDArray[np.float64]]:
-        budget = self._enumeration_budget()
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
+        budget = self.enumeration_budget()
         pairs = self._pairs
         # Nodes that the chosen edges join share a label; the edges still to come always connect all labels.
         stack: list[tuple[int, list[int], tuple[int, ...]]] = [(0, list(range(self.num_nodes)), ())]
@@ -197,7 +194,7 @@ class SpanningTree(EdgeSets):
             if u != v:
                 stack.append((edge + 1, [u if name == v else name for name in label], (*chosen, edge)))
 
-    def _contains_row(self, z: NDArray[np.float64]) -> bool:
+    def is_state(self, z: NDArray[np.float64]) -> bool:
         chosen = np.flatnonzero(z).tolist()
         if len(chosen) != self.num_nodes - 1:
             return False

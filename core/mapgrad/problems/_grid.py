@@ -25,7 +25,7 @@ _MOVES: Final = {
     8: ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)),
 }
 _MEMBERSHIP_STEPS: Final = 500_000
-_PAIR_STEPS: Final = 10  # a pair of `_states` takes as much time and memory as some ten steps elsewhere
+_PAIR_STEPS: Final = 10  # a pair of `iterate_states` takes as much time and memory as some ten steps elsewhere
 _DETOUR: Final = 1.3
 """Expected cells of a shortest path over the fewest possible, as in the Warcraft experiments of the I-MLE paper."""
 
@@ -53,7 +53,6 @@ class GridShortestPath(Problem):
     start: tuple[int, int]
     goal: tuple[int, int]
     neighbors: int
-    _fields = ("height", "width", "start", "goal", "neighbors")
 
     def __init__(
         self,
@@ -64,17 +63,12 @@ class GridShortestPath(Problem):
         goal: Sequence[int] | None = None,
         neighbors: int = 8,
     ) -> None:
-        height, width = integer("height", height, 1), integer("width", width, 1)
-        neighbors = integer("neighbors", neighbors, 4, 8, hint="use 4 or 8")
-        if neighbors not in _MOVES:
+        self.height, self.width = integer("height", height, 1), integer("width", width, 1)
+        self.neighbors = integer("neighbors", neighbors, 4, 8, hint="use 4 or 8")
+        if self.neighbors not in _MOVES:
             raise ProblemError(f"neighbors must be 4 or 8, got {neighbors}")
-        self._set(
-            height=height,
-            width=width,
-            start=grid_cell("start", start, height, width),
-            goal=(height - 1, width - 1) if goal is None else grid_cell("goal", goal, height, width),
-            neighbors=neighbors,
-        )
+        self.start = grid_cell("start", start, height, width)
+        self.goal = (self.height - 1, self.width - 1) if goal is None else grid_cell("goal", goal, height, width)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -145,10 +139,10 @@ class GridShortestPath(Problem):
                 cells[[start, *steps]] = 1
         return sets.reshape(z.shape)
 
-    def _states(self) -> Iterator[NDArray[np.float64]]:
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
         # Level by level: which pairs (last cell, set of cells visited) some path of so many cells makes. Paths that
         # differ in their order only are one pair.
-        budget = self._enumeration_budget()
+        budget = self.enumeration_budget()
         adjacency, (start, goal) = self._neighbors, self._ends
         level = {(start, 1 << start): None}
         while level:
@@ -163,7 +157,7 @@ class GridShortestPath(Problem):
                         longer[following, visited | 1 << following] = None
             level = longer
 
-    def _contains_row(self, z: NDArray[np.float64]) -> bool:
+    def is_state(self, z: NDArray[np.float64]) -> bool:
         cells = [(row, column) for row, column in np.argwhere(z).tolist()]
         if self.start not in cells or self.goal not in cells:
             return False

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mapgrad.errors import ProblemError
 from mapgrad.problems._arguments import numbers
@@ -35,7 +34,6 @@ class Knapsack(Problem):
 
     weights: NDArray[np.float64]
     capacities: NDArray[np.float64]
-    _fields = ("weights", "capacities")
 
     def __init__(self, weights: ArrayLike, capacities: ArrayLike) -> None:
         heavy, room = np.atleast_2d(numbers("weights", weights)), np.atleast_1d(numbers("capacities", capacities))
@@ -51,7 +49,8 @@ class Knapsack(Problem):
                 raise ProblemError(
                     f"{name} must be finite and ≥ 0, got {values[wrong][0]}; an IntegerProgram takes any coefficients"
                 )
-        self._set(weights=frozen_array(heavy + 0.0, np.float64), capacities=frozen_array(room + 0.0, np.float64))
+        self.weights = frozen_array(heavy + 0.0, np.float64)
+        self.capacities = frozen_array(room + 0.0, np.float64)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,9 +73,9 @@ class Knapsack(Problem):
     def _program(self) -> IntegerProgram:
         return IntegerProgram(A_ub=self.weights, b_ub=self.capacities)
 
-    def _states(self) -> Iterator[NDArray[np.float64]]:
-        for sets in integer_points(self._program, self._enumeration_budget()):
-            yield from sets[self._contains_rows(sets)]
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
+        for sets in integer_points(self._program, self.enumeration_budget()):
+            yield from sets[self.are_states(sets)]
 
-    def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return np.asarray(self._program.contains(torch.as_tensor(z)))
+    def are_states(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return self._program.contains_rows(z)

@@ -46,15 +46,12 @@ class ShortestPath(EdgeSets):
     source: int
     target: int
     directed: bool
-    _fields = ("num_nodes", "edges", "source", "target", "directed")
 
     def __init__(self, num_nodes: int, edges: EdgeList, source: int, target: int, *, directed: bool = True) -> None:
         super().__init__(num_nodes, edges)
-        self._set(
-            source=integer("source", source, 0, self.num_nodes - 1, hint="a node of the graph"),
-            target=integer("target", target, 0, self.num_nodes - 1, hint="a node of the graph"),
-            directed=flag("directed", directed),
-        )
+        self.source = integer("source", source, 0, self.num_nodes - 1, hint="a node of the graph")
+        self.target = integer("target", target, 0, self.num_nodes - 1, hint="a node of the graph")
+        self.directed = flag("directed", directed)
         if self._fewest_edges is None:
             backwards = " (every edge leads from its first node to its second; directed=False opens both ways)"
             raise InfeasibleError(
@@ -144,8 +141,8 @@ class ShortestPath(EdgeSets):
                 path[:] = self._state(steps)
         return paths
 
-    def _states(self) -> Iterator[NDArray[np.float64]]:
-        budget = self._enumeration_budget()
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
+        budget = self.enumeration_budget()
         stack: list[tuple[int, int, tuple[int, ...]]] = [(self.source, 1 << self.source, ())]
         while stack:
             node, visited, path = stack.pop()
@@ -172,7 +169,7 @@ class ShortestPath(EdgeSets):
                     queue.append(tail)
         return alive
 
-    def _contains_row(self, z: NDArray[np.float64]) -> bool:
+    def is_state(self, z: NDArray[np.float64]) -> bool:
         # Where z is a path, its way on from a node is the only chosen edge that isn't used yet. Any other z fails
         # whichever of several edges is taken: it leaves some chosen edge unused, or comes back to a node.
         node, visited, left = self.source, {self.source}, set(np.flatnonzero(z).tolist())

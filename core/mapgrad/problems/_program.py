@@ -6,14 +6,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 
 from mapgrad.errors import ProblemError, UndecidedError
 from mapgrad.problems import _arguments as arguments
 from mapgrad.problems._arrays import frozen_array
-from mapgrad.problems._base import Problem, short
+from mapgrad.problems._base import Problem
 from mapgrad.problems._enumeration import integer_points
-from mapgrad.problems._mps import read_mps, write_mps
+from mapgrad.problems._identity import short
 from mapgrad.problems._optional import optional_module
 from mapgrad.problems._sparse import SparseRows
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from numpy.typing import ArrayLike, NDArray
-    from torch import Tensor
 
     from mapgrad.problems._arguments import Matrix
 
@@ -79,7 +77,6 @@ class IntegerProgram(Problem):
     objective: NDArray[np.float64] | None
     offset: float
     _shape: tuple[int, ...]
-    _fields = ("A_ub", "b_ub", "A_eq", "b_eq", "lower", "upper", "integrality", "decision", "fixed", "shape")
 
     def __init__(
         self,
@@ -96,25 +93,15 @@ class IntegerProgram(Problem):
         shape: int | Sequence[int] | None = None,
     ) -> None:
         size = arguments.number_of_variables(A_ub=A_ub, A_eq=A_eq, lower=lower, upper=upper, integrality=integrality)
-        less, below = arguments.rows("ub", A_ub, b_ub, size)
-        equal, level = arguments.rows("eq", A_eq, b_eq, size)
-        integer = arguments.integrality(integrality, size)
-        low, high = arguments.box(lower, upper, integer)
-        priced = arguments.decision(decision, size)
-        self._set(
-            A_ub=less,
-            b_ub=below,
-            A_eq=equal,
-            b_eq=level,
-            lower=low,
-            upper=high,
-            integrality=integer,
-            decision=priced,
-            fixed=arguments.fixed(fixed, size - len(priced)),
-            _shape=arguments.shape(shape, len(priced)),
-            objective=None,
-            offset=0.0,
-        )
+        self.A_ub, self.b_ub = arguments.rows("ub", A_ub, b_ub, size)
+        self.A_eq, self.b_eq = arguments.rows("eq", A_eq, b_eq, size)
+        self.integrality = arguments.integrality(integrality, size)
+        self.lower, self.upper = arguments.box(lower, upper, self.integrality)
+        self.decision = arguments.decision(decision, size)
+        self.fixed = arguments.fixed(fixed, size - len(self.decision))
+        self._shape = arguments.shape(shape, len(self.decision))
+        self.objective = None
+        self.offset = 0.0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -159,10 +146,10 @@ class IntegerProgram(Problem):
         return matrix, np.ldexp(self.row_lower, shifts), np.ldexp(self.row_upper, shifts)
 
     @cached_property
-    def bounds(self) -> tuple[Tensor, Tensor]:
-        """Lower and upper bound of each priced variable: two float64 CPU tensors of shape `shape`, maybe infinite."""
-        lower, upper = (torch.tensor(bound[self.decision]).reshape(self.shape) for bound in (self.lower, self.upper))
-        return lower, upper
+    def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper bound of each priced variable: two read-only arrays of shape `shape`, maybe infinite."""
+        lower, upper = (bound[self.decision].reshape(self.shape) for bound in (self.lower, self.upper))
+        return frozen_array(lower, np.float64), frozen_array(upper, np.float64)
 
     @cached_property
     def largest(self) -> float:
@@ -172,7 +159,7 @@ class IntegerProgram(Problem):
         return float(bounds[np.isfinite(bounds)].max(initial=0))
 
     @cached_property
-    def endless(self) -> NDArray[np.bool_]:
+    def unbounded_integers(self) -> NDArray[np.bool_]:
         """Which coordinates of z are integer and lack a bound: bool array of shape `shape`, read-only."""
         lacking = ~np.isfinite(self.lower) | ~np.isfinite(self.upper)
         return frozen_array((self.integrality & lacking)[self.decision].reshape(self.shape), np.bool_)
@@ -209,6 +196,8 @@ class IntegerProgram(Problem):
             MissingDependencyError: highspy isn't installed.
             ProblemError: the file holds no mixed-integer linear program.
         """
+        from mapgrad.problems._mps import read_mps  # gzip and tempfile take longer to import than all problems
+
         content, objective, offset = read_mps(path)
         return _restore(cls, content, objective, offset)
 
@@ -225,6 +214,8 @@ class IntegerProgram(Problem):
             MissingDependencyError: highspy isn't installed.
             ProblemError: HiGHS can't hold all numbers exactly.
         """
+        from mapgrad.problems._mps import write_mps
+
         write_mps(self._full, path)
 
     def to_ilp(self) -> IntegerProgram:
@@ -262,14 +253,14 @@ class IntegerProgram(Problem):
         """Return what θ prices, [N, *shape], of values of all variables, [N, num_vars]."""
         return x[:, self.decision].reshape(len(x), *self.shape)
 
-    def completion_values(self, z: Tensor) -> Tensor:
+    def completion_values(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return max ⟨fixed, y⟩ over the y that complete each state, by SciPy's milp.
 
         Args:
-            z: [N, *shape], any dtype and device, states of this problem.
+            z: [N, *shape] float64, states of this problem; not written to.
 
         Returns:
-            float64 CPU tensor [N].
+            float64 array [N].
 
         Raises:
             MissingDependencyError: scipy isn't installed, and is needed.
@@ -278,7 +269,7 @@ class IntegerProgram(Problem):
         if not self.fixed.any():
             return super().completion_values(z)
         x = np.zeros((len(z), self.num_vars))
-        x[:, self.decision] = np.asarray(z.detach().to("cpu", torch.float64)).reshape(len(z), -1)
+        x[:, self.decision] = z.reshape(len(z), len(self.decision))
         integer = self.integrality[self.others]
         values = np.empty(len(z))
         for number, activity in enumerate(self.matrix.activities(x)):
@@ -288,7 +279,7 @@ class IntegerProgram(Problem):
                     f"what a state of {self!r} is worth can't be told: SciPy's milp says {result.message!r}"
                 )
             values[number] = self.fixed @ np.where(integer, result.x.round(), result.x)
-        return torch.as_tensor(values)
+        return values
 
     def __repr__(self) -> str:
         """The constructor's call, without what is left at its default."""
@@ -298,14 +289,14 @@ class IntegerProgram(Problem):
         default |= {"b_ub": np.empty(0), "b_eq": np.empty(0), "shape": self.decision.shape}
         hidden = {name for name, value in default.items() if np.array_equal(getattr(self, name), value)}
         hidden |= {"A_" + name[2:] for name in hidden if name.startswith("b_")}
-        shown = (f"{name}={short(getattr(self, name))}" for name in self._fields if name not in hidden)
+        shown = (f"{name}={short(getattr(self, name))}" for name in self.fields if name not in hidden)
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, content = super().__reduce__()
         return _restore, (*content, self.objective, self.offset)
 
-    def _in_box(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def in_box(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
         flat, integer = z.reshape(len(z), len(self.decision)), self.integrality[self.decision]
         lower, upper = self.lower[self.decision], self.upper[self.decision]
         with np.errstate(invalid="ignore"):  # inf - inf, where z is refused anyway
@@ -314,7 +305,7 @@ class IntegerProgram(Problem):
             inside = np.isfinite(flat) & whole & (flat >= lower - room) & (flat <= upper + room)
         return np.logical_and.reduce(inside, axis=1)
 
-    def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def are_states(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
         x = np.zeros((len(z), self.num_vars))
         x[:, self.decision] = z.reshape(len(z), len(self.decision))
         x[:, self.integrality] = x[:, self.integrality].round()
@@ -380,15 +371,15 @@ class IntegerProgram(Problem):
     def _other_columns(self) -> Any:
         return self.matrix.to_scipy()[:, self.others]
 
-    def _states(self) -> Iterator[NDArray[np.float64]]:
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
         if not self.integrality[self.decision].all():
             raise ProblemError(f"{self!r} prices continuous variables: its states can't be enumerated")
         if not all(np.isfinite(bound[self.decision]).all() for bound in (self.lower, self.upper)):
             raise ProblemError(f"{self!r} prices variables without bounds: its states can't be enumerated; bound them")
-        budget = self._enumeration_budget()
+        budget = self.enumeration_budget()
         for candidates in integer_points(self, budget):
             budget.spend(_COMPLETION_STEPS * len(candidates) if len(self.others) else 0)
-            yield from candidates[self._contains_rows(candidates)]
+            yield from candidates[self.are_states(candidates)]
 
 
 def _restore(

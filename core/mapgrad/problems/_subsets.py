@@ -7,8 +7,8 @@ from itertools import combinations, permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from mapgrad.problems._arrays import frozen_array
 from mapgrad.problems._base import Problem
 from mapgrad.problems._checks import integer
 from mapgrad.problems._program import IntegerProgram
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
 
 class KSubset(Problem):
@@ -34,11 +33,10 @@ class KSubset(Problem):
 
     n: int
     k: int
-    _fields = ("n", "k")
 
     def __init__(self, n: int, k: int) -> None:
-        n = integer("n", n, 1)
-        self._set(n=n, k=integer("k", k, 1, n, hint=f"a subset of n = {n} items has at least 1 and at most {n}"))
+        self.n = integer("n", n, 1)
+        self.k = integer("k", k, 1, self.n, hint=f"a subset of n = {n} items has at least 1 and at most {n}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,13 +52,13 @@ class KSubset(Problem):
         """Return the program with one row, sum(z) = k: the same feasible set, and integral as it is."""
         return IntegerProgram(A_eq=np.ones((1, self.n)), b_eq=[self.k])
 
-    def _states(self) -> Iterator[NDArray[np.float64]]:
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
         for chosen in combinations(range(self.n), self.k):
             z = np.zeros(self.n)
             z[list(chosen)] = 1
             yield z
 
-    def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def are_states(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
         return z.sum(axis=1) == self.k
 
 
@@ -75,10 +73,9 @@ class Ranking(Problem):
     """
 
     n: int
-    _fields = ("n",)
 
     def __init__(self, n: int) -> None:
-        self._set(n=integer("n", n, 1))
+        self.n = integer("n", n, 1)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,10 +83,9 @@ class Ranking(Problem):
         return (self.n,)
 
     @cached_property
-    def bounds(self) -> tuple[Tensor, Tensor]:
-        """0 and n - 1 for each coordinate: two float64 CPU tensors of shape (n,)."""
-        lower = torch.zeros(self.shape, dtype=torch.float64)
-        return lower, lower + (self.n - 1)
+    def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """0 and n - 1 for each coordinate: two read-only arrays of shape (n,)."""
+        return frozen_array(np.zeros(self.n), np.float64), frozen_array(np.full(self.n, self.n - 1), np.float64)
 
     @property
     def kappa(self) -> float:
@@ -112,9 +108,9 @@ class Ranking(Problem):
         upper = np.where(np.arange(n + n * n) < n, max(n - 1, 0), 1)
         return IntegerProgram(A_eq=equal.left, b_eq=equal.right, upper=upper, decision=item)
 
-    def _states(self) -> Iterator[NDArray[np.float64]]:
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
         for ranks in permutations(range(self.n)):
             yield np.array(ranks, dtype=np.float64)
 
-    def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def are_states(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
         return (np.sort(z, axis=1) == np.arange(self.n)).all(axis=1)

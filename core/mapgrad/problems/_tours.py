@@ -34,10 +34,9 @@ class TravelingSalesman(Problem):
     """
 
     n: int
-    _fields = ("n",)
 
     def __init__(self, n: int) -> None:
-        self._set(n=integer("n", n, 3, hint="a tour of fewer nodes would use an edge twice"))
+        self.n = integer("n", n, 3, hint="a tour of fewer nodes would use an edge twice")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,7 +76,7 @@ class TravelingSalesman(Problem):
         upper[ahead[0] :] = n - 1
         return IntegerProgram(A_eq=equal.left, b_eq=equal.right, upper=upper, decision=edge)
 
-    def _states(self) -> Iterator[NDArray[np.float64]]:
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
         number = np.zeros((self.n, self.n), dtype=np.int64)
         number[tuple(self.edges.T)] = np.arange(len(self.edges))
         number += number.T
@@ -87,7 +86,7 @@ class TravelingSalesman(Problem):
                 z[number[(0, *order), (*order, 0)]] = 1
                 yield z
 
-    def _contains_row(self, z: NDArray[np.float64]) -> bool:
+    def is_state(self, z: NDArray[np.float64]) -> bool:
         chosen = self.edges[z == 1]
         degrees = np.bincount(chosen.ravel(), minlength=self.n)
         joined = components(self.n, [(u, v) for u, v in chosen.tolist()])
