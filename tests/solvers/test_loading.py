@@ -1,4 +1,4 @@
-"""What becomes of plugins that are found by their entry points: one test for each fate, with its full message."""
+"""Plugins that are found by their entry points: one test for each result, with its full message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mapgrad.problems import KSubset, Ranking
 from mapgrad.solvers import InstanceSolver, SolverSpec, hookimpl
 
 class Sorting(InstanceSolver):
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         z = np.zeros(theta.shape)
         z[np.argsort(-theta)[: self.problem.k]] = 1
         return z
@@ -61,9 +61,9 @@ def test_a_good_plugin_is_listed_and_resolved(install: Install):
     (info,) = list_solvers()
     assert summary(info) == ("acme.sort", "acme-solvers", "2.1", "ok", "")
     assert (info.plugin, info.accepts, info.traits) == ("acme", (KSubset,), Traits())
-    recipe = resolve("acme.sort", PROBLEM)
-    assert (recipe.name, recipe.label) == ("acme.sort", "acme.sort (acme-solvers 2.1)")
-    assert recipe.build(PROBLEM, {}).problem == PROBLEM
+    factory = resolve("acme.sort", PROBLEM)
+    assert (factory.name, factory.label) == ("acme.sort", "acme.sort (acme-solvers 2.1)")
+    assert factory.build(PROBLEM, {}).problem == PROBLEM
 
 
 def test_an_entry_point_may_name_an_object(install: Install):
@@ -85,6 +85,9 @@ def test_nothing_is_read_when_mapgrad_is_imported():
         "metadata.entry_points = refuse\n"
         "metadata.Distribution.entry_points = property(refuse)\n"
         "import mapgrad\n"
+        "for name in mapgrad.__all__:\n"
+        "    if name != '__version__':\n"
+        "        getattr(mapgrad, name)\n"
         "print('mapgrad_topk' in sys.modules, 'mapgrad_networkx' in sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -97,9 +100,19 @@ def test_a_name_loads_its_own_plugin_only(install: Install):
     resolve("acme.sort", PROBLEM)
     assert "acme_lazy" in sys.modules
     assert "other_lazy" not in sys.modules
-    with pytest.raises(UnknownSolverError):
+
+
+def test_a_typo_loads_no_plugin(install: Install):
+    install("acme-solvers", {"acme": "acme_exits"}, acme_exits="raise AssertionError('it was imported')")
+    install("other-solvers", {"other": "other_lazy"}, other_lazy=GOOD)
+    message = "no solver is named 'acne.sort'; did you mean 'acme'?"
+    with pytest.raises(UnknownSolverError, match=f"^{re.escape(message)}$"):
         resolve("acne.sort", PROBLEM)
-    assert "other_lazy" in sys.modules
+    assert {"acme_exits", "other_lazy"}.isdisjoint(sys.modules)
+    message = "no solver is named 'other.sorted'; did you mean 'other.sort'?"
+    with pytest.raises(UnknownSolverError, match=f"^{re.escape(message)}$"):
+        resolve("other.sorted", PROBLEM)
+    assert "acme_exits" not in sys.modules
 
 
 def test_a_plugin_that_raises_on_import_leaves_the_others_alone(install: Install, caplog: pytest.LogCaptureFixture):
@@ -117,6 +130,34 @@ def test_a_plugin_that_raises_on_import_leaves_the_others_alone(install: Install
     with pytest.raises(PluginError, match=f"^{re.escape(message)}$") as caught:
         resolve("acme.sort", PROBLEM)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("import sys\nsys.exit(3)", "SystemExit: 3"),
+        ("class Panic(BaseException): pass\nraise Panic('at src/lib.rs:1')", "Panic: at src/lib.rs:1"),
+        (HEAD + "@hookimpl\ndef mapgrad_solvers():\n    raise SystemExit('bye')\n", "SystemExit: bye"),
+    ],
+)
+def test_a_plugin_that_wants_to_end_the_process_is_broken(install: Install, code: str, detail: str):
+    install("acme-solvers", {"acme": "acme_exits"}, acme_exits=code)
+    install("other-solvers", {"other": "other_good"}, other_good=GOOD)
+    assert [(info.name, info.status, info.detail) for info in list_solvers()] == [
+        ("acme", "broken", detail),
+        ("other.sort", "ok", ""),
+    ]
+    assert resolve("auto", PROBLEM).name == "other.sort"
+
+
+def test_an_interrupted_import_may_be_tried_again(install: Install):
+    code = (
+        "import acme_count\nacme_count.imports += 1\nif acme_count.imports == 1:\n    raise KeyboardInterrupt\n" + GOOD
+    )
+    install("acme-solvers", {"acme": "acme_slow"}, acme_slow=code, acme_count="imports = 0")
+    with pytest.raises(KeyboardInterrupt):
+        list_solvers()
+    assert [(info.name, info.status) for info in list_solvers()] == [("acme.sort", "ok")]
 
 
 def test_unknown_hook(install: Install):

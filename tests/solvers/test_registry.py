@@ -24,7 +24,7 @@ PROBLEM = KSubset(4, 2)
 
 
 class First(InstanceSolver):
-    def solve(self, state: Any, theta: np.ndarray, start: Any = None) -> np.ndarray:
+    def solve(self, state: Any, theta: np.ndarray, request: Any) -> np.ndarray:
         return np.zeros_like(theta)
 
 
@@ -115,11 +115,15 @@ def test_a_broken_plugin_is_refused_with_its_cause():
     ("name", "detail"),
     [
         (7, "TypeError: a name must be a str, got 7"),
+        ("", "ValueError: '' can't be a name"),
+        ("a.b", "ValueError: 'a.b' can't be a name"),
         ("my plugin", "ValueError: 'my plugin' can't be a name"),
         ("auto", "ValueError: 'auto' asks for the cheapest exact solver"),
     ],
 )
-def test_names_that_a_plugin_cannot_have(name: Any, detail: str):
+@pytest.mark.parametrize("blocked", ["", "a.b,my plugin,auto"])
+def test_names_that_a_plugin_cannot_have(name: Any, detail: str, blocked: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MAPGRAD_BLOCK", blocked)
     with pytest.raises(PluginError, match=rf"is broken: {re.escape(detail)}"):
         register(PLUGIN, name)
 

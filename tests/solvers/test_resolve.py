@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import re
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import torch
 
 from mapgrad.errors import MissingDependencyError, PluginError, UnknownSolverError, UnsupportedProblemError
 from mapgrad.problems import Assignment, IntegerProgram, KSubset, Ranking
-from mapgrad.solvers import BatchSolver, InstanceSolver, SolverSpec, Traits, hookimpl, register, resolve
+from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver, SolverSpec, Traits, hookimpl, register, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ class Exact(InstanceSolver):
         super().__init__(problem)
         self.depth = depth
 
-    def solve(self, state: Any, theta: np.ndarray, start: Any = None) -> np.ndarray:
+    def solve(self, state: Any, theta: np.ndarray, request: Any) -> np.ndarray:
         return theta
 
 
@@ -92,7 +93,6 @@ def test_a_plugins_name_means_its_cheapest_solver_that_takes_the_problem():
         spec("dear", cost=seconds(3.0)),
         spec("cheap", cost=seconds(2.0)),
         spec("cheap_twin", cost=seconds(2.0)),
-        spec("odd", cost=seconds(float("nan"))),
         spec("absent", cost=seconds(1.0), requires=("acme_engine",)),
         spec("picky", cost=seconds(0.5), supports=lambda _problem: "never"),
         spec("ranker", accepts=(Ranking,), cost=seconds(0.1)),
@@ -109,6 +109,32 @@ def test_a_cost_that_raises_comes_last(caplog: pytest.LogCaptureFixture):
         "mine.a (registered by this program) comes last: its cost() raised AttributeError: 'KSubset' object has no "
         "attribute 'size'"
     )
+
+
+@pytest.mark.parametrize("cost", [-1.0, -math.inf, math.nan])
+@pytest.mark.parametrize("asked", ["auto", "mine"])
+def test_a_cost_that_cannot_be_one_comes_last(cost: float, asked: str, caplog: pytest.LogCaptureFixture):
+    offer(spec("a", cost=seconds(cost)), spec("b", cost=seconds(0.0)))
+    assert resolve(asked, PROBLEM).name == "mine.b"
+    (message,) = caplog.messages
+    assert message == (
+        "mine.a (registered by this program) comes last: its cost() must return seconds, at least 0, but returned "
+        f"{cost}"
+    )
+
+
+def test_among_equal_costs_ours_come_first(install: Install):
+    code = (
+        "import mapgrad\n"
+        "class Sort(mapgrad.InstanceSolver): pass\n"
+        "@mapgrad.hookimpl\n"
+        "def mapgrad_solvers():\n"
+        "    cost = lambda problem: 0.0\n"
+        "    return [mapgrad.SolverSpec('sort', f'{__name__}:Sort', (mapgrad.KSubset,), cost=cost)]\n"
+    )
+    install("acme-solvers", {"acme": "acme_free"}, acme_free=code)
+    install("mapgrad", {"zeta": "zeta_free"}, zeta_free=code)
+    assert resolve("auto", PROBLEM).name == "zeta.sort"
 
 
 def test_auto_takes_the_cheapest_exact_installed_one(caplog: pytest.LogCaptureFixture):
@@ -193,13 +219,14 @@ def test_auto_without_an_exact_solver():
 def test_unknown_names_get_their_neighbours(install: Install):
     install("acme-solvers", {"acme": "acme_absent"})
     offer(spec("matching"), spec("Greedy"))
+    how_to_list = "mapgrad.list_solvers() lists the solvers of all plugins"
     for name, hint in [
         ("mine.matchin", "did you mean 'mine.matching'?"),
         ("matching", "did you mean 'mine.matching'?"),
         ("MINE.GREEDY", "did you mean 'mine.Greedy'?"),
         ("acne", "did you mean 'acme'?"),
         ("Auto", "did you mean 'auto'?"),
-        ("", "known are acme, auto, mine, mine.Greedy, mine.matching"),
+        ("", f"known are acme, auto, mine, mine.Greedy, mine.matching; {how_to_list}"),
         ("mine.", "did you mean 'mine' or 'mine.Greedy'?"),
         ("mine.matching.", "did you mean 'mine.matching'?"),
     ]:
@@ -282,33 +309,34 @@ def test_a_package_that_the_class_needs_is_missing(install: Install):
             "acme_gone.a:Lazy",
             "can't be loaded: importing 'acme_gone.a:Lazy' raised ModuleNotFoundError: No module named 'acme_gone'",
         ),
-        ("builtins:dict", "is no solver: <class 'dict'> isn't derived from InstanceSolver or BatchSolver"),
+        ("acme_exit:Lazy", "can't be loaded: importing 'acme_exit:Lazy' raised SystemExit: 3"),
+        ("builtins:dict", "isn't a solver: <class 'dict'> isn't derived from InstanceSolver or BatchSolver"),
         (Liar, "has traits 'exact'; they must be a mapgrad.Traits"),
     ],
 )
 def test_a_class_that_cannot_be_used(install: Install, factory: Any, message: str):
-    install("acme-engine", {}, acme_lazy="1 / 0")
+    install("acme-engine", {}, acme_lazy="1 / 0", acme_exit="import sys\nsys.exit(3)")
     offer(spec("lazy", factory=factory))
     with refused(PluginError, f"mine.lazy (registered by this program) {message}"):
         resolve("mine.lazy", PROBLEM)
 
 
 def test_a_class_stands_for_its_name():
-    recipe = resolve(Exact, PROBLEM)
-    assert (recipe.name, recipe.label, recipe.spec) == ("Exact", "Exact", None)
-    solver = recipe.build(PROBLEM, {"depth": 2})
+    factory = resolve(Exact, PROBLEM)
+    assert (factory.name, factory.label, factory.spec) == ("Exact", "Exact", None)
+    solver = factory.build(PROBLEM, {"depth": 2})
     assert isinstance(solver, Exact)
     assert solver.depth == 2
     with pytest.raises(TypeError, match="width"):
-        recipe.build(PROBLEM, {"width": 2})
+        factory.build(PROBLEM, {"width": 2})
 
 
 def test_an_object_stands_for_its_name():
     solver = Exact(PROBLEM, depth=2)
-    recipe = resolve(solver, KSubset(4, 2))
-    assert recipe.build(PROBLEM, {}) is solver
+    factory = resolve(solver, KSubset(4, 2))
+    assert factory.build(PROBLEM, {}) is solver
     with refused(TypeError, "Exact takes no options, got depth: options go to a name or a class"):
-        recipe.build(PROBLEM, {"depth": 3})
+        factory.build(PROBLEM, {"depth": 3})
     with refused(
         UnsupportedProblemError, "this Exact was made for KSubset(n=4, k=2), but is asked to solve KSubset(n=4, k=3)"
     ):
@@ -320,18 +348,43 @@ def double(theta: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_function_gets_whole_batches_and_nothing_is_merged():
-    recipe = resolve(double, PROBLEM)
-    solver = recipe.build(PROBLEM, {})
+    factory = resolve(double, PROBLEM)
+    solver = factory.build(PROBLEM, {})
     assert isinstance(solver, BatchSolver)
-    assert (recipe.name, solver.problem, solver.traits) == ("double", PROBLEM, Traits(deterministic=False))
+    assert (factory.name, solver.problem, solver.traits) == ("double", PROBLEM, Traits(deterministic=False))
     theta = torch.arange(8.0).reshape(2, 4)
     assert torch.equal(torch.as_tensor(solver.solve(theta)), 2 * theta)
     with pytest.raises(TypeError, match="double takes no options, got depth"):
-        recipe.build(PROBLEM, {"depth": 3})
+        factory.build(PROBLEM, {"depth": 3})
+
+
+def test_a_function_does_without_a_problem():
+    factory = resolve(double, None)
+    solver = factory.build(None, {})
+    assert isinstance(solver, FunctionSolver)
+    assert (factory.name, solver.problem, solver.function) == ("double", None, double)
+    assert torch.equal(torch.as_tensor(solver.solve(torch.ones(2, 3))), torch.full((2, 3), 2.0))
+    assert factory.lowering(PROBLEM).native == PROBLEM
+    there = pickle.loads(pickle.dumps(factory)).build(None, {})
+    assert (there.problem, there.function) == (None, double)
+
+
+def test_a_callable_object_counts_as_a_function():
+    module = torch.nn.Softmax(-1)
+    factory = resolve(module, PROBLEM)
+    assert (factory.name, factory.build(PROBLEM, {}).function) == ("Softmax", module)
+
+
+@pytest.mark.parametrize("solver", ["mine", "auto", Exact, Exact(PROBLEM)])
+def test_all_but_functions_need_a_problem(solver: Any):
+    with refused(TypeError, "problem must be a problem, such as mapgrad.KSubset(10, 3), got None"):
+        resolve(solver, None)
+    with refused(TypeError, "problem must be a problem, such as mapgrad.KSubset(10, 3), got None"):
+        resolve(Exact, PROBLEM).build(None, {})
 
 
 @pytest.mark.parametrize("solver", [None, 3, dict, {"name": "topk"}, PROBLEM])
-def test_something_else_is_no_solver(solver: Any):
+def test_something_else_is_not_a_solver(solver: Any):
     with refused(
         TypeError,
         "a solver is a name, 'auto', a class derived from InstanceSolver or BatchSolver, an object of such a class, or "
@@ -340,19 +393,20 @@ def test_something_else_is_no_solver(solver: Any):
         resolve(solver, PROBLEM)
 
 
-@pytest.mark.parametrize("problem", [None, KSubset, (4, 2)])
-def test_something_else_is_no_problem(problem: Any):
+@pytest.mark.parametrize("problem", [KSubset, (4, 2)])
+@pytest.mark.parametrize("solver", ["mine", Exact, double])
+def test_something_else_is_not_a_problem(solver: Any, problem: Any):
     with refused(TypeError, f"problem must be a problem, such as mapgrad.KSubset(10, 3), got {problem!r}"):
-        resolve("mine", problem)
+        resolve(solver, problem)
 
 
-def test_a_recipe_travels_without_the_functions_of_its_spec():
+def test_a_factory_travels_without_the_functions_of_its_spec():
     offer(spec("deep", supports=lambda _problem: None, cost=lambda _problem: 1.0, install="pip install deep"))
-    recipe = resolve("mine.deep", PROBLEM)
-    assert recipe.spec is not None
-    assert recipe.spec.cost is not None
-    there = pickle.loads(pickle.dumps(recipe))
-    assert (there.name, there.label, there.factory) == (recipe.name, recipe.label, Exact)
+    factory = resolve("mine.deep", PROBLEM)
+    assert factory.spec is not None
+    assert factory.spec.cost is not None
+    there = pickle.loads(pickle.dumps(factory))
+    assert (there.name, there.label, there.factory) == (factory.name, factory.label, Exact)
     assert there.spec == spec("deep", install="pip install deep")
     assert there.build(PROBLEM, {"depth": 3}).depth == 3
     assert pickle.loads(pickle.dumps(resolve(double, PROBLEM))).build(PROBLEM, {}).solve(torch.ones(1)) == 2

@@ -2,32 +2,32 @@
 
 from mapgrad.solvers._contract import (
     BatchSolver,
+    Block,
     InstanceSolver,
     MAPSolver,
-    Solution,
-    Solutions,
+    Request,
     SolverSpec,
-    Status,
     Traits,
 )
+from mapgrad.solvers._function import FunctionSolver
 from mapgrad.solvers._hookspecs import hookimpl
 from mapgrad.solvers._listing import SolverInfo, list_solvers
 from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._registry import register, unregister
-from mapgrad.solvers._resolve import Recipe, SolverLike, resolve
+from mapgrad.solvers._resolve import SolverFactory, SolverLike, resolve
 
 __all__ = [
     "BatchSolver",
+    "Block",
+    "FunctionSolver",
     "InstanceSolver",
     "Lowering",
     "MAPSolver",
-    "Recipe",
-    "Solution",
-    "Solutions",
+    "Request",
+    "SolverFactory",
     "SolverInfo",
     "SolverLike",
     "SolverSpec",
-    "Status",
     "Traits",
     "hookimpl",
     "list_solvers",

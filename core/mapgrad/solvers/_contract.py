@@ -1,46 +1,25 @@
-"""What a solver is: two base classes for plugin authors, what they may return, and what they declare."""
+"""What a solver is: two base classes for plugin authors, what they are asked, and what they declare."""
 
 from __future__ import annotations
 
-import enum
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast, runtime_checkable
+
+import numpy as np
+
+from mapgrad.errors import InfeasibleError, SolveTimeoutError, UnboundedError
+from mapgrad.problems import Problem
+from mapgrad.solutions import Solution, Solutions, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from mapgrad.problems import Problem
-
-
-class Status(enum.IntEnum):
-    """How a row ended. `Solutions.status` holds these numbers in an int64 tensor."""
-
-    ERROR = 0
-    OPTIMAL = 1
-    FEASIBLE = 2
-    INFEASIBLE = 3
-    UNBOUNDED = 4
-    TIME_LIMIT = 5
-
-    @property
-    def meaning(self) -> str:
-        """A sentence for people, with the remedy in it."""
-        return _MEANINGS[self]
-
-
-_MEANINGS = {
-    Status.ERROR: "the solver raised or gave no usable answer; the chained cause says what happened",
-    Status.OPTIMAL: "the answer is proved optimal",
-    Status.FEASIBLE: "the answer is feasible, but not proved optimal",
-    Status.INFEASIBLE: "the feasible set is empty; check the problem's constraints",
-    Status.UNBOUNDED: "the objective is unbounded; give every priced variable finite bounds",
-    Status.TIME_LIMIT: "the time limit came first; raise time_limit or accept incumbents",
-}
+P = TypeVar("P", bound=Problem)
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -52,51 +31,16 @@ class Traits:
         releases_gil: Threads speed it up.
         history_free: An answer doesn't depend on the rows solved before.
         deterministic: Equal rows get equal answers, so they may be solved once.
+        scale_free: Rows of any magnitude are solved exactly, so they come unscaled.
+        stoppable: `InstanceSolver.stop` ends the row that runs, within a second or so; None: if the class has its own.
     """
 
     exact: bool = True
     releases_gil: bool = False
     history_free: bool = True
     deterministic: bool = True
-
-
-@dataclass(frozen=True)
-class Solution:
-    """One row's answer.
-
-    Attributes:
-        z: The state, of the problem's shape; None where the solver has none.
-        status: How the row ended.
-        objective: ⟨θ, z⟩ of the row as handed to the solver; None lets the core compute it.
-        bound: Proved upper bound on the optimum of that row; None where unknown.
-    """
-
-    z: NDArray[np.float64] | None
-    status: Status = Status.OPTIMAL
-    objective: float | None = None
-    bound: float | None = None
-
-
-@dataclass(frozen=True)
-class Solutions:
-    """A batch's answers.
-
-    Attributes:
-        z: [*batch, *shape], in θ's dtype and on its device, a list of [*shape] where θ is one; NaN without an answer.
-        status: [*batch] int64, values of `Status`.
-        objective: [*batch] float64, ⟨θ, z⟩ of the row that was solved (after the domain's clip).
-        bound: [*batch] float64, proved upper bound on the optimum; equal to the objective where optimal, else +inf
-            unless the solver gave one.
-        seconds: Wall-clock time of the call.
-        stats: Counts of this call, under the names of `Solver.stats`.
-    """
-
-    z: Any
-    status: Tensor
-    objective: Tensor
-    bound: Tensor
-    seconds: float = 0.0
-    stats: dict[str, float] = field(default_factory=dict[str, float])
+    scale_free: bool = False
+    stoppable: bool | None = None
 
 
 @runtime_checkable
@@ -113,54 +57,199 @@ class MAPSolver(Protocol):
         ...
 
 
-class InstanceSolver(ABC):
-    """Base class for plugins that solve one row at a time, on the CPU.
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of a solver beside a row's utilities; it may get further attributes.
 
-    The core batches, copies, scales, merges equal rows and runs threads; a plugin is a constructor, `init` and
-    `solve`. One object serves all workers: whatever a row changes belongs in the state that `init` returns.
+    Attributes:
+        start: A state near the optimum to start from, float64 of the problem's shape, with NaN where nothing is known;
+            None where there is none. Read-only.
+        seconds: Seconds of wall-clock time that this row may take; None for no limit.
+        reuse: Whether what earlier rows left behind (a basis, an incumbent) may speed up this one. Where it is false,
+            the answer must not depend on the rows before.
+    """
+
+    start: NDArray[np.float64] | None = None
+    seconds: float | None = None
+    reuse: bool = False
+
+
+class Block:
+    """Rows for `InstanceSolver.solve_rows`, and the arrays that it writes their answers to.
+
+    Attributes:
+        theta: [m, n] float64, C-contiguous, read-only: utilities, where n is the product of the problem's shape.
+        start: [m, n] float64, states to start from, NaN where nothing is known; None where there are none. Read-only.
+        seconds: As in `Request`, for each row.
+        reuse: As in `Request`.
+        z: [m, n] float64, C-contiguous: the states. What is still NaN at the end counts as no answer.
+        status: [m] int64, values of `Status`: OPTIMAL at first if the solver is exact, else FEASIBLE.
+        objective: [m] float64: ⟨θ, z⟩, NaN at first and where the solver leaves it to the core.
+        bound: [m] float64: proved upper bounds on the optimum, NaN at first and where the solver knows none.
+        row: Number of the row that an exception is about, for a loop in ascending order that sets it before it raises:
+            that row alone fails, and the rows after it are asked for once more, with a fresh native model. None: not
+            known; all rows are asked for once more, one at a time.
+        stopped: Set from another thread, once before `InstanceSolver.stop` is called: nobody wants the rows any more
+            that aren't solved yet. A loop over rows looks at it and returns.
+        causes: What rows raised, by their numbers in this block.
+    """
+
+    __slots__ = ("bound", "causes", "objective", "reuse", "row", "seconds", "start", "status", "stopped", "theta", "z")
+
+    def __init__(
+        self,
+        theta: NDArray[np.float64],
+        *,
+        start: NDArray[np.float64] | None = None,
+        seconds: float | None = None,
+        reuse: bool = False,
+        exact: bool = True,
+    ) -> None:
+        count = len(theta)
+        self.theta = theta
+        self.start = start
+        self.seconds = seconds
+        self.reuse = reuse
+        self.z: NDArray[np.float64] = np.full(theta.shape, np.nan)
+        self.status = np.full(count, int(Status.OPTIMAL if exact else Status.FEASIBLE), dtype=np.int64)
+        self.objective, self.bound = np.full((2, count), np.nan)
+        self.row: int | None = None
+        self.stopped = False
+        self.causes: dict[int, BaseException] = {}
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def part(self, start: int, stop: int) -> Block:
+        """Return some rows as a block that writes to the same arrays; its causes are its own."""
+        part = Block.__new__(Block)
+        part.theta = self.theta[start:stop]
+        part.start = None if self.start is None else self.start[start:stop]
+        part.seconds, part.reuse, part.row, part.causes = self.seconds, self.reuse, None, {}
+        part.stopped = self.stopped
+        part.z, part.status = self.z[start:stop], self.status[start:stop]
+        part.objective, part.bound = self.objective[start:stop], self.bound[start:stop]
+        return part
+
+    def put(self, row: int, answer: Any, shape: tuple[int, ...] | None = None) -> None:
+        """Write one row's answer.
+
+        Args:
+            row: Its number in this block.
+            answer: A `Solution`, or an array of real numbers, whose status is then the one that the block began with.
+            shape: The shape that the state must have; None for (n,).
+
+        Raises:
+            ValueError: it isn't an answer: a state is missing, of another shape, complex, or an unknown status.
+        """
+        if isinstance(answer, Solution):
+            status = Status(answer.status)
+            if answer.z is None and status in (Status.OPTIMAL, Status.FEASIBLE):
+                raise ValueError(f"the solver reports {status.name} without a state")
+            self.status[row] = status
+            self.objective[row] = np.nan if answer.objective is None else answer.objective
+            self.bound[row] = np.nan if answer.bound is None else answer.bound
+            answer = answer.z
+            if answer is None:
+                return
+        z = np.asarray(answer)
+        if z.dtype.kind not in "biuf":
+            came = f"numbers of dtype {z.dtype}" if z.dtype.kind == "c" else type(answer).__name__
+            raise ValueError(f"the solver answered with {came} where an array of real numbers was expected")
+        expected = self.z.shape[1:] if shape is None else shape
+        if z.shape != expected:
+            raise ValueError(f"the solver answered with shape {z.shape} where {expected} was expected")
+        self.z[row] = z.reshape(-1)
+
+    def fail(self, row: int, error: BaseException) -> None:
+        """Note that a row raised; the state that it may have written is dropped."""
+        self.causes[row] = error
+        self.z[row] = self.objective[row] = self.bound[row] = np.nan
+        self.status[row] = next((status for kind, status in _STATUSES if isinstance(error, kind)), Status.ERROR)
+
+
+_STATUSES: Final = (
+    (InfeasibleError, Status.INFEASIBLE),
+    (UnboundedError, Status.UNBOUNDED),
+    (SolveTimeoutError, Status.TIME_LIMIT),
+)
+
+
+class InstanceSolver(Generic[P, S]):
+    """Base class for plugins that solve rows on the CPU, one at a time or a block of them.
+
+    The core batches, scales, merges equal rows and runs threads; a plugin is a constructor, `init` and either `solve`
+    or `solve_rows`. One object serves all workers: whatever a row changes belongs in the state that `init` returns.
+    ``InstanceSolver[KSubset, None]`` names the problem's class and the state's for a type checker.
 
     Args:
         problem: The feasible set.
         options: What the caller of `get_solver` gave beside the core's own options; a subclass names those it knows.
-
-    Attributes:
-        time_limit: Seconds that one row may take, or None; the core sets it before it asks for rows.
-        reuse: Whether what earlier rows left behind (a basis, an incumbent) may speed up later ones; the core sets it.
-            Where it is false, an answer must not depend on the rows before.
     """
 
-    traits: ClassVar[Traits] = Traits()
-    time_limit: float | None = None
-    reuse: bool = False
+    traits: Traits = Traits()
 
-    def __init__(self, problem: Problem, **options: Any) -> None:
+    def __init__(self, problem: P, **options: Any) -> None:
         if options:
             raise TypeError(f"{type(self).__name__} has no option {', '.join(map(repr, sorted(options)))}")
         self.problem = problem
 
-    def init(self) -> Any:
+    def init(self) -> S:
         """Build the native model. Called once a worker; the state is never used by two threads at a time."""
-        return None
+        return cast("S", None)
 
-    @abstractmethod
-    def solve(self, state: Any, theta: NDArray[np.float64], start: NDArray[np.float64] | None = None) -> Any:
+    def solve(self, state: S, theta: NDArray[np.float64], request: Request) -> NDArray[np.float64] | Solution:
         """Return argmax ⟨θ, z⟩ over the problem's set.
 
         Args:
             state: What `init` returned.
-            theta: float64, C-contiguous, of the problem's shape, scaled to max |θ| in [½, 1) unless it is zero; a
-                private copy that may be written to.
-            start: A state near the optimum to warm-start from, or None.
+            theta: float64, C-contiguous, of the problem's shape, read-only; scaled to max |θ| in [½, 1) unless it is
+                zero or the solver's traits say ``scale_free``.
+            request: A start, a limit of time, and whether earlier rows may help.
 
         Returns:
             An array of the problem's shape, or a `Solution`.
         """
+        raise NotImplementedError(f"{type(self).__name__} must implement solve or solve_rows")
 
-    def close(self, state: Any) -> None:  # noqa: B027 (a solver that holds nothing has nothing to free)
+    def solve_rows(self, state: S, block: Block) -> None:
+        """Solve all rows of a block and write the answers to its arrays; by default, by `solve` row after row.
+
+        Args:
+            state: What `init` returned.
+            block: Rows, and where their answers go.
+        """
+        shape, z, put, solve = self.problem.shape, block.z, block.put, self.solve
+        rows, states = block.theta.reshape(-1, *shape), z.reshape(-1, *shape)
+        request = Request(None, block.seconds, block.reuse)
+        row = 0
+        try:
+            for row, theta in enumerate(rows):
+                if block.stopped:
+                    return
+                if block.start is not None:
+                    request = Request(block.start[row].reshape(shape), block.seconds, block.reuse)
+                answer = solve(state, theta, request)
+                if type(answer) is np.ndarray and answer.dtype == np.float64 and answer.shape == shape:
+                    states[row] = answer
+                else:
+                    put(row, answer, shape)
+        except BaseException:
+            block.row = row
+            raise
+
+    def stop(self, state: S) -> None:
+        """Interrupt what runs on this state. Solvers that can be stopped override it.
+
+        Called from another thread, once or more often while `solve_rows` runs, so it may come just before or after the
+        engine's own work; it must return at once.
+        """
+
+    def close(self, state: S) -> None:
         """Free the native model."""
 
 
-class BatchSolver(ABC):
+class BatchSolver(ABC, Generic[P]):
     """Base class for plugins that solve the whole batch at once, on θ's device.
 
     Args:
@@ -168,9 +257,9 @@ class BatchSolver(ABC):
         options: As for `InstanceSolver`.
     """
 
-    traits: ClassVar[Traits] = Traits()
+    traits: Traits = Traits()
 
-    def __init__(self, problem: Problem, **options: Any) -> None:
+    def __init__(self, problem: P, **options: Any) -> None:
         if options:
             raise TypeError(f"{type(self).__name__} has no option {', '.join(map(repr, sorted(options)))}")
         self.problem = problem
@@ -183,7 +272,7 @@ class BatchSolver(ABC):
             theta: [N, *shape], float32 or float64, contiguous, any device; must not be written to.
 
         Returns:
-            A tensor of θ's shape and device, or `Solutions` with batch dimensions [N].
+            A tensor of its own of θ's shape and device, or `Solutions` with batch dimensions [N].
         """
 
 
@@ -198,13 +287,13 @@ class SolverSpec:
         supports: Maps a problem of these classes to None, or to the reason why it can't be taken; None accepts all.
         requires: Importable packages that must be there.
         install: The command that installs them.
-        cost: Expected seconds a row, by which ``"auto"`` chooses; None sorts last.
+        cost: Expected seconds a row, at least 0, by which ``"auto"`` chooses; None sorts last.
     """
 
     name: str
-    factory: str | type[InstanceSolver] | type[BatchSolver]
+    factory: str | type[InstanceSolver[Any, Any]] | type[BatchSolver[Any]]
     accepts: tuple[type[Problem], ...]
-    supports: Callable[[Problem], str | None] | None = None
+    supports: Callable[[Any], str | None] | None = None
     requires: tuple[str, ...] = ()
     install: str = ""
-    cost: Callable[[Problem], float] | None = None
+    cost: Callable[[Any], float] | None = None

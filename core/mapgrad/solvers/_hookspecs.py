@@ -20,7 +20,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def mapgrad_solvers() -> Sequence[SolverSpec]:
-    """Return what the plugin offers: a list or tuple of `SolverSpec`.
+    """Return the plugin's solvers: a list or tuple of `SolverSpec`.
 
     It is called when the plugin is first looked up, perhaps by several threads at once, and must not import a solver's
     package: a spec names its class as ``"module:Class"``, which is imported once the solver is used.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from mapgrad.errors import MapgradError
-from mapgrad.solvers._offers import Offer, check_problem, offers_of
+from mapgrad.solvers._entries import SolverEntry, entries_of, require_problem
 from mapgrad.solvers._registry import REGISTRY
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class SolverInfo:
         name: The full name: ``plugin.solver``, or ``plugin`` where both names are the same or the plugin's solvers
             aren't known.
         plugin: The plugin's name.
-        distribution: Where the plugin comes from; several, separated by commas, where they claim one name; empty for a
+        distribution: Where the plugin comes from; several, separated by commas, where they use one name; empty for a
             plugin that the program registered.
         version: The distribution's version, or the distributions' versions.
         status: ``"ok"``; ``"missing"``: a package that the solver needs isn't installed; ``"broken"``: the plugin can't
@@ -42,15 +42,15 @@ class SolverInfo:
     status: Literal["ok", "missing", "broken", "blocked"]
     accepts: tuple[type[Problem], ...] = ()
     detail: str = ""
-    _offer: Offer | None = field(default=None, repr=False, compare=False)
+    _entry: SolverEntry | None = field(default=None, repr=False, compare=False)
 
     @property
     def traits(self) -> Traits | None:
         """What the solver promises about itself; imports its class. None where that can't be done."""
-        if self._offer is None or self.status != "ok":
+        if self._entry is None or self.status != "ok":
             return None
         try:
-            return self._offer.solver_class().traits
+            return self._entry.solver_class().traits
         except MapgradError as error:
             _logger.warning("%s", error)
             return None
@@ -66,43 +66,43 @@ def list_solvers(problem: Problem | None = None) -> list[SolverInfo]:
         One entry a solver, and one for each plugin whose solvers aren't known, sorted by name.
 
     Raises:
-        TypeError: `problem` is no problem.
+        TypeError: `problem` isn't a `Problem`.
         PluginError: a plugin is broken and MAPGRAD_STRICT is set.
     """
     if problem is None:
         infos = [info for plugin in REGISTRY.plugins() for info in _describe(plugin)]
     else:
-        infos = [_describe_offer(offer) for offer in offers_for(problem)]
+        infos = [_describe_entry(entry) for entry in entries_for(problem)]
     return sorted(infos, key=lambda info: info.name)
 
 
-def all_offers() -> list[Offer]:
-    """Load all plugins and return their offers, installed or not."""
-    return [offer for plugin in REGISTRY.plugins() for offer in offers_of(plugin)]
+def all_entries() -> list[SolverEntry]:
+    """Load all plugins and return their solvers, whether or not the packages that these need are installed."""
+    return [entry for plugin in REGISTRY.plugins() for entry in entries_of(plugin)]
 
 
-def offers_for(problem: Problem) -> list[Offer]:
-    """Return the offers that take a problem, installed or not."""
-    check_problem(problem)
-    return [offer for offer in all_offers() if offer.refusal(problem) is None]
+def entries_for(problem: Problem) -> list[SolverEntry]:
+    """Return the solvers that take a problem, whether or not the packages that they need are installed."""
+    require_problem(problem)
+    return [entry for entry in all_entries() if entry.refusal(problem) is None]
 
 
 def _describe(plugin: Plugin) -> list[SolverInfo]:
-    fate = plugin.fate
-    if fate is None or fate.status == "ok":
-        return [_describe_offer(offer) for offer in offers_of(plugin)]
-    return [SolverInfo(plugin.name, plugin.name, plugin.distribution, plugin.version, fate.status, (), fate.detail)]
+    result = plugin.result
+    if result is None or result.status == "ok":
+        return [_describe_entry(entry) for entry in entries_of(plugin)]
+    return [SolverInfo(plugin.name, plugin.name, plugin.distribution, plugin.version, result.status, (), result.detail)]
 
 
-def _describe_offer(offer: Offer) -> SolverInfo:
-    plugin, missing = offer.plugin, offer.missing()
+def _describe_entry(entry: SolverEntry) -> SolverInfo:
+    plugin, missing = entry.plugin, entry.missing()
     return SolverInfo(
-        name=offer.name,
+        name=entry.name,
         plugin=plugin.name,
         distribution=plugin.distribution,
         version=plugin.version,
         status="missing" if missing else "ok",
-        accepts=offer.spec.accepts,
+        accepts=entry.spec.accepts,
         detail=missing,
-        _offer=offer,
+        _entry=entry,
     )

@@ -1,4 +1,4 @@
-"""From entry points to plugins: who claims which name, and what became of it."""
+"""From entry points to plugins: which distribution claims which name, and the result of loading it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from operator import itemgetter
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pluggy
 
 from mapgrad.errors import PluginError
 from mapgrad.solvers import _hookspecs
-from mapgrad.solvers._specs import check_name, check_specs
+from mapgrad.solvers._specs import require_name, require_specs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from importlib import metadata
 
     from mapgrad.solvers._contract import SolverSpec
 
@@ -33,8 +33,8 @@ _logger = logging.getLogger("mapgrad")
 
 
 @dataclass(frozen=True)
-class Claim:
-    """Somebody's claim to a plugin name.
+class EntryPointClaim:
+    """A claim to a plugin name, by an entry point or by `register`.
 
     Attributes:
         load: Returns the plugin; imports its module.
@@ -54,6 +54,11 @@ class Claim:
         return f"{self.distribution} {self.version}".rstrip() or "registered by this program"
 
     @property
+    def is_ours(self) -> bool:
+        """Whether mapgrad's own distribution makes it."""
+        return _normalized(self.distribution) == _OURS
+
+    @property
     def is_being_imported(self) -> bool:
         """Whether the code of the module, or of a package around it, is running at this moment."""
         names = itertools.accumulate(self.module.split("."), "{}.{}".format)
@@ -62,31 +67,31 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Fate:
-    """What became of a plugin: the specs of its solvers, or what is wrong with it."""
+class LoadResult:
+    """What loading a plugin gave: the specs of its solvers, or what is wrong with it."""
 
     status: Literal["ok", "broken", "blocked"]
     specs: tuple[SolverSpec, ...] = ()
     detail: str = ""
-    cause: Exception | None = None
+    cause: BaseException | None = None
 
 
 @dataclass
 class Plugin:
-    """A plugin name, who claims it, and what became of it: None until it is looked up."""
+    """A plugin's name, the claims to it, and the result of loading it: None until it is looked up."""
 
     name: str
-    claims: tuple[Claim, ...]
-    fate: Fate | None = None
+    claims: tuple[EntryPointClaim, ...]
+    result: LoadResult | None = None
 
     @property
     def distribution(self) -> str:
-        """The claimants' distributions."""
+        """The distributions that claim the name."""
         return ", ".join(claim.distribution for claim in self.claims)
 
     @property
     def version(self) -> str:
-        """The claimants' versions."""
+        """Their versions."""
         return ", ".join(claim.version for claim in self.claims)
 
     @property
@@ -95,36 +100,43 @@ class Plugin:
         return not self.distribution
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it comes with mapgrad."""
+        return all(claim.is_ours for claim in self.claims)
+
+    @property
     def origin(self) -> str:
-        """The claimants, each with its version."""
+        """The distributions, each with its version."""
         return _origins(self.claims)
 
-    def error(self, fate: Fate) -> PluginError:
-        """Return the error to raise for a plugin of this fate."""
-        error = PluginError(f"plugin {self.name!r} ({self.origin}) is {fate.status}: {fate.detail}")
-        error.__cause__ = fate.cause
+    def error(self, result: LoadResult) -> PluginError:
+        """Return the error to raise for a plugin that can't be used."""
+        error = PluginError(f"plugin {self.name!r} ({self.origin}) is {result.status}: {result.detail}")
+        error.__cause__ = result.cause
         return error
 
 
-def _origins(claims: Sequence[Claim]) -> str:
+def _origins(claims: Sequence[EntryPointClaim]) -> str:
     return ", ".join(claim.origin for claim in claims)
 
 
 def installed_plugins() -> dict[str, Plugin]:
     """Read the entry points of all that is installed, sorted by plugin name; import none of it."""
-    claims: dict[str, list[Claim]] = {}
+    claims: dict[str, list[EntryPointClaim]] = {}
     for name, claim in _claims():
         claims.setdefault(name, []).append(claim)
-    return {name: Plugin(name, _standing(name, claims[name])) for name in sorted(claims)}
+    return {name: Plugin(name, _valid_claims(name, claims[name])) for name in sorted(claims)}
 
 
-def _claims() -> Iterator[tuple[str, Claim]]:
+def _claims() -> Iterator[tuple[str, EntryPointClaim]]:
     """Yield each plugin name with a claim to it.
 
     A distribution counts once, where an import would find it: in the first folder of sys.path that has it, so that an
     editable install seen twice doesn't clash with itself. Folders are listed in no order; where one holds two versions,
     as after an upgrade that was cut off, the later one counts.
     """
+    from importlib import metadata  # takes longer to import than this package
+
     seen: set[str] = set()
     for folder in sys.path:
         here = metadata.distributions(path=[folder])
@@ -135,7 +147,7 @@ def _claims() -> Iterator[tuple[str, Claim]]:
             seen.add(_normalized(distribution))
             for entry_point in entry_points:
                 module = entry_point.value.partition(":")[0].strip()
-                yield entry_point.name, Claim(entry_point.load, module, distribution, version)
+                yield entry_point.name, EntryPointClaim(entry_point.load, module, distribution, version)
 
 
 def _entry_points(distribution: metadata.Distribution) -> list[metadata.EntryPoint]:
@@ -160,34 +172,43 @@ def _normalized(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def _standing(name: str, claims: list[Claim]) -> tuple[Claim, ...]:
-    """Return the claims that stand, sorted: ours alone, if it is among them."""
+def _valid_claims(name: str, claims: list[EntryPointClaim]) -> tuple[EntryPointClaim, ...]:
+    """Return the claims that count, sorted: ours alone, if it is among them."""
     claims = sorted(claims, key=lambda claim: (_normalized(claim.distribution), claim.version))
-    ours = [claim for claim in claims if _normalized(claim.distribution) == _OURS]
-    others = [claim for claim in claims if _normalized(claim.distribution) != _OURS]
+    ours = [claim for claim in claims if claim.is_ours]
+    others = [claim for claim in claims if not claim.is_ours]
     if ours and others:
         _logger.warning("plugin name %r belongs to %s: that of %s is ignored", name, _origins(ours), _origins(others))
     return tuple(ours or others)
 
 
-def decide(plugin: Plugin) -> Fate | None:
-    """Load a plugin and say what became of it.
+def load_plugin(plugin: Plugin) -> LoadResult | None:
+    """Load a plugin.
 
     Returns:
-        None where that can't be known yet: the plugin's module is looking for solvers while it is being imported.
+        None where the result can't be known yet: the plugin's module looks for solvers while it is being imported.
     """
-    if plugin.name in _blocked_names():
-        return Fate("blocked", detail="MAPGRAD_BLOCK names it")
     claim, *rivals = plugin.claims
-    if rivals:
-        return Fate("broken", detail=f"{plugin.origin} claim the same name; uninstall all but one of them")
     try:
-        return Fate("ok", specs=_ask(claim.load(), plugin.name))
-    except Exception as error:  # noqa: BLE001 (whatever a plugin raises breaks this plugin and no other)
+        _require_plugin_name(plugin.name)
+        if plugin.name in _blocked_names():
+            return LoadResult("blocked", detail="MAPGRAD_BLOCK names it")
+        if rivals:
+            return LoadResult("broken", detail=f"{plugin.origin} claim the same name; uninstall all but one of them")
+        return LoadResult("ok", specs=_ask(claim.load(), plugin.name))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (whatever a plugin raises, SystemExit too, breaks this plugin alone)
         # An import waits while another thread runs the module: if it is still running, it is this thread that runs it.
         if claim.is_being_imported:
             return None
-        return Fate("broken", detail=f"{type(error).__name__}: {' '.join(str(error).split())}", cause=error)
+        return LoadResult("broken", detail=f"{type(error).__name__}: {' '.join(str(error).split())}", cause=error)
+
+
+def _require_plugin_name(name: Any) -> None:
+    require_name(name)
+    if name == AUTO:
+        raise ValueError(f"{AUTO!r} asks for the cheapest exact solver and can't be a plugin's name")
 
 
 def _ask(plugin: object, name: str) -> tuple[SolverSpec, ...]:
@@ -195,9 +216,6 @@ def _ask(plugin: object, name: str) -> tuple[SolverSpec, ...]:
 
     Each plugin has a manager of its own, dropped at once: nothing that fails half-way leaves a trace in another's.
     """
-    check_name(name)
-    if name == AUTO:
-        raise ValueError(f"{AUTO!r} asks for the cheapest exact solver and can't be a plugin's name")
     manager = pluggy.PluginManager(_hookspecs.PROJECT)
     manager.add_hookspecs(_hookspecs)
     manager.register(plugin, name)
@@ -205,7 +223,7 @@ def _ask(plugin: object, name: str) -> tuple[SolverSpec, ...]:
     hooks = manager.hook.mapgrad_solvers.get_hookimpls()
     if not hooks:
         raise TypeError(f"{plugin!r} has no mapgrad_solvers() marked with @mapgrad.hookimpl")
-    return check_specs([spec for hook in hooks for spec in check_specs(hook.function())])
+    return require_specs([spec for hook in hooks for spec in require_specs(hook.function())])
 
 
 def _blocked_names() -> list[str]:

@@ -45,6 +45,11 @@ class Lowering:
     _program: Embedded | None = None
 
     @property
+    def is_lowered(self) -> bool:
+        """Whether the solver's rows differ from the problem's."""
+        return self._program is not None
+
+    @property
     def is_restated(self) -> bool:
         """Whether a program stands for the problem, whose answers may become better ones of the problem."""
         return self._program not in (None, self.problem)

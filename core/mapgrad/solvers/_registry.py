@@ -7,7 +7,7 @@ import threading
 from typing import Final
 
 from mapgrad.errors import PluginError, UnknownSolverError
-from mapgrad.solvers._loading import Claim, Plugin, decide, installed_plugins, is_strict
+from mapgrad.solvers._loading import EntryPointClaim, Plugin, installed_plugins, is_strict, load_plugin
 
 _logger = logging.getLogger("mapgrad")
 
@@ -24,18 +24,22 @@ class Registry:
         self._lock = threading.RLock()
         self._table: dict[str, Plugin] | None = None
 
+    def known(self) -> list[Plugin]:
+        """Return all plugins, sorted by name, and load none."""
+        with self._lock:
+            return [plugin for _, plugin in sorted(self._plugins().items())]
+
     def plugins(self) -> list[Plugin]:
         """Load all plugins; sorted by name.
 
         Raises:
             PluginError: a plugin is broken and MAPGRAD_STRICT is set.
         """
-        with self._lock:
-            plugins = [plugin for _, plugin in sorted(self._plugins().items())]
+        plugins = self.known()
         for plugin in plugins:
             self._load(plugin)
-            if plugin.fate is not None and plugin.fate.status == "broken" and is_strict():
-                raise plugin.error(plugin.fate)
+            if plugin.result is not None and plugin.result.status == "broken" and is_strict():
+                raise plugin.error(plugin.result)
         return plugins
 
     def plugin(self, name: str) -> Plugin | None:
@@ -49,18 +53,18 @@ class Registry:
         if plugin is None:
             return None
         self._load(plugin)
-        if plugin.fate is None:
+        if plugin.result is None:
             raise PluginError(f"plugin {name!r} ({plugin.origin}) is being imported: look it up when that is done")
-        if plugin.fate.status != "ok":
-            raise plugin.error(plugin.fate)
+        if plugin.result.status != "ok":
+            raise plugin.error(plugin.result)
         return plugin
 
     def register(self, plugin: object, name: str) -> None:
         """See `mapgrad.register`."""
-        newcomer = Plugin(name, (Claim(load=lambda: plugin),))
-        newcomer.fate = decide(newcomer)
-        if newcomer.fate is not None and newcomer.fate.status == "broken":
-            raise newcomer.error(newcomer.fate)
+        newcomer = Plugin(name, (EntryPointClaim(load=lambda: plugin),))
+        newcomer.result = load_plugin(newcomer)
+        if newcomer.result is not None and newcomer.result.status == "broken":
+            raise newcomer.error(newcomer.result)
         with self._lock:
             holder = self._plugins().setdefault(name, newcomer)
         if holder is not newcomer:
@@ -86,15 +90,15 @@ class Registry:
             return self._table
 
     def _load(self, plugin: Plugin) -> None:
-        if plugin.fate is not None:
+        if plugin.result is not None:
             return
-        fate = decide(plugin)
+        result = load_plugin(plugin)
         with self._lock:
-            is_first = plugin.fate is None
+            is_first = plugin.result is None
             if is_first:
-                plugin.fate = fate
-        if is_first and fate is not None and fate.status == "broken" and not is_strict():
-            _logger.warning("%s", plugin.error(fate))
+                plugin.result = result
+        if is_first and result is not None and result.status == "broken" and not is_strict():
+            _logger.warning("%s", plugin.error(result))
 
 
 REGISTRY: Final = Registry()
@@ -108,7 +112,7 @@ def register(plugin: object, name: str) -> None:
         name: The plugin's name, free until now: entry points keep theirs.
 
     Raises:
-        PluginError: the name is taken or can't be one, or the plugin is broken; the cause is chained.
+        PluginError: the name is taken or can't be a name, or the plugin is broken; the cause is chained.
     """
     REGISTRY.register(plugin, name)
 

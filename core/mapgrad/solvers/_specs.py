@@ -1,4 +1,4 @@
-"""Whether what a plugin returned is well formed: its mistakes are named before anybody runs into them."""
+"""Whether what a plugin returned is well formed: its mistakes are named before anybody meets them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mapgrad.solvers._contract import BatchSolver, InstanceSolver, SolverSpec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SolverClass = type[InstanceSolver] | type[BatchSolver]
+SolverClass = type[InstanceSolver[Any, Any]] | type[BatchSolver[Any]]
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _FACTORY: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -22,12 +22,12 @@ def is_solver_class(value: object) -> TypeGuard[SolverClass]:
     return isinstance(value, type) and issubclass(value, InstanceSolver | BatchSolver)
 
 
-def check_name(name: Any) -> None:
-    """Check the name of a plugin, or of a solver within its plugin.
+def require_name(name: Any) -> None:
+    """Refuse what can't be the name of a plugin, or of a solver within its plugin.
 
     Raises:
-        TypeError: it is no str.
-        ValueError: it holds what a name can't hold.
+        TypeError: `name` isn't a str.
+        ValueError: `name` is empty, or has characters that a name can't have.
     """
     if not isinstance(name, str):
         raise TypeError(f"a name must be a str, got {name!r}")
@@ -35,26 +35,26 @@ def check_name(name: Any) -> None:
         raise ValueError(f"{name!r} can't be a name: write letters, digits, '_' and '-', a letter or '_' first")
 
 
-def check_specs(specs: Any) -> tuple[SolverSpec, ...]:
-    """Return what a plugin's hook returned.
+def require_specs(specs: Any) -> tuple[SolverSpec, ...]:
+    """Return what a plugin's hook returned, if it is well formed.
 
     Raises:
-        TypeError: it is no list of specs, or a field has a wrong type.
-        ValueError: a name can't be one, or comes twice.
+        TypeError: `specs` isn't a list or tuple of `SolverSpec`, or a field of one has a wrong type.
+        ValueError: a solver's name can't be a name, or two solvers have the same one.
     """
     if not isinstance(specs, list | tuple) or not all(isinstance(spec, SolverSpec) for spec in _values(specs)):
         raise TypeError(f"mapgrad_solvers() must return a list of SolverSpec, got {specs!r}")
-    checked: dict[str, SolverSpec] = {}
+    found: dict[str, SolverSpec] = {}
     for spec in _values(specs):
-        check_name(spec.name)
+        require_name(spec.name)
         for field, (expected, is_fine) in _FIELDS.items():
             value = getattr(spec, field)
             if not is_fine(value):
                 raise TypeError(f"{field} of solver {spec.name!r} must be {expected}, got {value!r}")
-        if spec.name in checked:
+        if spec.name in found:
             raise ValueError(f"mapgrad_solvers() returned two solvers named {spec.name!r}")
-        checked[spec.name] = spec
-    return tuple(checked.values())
+        found[spec.name] = spec
+    return tuple(found.values())
 
 
 def _values(values: Any) -> tuple[Any, ...]:

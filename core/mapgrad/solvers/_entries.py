@@ -1,4 +1,4 @@
-"""A solver on offer: whether it takes a problem, what it needs, what it costs, and where its class is."""
+"""A plugin's solver before it is loaded: what it takes, needs and costs, and where its class is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger("mapgrad")
 
 
 @dataclass(frozen=True)
-class Offer:
+class SolverEntry:
     """One solver of a plugin."""
 
     plugin: Plugin
@@ -80,7 +80,7 @@ class Offer:
         return f"needs {packages}, which isn't installed: {self.spec.install or 'install it'}"
 
     def seconds(self, problem: Problem) -> float:
-        """Return the declared cost of a row; infinity without one, or where the solver doesn't take the problem."""
+        """Return the declared cost of a row; infinity without one, a wrong one, or where the solver can't be used."""
         if self.spec.cost is None:
             return math.inf
         try:
@@ -90,30 +90,37 @@ class Offer:
         except Exception as error:  # noqa: BLE001 (one plugin's mistake must not stop the choice among the others)
             _logger.warning("%s comes last: its cost() raised %s: %s", self.label, type(error).__name__, error)
             return math.inf
-        return math.inf if math.isnan(seconds) else seconds
+        if seconds >= 0:
+            return seconds
+        _logger.warning(
+            "%s comes last: its cost() must return seconds, at least 0, but returned %s", self.label, seconds
+        )
+        return math.inf
 
     def solver_class(self) -> SolverClass:
         """Import the solver's class.
 
         Raises:
             MissingDependencyError: the class's module needs a package that isn't installed.
-            PluginError: the class can't be imported for another reason, or is no solver class.
+            PluginError: the class can't be imported for another reason, or isn't a solver class.
         """
         factory: Any = self.spec.factory
         if isinstance(factory, str):
             factory = self._imported(factory)
         if not is_solver_class(factory):
             raise PluginError(
-                f"{self.label} is no solver: {factory!r} isn't derived from InstanceSolver or BatchSolver"
+                f"{self.label} isn't a solver: {factory!r} isn't derived from InstanceSolver or BatchSolver"
             )
-        check_traits(factory, self.label)
+        require_traits(factory, self.label)
         return factory
 
     def _imported(self, factory: str) -> Any:
         module, _, attribute = factory.partition(":")
         try:
             return attrgetter(attribute)(importlib.import_module(module))
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a module may call sys.exit()
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             if missing is not None and missing.partition(".")[0] != module.partition(".")[0]:
                 raise MissingDependencyError(f"{self.label} {self._needs(missing)}") from error
@@ -122,26 +129,27 @@ class Offer:
             ) from error
 
 
-def offers_of(plugin: Plugin) -> list[Offer]:
-    """Return the solvers of a plugin; none as long as they aren't known."""
-    return [Offer(plugin, spec) for spec in plugin.fate.specs] if plugin.fate is not None else []
+def entries_of(plugin: Plugin) -> list[SolverEntry]:
+    """Return the solvers of a plugin; none as long as it isn't loaded."""
+    return [SolverEntry(plugin, spec) for spec in plugin.result.specs] if plugin.result is not None else []
 
 
-def check_problem(problem: Any) -> None:
-    """Check that a user gave a problem.
+def require_problem(problem: Any) -> Problem:
+    """Return what a user gave as a problem.
 
     Raises:
-        TypeError: he didn't.
+        TypeError: `problem` isn't a `Problem`.
     """
     if not isinstance(problem, Problem):
         raise TypeError(f"problem must be a problem, such as mapgrad.KSubset(10, 3), got {problem!r}")
+    return problem
 
 
-def check_traits(solver: Any, label: str) -> None:
-    """Check what a solver class or object promises about itself.
+def require_traits(solver: Any, label: str) -> None:
+    """Refuse a solver class or object that doesn't say what it promises.
 
     Raises:
-        PluginError: it is no `Traits`.
+        PluginError: its traits aren't a `Traits`.
     """
     if not isinstance(solver.traits, Traits):
         raise PluginError(f"{label} has traits {solver.traits!r}; they must be a mapgrad.Traits")

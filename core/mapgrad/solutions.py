@@ -1,0 +1,85 @@
+"""What an answer is: the status of a row, one row's answer, a batch's answers."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+class Status(enum.IntEnum):
+    """How a row ended. `Solutions.status` holds these numbers in an int64 tensor."""
+
+    ERROR = 0
+    OPTIMAL = 1
+    FEASIBLE = 2
+    INFEASIBLE = 3
+    UNBOUNDED = 4
+    TIME_LIMIT = 5
+
+    @property
+    def meaning(self) -> str:
+        """A sentence for people, with the remedy in it."""
+        return _MEANINGS[self]
+
+
+_MEANINGS: Final = {
+    Status.ERROR: "the solver raised or gave no usable answer; the chained cause says what happened",
+    Status.OPTIMAL: "the answer is proved optimal",
+    Status.FEASIBLE: "the answer is feasible, but not proved optimal",
+    Status.INFEASIBLE: "the feasible set is empty; check the problem's constraints",
+    Status.UNBOUNDED: "the objective is unbounded; give every priced variable finite bounds",
+    Status.TIME_LIMIT: "the time limit came first; raise time_limit or accept incumbents",
+}
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One row's answer.
+
+    Attributes:
+        z: The state, of the problem's shape; None where the solver has none.
+        status: How the row ended.
+        objective: ⟨θ, z⟩ of the row as handed to the solver; None lets the core compute it.
+        bound: Proved upper bound on the optimum of that row; None where unknown.
+    """
+
+    z: NDArray[np.float64] | None
+    status: Status = Status.OPTIMAL
+    objective: float | None = None
+    bound: float | None = None
+
+
+@dataclass(slots=True)
+class Solutions:
+    """A batch's answers.
+
+    A `BatchSolver` may leave out the objective and the bound, or put NaN where it doesn't know one; a user always finds
+    both.
+
+    Attributes:
+        z: [*batch, *shape], in θ's dtype and on its device, a list of [*shape] where θ is one; NaN without an answer.
+        status: [*batch] int64, values of `Status`.
+        objective: [*batch] float64, ⟨θ, z⟩ of the row that was solved (after the domain's clip).
+        bound: [*batch] float64, proved upper bound on the optimum; equal to the objective where optimal, else +inf
+            unless the solver gave one.
+        variables: [*batch, num_vars] float64, values of all variables of the program that was solved, those that θ
+            doesn't price included; None where no program was, and with problems of their own.
+        seconds: Wall-clock time of the call.
+        stats: Counts of this call, under the names of `Solver.stats`.
+        causes: What rows raised, by their numbers over the flattened batch.
+    """
+
+    z: Any
+    status: Tensor
+    objective: Tensor = None  # pyright: ignore[reportAssignmentType] (the core fills it in before a user sees it)
+    bound: Tensor = None  # pyright: ignore[reportAssignmentType] (as above)
+    variables: Tensor | None = None
+    seconds: float = 0.0
+    stats: dict[str, float] = field(default_factory=dict[str, float])
+    causes: dict[int, BaseException] = field(default_factory=dict[int, BaseException], repr=False)
