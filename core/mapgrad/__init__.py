@@ -1,81 +1,83 @@
 """Any combinatorial solver as a PyTorch layer: solvers as plugins, I-MLE and its relatives as gradients."""
 
-from importlib.metadata import version as _version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from mapgrad import exact, testing
-from mapgrad.batching import Solver, get_solver
-from mapgrad.distribution import PerturbAndMAP
-from mapgrad.errors import (
-    ConformanceError,
-    DomainError,
-    InfeasibleError,
-    MapgradError,
-    MissingDependencyError,
-    NonFiniteError,
-    PluginError,
-    ProblemError,
-    RowsError,
-    ShapeError,
-    SolverCrashError,
-    SolveTimeoutError,
-    UnboundedError,
-    UndecidedError,
-    UnknownSolverError,
-    UnsupportedProblemError,
-)
-from mapgrad.functional import differentiable
-from mapgrad.gradients import (
-    IMLE,
-    AdaptiveIMLE,
-    AdaptiveStep,
-    Blackbox,
-    Combinatorial,
-    Estimator,
-    ForwardPass,
-    Gaussian,
-    Gumbel,
-    Laplace,
-    Logistic,
-    Noise,
-    RelativeStep,
-    StandardNoise,
-    Step,
-    StraightThrough,
-    SumOfGamma,
-    Target,
-)
-from mapgrad.layer import MAPLayer
-from mapgrad.problems import (
-    Assignment,
-    Domain,
-    GridShortestPath,
-    IntegerProgram,
-    Knapsack,
-    KSubset,
-    Matching,
-    Problem,
-    Ranking,
-    ShortestPath,
-    SpanningTree,
-    SparseRows,
-    TravelingSalesman,
-    columns_of,
-)
-from mapgrad.solvers import (
-    BatchSolver,
-    InstanceSolver,
-    MAPSolver,
-    Solution,
-    Solutions,
-    SolverInfo,
-    SolverSpec,
-    Status,
-    Traits,
-    hookimpl,
-    list_solvers,
-    register,
-    unregister,
-)
+if TYPE_CHECKING:
+    from mapgrad import exact, testing
+    from mapgrad.batching import Solver, get_solver
+    from mapgrad.decorator import differentiable
+    from mapgrad.distribution import PerturbAndMAP
+    from mapgrad.errors import (
+        ConformanceError,
+        DomainError,
+        InfeasibleError,
+        MapgradError,
+        MissingDependencyError,
+        NonFiniteError,
+        PluginError,
+        ProblemError,
+        RowsError,
+        ShapeError,
+        SolverCrashError,
+        SolveTimeoutError,
+        UnboundedError,
+        UndecidedError,
+        UnknownSolverError,
+        UnsupportedProblemError,
+    )
+    from mapgrad.gradients import (
+        IMLE,
+        AdaptiveIMLE,
+        AdaptiveStep,
+        Blackbox,
+        Combinatorial,
+        Estimator,
+        Forward,
+        Gaussian,
+        Gumbel,
+        Laplace,
+        Logistic,
+        Noise,
+        RelativeStep,
+        StandardNoise,
+        Step,
+        StraightThrough,
+        SumOfGamma,
+        Target,
+    )
+    from mapgrad.layer import MAPLayer
+    from mapgrad.problems import (
+        Assignment,
+        Domain,
+        GridShortestPath,
+        IntegerProgram,
+        Knapsack,
+        KSubset,
+        Matching,
+        Problem,
+        Ranking,
+        ShortestPath,
+        SpanningTree,
+        SparseRows,
+        TravelingSalesman,
+        columns_of,
+    )
+    from mapgrad.solutions import Solution, Solutions, Status
+    from mapgrad.solvers import (
+        BatchSolver,
+        Block,
+        InstanceSolver,
+        MAPSolver,
+        Request,
+        SolverInfo,
+        SolverSpec,
+        Traits,
+        hookimpl,
+        list_solvers,
+        register,
+        unregister,
+    )
 
 __all__ = [
     "IMLE",
@@ -84,12 +86,13 @@ __all__ = [
     "Assignment",
     "BatchSolver",
     "Blackbox",
+    "Block",
     "Combinatorial",
     "ConformanceError",
     "Domain",
     "DomainError",
     "Estimator",
-    "ForwardPass",
+    "Forward",
     "Gaussian",
     "GridShortestPath",
     "Gumbel",
@@ -113,6 +116,7 @@ __all__ = [
     "ProblemError",
     "Ranking",
     "RelativeStep",
+    "Request",
     "RowsError",
     "ShapeError",
     "ShortestPath",
@@ -149,4 +153,107 @@ __all__ = [
     "unregister",
 ]
 
-__version__ = _version("mapgrad")
+_NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "exact": (),
+    "testing": (),
+    "batching": ("Solver", "get_solver"),
+    "decorator": ("differentiable",),
+    "distribution": ("PerturbAndMAP",),
+    "errors": (
+        "ConformanceError",
+        "DomainError",
+        "InfeasibleError",
+        "MapgradError",
+        "MissingDependencyError",
+        "NonFiniteError",
+        "PluginError",
+        "ProblemError",
+        "RowsError",
+        "ShapeError",
+        "SolverCrashError",
+        "SolveTimeoutError",
+        "UnboundedError",
+        "UndecidedError",
+        "UnknownSolverError",
+        "UnsupportedProblemError",
+    ),
+    "gradients": (
+        "IMLE",
+        "AdaptiveIMLE",
+        "AdaptiveStep",
+        "Blackbox",
+        "Combinatorial",
+        "Estimator",
+        "Forward",
+        "Gaussian",
+        "Gumbel",
+        "Laplace",
+        "Logistic",
+        "Noise",
+        "RelativeStep",
+        "StandardNoise",
+        "Step",
+        "StraightThrough",
+        "SumOfGamma",
+        "Target",
+    ),
+    "layer": ("MAPLayer",),
+    "problems": (
+        "Assignment",
+        "Domain",
+        "GridShortestPath",
+        "IntegerProgram",
+        "Knapsack",
+        "KSubset",
+        "Matching",
+        "Problem",
+        "Ranking",
+        "ShortestPath",
+        "SpanningTree",
+        "SparseRows",
+        "TravelingSalesman",
+        "columns_of",
+    ),
+    "solutions": ("Solution", "Solutions", "Status"),
+    "solvers": (
+        "BatchSolver",
+        "Block",
+        "InstanceSolver",
+        "MAPSolver",
+        "Request",
+        "SolverInfo",
+        "SolverSpec",
+        "Traits",
+        "hookimpl",
+        "list_solvers",
+        "register",
+        "unregister",
+    ),
+}
+_MODULES: Final = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def _load(name: str) -> Any:
+    """Import a public name on first use: `import mapgrad` alone loads neither torch nor NumPy."""
+    if name in _NAMES:
+        return import_module(f"mapgrad.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value = version("mapgrad")
+    elif name in _MODULES:
+        value = getattr(import_module(f"mapgrad.{_MODULES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'mapgrad' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+    __getattr__ = _load  # unseen by type checkers, for which any name would exist

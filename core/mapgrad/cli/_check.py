@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,8 @@ import mapgrad
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mapgrad.testing import Outcome
+
 
 def check(
     name: Annotated[str, typer.Argument(help="A solver, as in `mapgrad solvers`, or a plugin.", show_default=False)],
@@ -29,32 +32,39 @@ def check(
         )
     console = Console()
     checks = [check for problem in problems for check in mapgrad.testing.iter_checks(name, problem)]
-    findings: dict[str, list[str]] = {}
+    results: dict[str, list[Outcome | str]] = {}
     for law, run in track(checks, "Checking", console=console, transient=True):
-        findings.setdefault(law, []).extend(_findings(run))
-    console.print(_table(findings, len(problems)))
-    for law, messages in findings.items():
-        for message in messages:
-            console.print(Text.assemble((f"{law}: ", "bold red"), message, "\n"), soft_wrap=True)
+        results.setdefault(law, []).append(_result(run))
+    console.print(_table(results))
+    messages = [(law, each) for law, found in results.items() for each in found if isinstance(each, str)]
+    for law, message in messages:
+        console.print(Text.assemble((f"{law}: ", "bold red"), message, "\n"), soft_wrap=True)
     console.print(Text("on " + "\n   ".join(map(repr, problems)), "dim"), soft_wrap=True)
-    if any(findings.values()):
+    if messages:
         raise typer.Exit(1)
 
 
-def _findings(run: Callable[[], None]) -> list[str]:
+def _result(run: Callable[[], Outcome]) -> Outcome | str:
+    """Return the outcome of a check, or the message of what it raised."""
     try:
-        run()
+        return run()
     except mapgrad.ConformanceError as error:
-        return [str(error)]
+        return str(error)
     except Exception as error:  # noqa: BLE001 (a solver under test may raise anything)
-        return [f"{type(error).__name__}: {error}"]
-    return []
+        return f"{type(error).__name__}: {error}"
 
 
-def _table(findings: dict[str, list[str]], problems: int) -> Table:
+def _table(results: dict[str, list[Outcome | str]]) -> Table:
     table = Table("Law", "Result", box=box.SIMPLE_HEAD, pad_edge=False)
-    for law, messages in findings.items():
-        broken = Text(f"broken on {len(messages)} of {problems} problems", "bold red")
-        kept = Text(f"kept on {problems} problem{'s' * (problems > 1)}", "green")
-        table.add_row(law, broken if messages else kept)
+    for law, found in results.items():
+        outcomes = [each for each in found if not isinstance(each, str)]
+        broken, kept = len(found) - len(outcomes), sum(outcome.applies for outcome in outcomes)
+        lines = [Text(f"broken on {broken} of {len(found)} problems", "bold red")] if broken else []
+        if kept and not broken:
+            lines.append(Text(f"kept on {kept} problem{'s' * (kept > 1)}", "green"))
+        reasons = Counter((outcome.applies, reason) for outcome in outcomes for reason in outcome.reasons)
+        for (applies, reason), count in reasons.items():
+            finding = "left out" if applies else "doesn't apply"
+            lines.append(Text(f"{finding} on {count}: {reason}", "dim"))
+        table.add_row(law, Text("\n").join(lines))
     return table

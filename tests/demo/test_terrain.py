@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapgrad.cli import _terrain as terrain
+from mapgrad.demo import _terrain as terrain
 
 SPLITS = {"train": terrain.TRAIN, "validation": terrain.VALIDATION, "test": terrain.TEST}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mapgrad.cli._terrain import CELL_PIXELS, CELLS, Crops
+from mapgrad.demo._terrain import CELL_PIXELS, CELLS, Crops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 import mapgrad
-from mapgrad.cli import _learning as learning
-from mapgrad.cli._terrain import CELLS, CROP_PIXELS
+from mapgrad.demo import _learning as learning
+from mapgrad.demo._terrain import CELLS, CROP_PIXELS
 
 
 def network(seed=0):

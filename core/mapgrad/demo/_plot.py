@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
-from mapgrad.cli import _learning as learning
-from mapgrad.cli import _terrain as terrain
+from mapgrad.demo import _learning as learning
+from mapgrad.demo import _terrain as terrain
 
 if TYPE_CHECKING:
     from pathlib import Path

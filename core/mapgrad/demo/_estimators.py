@@ -1,0 +1,43 @@
+"""The gradient estimators that the demo can use."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import mapgrad
+
+
+class EstimatorName(enum.StrEnum):
+    """Gradient estimators to choose from."""
+
+    IMLE = "imle"
+    AIMLE = "aimle"
+    BLACKBOX = "blackbox"
+    STRAIGHT_THROUGH = "straight-through"
+
+    @property
+    def label(self) -> str:
+        """The name to print."""
+        return _LABELS[self]
+
+    def make(self, batch: int) -> mapgrad.Estimator:
+        """Return the estimator for a loss that is a mean over a batch of this size."""
+        match self:
+            case EstimatorName.IMLE:
+                return mapgrad.IMLE()
+            case EstimatorName.AIMLE:
+                return mapgrad.AdaptiveIMLE()
+            case EstimatorName.BLACKBOX:
+                # λ undoes the mean over the batch, so that it is a step of one mean cost per cell.
+                return mapgrad.Blackbox(lam=batch)
+            case EstimatorName.STRAIGHT_THROUGH:
+                return mapgrad.StraightThrough()
+
+
+_LABELS: Final = {
+    EstimatorName.IMLE: "I-MLE",
+    EstimatorName.AIMLE: "AIMLE",
+    EstimatorName.BLACKBOX: "black-box",
+    EstimatorName.STRAIGHT_THROUGH: "straight-through",
+}
