@@ -2,6 +2,7 @@
 
 import importlib
 import multiprocessing
+import re
 import subprocess
 import sys
 import threading
@@ -32,7 +33,7 @@ import mapgrad
 class Deadly(mapgrad.InstanceSolver):
     """Kills its process on rows whose largest entry comes first."""
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         if np.argmax(theta) == 0:
             os._exit(3)
         return np.eye(len(theta))[np.argmax(theta)]
@@ -41,7 +42,7 @@ class Deadly(mapgrad.InstanceSolver):
 class Unsendable(mapgrad.InstanceSolver):
     """Raises an error that pickle refuses."""
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         error = ArithmeticError("at row level")
         error.held = lambda: None
         raise error
@@ -81,8 +82,8 @@ def test_callers_share_one_pool():
             caller.start()
         for caller in callers:
             caller.join()
-        assert sum(thread.name.startswith("mapgrad_") for thread in threading.enumerate()) == 2
-    assert not any(thread.name.startswith("mapgrad_") for thread in threading.enumerate())
+        assert sum(re.fullmatch(r"mapgrad_\d+", thread.name) is not None for thread in threading.enumerate()) == 2
+    assert not any(re.fullmatch(r"mapgrad_\d+", thread.name) is not None for thread in threading.enumerate())
 
 
 def test_processes_by_number():

@@ -23,10 +23,10 @@ class Enumerating(mapgrad.InstanceSolver):
         self.points = problem.states().numpy()
         self.rows, self.starts, self.limits = [], [], []
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         self.rows.append(theta.copy())
-        self.starts.append(start)
-        self.limits.append((self.time_limit, self.reuse))
+        self.starts.append(request.start)
+        self.limits.append((request.seconds, request.reuse))
         return self.points[np.argmax(self.points @ theta)]
 
 
@@ -46,7 +46,7 @@ def test_theta_and_fixed_utilities_are_scaled_together(scale):
         best, state = value(row.flatten().tolist())
         assert float(objective) == pytest.approx(best, rel=1e-12)
         assert tuple(z.flatten().tolist()) == state
-    given = np.stack(solver._bound.plugin.rows)
+    given = np.stack(solver.at_work().plugin.rows)
     assert given.shape[1] == 4
     assert (np.abs(given).max(1) >= 0.5).all()
     assert (np.abs(given).max(1) < 1).all()
@@ -58,12 +58,12 @@ def test_starts_are_the_forward_answers_and_only_under_reuse():
     for reuse in (False, True):
         solver = mapgrad.get_solver(Enumerating, PROGRAM, reuse=reuse, time_limit=3.5)
         z = mapgrad.MAPLayer(solver, mapgrad.IMLE(noise=None))(theta)
-        forward = len(solver._bound.plugin.rows)
+        forward = len(solver.at_work().plugin.rows)
         (z * torch.tensor([[1.0], [-1.0]])).sum().backward()
-        starts = solver._bound.plugin.starts
+        starts = solver.at_work().plugin.starts
         assert starts[:forward] == [None] * forward
         assert len(starts) > forward
-        assert set(solver._bound.plugin.limits) == {(3.5, reuse)}
+        assert set(solver.at_work().plugin.limits) == {(3.5, reuse)}
         if reuse:
             states = {tuple(state.flatten().tolist()) for state in z.detach()}
             for start in starts[forward:]:
@@ -139,7 +139,7 @@ def test_integers_that_a_dtype_cannot_hold_fail_their_row():
 class EveryCell(mapgrad.InstanceSolver):
     """Runs out of time with every variable at 1: a program's solution only if asked to take any."""
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         return mapgrad.Solution(np.ones_like(theta), mapgrad.Status.TIME_LIMIT, bound=0.0)
 
 

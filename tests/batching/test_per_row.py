@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mapgrad
-from mapgrad.batching import _per_row
+from mapgrad.batching import _solver
 from mapgrad.testing import BruteForce
 
 SMALL, LARGE = mapgrad.KSubset(5, 2), mapgrad.KSubset(7, 3)
@@ -43,7 +43,7 @@ def test_a_tensor_of_rows_with_problems_of_one_shape():
 
 
 def test_native_models_are_kept_for_the_last_problems(monkeypatch):
-    monkeypatch.setattr(_per_row, "_SOLVERS_KEPT", 2)
+    monkeypatch.setattr(_solver, "_PROBLEMS_KEPT", 2)
     made, closed = [], []
 
     class Counting(mapgrad.InstanceSolver):
@@ -51,7 +51,7 @@ def test_native_models_are_kept_for_the_last_problems(monkeypatch):
             made.append(self.problem)
             return self.problem
 
-        def solve(self, state, theta, start=None):
+        def solve(self, state, theta, request):
             z = theta * 0
             z[: self.problem.k] = 1
             return z
@@ -71,7 +71,7 @@ def test_native_models_are_kept_for_the_last_problems(monkeypatch):
 
 def test_failures_name_rows_of_the_whole_batch():
     class Never(mapgrad.InstanceSolver):
-        def solve(self, state, theta, start=None):
+        def solve(self, state, theta, request):
             if self.problem == LARGE:
                 return mapgrad.Solution(None, mapgrad.Status.INFEASIBLE)
             z = theta * 0
@@ -79,7 +79,7 @@ def test_failures_name_rows_of_the_whole_batch():
             return z
 
     problems = [LARGE, SMALL, LARGE, SMALL]
-    with pytest.raises(mapgrad.InfeasibleError, match=r"rows \[0, 2\] of the whole batch failed") as caught:
+    with pytest.raises(mapgrad.InfeasibleError, match=r"rows 0, 2 \(2 of 4\)") as caught:
         mapgrad.get_solver(Never, None)(ragged(*problems), problems=problems)
     assert caught.value.rows == (0, 2)
     assert caught.value.solutions.status.tolist() == [3, 1, 3, 1]
@@ -159,3 +159,32 @@ def test_a_tensor_through_the_layer(reduction):
 def test_functions_have_one_problem_only():
     with pytest.raises(TypeError, match=r"problems= needs a solver from mapgrad\.get_solver"):
         mapgrad.MAPLayer(lambda theta: theta)(torch.zeros(2, 5), problems=[SMALL, SMALL])
+
+
+def test_non_finite_rows_of_all_problems_are_named_by_their_numbers():
+    problems = [mapgrad.KSubset(6, 2), mapgrad.KSubset(6, 3), mapgrad.KSubset(6, 2), mapgrad.KSubset(6, 3)]
+    theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    theta[2, 0] = theta[3, 1] = torch.nan
+    with pytest.raises(mapgrad.NonFiniteError, match=r"rows 2, 3 \(2 of 4\)") as caught:
+        mapgrad.get_solver("topk", None)(theta, problems=problems)
+    assert caught.value.rows == (2, 3)
+
+
+def test_each_row_of_a_list_keeps_its_dtype():
+    theta = [torch.randn(6, dtype=dtype) for dtype in (torch.float16, torch.float32, torch.float64)]
+    problems = [mapgrad.KSubset(6, 2)] * 3
+    solver = mapgrad.get_solver("topk", None)
+    assert [z.dtype for z in solver(theta, problems=problems)] == [row.dtype for row in theta]
+    assert [z.dtype for z in mapgrad.MAPLayer(solver)(theta, problems=problems)] == [row.dtype for row in theta]
+
+
+@pytest.mark.parametrize("problems", [mapgrad.KSubset(6, 2), iter([])])
+def test_problems_that_are_no_list(problems):
+    with pytest.raises(TypeError, match="problems must be a list of problems"):
+        mapgrad.get_solver("topk", None)(torch.zeros(1, 6), problems=problems)
+
+
+def test_problems_under_a_map_are_refused():
+    solver = mapgrad.get_solver("topk", None)
+    with pytest.raises(RuntimeError, match="problems= can't be traced"):
+        torch.vmap(lambda theta: solver(theta, problems=[mapgrad.KSubset(6, 2)]))(torch.zeros(3, 1, 6))

@@ -23,20 +23,19 @@ class Recorder(mapgrad.InstanceSolver):
         super().__init__(problem)
         self.rows = []
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         self.rows.append(theta.copy())
         z = np.zeros_like(theta)
         z[np.argsort(-theta, kind="stable")[: self.problem.k]] = 1
-        theta[:] = np.nan  # a private copy, so that this harms nobody
         return z
 
 
 class Moody(Recorder):
     """Answers by the first entry's sign: negative entries fail in some way."""
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         kind = int(np.argmax(theta))
-        z = super().solve(state, theta.copy())
+        z = super().solve(state, theta, request)
         if kind == 0:
             return mapgrad.Solution(None, mapgrad.Status.INFEASIBLE)
         if kind == 1:
@@ -112,10 +111,9 @@ def test_rows_arrive_scaled_in_float64():
 
 def test_objectives_are_those_of_the_unscaled_row():
     class Reporter(Recorder):
-        def solve(self, state, theta, start=None):
-            row = theta.copy()
-            z = super().solve(state, theta)
-            return mapgrad.Solution(z, objective=float(row @ z), bound=float(row @ z) + 0.5)
+        def solve(self, state, theta, request):
+            z = super().solve(state, theta, request)
+            return mapgrad.Solution(z, objective=float(theta @ z), bound=float(theta @ z) + 0.5)
 
     theta = 1000 * random_rows(3).double()
     solutions = mapgrad.get_solver(Reporter, SUBSET).solve(theta)
@@ -254,14 +252,18 @@ def test_incumbents_are_taken_only_on_request():
     ("answer", "message"),
     [
         (np.zeros(5), r"shape \(5,\) where \(6,\) was expected"),
+        (np.zeros((6, 1)), r"shape \(6, 1\) where \(6,\) was expected"),
+        (np.zeros(5, dtype=np.int64), r"shape \(5,\) where \(6,\) was expected"),
+        (mapgrad.Solution(np.zeros((2, 3))), r"shape \(2, 3\) where \(6,\) was expected"),
+        (np.zeros(6, dtype=complex), r"numbers of dtype complex128"),
         (np.full(6, np.nan), r"NaN or infinite"),
-        ("nonsense", r"could not convert"),
+        ("nonsense", r"where an array of real numbers was expected"),
         (mapgrad.Solution(None), r"OPTIMAL without a state"),
     ],
 )
 def test_an_answer_that_is_no_answer(answer, message):
     class Broken(mapgrad.InstanceSolver):
-        def solve(self, state, theta, start=None):
+        def solve(self, state, theta, request):
             return answer
 
     with pytest.raises(mapgrad.SolverCrashError, match=message):
@@ -286,7 +288,9 @@ def test_batch_solver_failures():
             every = torch.ones(1)
             return mapgrad.Solutions(torch.zeros_like(theta), every.long(), every, every)
 
-    with pytest.raises(mapgrad.SolverCrashError, match=r"status, objective and bound have shapes .* expected \(2,\)"):
+    with pytest.raises(
+        mapgrad.SolverCrashError, match=r"the solver's status must be a tensor of shape \(2,\), got shape \(1,\)"
+    ):
         mapgrad.get_solver(Malformed, SUBSET)(random_rows(2))
     with pytest.raises(mapgrad.SolverCrashError, match="no kernel"):
         mapgrad.get_solver(Raising, SUBSET)(random_rows(2))
@@ -311,10 +315,10 @@ class Counting(Recorder):
         type(self).made += 1
         return threading.Lock()
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         assert state.acquire(blocking=False)
         try:
-            return super().solve(state, theta)
+            return super().solve(state, theta, request)
         finally:
             state.release()
 
@@ -350,10 +354,10 @@ def test_native_models_are_freed_with_the_solver():
 
 def test_a_model_that_raised_is_replaced():
     class Fragile(Counting):
-        def solve(self, state, theta, start=None):
+        def solve(self, state, theta, request):
             if np.argmax(theta) == 0:
                 raise ArithmeticError("broken model")
-            return super().solve(state, theta)
+            return super().solve(state, theta, request)
 
     Counting.made = Counting.closed = Fragile.made = Fragile.closed = 0
     with (
@@ -421,3 +425,25 @@ def test_statistics_of_a_call_and_of_the_solver():
     assert first.seconds > 0
     assert solver.stats["rows"] == 6
     assert solver.stats["seconds"] == pytest.approx(first.seconds + second.seconds)
+
+
+def test_equal_rows_of_small_integers_are_found():
+    recorder = Recorder(mapgrad.KSubset(40, 3))
+    rows = torch.randint(0, 3, (256, 40), generator=torch.Generator().manual_seed(0)).double()
+    mapgrad.get_solver(recorder, recorder.problem)(rows.repeat(2, 1))
+    assert len(recorder.rows) == 256
+
+
+def test_what_a_failing_row_wrote_beside_its_state_is_dropped():
+    class Reports(Recorder):
+        def solve(self, state, theta, request):
+            z = super().solve(state, theta, request)
+            return mapgrad.Solution(z * torch.nan if theta[0] > 0 else z, objective=3.0, bound=4.0)
+
+    with pytest.raises(mapgrad.SolverCrashError) as caught:
+        mapgrad.get_solver(Reports, SUBSET).solve(torch.eye(6)[:2] * 2 - 1)
+    solutions = caught.value.solutions
+    assert caught.value.rows == (0,)
+    assert solutions.objective[0].isnan()
+    assert solutions.bound[0] == torch.inf
+    assert solutions.objective[1] == 6  # 3 in units of the scaled row

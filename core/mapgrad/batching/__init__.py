@@ -1,17 +1,27 @@
-"""How a batch is solved: rows, workers, staging and what happens to a row that fails."""
+"""How a batch is solved: one road of named stages, from a user's tensor to a solver and back."""
 
-from mapgrad.batching._bound import Known
-from mapgrad.batching._per_row import group_rows
-from mapgrad.batching._rows import compute_dtype, require_finite, require_float, require_representable
-from mapgrad.batching._solver import Solver, get_solver
+from mapgrad.batching._at_work import SolverAtWork
+from mapgrad.batching._handles import find, new_handle
+from mapgrad.batching._op import define
+from mapgrad.batching._proofs import Known
+from mapgrad.batching._solver import Solver, get_solver, group_rows
+from mapgrad.batching._theta import compute_dtype, require_finite, require_float
+from mapgrad.batching._tracing import hides_values, is_differentiated, is_mapped, is_traced
 
 __all__ = [
     "Known",
     "Solver",
+    "SolverAtWork",
     "compute_dtype",
+    "define",
+    "find",
     "get_solver",
     "group_rows",
+    "hides_values",
+    "is_differentiated",
+    "is_mapped",
+    "is_traced",
+    "new_handle",
     "require_finite",
     "require_float",
-    "require_representable",
 ]

@@ -1,65 +1,104 @@
-"""A solver as a layer sees it: batches of any float dtype on any device in, the same out."""
+"""`get_solver`: a problem and a solver, found by name, ready for batches."""
 
 from __future__ import annotations
 
+import copy
+import time
 import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, get_args, overload
 
-from mapgrad.batching._bound import Bound, ErrorPolicy, Known
-from mapgrad.batching._per_row import PerRow
-from mapgrad.batching._rows import DomainPolicy
-from mapgrad.batching._workers import Workers, require_workers
-from mapgrad.solvers import Recipe, Solutions, SolverLike, SolverSpec, Traits, resolve
+import torch
+from torch import Tensor
+
+from mapgrad.batching._at_work import COUNTS, Settings, SolverAtWork
+from mapgrad.batching._locks import new_lock
+from mapgrad.batching._op import solve_op
+from mapgrad.batching._policy import ErrorPolicy, error_of
+from mapgrad.batching._theta import (
+    DomainPolicy,
+    admit,
+    domain_error,
+    name_problem,
+    non_finite_error,
+    require_float,
+)
+from mapgrad.batching._tracing import is_traced
+from mapgrad.batching._workers import Pool, Workers, require_workers
+from mapgrad.errors import DomainError, NonFiniteError, ShapeError
+from mapgrad.problems import Problem
+from mapgrad.solutions import Solutions
+from mapgrad.solvers import FunctionSolver, SolverFactory, Traits, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
-    from torch import Tensor
+    from mapgrad.solvers import SolverLike, SolverSpec
 
-    from mapgrad.problems import Problem
-
-_COUNTS: Final = ("rows", "solves", "equal", "known", "clipped", "failed", "seconds")
+_PROBLEMS_KEPT: Final = 64
 _NO_PROMISE: Final = Traits(exact=False, history_free=False, deterministic=False)
 
 
 class Solver:
-    """A problem and a solver, ready for batches. Made by `get_solver`, whose arguments these are.
+    """A solver, ready for batches of one problem, or of one problem a row. Made by `get_solver`.
+
+    It is a bounded dictionary from problems to solvers at work, with one pool of workers for all of them.
 
     Attributes:
         problem: The feasible set; None where each call brings its problems.
     """
 
-    def __init__(self, solver: SolverLike | Recipe, problem: Problem | None, settings: dict[str, Any]) -> None:
-        require_workers(settings["workers"])
-        _require_choice("on_error", settings["on_error"], get_args(ErrorPolicy))
-        _require_choice("domain", settings["domain"], get_args(DomainPolicy))
-        _require_time_limit(settings["time_limit"])
+    def __init__(
+        self,
+        solver: SolverLike | SolverFactory,
+        problem: Problem | None,
+        settings: Settings,
+    ) -> None:
+        require_workers(settings.workers)
+        _require_choice("on_error", settings.on_error, get_args(ErrorPolicy))
+        _require_choice("domain", settings.domain, get_args(DomainPolicy))
+        _require_time_limit(settings.time_limit)
         self.problem = problem
         self._solver = solver
         self._settings = settings
-        self._per_row = PerRow(lambda each: Solver(solver, each, settings))
-        self._bound = None if problem is None else Bound(resolve(solver, problem), problem, settings)
-        if self._bound is not None:
-            self._finalizer = weakref.finalize(self, self._bound.close)
+        self._pool = Pool(settings.workers)
+        self._works: OrderedDict[Problem, SolverAtWork] = OrderedDict()
+        self._retired: dict[str, float] = dict.fromkeys(COUNTS, 0.0)
+        self._lock = new_lock()
+        is_function = isinstance(solver, SolverFactory) and isinstance(solver.factory, FunctionSolver)
+        self._own = None if problem is None and not is_function else self._put_to_work(problem)
+        weakref.finalize(self, _close, self._pool, self._works, self._own)
+
+    @classmethod
+    def of_function(cls, function: Callable[[Tensor], Tensor]) -> Solver:
+        """Return a solver around a function θ [B, *shape] → z, which says what it solves by an attribute `problem`."""
+        problem = getattr(function, "problem", None)
+        problem = problem if isinstance(problem, Problem) else None
+        return Solver(resolve(function, problem), problem, Settings())
 
     @property
     def name(self) -> str:
         """The solver's full name."""
-        if self._bound is not None:
-            return self._bound.recipe.name
-        return (
-            self._solver if isinstance(self._solver, str) else getattr(self._solver, "__qualname__", repr(self._solver))
-        )
+        if self._own is not None:
+            return self._own.factory.name
+        solver = self._solver
+        return solver if isinstance(solver, str) else getattr(solver, "__qualname__", repr(solver))
 
     @property
     def spec(self) -> SolverSpec | None:
         """What the plugin says of the solver; None for a class, an object or a function, and without a problem."""
-        return None if self._bound is None else self._bound.recipe.spec
+        return None if self._own is None else self._own.factory.spec
 
     @property
     def traits(self) -> Traits:
         """What the solver promises about itself; the weakest promises without a problem."""
-        return _NO_PROMISE if self._bound is None else self._bound.plugin.traits
+        return _NO_PROMISE if self._own is None else self._own.traits
+
+    @property
+    def takes_problems(self) -> bool:
+        """Whether a call may bring problems of its own; a function has one only."""
+        return self._own is None or not self._own.is_function
 
     @property
     def stats(self) -> dict[str, float]:
@@ -69,8 +108,10 @@ class Solver:
         answered by what was solved before; `clipped` rows moved into the domain; `failed` rows; `seconds` of wall-clock
         time.
         """
-        counts = [self._per_row.stats] + ([] if self._bound is None else [self._bound.stats])
-        return {name: sum(count.get(name, 0.0) for count in counts) for name in _COUNTS}
+        with self._lock:
+            works = [*self._works.values(), *([] if self._own is None else [self._own])]
+            counts = [self._retired, *(work.stats for work in works)]
+        return {name: sum(count[name] for count in counts) for name in COUNTS}
 
     @overload
     def __call__(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> Tensor: ...
@@ -95,9 +136,14 @@ class Solver:
             DomainError: θ leaves the problem's domain, under ``domain="raise"``.
             RowsError: a row has no acceptable answer; the error carries `rows` and the others' `solutions`.
         """
-        if problems is None:
-            return self.solve_known(theta, None)[0]
-        return self._per_row.solve(theta, problems).z
+        if problems is not None:
+            return self._solve_each(theta, problems).z
+        work = self.at_work()
+        theta = work.require_theta(theta)
+        if is_traced(theta):
+            return solve_op(theta, work)
+        split = work.lead_ndim(theta)
+        return work.solve(theta.reshape(-1, *theta.shape[split:]), batch=theta.shape[:split]).z
 
     @overload
     def solve(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> Solutions: ...
@@ -118,27 +164,104 @@ class Solver:
             MapgradError: As for a call.
         """
         if problems is not None:
-            return self._per_row.solve(theta, problems)
-        return self._require_bound().solve(theta)
+            return self._solve_each(theta, problems)
+        work = self.at_work()
+        theta = work.require_theta(theta)
+        split = work.lead_ndim(theta)
+        return work.solve(theta.reshape(-1, *theta.shape[split:]), batch=theta.shape[:split], priced=True)
 
-    def solve_known(self, theta: object, known: Known | None) -> tuple[Tensor, Tensor]:
-        """Return z and the statuses [*batch], reusing the answers to rows that were solved before."""
-        return self._require_bound().answer(theta, known)
+    def at_work(self, problem: Problem | None = None) -> SolverAtWork:
+        """Return the solver at work on a problem, or on its own; the last ones used are kept.
 
-    def for_problem(self, problem: Problem) -> Solver:
-        """Return the same solver of another problem; the last ones used are kept."""
-        return self if problem == self.problem else self._per_row.solver(problem)
+        Raises:
+            TypeError: the solver was made without a problem, and none is given.
+        """
+        if self._own is not None and (problem is None or problem == self.problem):
+            return self._own
+        if problem is None:
+            raise TypeError(f"{self!r} was made without a problem: pass problems=[…], one for each row")
+        with self._lock:
+            if problem in self._works:
+                self._works.move_to_end(problem)
+                return self._works[problem]
+        made = self._put_to_work(problem)
+        with self._lock:
+            work = self._works.setdefault(problem, made)
+            dropped = self._works.popitem(last=False)[1] if len(self._works) > _PROBLEMS_KEPT else None
+            if dropped is not None:
+                for name, number in dropped.stats.items():
+                    self._retired[name] += number
+        if dropped is not None:
+            dropped.close()
+        return work
+
+    def _put_to_work(self, problem: Problem | None) -> SolverAtWork:
+        solver = self._solver
+        factory = solver if isinstance(solver, SolverFactory) else resolve(solver, problem)
+        return SolverAtWork(factory, problem, self._settings, self._pool)
+
+    def _solve_each(self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) -> Solutions:
+        """Solve each row's own problem; rows that fail are named together, once all have been tried."""
+        started = time.perf_counter()
+        groups = group_rows(theta, problems)
+        if any(map(is_traced, theta)):
+            raise RuntimeError(
+                "problems= can't be traced, as the problems aren't tensors: call the solver outside of torch.compile "
+                "and torch.vmap, or make a solver of each problem with get_solver"
+            )
+        works = [(self.at_work(problem), rows) for problem, rows in groups]
+        stacked = [work.require_theta(torch.stack([theta[row] for row in rows])) for work, rows in works]
+        self._refuse(works, stacked, len(problems))
+        z: list[Tensor] = [torch.full_like(row, torch.nan) for row in theta]
+        device = theta.device if isinstance(theta, Tensor) else z[0].device if z else torch.device("cpu")
+        status = torch.zeros(len(z), dtype=torch.int64, device=device)
+        objective, bound = torch.full((2, len(z)), torch.nan, dtype=torch.float64, device=device)
+        solutions = Solutions(z, status, objective, bound, stats=dict.fromkeys(COUNTS, 0.0))
+        failed: list[int] = []
+        labels: dict[int, str] = {}
+        for (work, rows), utilities in zip(works, stacked, strict=True):
+            found, bad = work.try_to_solve(utilities, priced=True)
+            for row, answer in zip(rows, found.z, strict=True):
+                z[row] = answer.to(theta[row].dtype)
+            status[rows], objective[rows], bound[rows] = found.status, found.objective, found.bound
+            solutions.causes.update({rows[row]: cause for row, cause in found.causes.items()})
+            failed += [rows[row] for row in bad]
+            labels.update(dict.fromkeys(rows, work.factory.label))
+            for name, number in found.stats.items():
+                solutions.stats[name] += number
+        if isinstance(theta, Tensor):
+            solutions.z = torch.stack(z) if z else theta.clone()
+        solutions.seconds = time.perf_counter() - started
+        if failed:
+            failed.sort()
+            raise error_of(failed, solutions, labels[failed[0]], problems[failed[0]])
+        return solutions
+
+    def _refuse(self, works: list[tuple[SolverAtWork, list[int]]], stacked: list[Tensor], total: int) -> None:
+        """Refuse rows that can't be solved, by their numbers in the whole batch, before any is."""
+        infinite: list[int] = []
+        outside: list[int] = []
+        for (work, rows), utilities in zip(works, stacked, strict=True):
+            try:
+                admit(utilities.detach(), work.problem, self._settings.domain)
+            except NonFiniteError as error:
+                infinite += [rows[row] for row in error.rows]
+            except DomainError as error:
+                outside += [rows[row] for row in error.rows]
+        if infinite:
+            raise non_finite_error(sorted(infinite), total)
+        if outside:
+            problem = next(work.problem for work, rows in works if outside[0] in rows)
+            assert problem is not None
+            raise domain_error(problem, sorted(outside), total)
 
     def close(self) -> None:
-        """Stop the threads and free the native models; a later call makes new ones."""
-        self._per_row.close()
-        if self._bound is not None:
-            self._bound.close()
-
-    def _require_bound(self) -> Bound:
-        if self._bound is None:
-            raise TypeError(f"{self!r} was made without a problem: pass problems=[…], one for each row")
-        return self._bound
+        """Stop the workers and free the native models; rows that are at work finish, and a later call starts anew."""
+        with self._lock:
+            works = [*self._works.values(), *([] if self._own is None else [self._own])]
+        for work in works:
+            work.close()
+        self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -147,14 +270,40 @@ class Solver:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        solver = self._solver if self._bound is None else self._bound.recipe
+        solver = self._solver if self._own is None else self._own.factory
         return Solver, (solver, self.problem, self._settings)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Solver:
-        return Solver(self._solver, self.problem, self._settings)
+        solver = self._solver if self.takes_problems else copy.deepcopy(self._solver, memo)  # a function may hold data
+        return Solver(solver, self.problem, self._settings)
 
     def __repr__(self) -> str:
-        return f"<Solver {self.name} of {self.problem!r}>"
+        return f"<Solver {self.name} of {name_problem(self.problem)}>"
+
+
+def group_rows(theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) -> list[tuple[Problem, list[int]]]:
+    """Return the distinct problems, each with the numbers of its rows.
+
+    Raises:
+        TypeError: something in `problems` isn't a problem.
+        ShapeError: there aren't as many problems as rows, or a row hasn't its problem's shape.
+    """
+    if not isinstance(problems, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+        raise TypeError(f"problems must be a list of problems, one for each row, got {problems!r}")
+    if not isinstance(theta, Tensor | Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+        raise TypeError(f"θ must be a tensor or a list of tensors, got {type(theta).__name__}")
+    if isinstance(theta, Tensor) and theta.ndim == 0:
+        raise ShapeError("with problems=, θ must be [B, *shape] or a list of B tensors, got a single number")
+    if len(theta) != len(problems):
+        raise ShapeError(f"expected one problem for each row, got {len(problems)} problems for {len(theta)} rows")
+    groups: dict[Problem, list[int]] = {}
+    for number, (row, problem) in enumerate(zip(theta, problems, strict=True)):
+        if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+            raise TypeError(f"problems[{number}] must be a problem, such as mapgrad.KSubset(10, 3), got {problem!r}")
+        if tuple(require_float(row).shape) != problem.shape:
+            raise ShapeError(f"row {number} of θ has shape {tuple(row.shape)}, but its problem is {problem!r}")
+        groups.setdefault(problem, []).append(number)
+    return list(groups.items())
 
 
 def get_solver(
@@ -184,7 +333,8 @@ def get_solver(
         domain: ``"clip"`` θ to the problem's domain and count it, or ``"raise"``.
         reuse: Whether what earlier rows left behind (a basis, the forward pass's answer) may speed up later ones. The
             objectives stay the same; among equal optima another one may be found.
-        merge: Whether equal rows of a batch are solved once (only for deterministic solvers that take single rows).
+        merge: Whether equal rows are solved once: those of a batch, and a target row that equals its forward row. They
+            are looked for only where the solver is deterministic and a solve is declared to take longer than that.
         options: The solver's own options.
 
     Raises:
@@ -196,16 +346,7 @@ def get_solver(
     """
     if isinstance(solver, Solver):
         raise TypeError(f"{solver!r} is made already: call it, or pass its name, {solver.name!r}, for another problem")
-    settings: dict[str, Any] = {
-        "workers": workers,
-        "on_error": on_error,
-        "time_limit": time_limit,
-        "domain": domain,
-        "reuse": reuse,
-        "merge": merge,
-        "options": options,
-    }
-    return Solver(solver, problem, settings)
+    return Solver(solver, problem, Settings(workers, on_error, time_limit, domain, reuse, merge, options))
 
 
 def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -216,3 +357,9 @@ def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 def _require_time_limit(value: object) -> None:
     if value is not None and not (isinstance(value, int | float) and value > 0):
         raise ValueError(f"time_limit must be None or a positive number of seconds, got {value!r}")
+
+
+def _close(pool: Pool, works: OrderedDict[Problem, SolverAtWork], own: SolverAtWork | None) -> None:
+    for work in (*works.values(), *(() if own is None else (own,))):
+        work.close()
+    pool.close()

@@ -1,114 +1,104 @@
-"""Who runs the rows of a batch: the caller itself, threads, or any executor."""
+"""Who runs the rows of a block: the caller itself, threads, processes, or any executor."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import re
-import threading
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from itertools import pairwise
+import weakref
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from mapgrad.batching._answers import Answers
-from mapgrad.batching._running import Job, Runner, run_job
+from mapgrad.batching import _interrupts
+from mapgrad.batching._executors import Given, Processes
+from mapgrad.batching._threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Future
-
-    from numpy.typing import NDArray
+    from mapgrad.batching._runner import Job, Runner
+    from mapgrad.solvers import Block
 
 Workers = int | str | Executor | None
 
-_CHUNKS_PER_WORKER: Final = 4
 _PROCESSES: Final = re.compile(r"processes:([1-9][0-9]*)")
+_PATIENCE: Final = 1.0
 
 
 class Pool:
-    """Splits rows into chunks and has them solved.
+    """The workers of a Solver and all its problems; they are started when there is something to do.
 
     Args:
-        runner: The solver, used by this process's own threads.
-        job: The same for workers of a foreign executor or process.
         workers: None or 1 for the calling thread, n for n threads, "processes:n", or an executor, which stays open.
     """
 
-    def __init__(self, runner: Runner, job: Job, workers: Workers) -> None:
-        self._runner = runner
-        self._job = job
-        self._count, self._open = _parse(workers)
-        self._is_ours = not isinstance(workers, Executor)
-        self._executor: Executor | None = None
-        self._lock = threading.Lock()
+    def __init__(self, workers: Workers) -> None:
+        self._crew = _crew(workers)
+        if self._crew is not None:
+            weakref.finalize(self, self._crew.close)
 
-    def solve(self, rows: NDArray[np.float64], starts: NDArray[np.float64] | None = None) -> Answers:
-        """Solve rows [N, *shape], from states where given; a chunk whose worker dies fails alone."""
-        if self._open is None:
-            return self._runner.solve(rows, starts)
-        with self._lock:
-            if self._executor is None:
-                self._executor = self._open()
-        edges = np.linspace(0, len(rows), min(len(rows), self._count * _CHUNKS_PER_WORKER) + 1)
-        answers = Answers.unsolved(rows.shape)
-        parts = [
-            (np.arange(start, stop), self._submit(self._executor, slice(start, stop), rows, starts))
-            for start, stop in pairwise(int(edge) for edge in edges)
-        ]
-        for numbers, part in parts:
-            try:
-                answers.place(numbers, part.result())
-            except Exception as error:  # noqa: BLE001 (a dead worker or an answer that can't be sent back)
-                answers.errors.update(dict.fromkeys(map(int, numbers), error))
-        return answers
+    def solve(self, runner: Runner, job: Job, block: Block) -> None:
+        """Solve all rows of a block.
 
-    def _submit(
-        self, executor: Executor, chunk: slice, rows: NDArray[np.float64], starts: NDArray[np.float64] | None
-    ) -> Future[Answers]:
-        part = rows[chunk], None if starts is None else starts[chunk]
-        if self._is_ours and isinstance(executor, ThreadPoolExecutor):
-            return executor.submit(self._runner.solve, *part)
-        return executor.submit(run_job, self._job, *part)
+        Rows whose worker is lost, or that get none, fail with the reason. Where the caller is interrupted, rows that
+        haven't begun are dropped and the others stopped, as far as the solver can be stopped.
+
+        Args:
+            runner: The solver, used by the threads of this process.
+            job: The same for workers elsewhere.
+            block: Rows, and where their answers go.
+
+        Raises:
+            KeyboardInterrupt: It came in the main thread; or whatever else a signal's handler raises there.
+        """
+        if len(block) == 0:
+            return
+        if self._crew is None:
+            _interrupts.run(runner, block)
+        elif isinstance(self._crew, Threads):
+            self._crew.solve(runner, block)
+        else:
+            self._crew.solve(runner, job, block)
+
+    def forget(self, token: str) -> None:
+        """Have a job's native models freed where they are in other processes; those here are the runner's.
+
+        Processes of our own and of a given executor are told by tasks that each idle one is likely to take; one that
+        misses it frees the models once sixteen other jobs have been there, or as it ends.
+        """
+        if isinstance(self._crew, Given | Processes):
+            self._crew.forget(token)
 
     def close(self) -> None:
-        """Stop the workers that were started here and free the native models."""
-        with self._lock:
-            executor, self._executor = self._executor, None
-        if executor is not None and self._is_ours:
-            executor.shutdown(cancel_futures=True)
-        self._runner.close()
+        """End the workers that were started here, once the rows are solved that somebody waits for.
+
+        A given executor stays open, and is told to free the native models as by `forget`. Later rows start new workers.
+        """
+        if isinstance(self._crew, Threads):
+            self._crew.close(_PATIENCE)
+        elif self._crew is not None:
+            self._crew.close()
 
 
 def require_workers(workers: Workers) -> None:
     """Check what a user gave as workers.
 
     Raises:
-        ValueError: it is a number below 1 or an unknown text.
-        TypeError: it is something else.
+        ValueError: It is a number below 1 or an unknown text.
+        TypeError: It is something else.
     """
-    _parse(workers)
+    _crew(workers)
 
 
-def _parse(workers: Workers) -> tuple[int, Callable[[], Executor] | None]:
-    """Return how many workers there are, and how to start them; None where the caller is the worker."""
+def _crew(workers: Workers) -> Threads | Processes | Given | None:
     expected = 'workers must be None, a number of threads of at least 1, "processes:n" or a concurrent.futures.Executor'
     if workers is None:
-        return 1, None
+        return None
     if isinstance(workers, Executor):
-        return getattr(workers, "_max_workers", None) or os.cpu_count() or 1, lambda: workers
+        return Given(workers)
     if isinstance(workers, str):
         match = _PROCESSES.fullmatch(workers)
         if match is None:
             raise ValueError(f"{expected}, got {workers!r}")
-        # fork would copy torch's and the solvers' threads in an undefined state
-        context = multiprocessing.get_context("spawn")
-        return int(match[1]), lambda: ProcessPoolExecutor(int(match[1]), mp_context=context)
+        return Processes(int(match[1]))
     if isinstance(workers, bool) or not isinstance(workers, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
         raise TypeError(f"{expected}, got {workers!r}")
     if workers < 1:
         raise ValueError(f"{expected}, got {workers}")
-    if workers == 1:
-        return 1, None
-    return workers, lambda: ThreadPoolExecutor(workers, thread_name_prefix="mapgrad")
+    return None if workers == 1 else Threads(workers)

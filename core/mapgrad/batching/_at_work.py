@@ -1,0 +1,308 @@
+"""A solver at work on one problem: the road from rows to answers, stage after stage."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor
+
+from mapgrad.batching._batches import solve_batch
+from mapgrad.batching._handles import new_handle
+from mapgrad.batching._host import Staged, to_device, to_host
+from mapgrad.batching._locks import new_lock
+from mapgrad.batching._policy import ErrorPolicy, error_of, failed_rows, with_values
+from mapgrad.batching._proofs import Known, are_worth_it, solve_unproved
+from mapgrad.batching._runner import Job, Runner
+from mapgrad.batching._theta import (
+    COMPUTED,
+    DomainPolicy,
+    admit,
+    compute_dtype,
+    is_representable,
+    require_float,
+    require_representable,
+)
+from mapgrad.problems import IntegerProgram, batch_shape
+from mapgrad.solutions import Solutions
+from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mapgrad.batching._workers import Pool, Workers
+    from mapgrad.problems import Problem
+    from mapgrad.solvers import Lowering, SolverFactory
+
+_DTYPES: Final = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+COUNTS: Final = ("rows", "solves", "equal", "known", "clipped", "failed", "seconds")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `get_solver` was given beside the solver and the problem."""
+
+    workers: Workers = None
+    on_error: ErrorPolicy = "raise"
+    time_limit: float | None = None
+    domain: DomainPolicy = "clip"
+    reuse: bool = False
+    merge: bool = True
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __getstate__(self) -> dict[str, Any]:
+        try:
+            pickle.dumps(self.workers)
+        except Exception as error:
+            raise TypeError(
+                f"a solver with workers=<{type(self.workers).__name__}> can't be pickled, as the executor can't leave "
+                "this process: save the layer's state_dict(), or give a number of workers"
+            ) from error
+        return self.__dict__
+
+
+class SolverAtWork:
+    """A solver, a problem, and what they need to take batches.
+
+    Args:
+        factory: Makes the solver.
+        problem: The feasible set; None for a function whose rows may have any shape.
+        settings: What the user asked for.
+        pool: The workers, shared with the other problems of a `Solver`.
+
+    Attributes:
+        proves: Whether equal and known rows are looked for.
+        is_function: Whether the solver is a user's function, which gets whole batches in order.
+        handle: The number under which ops find this object.
+    """
+
+    def __init__(self, factory: SolverFactory, problem: Problem | None, settings: Settings, pool: Pool) -> None:
+        self.factory = factory
+        self.problem = problem
+        self.plugin = plugin = factory.build(problem, settings.options)
+        self.traits = plugin.traits
+        self._settings = settings
+        self._pool = pool
+        self._job = Job(uuid.uuid4().hex, factory, problem, settings.options)
+        self._lowering = None if problem is None else factory.lowering(problem)
+        self._runner = Runner(plugin) if isinstance(plugin, InstanceSolver) else None
+        self._batch_solver = plugin if isinstance(plugin, BatchSolver) else None
+        # asked here, as a compiler can't trace how the problem's bounds are found
+        self._dtypes = _DTYPES if problem is None else {dtype for dtype in _DTYPES if is_representable(problem, dtype)}
+        self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()
+        self.is_function = isinstance(plugin, FunctionSolver)
+        self._counts: dict[str, float] = dict.fromkeys(COUNTS, 0.0)
+        self._lock = new_lock()
+        self.handle = new_handle(self)
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counts since the solver was made, under the names of `Solver.stats`."""
+        with self._lock:
+            return dict(self._counts)
+
+    def lead_ndim(self, theta: Tensor, mapped: int = 0) -> int:
+        """Return how many leading dimensions of θ aren't those of a row: without a problem, the first of several.
+
+        Args:
+            theta: [*mapped, *batch, *shape].
+            mapped: How many dimensions come before those of a batch.
+        """
+        if self.problem is not None:
+            return theta.ndim - len(self.problem.shape)
+        return mapped + int(theta.ndim - mapped > 1)
+
+    def require_theta(self, theta: object) -> Tensor:
+        """Return θ, typed, once its dtype and shape are known to fit.
+
+        Raises:
+            TypeError: θ isn't a tensor.
+            ShapeError: its shape or dtype doesn't fit the problem.
+        """
+        theta = require_float(theta)
+        if self.problem is not None:
+            batch_shape(self.problem, theta, "θ")
+            if theta.dtype not in self._dtypes:
+                require_representable(self.problem, theta.dtype)
+        return theta
+
+    def solve(
+        self,
+        rows: Tensor,
+        known: Known | None = None,
+        calls: int = 1,
+        *,
+        batch: tuple[int, ...] | None = None,
+        priced: bool = False,
+    ) -> Solutions:
+        """Return z and status of rows [N, *shape].
+
+        Args:
+            rows: Of any float dtype; not written to.
+            known: Answers to as many rows, which aren't asked for again where they are equal.
+            calls: In how many batches of equal length a function gets the rows.
+            batch: The answers' batch dimensions; None for [N].
+            priced: Whether objectives and bounds are asked for too.
+
+        Raises:
+            NonFiniteError: rows have NaN or infinite entries.
+            DomainError: rows lie outside the problem's domain, under ``domain="raise"``.
+            RowsError: a row has no acceptable answer; the error carries `rows` and the others' `solutions`.
+        """
+        solutions, failed = self.try_to_solve(rows, known, calls, priced=priced)
+        if batch is not None and len(batch) != 1:
+            _give_shape(solutions, batch)
+        if failed:
+            raise error_of(failed, solutions, self.factory.label, self.problem)
+        return solutions
+
+    def try_to_solve(
+        self, rows: Tensor, known: Known | None = None, calls: int = 1, *, priced: bool = False
+    ) -> tuple[Solutions, list[int]]:
+        """Return the answers to rows, and the numbers of those without an acceptable one; else as `solve`."""
+        started = time.perf_counter()
+        dtype = rows.dtype
+        if rows.requires_grad:
+            rows = rows.detach()
+        rows = (rows if dtype in COMPUTED else rows.to(compute_dtype(dtype))).contiguous()
+        rows, clipped = admit(rows, self.problem, self._settings.domain)
+        count = rows.shape[0]
+        counts: dict[str, float] = {"rows": count, "clipped": clipped}
+        if count == 0:
+            empty = torch.empty(0, dtype=torch.int64, device=rows.device)
+            solutions, is_clean = Solutions(torch.empty_like(rows), empty), True
+        elif self.proves:
+            solutions, is_clean = self._solve_unproved(rows, known, calls, counts, priced=priced)
+        else:
+            solutions, is_clean = self._ask(rows, None, calls, priced=priced)
+            counts["solves"] = count
+        if solutions.z.dtype != dtype:
+            solutions.z = solutions.z.to(dtype)
+        failed = [] if is_clean else failed_rows(solutions, self._settings.on_error, exact=self.traits.exact)
+        if priced or failed:
+            with_values(solutions, rows)
+        counts["failed"] = len(failed)
+        counts["seconds"] = solutions.seconds = time.perf_counter() - started
+        with self._lock:
+            for name, number in counts.items():
+                self._counts[name] += number
+        if priced or failed:
+            solutions.stats = dict.fromkeys(COUNTS, 0.0) | counts
+        return solutions, failed
+
+    def _solve_unproved(
+        self, rows: Tensor, known: Known | None, calls: int, counts: dict[str, float], *, priced: bool
+    ) -> tuple[Solutions, bool]:
+        """Solve the rows that no proof answers."""
+        is_clean = True
+
+        def solve(left: Tensor, near: Tensor | None) -> Solutions:
+            nonlocal is_clean
+            counts["solves"] = left.shape[0]
+            if left.shape[0] == 0:
+                return Solutions(torch.empty_like(left), torch.empty(0, dtype=torch.int64, device=left.device))
+            solutions, is_clean = self._ask(left, near, calls, priced=priced)
+            return solutions
+
+        if known is not None and self.problem is not None:
+            known = known._replace(rows=self.problem.domain.clip(known.rows))
+        return solve_unproved(rows, known, solve, counts), is_clean
+
+    def _ask(self, rows: Tensor, near: Tensor | None, calls: int, *, priced: bool) -> tuple[Solutions, bool]:
+        """Have rows [N, *shape], N ≥ 1, solved.
+
+        Returns:
+            The answers, and whether all rows succeeded, as in `solve_batch`.
+        """
+        lowering, solver = self._lowering, self._batch_solver
+        if solver is None:
+            assert lowering is not None
+            assert self._runner is not None
+            settings = self._settings
+            near = near if settings.reuse else None
+            staged = Staged(rows, lowering, self.traits, near=near, seconds=settings.time_limit, reuse=settings.reuse)
+            self._pool.solve(self._runner, self._job, staged.block)
+            return staged.answers(priced=priced)
+        if self.is_function:
+            return _ask_function(solver, rows.chunk(calls))
+        if lowering is not None and lowering.is_lowered:
+            return _solve_lowered(solver, lowering, rows)
+        return solve_batch(solver, rows)
+
+    def _is_worth_proofs(self) -> bool:
+        cost = self.factory.spec and self.factory.spec.cost
+        if cost is None or self._lowering is None:
+            return isinstance(self.plugin, InstanceSolver)
+        native = self._lowering.native
+        return are_worth_it(cost(native), math.prod(native.shape))
+
+    def close(self) -> None:
+        """Free the native models; a later batch makes new ones."""
+        if self._runner is not None:
+            self._runner.close()
+            self._pool.forget(self._job.token)
+
+
+def _ask_function(solver: BatchSolver[Any], batches: Sequence[Tensor]) -> tuple[Solutions, bool]:
+    """Have a function solve batches; it may return one buffer again and again."""
+    parts: list[Solutions] = []
+    is_clean = True
+    for rows in batches:
+        part, succeeded = solve_batch(solver, rows)
+        part.z = part.z.clone()
+        parts.append(part)
+        is_clean &= succeeded
+    return parts[0] if len(parts) == 1 else _joined(parts), is_clean
+
+
+def _solve_lowered(solver: BatchSolver[Any], lowering: Lowering, rows: Tensor) -> tuple[Solutions, bool]:
+    """Have a batch solver solve rows of another problem than its own."""
+
+    def on_host(change: Callable[[NDArray[np.float64]], NDArray[np.float64]], values: Tensor) -> Tensor:
+        return to_device(change(to_host(values).double().numpy()), like=rows)
+
+    native = on_host(lowering.rows, rows)
+    solutions, clean = solve_batch(solver, native)
+    value = (native.double() * solutions.z.double()).flatten(1).sum(dim=1)
+    if lowering.is_restated:  # the state may be better than the program's solution
+        value = torch.full_like(value, torch.nan)
+    elif solutions.objective is not None:  # pyright: ignore[reportUnnecessaryComparison] (not filled in yet)
+        value = torch.where(solutions.objective.isnan(), value, solutions.objective)
+    solutions.objective = value
+    if isinstance(lowering.native, IntegerProgram):
+        solutions.variables = solutions.z.double()
+    solutions.z = on_host(lowering.states, solutions.z)
+    return solutions, clean
+
+
+def _joined(parts: list[Solutions]) -> Solutions:
+    """Return one batch's answers from those to its parts; objectives and bounds where all parts have them."""
+    solutions = Solutions(torch.cat([part.z for part in parts]), torch.cat([part.status for part in parts]))
+    for name in ("objective", "bound", "variables"):
+        values = [getattr(part, name) for part in parts]
+        if all(value is not None for value in values):
+            setattr(solutions, name, torch.cat(values))
+    start = 0
+    for part in parts:
+        solutions.causes.update({start + row: error for row, error in part.causes.items()})
+        start += part.status.shape[0]
+    return solutions
+
+
+def _give_shape(solutions: Solutions, batch: tuple[int, ...]) -> None:
+    """Give a flat batch's answers, z [N, *shape] and the rest [N], its dimensions."""
+    solutions.z = solutions.z.reshape(*batch, *solutions.z.shape[1:])
+    solutions.status = solutions.status.reshape(batch)
+    if solutions.objective is not None:  # pyright: ignore[reportUnnecessaryComparison] (left out where nobody asked)
+        solutions.objective, solutions.bound = solutions.objective.reshape(batch), solutions.bound.reshape(batch)
+    if solutions.variables is not None:
+        solutions.variables = solutions.variables.reshape(*batch, -1)

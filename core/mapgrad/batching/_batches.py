@@ -1,0 +1,115 @@
+"""Whole batches on θ's device: a `BatchSolver` is called, and its answer checked."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor
+
+from mapgrad.batching._theta import extremes, row_numbers
+from mapgrad.batching._traces import detach
+from mapgrad.solutions import Solutions, Status
+
+if TYPE_CHECKING:
+    from mapgrad.solvers import BatchSolver
+
+_OPTIMAL: Final = int(Status.OPTIMAL)
+_FEASIBLE: Final = int(Status.FEASIBLE)
+
+
+def solve_batch(plugin: BatchSolver[Any], rows: Tensor) -> tuple[Solutions, bool]:
+    """Have rows [N, *shape] solved; whatever the solver raises fails all of them.
+
+    Returns:
+        z [N, *shape] of the rows' dtype and device, status [N], the rest as the solver gave it; and whether all rows
+        succeeded: each has a state, and is OPTIMAL or, from a heuristic, FEASIBLE.
+    """
+    if rows.is_inference():  # it has no version, which a copy made outside of inference mode has
+        with torch.inference_mode(False):
+            rows = rows.clone()
+    version = rows._version  # noqa: SLF001 (torch documents it for this use)
+    try:
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                answer: Any = plugin.solve(rows)
+        else:
+            answer = plugin.solve(rows)
+        return _checked(answer, rows, version, _OPTIMAL if plugin.traits.exact else _FEASIBLE)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (whatever a solver raises fails its rows)
+        detach(error)
+        failed = torch.full((len(rows),), int(Status.ERROR), device=rows.device)
+        causes = dict.fromkeys(range(len(rows)), error)
+        return Solutions(torch.full_like(rows, torch.nan), failed, causes=causes), False
+
+
+def _checked(answer: Any, rows: Tensor, version: int, plain: int) -> tuple[Solutions, bool]:
+    """Return an answer to rows that had this version when they were given, as `solve_batch` does."""
+    if rows._version != version:  # noqa: SLF001 (as above)
+        raise ValueError("the solver wrote to θ, which must come out as it went in: let it work on a copy")
+    given = answer.z if isinstance(answer, Solutions) else answer
+    if not isinstance(given, Tensor):
+        raise TypeError(f"the solver answered with {type(given).__name__} where a tensor of θ's shape was expected")
+    if given.shape != rows.shape:
+        raise ValueError(f"the solver answered with shape {tuple(given.shape)} where {tuple(rows.shape)} was expected")
+    if given.is_complex():
+        raise ValueError("the solver answered with complex numbers where real ones were expected")
+    z = given.detach() if given.requires_grad else given
+    if z.dtype != rows.dtype or z.device != rows.device:
+        z = z.to(rows)
+    z = z.contiguous()  # an expanded one, say, couldn't be written to
+    if z.data_ptr() == rows.data_ptr():
+        z = z.clone()  # an answer that shares θ's memory would change with it
+    if not isinstance(answer, Solutions):
+        low, high = extremes(z)
+        is_finite = math.isfinite(low) and math.isfinite(high)
+        solutions = Solutions(z, _plain_status(plain, rows.shape[0], rows.device))
+        if not is_finite:
+            solutions.status = solutions.status.clone()
+            _fail_unusable(solutions)
+        return solutions, is_finite
+    for name in ("status", "objective", "bound"):
+        values = getattr(answer, name)
+        if values is None and name != "status":
+            continue
+        if not isinstance(values, Tensor) or values.shape != (len(rows),):
+            came = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(f"the solver's {name} must be a tensor of shape ({len(rows)},), got {came}")
+        if values.is_complex():
+            raise ValueError(f"the solver's {name} has complex numbers where real ones were expected")
+    if answer.status.is_floating_point() or answer.status.dtype == torch.bool:
+        raise ValueError(f"the solver's status must hold the integers of mapgrad.Status, got {answer.status.dtype}")
+    solutions = Solutions(z, answer.status.to(rows.device, torch.int64, copy=True), answer.objective, answer.bound)
+    _fail_unusable(solutions)
+    return solutions, bool((solutions.status == plain).all())
+
+
+@lru_cache(maxsize=16)
+def _plain_status(status: int, count: int, device: torch.device) -> Tensor:
+    """Return the status of rows that all ended alike, [count] int64, which all who ask share: not to be written to."""
+    with torch.inference_mode(mode=False):  # what is born under it couldn't be saved for a backward pass later
+        return torch.full((count,), status, device=device)
+
+
+def _fail_unusable(solutions: Solutions) -> None:
+    """Fail the rows whose status or state can't be an answer."""
+    status: Tensor = solutions.status
+    z: Tensor = solutions.z.flatten(1)
+    unknown = (status < min(Status)) | (status > max(Status))
+    answered = (status == Status.OPTIMAL) | (status == Status.FEASIBLE)
+    broken = ~z.isfinite().all(dim=1) & (answered | ~z.isnan().all(dim=1))
+    for row in row_numbers(unknown):
+        solutions.causes[row] = ValueError(
+            f"the solver reports status {int(status[row])}, which isn't a mapgrad.Status"
+        )
+    for row in row_numbers(broken & ~unknown):
+        solutions.causes[row] = ValueError("the solver answered with NaN or infinite entries")
+    if solutions.causes:
+        failed = unknown | broken
+        status[failed] = int(Status.ERROR)
+        solutions.z = solutions.z.clone()  # the solver may keep its own
+        solutions.z[failed] = torch.nan

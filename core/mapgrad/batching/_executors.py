@@ -1,0 +1,340 @@
+"""Workers behind an executor: a given one, which stays open, or our own processes, replaced when one of them dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+from mapgrad.batching import _interrupts
+from mapgrad.batching._locks import call_after_fork, keep_inherited, new_lock
+from mapgrad.batching._parcels import UNKNOWN, Parcel, Rows, forget
+from mapgrad.batching._portions import SECONDS, fail_rows, next_portion
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from mapgrad.batching._runner import Job, Runner
+    from mapgrad.solvers import Block
+
+_AHEAD: Final = 2
+"""Portions for each worker that are handed out and not answered yet."""
+
+_REMOTE_SECONDS: Final = 5e-2
+"""What a portion takes, elsewhere: handing it out costs up to a hundredth of that."""
+
+_PAUSE: Final = 0.05
+"""Seconds after which a caller takes rows back that nobody begins with."""
+
+_STOPS: Final = 5
+_STOP_PAUSE: Final = 0.02
+
+
+class _Lost(NamedTuple):
+    """Rows that came to nothing, and why."""
+
+    start: int
+    stop: int
+    error: BaseException
+
+
+class _Delivery:
+    """A block's way through an executor.
+
+    Where the executor's threads belong to this process, its own runner solves the rows. Where none of these threads
+    begins with any, since they wait for this very caller, say, the caller takes portions back and solves them itself.
+    """
+
+    def __init__(self, executor: Executor, count: int, parcel: Parcel, runner: Runner, block: Block) -> None:
+        self._executor = executor
+        self._count = count
+        self._parcel = parcel
+        self._runner = runner
+        self._block = block
+        self._has_threads = isinstance(executor, ThreadPoolExecutor)
+        self._seconds = SECONDS if self._has_threads else _REMOTE_SECONDS
+        self._owner = object()
+        self._pause = _PAUSE
+        self._todo: list[tuple[int, int, bool]] = []
+        self._pending: dict[Future[Any], tuple[int, int]] = {}
+        self._lost: list[_Lost] = []
+
+    def run(self, start: int, stop: int, *, whole: bool = False) -> list[_Lost]:
+        """Have rows solved, in portions or as a whole that brings its job along, and return those that were lost."""
+        self._todo = [(start, stop, whole)]
+        try:
+            while self._todo or self._pending:
+                while self._todo and len(self._pending) < self._count * _AHEAD:
+                    self._submit(*self._next())
+                self._collect()
+        except BaseException:
+            self._drop()
+            raise
+        return self._lost
+
+    def _next(self) -> tuple[int, int, bool]:
+        start, stop, whole = self._todo.pop()
+        if not whole:
+            size = next_portion(self._runner, stop - start, self._count, self._seconds)
+            if start + size < stop:
+                self._todo.append((start + size, stop, False))
+                stop = start + size
+        return start, stop, whole
+
+    def _submit(self, start: int, stop: int, with_job: bool) -> None:
+        rows = Rows(self._parcel, self._runner, self._block, start, stop, owner=self._owner, with_job=with_job)
+        try:
+            self._pending[self._executor.submit(rows)] = start, stop
+        except Exception as error:  # noqa: BLE001 (each executor has its own)
+            self._lost += [_Lost(*span[:2], error) for span in [(start, stop), *self._todo]]
+            self._todo = []
+
+    def _collect(self) -> None:
+        done, _ = wait(self._pending, self._pause if self._has_threads else None, FIRST_COMPLETED)
+        self._pause = _PAUSE
+        for future in done:
+            start, stop = self._pending.pop(future)
+            error = CancelledError() if future.cancelled() else future.exception()
+            if error is not None:
+                self._lost.append(_Lost(start, stop, error))
+                continue
+            answers = future.result()
+            if answers == UNKNOWN:
+                self._todo.append((start, stop, True))
+            elif answers is not None:
+                answers.put(self._block, start, stop)
+                self._runner.pace = answers.seconds / (stop - start)
+        if self._pending and not done and not any(future.running() for future in self._pending):
+            self._take_back()
+            self._pause = 0.0
+
+    def _take_back(self) -> None:
+        future, (start, stop) = self._pending.popitem()
+        if not future.cancel():
+            self._pending[future] = start, stop
+            return
+        part = self._block.part(start, stop)
+        _interrupts.run(self._runner, part)
+        for row, error in part.causes.items():
+            self._block.causes[start + row] = error
+
+    def _drop(self) -> None:
+        for future in self._pending:
+            future.cancel()
+        begun = [future for future in self._pending if future.running()]
+        for _ in range(_STOPS if begun and self._has_threads else 0):
+            self._runner.stop(self._owner)
+            if not self._runner.can_stop or not wait(begun, _STOP_PAUSE).not_done:
+                break
+
+
+class _Foreign:
+    """What executors have in common: jobs that are sent to a worker once."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._parcels: dict[str, Parcel] = {}
+
+    def _deliver(self, executor: Executor, runner: Runner, job: Job, block: Block, count: int) -> _Delivery:
+        parcel = self._parcels.get(job.token)
+        if parcel is None:
+            parcel = self._parcels[job.token] = Parcel(job, count)
+        return _Delivery(executor, count, parcel, runner, block)
+
+    def _forget(self, executor: Executor | None, tokens: list[str]) -> None:
+        parcels = [self._parcels.pop(token, None) for token in tokens]
+        sent = tuple(parcel.job.token for parcel in parcels if parcel is not None and parcel.sent)
+        if sent and executor is not None:
+            # in a thread, since a finalizer may run where this thread holds the executor's locks
+            with suppress(RuntimeError):  # no new threads at the program's end
+                threading.Thread(target=_tell, args=(executor, self.count, sent), daemon=True).start()
+
+
+def _tell(executor: Executor, count: int, tokens: tuple[str, ...]) -> None:
+    with suppress(Exception):  # it is shut down or broken, so that its workers' models are gone
+        for _ in range(count):
+            executor.submit(forget, tokens)
+
+
+class Given(_Foreign):
+    """A user's executor. A forked child has none of its workers: there, the caller solves."""
+
+    def __init__(self, executor: Executor) -> None:
+        super().__init__(getattr(executor, "_max_workers", None) or os.cpu_count() or 1)
+        self._executor: Executor | None = executor
+        call_after_fork(self)
+
+    def solve(self, runner: Runner, job: Job, block: Block) -> None:
+        """Solve a block."""
+        if self._executor is None:
+            _interrupts.run(runner, block)
+            return
+        for start, stop, error in self._deliver(self._executor, runner, job, block, self.count).run(0, len(block)):
+            if isinstance(error, RuntimeError) and not isinstance(error, BrokenExecutor):
+                error = _caused(RuntimeError("the executor given as workers took no rows: is it shut down?"), error)
+            fail_rows(block, start, stop, error)
+
+    def forget(self, token: str) -> None:
+        """Tell the workers that a job's native models are no longer needed."""
+        self._forget(self._executor, [token])
+
+    def close(self) -> None:
+        """Tell the workers that no job's native models are needed; the executor stays open."""
+        self._forget(self._executor, list(self._parcels))
+
+    def after_fork(self) -> None:
+        """Leave the executor to the parent: somebody may have held its locks."""
+        keep_inherited(self._executor)
+        self._executor = None
+
+
+class _Generation:
+    """An executor of our own processes, and how many blocks are on their way through it."""
+
+    def __init__(self, count: int) -> None:
+        # fork would copy torch's and the solvers' threads in an undefined state
+        context = multiprocessing.get_context("spawn")
+        self.executor = ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
+        self.users = 0
+
+    def kill(self) -> None:
+        """End the processes at once, whatever they are at."""
+        processes = cast("dict[int, BaseProcess] | None", self.executor._processes)  # noqa: SLF001 (public from 3.14 on)
+        for process in list((processes or {}).values()):
+            process.kill()
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin() -> None:
+    """Let Ctrl-C, which goes to all processes of a terminal, end a worker at once and without a word."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Processes(_Foreign):
+    """Processes that all callers share; they are started when there is something to do.
+
+    Rows that are lost as a worker dies are solved again in a process apart, portion by portion, and row by row where
+    that one dies, too: so only rows that kill their worker fail.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self._generation: _Generation | None = None
+        self._lock = new_lock()
+        call_after_fork(self)
+
+    def solve(self, runner: Runner, job: Job, block: Block) -> None:
+        """Solve a block."""
+        with self._lock:
+            generation = self._generation = self._generation or _Generation(self.count)
+            generation.users += 1
+        try:
+            spans: list[tuple[int, int]] = []
+            delivery = self._deliver(generation.executor, runner, job, block, self.count)
+            for start, stop, error in delivery.run(0, len(block)):
+                if isinstance(error, BrokenExecutor | CancelledError):
+                    spans.append((start, stop))
+                else:
+                    fail_rows(block, start, stop, error)
+            if spans:
+                self._retire(generation)
+                spans.sort(reverse=True)  # what was handed out first is the likeliest cause, and best comes last
+                self._recover(deque(spans), runner, job, block)
+        except BaseException:
+            self._retire(generation)
+            generation.kill()
+            raise
+        finally:
+            with self._lock:
+                generation.users -= 1
+                is_over = generation.users == 0 and generation is not self._generation
+            if is_over:
+                generation.executor.shutdown(wait=False)
+
+    def _recover(self, spans: deque[tuple[int, int]], runner: Runner, job: Job, block: Block) -> None:
+        while spans:
+            apart = _Generation(1)
+            try:
+                error = _cannot_begin(apart)
+                if error is not None:
+                    for start, stop in spans:
+                        fail_rows(block, start, stop, error)
+                    return
+                self._solve_apart(apart, spans, runner, job, block)
+            finally:
+                apart.kill()
+
+    def _solve_apart(
+        self, apart: _Generation, spans: deque[tuple[int, int]], runner: Runner, job: Job, block: Block
+    ) -> None:
+        """Solve spans until the process dies; a span that it dies of is split into rows, a row fails."""
+        while spans:
+            start, stop = spans.popleft()
+            lost = self._deliver(apart.executor, runner, job, block, 1).run(start, stop, whole=True)
+            if lost and stop - start == 1:
+                fail_rows(block, start, stop, lost[0].error)
+            elif lost:
+                spans.extendleft((row, row + 1) for row in reversed(range(start, stop)))
+            if lost:
+                return
+
+    def _retire(self, generation: _Generation) -> None:
+        with self._lock:
+            if self._generation is generation:
+                self._generation = None
+
+    def forget(self, token: str) -> None:
+        """Tell the workers that a job's native models are no longer needed."""
+        generation = self._generation
+        self._forget(generation and generation.executor, [token])
+
+    def close(self) -> None:
+        """End the processes, once the rows are solved that somebody waits for; new rows start new ones."""
+        self._parcels.clear()
+        with self._lock:
+            generation, self._generation = self._generation, None
+            is_over = generation is not None and generation.users == 0
+        if generation is not None and is_over:
+            generation.executor.shutdown(wait=False)
+
+    def after_fork(self) -> None:
+        """Begin anew: the processes are the parent's."""
+        keep_inherited(self._generation)
+        self._generation = None
+
+
+def _cannot_begin(generation: _Generation) -> BaseException | None:
+    """Return why a process doesn't even start, None where it does."""
+    try:
+        cause = generation.executor.submit(int).exception()
+    except Exception as error:  # noqa: BLE001 (a daemon may have no children)
+        cause = error
+    if cause is None:
+        return None
+    return _caused(
+        RuntimeError(
+            'no worker process starts; a script that uses workers="processes:n" must do its work under '
+            'if __name__ == "__main__", as each worker imports it'
+        ),
+        cause,
+    )
+
+
+def _caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error

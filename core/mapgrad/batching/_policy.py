@@ -1,0 +1,85 @@
+"""Stage `policy`: which rows count as answered, and what happens where some don't."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+import torch
+
+from mapgrad.batching._theta import name_problem, name_rows, row_numbers
+from mapgrad.batching._traces import text_of
+from mapgrad.errors import InfeasibleError, RowsError, SolverCrashError, SolveTimeoutError, UnboundedError
+from mapgrad.solutions import Status
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mapgrad.solutions import Solutions
+
+ErrorPolicy = Literal["raise", "incumbent"]
+
+_ERRORS: Final[dict[Status, type[RowsError]]] = {
+    Status.ERROR: SolverCrashError,
+    Status.FEASIBLE: SolveTimeoutError,
+    Status.INFEASIBLE: InfeasibleError,
+    Status.UNBOUNDED: UnboundedError,
+    Status.TIME_LIMIT: SolveTimeoutError,
+}
+
+
+def failed_rows(solutions: Solutions, policy: ErrorPolicy, *, exact: bool) -> list[int]:
+    """Return the numbers of the rows without an acceptable answer.
+
+    Args:
+        solutions: z [N, *shape], status [N].
+        policy: "raise", or "incumbent" to accept any state.
+        exact: Whether the solver is; from a heuristic, FEASIBLE is success.
+    """
+    status: Tensor = solutions.status
+    accepted = status == Status.OPTIMAL
+    if not exact:
+        accepted |= status == Status.FEASIBLE
+    if policy == "incumbent":
+        answered = solutions.z.flatten(1).isfinite().all(dim=1)
+        accepted |= answered & ((status == Status.FEASIBLE) | (status == Status.TIME_LIMIT))
+    return [] if bool(accepted.all()) else row_numbers(~accepted)
+
+
+def error_of(failed: list[int], solutions: Solutions, label: str, problem: object) -> RowsError:
+    """Return the error that names failing rows and carries the others' answers.
+
+    Args:
+        failed: Their numbers.
+        solutions: The batch's answers, with any batch dimensions.
+        label: The solver's name, with that of its distribution.
+        problem: What the first of these rows was to solve; None where it isn't known.
+    """
+    first, statuses = failed[0], solutions.status.flatten()
+    status = Status(int(statuses[first]))
+    cause = solutions.causes.get(first)
+    said = "" if cause is None else f" ({text_of(cause)})"
+    of_problem = "" if problem is None else f" of {name_problem(problem)}"
+    error = _ERRORS[status](
+        f"{label} has no acceptable answer to {name_rows(failed, len(statuses))}{of_problem}; "
+        f"row {first}: {status.name}, {status.meaning}{said}",
+        rows=failed,
+        solutions=solutions,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def with_values(solutions: Solutions, rows: torch.Tensor) -> None:
+    """Fill in objectives and bounds that a solver left open.
+
+    Args:
+        solutions: z and rows [N, *shape], the rest [N].
+        rows: What was solved, [N, *shape].
+    """
+    solutions.status = solutions.status.clone()  # users may write to it, and batches that end alike share one
+    unknown = torch.full(solutions.status.shape, torch.nan, dtype=torch.float64, device=solutions.status.device)
+    said, bound = (unknown if values is None else values for values in (solutions.objective, solutions.bound))  # pyright: ignore[reportUnnecessaryComparison] (not filled in before)
+    value = (rows.double() * solutions.z.double()).flatten(1).sum(dim=1)
+    solutions.objective = torch.where(said.isnan(), value, said)
+    unproved = torch.where(solutions.status == Status.OPTIMAL, solutions.objective, torch.inf)
+    solutions.bound = torch.where(bound.isnan(), unproved, bound)

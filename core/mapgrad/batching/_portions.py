@@ -1,0 +1,42 @@
+"""Rows of a block that one worker takes at a time."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from mapgrad.batching._traces import detach
+
+if TYPE_CHECKING:
+    from mapgrad.batching._runner import Runner
+    from mapgrad.solvers import Block
+
+SECONDS: Final = 5e-3
+"""What a portion takes at most, in a thread: handing it out costs a thousandth of that."""
+
+
+def next_portion(runner: Runner, left: int, workers: int, seconds: float = SECONDS) -> int:
+    """Return how many of the rows that are left to take: one until it is known how long a row takes.
+
+    Portions get smaller towards the end, so that workers end together though rows are uneven.
+    """
+    if runner.pace is None:
+        return 1
+    return max(1, min(-(-left // (2 * workers)), int(seconds / max(runner.pace, 1e-9))))
+
+
+def solve_portion(runner: Runner, block: Block, start: int, stop: int, owner: object) -> None:
+    """Solve some rows of a block in this thread; never raises but in the main thread, as `Runner.run` does."""
+    part = block.part(start, stop)
+    began = time.perf_counter()
+    runner.run(part, owner)
+    runner.pace = (time.perf_counter() - began) / (stop - start)
+    for row, error in part.causes.items():
+        block.causes[start + row] = error
+
+
+def fail_rows(block: Block, start: int, stop: int, error: BaseException) -> None:
+    """Note that rows got no worker, or lost it."""
+    detach(error)
+    for row in range(start, stop):
+        block.fail(row, error)

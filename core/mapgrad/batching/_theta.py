@@ -1,0 +1,162 @@
+"""Stage `theta`: from a user's tensor to rows that a solver may see: type, shape, dtype, finiteness, domain."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+import torch
+from torch import Tensor
+
+from mapgrad.errors import DomainError, NonFiniteError, ShapeError
+from mapgrad.problems import Domain, IntegerProgram
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mapgrad.problems import Problem
+
+DomainPolicy = Literal["clip", "raise"]
+
+COMPUTED: Final = (torch.float32, torch.float64)
+"""The dtypes in which solvers of batches get their rows."""
+
+to_list = cast("Callable[[Tensor], list[Any]]", Tensor.tolist)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+"""Returns a tensor of one dimension as a list of numbers."""
+
+_ROWS_NAMED: Final = 10
+_CHARACTERS: Final = 1000
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which rows are perturbed and solved: at least float32."""
+    return dtype if dtype in COMPUTED else torch.promote_types(dtype, torch.float32)
+
+
+def require_float(theta: object) -> Tensor:
+    """Return θ, typed.
+
+    Raises:
+        TypeError: θ isn't a tensor.
+        ShapeError: θ isn't real floating-point.
+    """
+    if not isinstance(theta, Tensor):
+        raise TypeError(f"θ must be a torch.Tensor, got {type(theta).__name__}: wrap it in torch.as_tensor")
+    if not theta.is_floating_point():
+        raise ShapeError(f"θ must be a floating-point tensor, got {theta.dtype}: convert it, as in theta.float()")
+    return theta
+
+
+def require_representable(problem: Problem, dtype: torch.dtype) -> None:
+    """Check that every integer within the problem's bounds is a number of this dtype.
+
+    Where an integer variable lacks a bound, that takes at least float32, and answers are checked later.
+
+    Raises:
+        ShapeError: some aren't, so that a state couldn't be returned exactly.
+    """
+    exact = 2 / torch.finfo(dtype).eps
+    if problem.largest > exact:
+        raise ShapeError(
+            f"states of {problem!r} reach {problem.largest:g}, but {dtype} holds integers exactly only up to "
+            f"{exact:g}: pass θ in a wider dtype, such as torch.float32"
+        )
+    if (
+        dtype.itemsize < torch.float32.itemsize
+        and isinstance(problem, IntegerProgram)
+        and problem.unbounded_integers.any()
+    ):
+        raise ShapeError(
+            f"{problem!r} has integer variables without a bound, but {dtype} holds integers exactly only up to "
+            f"{exact:g}: bound them, or pass θ in a wider dtype, such as torch.float32"
+        )
+
+
+def is_representable(problem: Problem, dtype: torch.dtype) -> bool:
+    """Tell whether every integer within the problem's bounds is a number of this dtype."""
+    try:
+        require_representable(problem, dtype)
+    except ShapeError:
+        return False
+    return True
+
+
+def admit(rows: Tensor, problem: Problem | None, policy: DomainPolicy) -> tuple[Tensor, int]:
+    """Check rows [N, *shape] and bring them into the problem's domain; one pass where nothing is wrong.
+
+    Returns:
+        The rows, the same tensor where none had to be changed; and how many were.
+
+    Raises:
+        NonFiniteError: rows have NaN or infinite entries.
+        DomainError: rows lie outside the domain and the policy is "raise".
+    """
+    if rows.numel() == 0:
+        return rows, 0
+    low, high = extremes(rows)
+    if not math.isfinite(low) or not math.isfinite(high):
+        require_finite(rows)
+    if problem is None or problem.domain is Domain.REAL or high <= 0:
+        return rows, 0
+    outside = row_numbers(~problem.domain.contains(rows).flatten(1).all(dim=1))
+    if outside and policy == "raise":
+        raise domain_error(problem, outside, len(rows))
+    return problem.domain.clip(rows), len(outside)
+
+
+def extremes(values: Tensor) -> tuple[float, float]:
+    """Return the least and the largest entry of a tensor that has some; NaN where one is NaN."""
+    low, high = torch.aminmax(values)
+    if low.is_cpu:
+        return low.item(), high.item()
+    low, high = to_list(torch.stack((low, high)))  # one transfer
+    return low, high
+
+
+def row_numbers(mask: Tensor) -> list[int]:
+    """Return where a bool tensor [N] is true."""
+    return to_list(mask.nonzero().squeeze(1))
+
+
+def name_rows(rows: list[int], total: int) -> str:
+    """Name rows for a message, the first few by number."""
+    named = ", ".join(map(str, rows[:_ROWS_NAMED])) + (", …" if len(rows) > _ROWS_NAMED else "")
+    return f"{'row' if len(rows) == 1 else 'rows'} {named} ({len(rows)} of {total})"
+
+
+def name_problem(problem: object) -> str:
+    """Name a problem for a message, in at most 1,000 characters; never raises, as an author's __repr__ may."""
+    try:
+        text = repr(problem)
+    except Exception as error:  # noqa: BLE001 (an author's own code)
+        return f"<{type(problem).__name__}, whose __repr__ raises {type(error).__name__}>"
+    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}… ({len(text):,} characters)"
+
+
+def require_finite(rows: Tensor) -> None:
+    """Check that rows [N, *shape] have neither NaN nor infinities.
+
+    Raises:
+        NonFiniteError: with the numbers of the rows that have.
+    """
+    if rows.numel() == 0 or all(map(math.isfinite, extremes(rows))):
+        return
+    raise non_finite_error(row_numbers(~torch.isfinite(rows).flatten(1).all(dim=1)), len(rows))
+
+
+def non_finite_error(bad: list[int], total: int) -> NonFiniteError:
+    """Return the error that names rows of θ with NaN or infinite entries, out of a batch."""
+    return NonFiniteError(
+        f"θ has NaN or infinite entries in {name_rows(bad, total)}; no solver was run: "
+        f"look for an overflow or a division by zero in what computes θ",
+        rows=bad,
+    )
+
+
+def domain_error(problem: Problem, bad: list[int], total: int) -> DomainError:
+    """Return the error that names rows of θ outside of a problem's domain, out of a batch."""
+    return DomainError(
+        f"{name_problem(problem)} is defined for {problem.domain.value} only, and {name_rows(bad, total)} lie outside "
+        f'(the policy is domain="raise"): keep the costs −θ non-negative, or pass domain="clip"',
+        rows=bad,
+    )

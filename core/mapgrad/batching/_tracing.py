@@ -1,0 +1,47 @@
+# ruff: noqa: SLF001 (torch has no public questions for these, or none that costs less than 1 µs)
+# pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Who looks at what happens to a tensor: all questions to torch's private names are asked here."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+_PLAIN: Final = (Tensor, torch.nn.Parameter)
+
+
+def is_traced(tensor: Tensor) -> bool:
+    """Tell whether something else than eager PyTorch may look at what happens to a tensor."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or type(tensor) not in _PLAIN
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
+def hides_values(tensor: Tensor) -> bool:
+    """Tell whether a tensor stands for a batch of them, as is_grads_batched=True hands them out."""
+    return torch._C._functorch.is_legacy_batchedtensor(tensor)
+
+
+def is_mapped() -> bool:
+    """Tell whether torch.vmap is at work."""
+    return torch._C._functorch.TransformType.Vmap in _transforms()
+
+
+def is_differentiated() -> bool:
+    """Tell whether a gradient of torch.func is being taken."""
+    return torch._C._functorch.TransformType.Grad in _transforms()
+
+
+def _transforms() -> set[Any]:
+    return {level.key() for level in torch._C._functorch.get_interpreter_stack() or ()}
+
+
+for _question in (is_mapped, is_differentiated):
+    # what torch.compiler.assume_constant_result does, which costs a second to import: compilers ask once, as they trace
+    vars(_question)["_dynamo_marked_constant"] = True

@@ -1,0 +1,176 @@
+"""Forks: a child starts its own threads, processes and native models, whoever held which lock."""
+
+import os
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+import mapgrad
+from mapgrad.batching._locks import call_after_fork, new_condition, new_lock
+from mapgrad.batching._runner import Job, Runner
+from mapgrad.batching._workers import Pool
+from mapgrad.solvers import Block, InstanceSolver
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+PROBLEM = mapgrad.KSubset(3, 1)
+JOB = Job("", None, PROBLEM, {})
+
+
+class Counting(InstanceSolver):
+    """Its native models say which process they belong to."""
+
+    def __init__(self, problem):
+        super().__init__(problem)
+        self.closed = []
+
+    def init(self):
+        return os.getpid()
+
+    def solve(self, state, theta, request):
+        assert state == os.getpid()
+        return theta
+
+    def stop(self, state):
+        pass
+
+    def close(self, state):
+        self.closed.append(state)
+
+
+def solve(pool, runner, rows=20):
+    block = Block(np.arange(rows, dtype=float)[:, None] + np.zeros((rows, 3)))
+    pool.solve(runner, JOB, block)
+    np.testing.assert_array_equal(block.z, block.theta)
+
+
+def in_child(function, seconds=60):
+    """Call a function in a forked child; fail where it raises or hangs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks while threads run
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            function()
+            code = 0
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            assert status == 0
+            return
+        time.sleep(0.01)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    pytest.fail("the child hangs")
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_pool_that_was_used_works_in_a_child(workers):
+    pool, runner = Pool(workers), Runner(Counting(PROBLEM))
+    solve(pool, runner)
+
+    def child():
+        solve(pool, runner)
+        pool.close()
+        runner.close()
+        assert set(runner.solver.closed) == {os.getpid()}  # the parent's models are the parent's
+
+    in_child(child)
+    in_child(lambda: in_child(child))
+    solve(pool, runner)
+    assert not runner.solver.closed
+    pool.close()
+
+
+def test_a_fork_while_others_solve():
+    class Slow(Counting):
+        def solve(self, state, theta, request):
+            time.sleep(0.001)
+            return super().solve(state, theta, request)
+
+    pool, runner = Pool(2), Runner(Slow(PROBLEM))
+    callers = [threading.Thread(target=solve, args=(pool, runner, 200)) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for _ in range(10):
+        in_child(lambda: solve(pool, runner, 2))
+    for caller in callers:
+        caller.join()
+    pool.close()
+
+
+def test_locks_are_free_in_a_child_though_somebody_held_them():
+    lock, condition = new_lock(), new_condition()
+    held, over = threading.Event(), threading.Event()
+
+    def hold():
+        with lock, condition:
+            held.set()
+            over.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+
+    def child():
+        with lock, lock, condition:
+            condition.notify()
+
+    in_child(child)
+    over.set()
+    holder.join()
+
+
+def test_owners_are_called_in_a_child_and_not_kept_alive():
+    class Owner:
+        forks = 0
+
+        def after_fork(self):
+            self.forks += 1
+
+    owner, dropped = Owner(), Owner()
+    call_after_fork(owner)
+    call_after_fork(dropped)
+    del dropped
+
+    def child():
+        assert owner.forks == 1
+
+    in_child(child)
+    assert owner.forks == 0
+
+
+def test_an_interrupt_in_a_child_stays_there():
+    import signal
+
+    pool, runner = Pool(None), Runner(Counting(PROBLEM))
+    solve(pool, runner)  # the watcher is there
+
+    class Interrupted(Counting):
+        def solve(self, state, theta, request):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+
+    class Forking(Counting):
+        def solve(self, state, theta, request):
+            in_child(self.child)
+            return theta
+
+        def child(self):
+            solve(pool, runner)
+            with pytest.raises(KeyboardInterrupt):
+                solve(pool, Runner(Interrupted(PROBLEM)))
+
+        def stop(self, state):
+            stopped.append(state)
+
+    stopped = []
+    solve(pool, Runner(Forking(PROBLEM)), rows=2)
+    assert not stopped
