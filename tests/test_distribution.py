@@ -60,7 +60,7 @@ def test_rsample_has_the_gradient_of_the_layer():
         leaf = theta.clone().requires_grad_()
         run(layer, leaf).pow(2).sum().backward()
         gradients.append(leaf.grad)
-    assert torch.equal(*gradients)
+    torch.testing.assert_close(*gradients)
 
 
 def test_half_precision():

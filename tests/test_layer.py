@@ -142,13 +142,15 @@ def test_a_function_with_a_problem_is_a_map_solver():
 @pytest.mark.parametrize(
     ("answer", "error", "message"),
     [
-        (lambda theta: theta[:, :2], mapgrad.ShapeError, r"shape \(4, 2\) for θ of shape \(4, 6\)"),
-        (lambda theta: theta.numpy(), TypeError, r"returned ndarray where a tensor"),
+        (lambda theta: theta[:, :2], ValueError, r"shape \(4, 2\) where \(4, 6\) was expected"),
+        (lambda theta: theta.numpy(), TypeError, r"answered with ndarray where a tensor"),
     ],
 )
 def test_a_function_that_answers_nonsense(answer, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(mapgrad.SolverCrashError, match=message) as caught:
         mapgrad.MAPLayer(answer)(random_theta(4, 6))
+    assert caught.value.rows == (0, 1, 2, 3)
+    assert isinstance(caught.value.__cause__, error)
 
 
 @pytest.mark.parametrize("solver", [top2, mapgrad.get_solver("topk", SUBSET)])

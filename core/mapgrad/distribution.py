@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Size, Tensor
@@ -11,24 +11,36 @@ from torch.distributions import Distribution
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mapgrad.gradients import Engine
+    from mapgrad.batching import Solver
+    from mapgrad.gradients import Estimator
+
+
+class Layer(Protocol):
+    """What a distribution needs of a `MAPLayer`."""
+
+    solver: Solver
+    estimator: Estimator
+
+    def sample(self, theta: object, samples: int, *, perturb: bool = True, is_mean: bool = False) -> Tensor:
+        """Return MAP states of copies of θ."""
+        ...
 
 
 class PerturbAndMAP(Distribution):
     """The law of MAP(θ + τε) over a feasible set (Papandreou and Yuille, ICCV 2011).
 
     Args:
-        engine: Solver, estimator and noise; a `MAPLayer` is one.
-        theta: [*batch, *shape], utilities.
+        layer: Solver, estimator and noise.
+        theta: [*batch, *shape], costs if the layer minimises.
     """
 
     arg_constraints = {}  # noqa: RUF012  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType] (as in torch's own)
     has_rsample = True
 
-    def __init__(self, engine: Engine, theta: Tensor) -> None:
-        split = theta.ndim - engine.event_ndim(theta)
+    def __init__(self, layer: Layer, theta: Tensor) -> None:
+        split = layer.solver.at_work().lead_ndim(theta)
         super().__init__(theta.shape[:split], theta.shape[split:], validate_args=False)
-        self.engine = engine
+        self.layer = layer
         self.theta = theta
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -38,8 +50,8 @@ class PerturbAndMAP(Distribution):
             [*sample_shape, *batch, *shape] of θ's dtype and device.
         """
         shape = Size(sample_shape)
-        z = self.engine.sample(self.theta, shape.numel())
-        return z.reshape(*shape, *self.theta.shape).to(self.theta.dtype)
+        z = self.layer.sample(self.theta, shape.numel())
+        return z.reshape(*shape, *self.theta.shape)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw states, without a gradient."""
@@ -50,9 +62,9 @@ class PerturbAndMAP(Distribution):
     def mode(self) -> Tensor:
         """MAP(θ), [*batch, *shape]: the state of the largest ⟨θ, z⟩."""
         with torch.no_grad():
-            return self.engine.sample(self.theta, 1, perturb=False).squeeze(0).to(self.theta.dtype)
+            return self.layer.sample(self.theta, 1, perturb=False, is_mean=True)
 
     @property
     def mean(self) -> Tensor:
         """A Monte Carlo estimate of the marginals from the estimator's number of samples, with its gradient."""
-        return self.rsample((self.engine.estimator.samples,)).mean(dim=0)
+        return self.layer.sample(self.theta, self.layer.estimator.samples, is_mean=True)

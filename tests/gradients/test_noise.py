@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mapgrad.gradients import Gaussian, Gumbel, Laplace, Logistic, Noise, SumOfGamma
+from mapgrad.gradients import Gaussian, Gumbel, Laplace, Logistic, Noise, SumOfGamma, _noise
 
 TEXTBOOK = [
     (Gumbel(), stats.gumbel_r),
@@ -158,6 +159,43 @@ def test_float32_arguments_give_float32_results(law):
     for function in (law.cdf, law.log_prob):
         assert function(x).dtype == torch.float32
         torch.testing.assert_close(function(x), function(x.double()).float(), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=repr)
+def test_quantiles_in_place_are_those_of_icdf(law):
+    u = quantile_grid().numpy().copy()
+    law.icdf_(u)
+    np.testing.assert_allclose(u, law.icdf(quantile_grid()), rtol=1e-14, atol=1e-15)
+
+
+def test_a_law_that_changes_icdf_alone_is_drawn_by_it():
+    class Wide(Gumbel):
+        def icdf(self, u):
+            return 3 * super().icdf(u)
+
+    class Named(Wide):
+        pass
+
+    for law in (Wide(), Named()):
+        torch.testing.assert_close(draw(law, dtype=torch.float64), 3 * draw(Gumbel(), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=repr)
+def test_large_draws_are_made_in_parts_of_the_same_numbers(noise, monkeypatch):
+    whole = draw(noise, (70, 300))
+    monkeypatch.setattr(_noise, "_PART", 997)
+    torch.testing.assert_close(draw(noise, (70, 300)), whole)
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=repr)
+def test_draws_can_be_vmapped_and_traced(noise):
+    def shifted(x):
+        return x + noise.sample((3,))
+
+    assert torch.vmap(shifted, randomness="different")(torch.zeros(2, 3)).unique().numel() == 6
+    assert torch.vmap(shifted, randomness="same")(torch.zeros(2, 3)).unique().numel() == 3
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert noise.sample((3, 20_000)).shape == (3, 20_000)
 
 
 def test_any_object_with_sample_is_a_noise():

@@ -11,7 +11,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 import mapgrad
-from mapgrad.gradients._streams import seeded_noise
+from mapgrad.gradients._counter import counter_noise, mix
 
 SUBSET = mapgrad.KSubset(6, 2)
 
@@ -93,7 +93,14 @@ def test_moving_average_models():
 
 def test_seeded_noise_is_a_function_of_seed_step_row_and_sample():
     def draw(seed=1, step=2, shape=(3, 4, 5), event_ndim=1):
-        return seeded_noise(mapgrad.Gumbel(), seed, step, shape, event_ndim, torch.float64, torch.device("cpu"))
+        return counter_noise(
+            mapgrad.Gumbel(),
+            mix(seed, step),
+            shape,
+            event_ndim=event_ndim,
+            dtype=torch.float64,
+            device=torch.device("cpu"),
+        )
 
     base = draw()
     assert torch.equal(base, draw())
@@ -111,7 +118,9 @@ def test_seeded_uniforms_are_uniform_and_independent():
         def icdf(u):
             return u
 
-    u = seeded_noise(Uniform(), 0, 0, (20, 100, 50), 1, torch.float64, torch.device("cpu"))
+    u = counter_noise(
+        Uniform(), mix(0, 0), (20, 100, 50), event_ndim=1, dtype=torch.float64, device=torch.device("cpu")
+    )
     assert u.min() > 0
     assert u.max() < 1
     counts = torch.histc(u, bins=100, min=0, max=1)
@@ -124,7 +133,14 @@ def test_seeded_uniforms_are_uniform_and_independent():
 
 def test_seeded_noise_without_quantiles_uses_a_generator():
     def draw(step):
-        return seeded_noise(mapgrad.SumOfGamma(2.0, terms=5), 1, step, (3, 4, 5), 1, torch.float32, torch.device("cpu"))
+        return counter_noise(
+            mapgrad.SumOfGamma(2.0, terms=5),
+            mix(1, step),
+            (3, 4, 5),
+            event_ndim=1,
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+        )
 
     assert torch.equal(draw(0), draw(0))
     assert not torch.isin(draw(0), draw(1)).any()
@@ -150,10 +166,9 @@ def test_loading_forgets_what_was_recorded_before():
 
 
 def test_a_layer_that_is_gone_says_so():
-    theta = torch.zeros(2, 6)
     handle = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET)).handle
-    with pytest.raises(RuntimeError, match=f"the layer behind handle {handle} is gone"):
-        torch.ops.mapgrad.noise(theta, 1, handle)
+    with pytest.raises(RuntimeError, match=f"what stood behind handle {handle} is gone: keep a reference to the layer"):
+        torch.ops.mapgrad.key(torch.empty((), dtype=torch.int64), handle)
 
 
 def test_backward_keeps_a_temporary_layer_alive():
@@ -193,3 +208,95 @@ def test_no_warning_for_live_rows_or_rows_that_are_right():
             (z + truth - 2 * z * truth).sum().backward()
         assert layer.stats["improvable"] == 0
         assert theta.grad.abs().sum() == 0
+
+
+def test_a_solver_that_answers_in_one_buffer():
+    buffer = torch.zeros(4, 6)
+
+    def choose(theta):
+        return buffer.zero_().scatter_(-1, theta.topk(2).indices, 1)
+
+    class Buffered(mapgrad.BatchSolver):
+        def solve(self, theta):
+            return choose(theta)
+
+    def gradient(solver):
+        theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        (mapgrad.MAPLayer(solver, mapgrad.Blackbox(5.0))(theta) * torch.arange(6.0)).sum().backward()
+        return theta.grad
+
+    expected = gradient(mapgrad.get_solver("topk", SUBSET))
+    assert expected.abs().sum() > 0
+    assert torch.equal(gradient(choose), expected)
+    with pytest.raises(mapgrad.SolverCrashError, match="let it return a tensor of its own"):
+        gradient(mapgrad.get_solver(Buffered, SUBSET))
+
+
+def test_a_function_that_answers_in_one_buffer_gives_each_sample_its_own_states():
+    buffer = torch.zeros(4, 6)
+
+    def choose(theta):
+        return buffer.zero_().scatter_(-1, theta.topk(2).indices, 1)
+
+    def states(solver):
+        layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(mapgrad.Gumbel(), samples=3), reduction="none", seed=0)
+        return layer(torch.zeros(4, 6))
+
+    z = states(choose)
+    assert torch.equal(z, states(mapgrad.get_solver("topk", SUBSET)))
+    assert not torch.equal(z[0], z[1])
+
+
+def test_a_linear_loss_has_no_second_derivative_either():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(None))
+    theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = (layer(theta) * torch.arange(6.0)).sum() + theta.square().sum()
+    (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        gradient.square().sum().backward()
+
+
+def test_counts_of_a_pass_whose_graph_is_kept():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(None))
+    theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    torch.autograd.grad(layer(theta).square().sum(), theta, create_graph=True)
+    assert layer.stats["improvable"] == 4
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_what_users_write_to_later_changes_no_count(scaled):
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(None, mapgrad.Step(5.0), scaled=scaled))
+    theta = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    z = layer(theta)
+    (z * torch.arange(6.0)).sum().backward()
+    moved = (theta.grad != 0).any(1).sum().item()
+    with torch.no_grad():
+        z.zero_()
+        theta.grad.zero_()
+    assert layer.stats["improvable"] - layer.stats["dead"] <= moved
+    assert layer.stats["improvable"] > 40
+
+
+def test_evaluation_between_two_steps_changes_no_noise():
+    problems = [SUBSET, mapgrad.KSubset(6, 3)] * 3
+    theta = torch.zeros(6, 6)
+
+    def second_step(evaluate):
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", None), mapgrad.IMLE(mapgrad.Gumbel()), seed=0)
+        layer(theta, problems=problems)
+        if evaluate:
+            layer.eval()(theta, problems=problems)
+            layer.train()
+        return layer(theta, problems=problems)
+
+    assert torch.equal(second_step(evaluate=True), second_step(evaluate=False))
+
+
+def test_training_after_evaluation_in_inference_mode():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 4)), mapgrad.IMLE(None))
+    theta = torch.randn(7, 6, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        layer.eval()(theta)
+    layer.train()
+    gradient = torch.func.grad(lambda rows: (layer(rows) * torch.arange(6.0)).sum())(theta)
+    assert gradient.abs().sum() > 0

@@ -1,4 +1,7 @@
 import math
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -6,8 +9,53 @@ import torch
 from scipy import special, stats
 
 from mapgrad import MapgradError
-from mapgrad.gradients import Gumbel, SumOfGamma
+from mapgrad.gradients import Gumbel, SumOfGamma, _sum_of_gamma
 from mapgrad.gradients._sum_of_gamma import _log_gamma
+
+PROBABILITIES = [1e-15, 1e-6, 0.01, 0.3, 0.7, 0.99, 1 - 1e-6, 1 - 1e-15]
+QUANTILES = {
+    # of these doubles, by Newton's method on the inverse Laplace transform in 40 digits (mpmath)
+    0.3: [
+        -8.195959800603475,
+        -5.49371369070448,
+        -2.540086150300727,
+        0.5665579463344268,
+        2.943420343328597,
+        8.4540581355316,
+        19.659496290538954,
+        42.20458442512297,
+    ],
+    2.5: [
+        -1.7664859700949742,
+        -1.3820963133231199,
+        -0.898571480724297,
+        -0.24571374428290807,
+        0.4411135802980394,
+        3.0688310149644993,
+        11.518965808256267,
+        31.656282495766586,
+    ],
+    10: [
+        -0.5776150323657829,
+        -0.4783797336339415,
+        -0.3485589184986649,
+        -0.15431361509764338,
+        0.09492316461377355,
+        1.697858648071168,
+        9.463208734640636,
+        29.22192316822621,
+    ],
+    50: [
+        -0.1475339911773446,
+        -0.12745510073759453,
+        -0.10074945101043943,
+        -0.05861187016533544,
+        0.003320299752309984,
+        0.7566539616781364,
+        7.796528454013523,
+        27.362190184739994,
+    ],
+}
 
 
 def logits(largest, count):
@@ -37,6 +85,26 @@ def test_kappa_one_is_the_gumbel_law():
     (ours_score,) = torch.autograd.grad(ours.log_prob(x).sum(), x)
     (true_score,) = torch.autograd.grad(truth.log_prob(x).sum(), x)
     torch.testing.assert_close(ours_score, true_score, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kappa", QUANTILES)
+def test_quantiles_are_exact_to_1e_minus_9_of_the_scale(kappa):
+    law = SumOfGamma(kappa)
+    u = torch.tensor(PROBABILITIES, dtype=torch.float64)
+    errors = law.icdf(u) - torch.tensor(QUANTILES[kappa], dtype=torch.float64)
+    assert float(errors.abs().max()) < 1e-9 * law.variance**0.5
+
+
+def test_quantiles_are_exact_in_every_cell():
+    u = np.random.default_rng(0).uniform(size=200_000)
+    u = np.concatenate([u, 10 ** -np.random.default_rng(1).uniform(0, 15.9, 200_000)])
+    u = np.concatenate([u, 1 - u])
+    left = np.log(-np.log(u, where=u > 0, out=np.ones_like(u)))
+    truth = -np.where(u < 0.5, left, np.log(-np.log1p(-(1 - u))))
+    ours = u.copy()
+    SumOfGamma(1).icdf_(ours)
+    assert np.abs(ours - truth).max() < 1e-10
+    assert np.array_equal(ours, SumOfGamma(1).icdf(torch.as_tensor(u)))
 
 
 def test_the_tails_are_right_to_probabilities_of_1e_minus_15():
@@ -147,3 +215,38 @@ def test_log_gamma_is_continuous_and_right():
         z = real + 1j * imaginary
         truth = special.loggamma(z)
         assert float(np.max(np.abs(_log_gamma(z) - truth) / np.maximum(1, np.abs(truth)))) < 2e-14
+
+
+def test_a_table_is_built_once_by_many_threads_and_kept(monkeypatch):
+    monkeypatch.setattr(_sum_of_gamma, "_tables", {})
+    built, build = [], _sum_of_gamma._build
+    monkeypatch.setattr(_sum_of_gamma, "_build", lambda kappa: built.append(kappa) or build(kappa))
+    laws = [SumOfGamma(3 + index % 2 / 64) for index in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        first, second, *others = pool.map(lambda law: law.icdf(torch.full((2,), 0.25, dtype=torch.float64)), laws)
+    assert sorted(built) == [3, 3 + 1 / 64]
+    assert all(torch.equal(other, (first, second)[index % 2]) for index, other in enumerate(others))
+
+
+def test_few_tables_are_kept(monkeypatch):
+    monkeypatch.setattr(_sum_of_gamma, "_tables", {})
+    monkeypatch.setattr(_sum_of_gamma, "_TABLES_KEPT", 2)
+    for kappa in (2, 3, 2, 4):
+        SumOfGamma(kappa).sample((2,))
+    assert [kappa for kappa, _ in _sum_of_gamma._tables] == [3, 4]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_while_a_table_is_built_builds_its_own():
+    with _sum_of_gamma._building, ThreadPoolExecutor(1) as pool:
+        code = pool.submit(draw_in_a_child).result(timeout=60)
+    assert code == 0
+
+
+def draw_in_a_child():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        os._exit(0 if SumOfGamma(6.125).sample((2,)).isfinite().all() else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -112,7 +112,7 @@ def test_vmap_equals_a_loop(name, in_dim):
 
 def test_vmap_draws_other_noise_for_every_element():
     layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(samples=4), reduction="none", seed=0)
-    z = torch.vmap(layer)(torch.zeros(20, 6))
+    z = torch.vmap(layer, randomness="different")(torch.zeros(20, 6))
     assert z.shape == (20, 4, 6)
     assert len(z.reshape(-1, 6).unique(dim=0)) > 8
 

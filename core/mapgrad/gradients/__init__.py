@@ -1,10 +1,12 @@
-"""Which gradient: noise, targets, estimators, and the one autograd function."""
+"""Which gradient: noise, targets, estimators, and the autograd function around a pass."""
 
-from mapgrad.gradients._engine import Engine
-from mapgrad.gradients._estimators import IMLE, AdaptiveIMLE, Blackbox, Estimator, StraightThrough
+from mapgrad.gradients._function import next_key, sample
+from mapgrad.gradients._monitor import Monitor
 from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
-from mapgrad.gradients._ops import ForwardPass
+from mapgrad.gradients._pass import Pass
+from mapgrad.gradients._sampler import KeyStream, Sampler
 from mapgrad.gradients._targets import AdaptiveStep, Combinatorial, RelativeStep, Step, Target
+from mapgrad.gradients.estimators import IMLE, AdaptiveIMLE, Blackbox, Estimator, Forward, StraightThrough
 
 __all__ = [
     "IMLE",
@@ -12,18 +14,23 @@ __all__ = [
     "AdaptiveStep",
     "Blackbox",
     "Combinatorial",
-    "Engine",
     "Estimator",
-    "ForwardPass",
+    "Forward",
     "Gaussian",
     "Gumbel",
+    "KeyStream",
     "Laplace",
     "Logistic",
+    "Monitor",
     "Noise",
+    "Pass",
     "RelativeStep",
+    "Sampler",
     "StandardNoise",
     "Step",
     "StraightThrough",
     "SumOfGamma",
     "Target",
+    "next_key",
+    "sample",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Final, Protocol, cast, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -15,8 +16,9 @@ from mapgrad.errors import MapgradError
 from mapgrad.gradients._sum_of_gamma import LARGEST_KAPPA, SMALLEST_KAPPA, Table, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
 EULER_GAMMA: Final = 0.5772156649015329
@@ -24,6 +26,14 @@ EULER_GAMMA: Final = 0.5772156649015329
 
 _SMALLEST_UNIFORM: Final = 2.0**-54
 """Stands in for the 0 that `torch.rand` may return; its largest value, 1 − 2⁻⁵³, is below 1 already."""
+
+_CPU: Final = torch.device("cpu")
+
+_PART: Final = 1 << 14
+"""How many numbers are drawn at once on the CPU: few enough to stay in a core's cache."""
+
+_PART_ELSEWHERE: Final = 1 << 22
+"""The same on a device, whose kernels want many."""
 
 
 @runtime_checkable
@@ -59,6 +69,12 @@ class StandardNoise(ABC):
     element by element, on any device that has float64.
     """
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "icdf" in vars(cls) and "icdf_" not in vars(cls):
+            # the inherited one belongs to another law
+            cls.icdf_ = StandardNoise.icdf_
+
     @property
     @abstractmethod
     def mean(self) -> float:
@@ -77,6 +93,18 @@ class StandardNoise(ABC):
     @abstractmethod
     def icdf(self, u: Tensor) -> Tensor:
         """Return the quantiles of u, float64 and strictly between 0 and 1: float64 of u's shape and device."""
+
+    def icdf_(self, u: NDArray[np.float64]) -> None:
+        """Replace u by its quantiles, in place and on the CPU.
+
+        All draws on the CPU come through here, some ten thousand numbers at a time. A subclass may override it with
+        something faster than `icdf`, which it calls by default; the two may differ by rounding errors only.
+
+        Args:
+            u: One-dimensional, contiguous, strictly between 0 and 1; written to. A number's quantile mustn't depend on
+                the others, nor on how many there are.
+        """
+        u[:] = self.icdf(torch.as_tensor(u, device="cpu")).numpy()
 
     @abstractmethod
     def cdf(self, x: Tensor) -> Tensor:
@@ -109,8 +137,22 @@ class StandardNoise(ABC):
             ValueError: `dtype` isn't a floating dtype.
         """
         result_dtype = _floating(dtype)
-        u = torch.rand(tuple(shape), generator=generator, dtype=torch.float64, device=device)
-        return self.icdf(u.clamp_(min=_SMALLEST_UNIFORM)).to(result_dtype)
+
+        def draw(count: int) -> Tensor:
+            u = torch.rand((count,), generator=generator, dtype=torch.float64, device=device)
+            return self._quantiles(u.clamp(min=_SMALLEST_UNIFORM)).to(result_dtype)
+
+        return _in_parts(shape, device, draw)
+
+    def _quantiles(self, u: Tensor) -> Tensor:
+        if u.device.type != "cpu" or torch.compiler.is_compiling():
+            return self.icdf(u)
+        try:
+            memory = u.numpy()
+        except RuntimeError:  # the tensors of torch.vmap and of a trace have none
+            return self.icdf(u)
+        self.icdf_(memory)
+        return u
 
 
 @dataclass(frozen=True)
@@ -127,8 +169,8 @@ class SumOfGamma(StandardNoise):
         kappa: κ > 0, the expected number of ones in a state; needn't be an integer. Without `terms` it must lie
             between 1e-4 and 1e4.
         terms: s, the number of Gamma variables in the sum (10 in the paper), or None for the limit. The limit is
-            tabulated once for each κ, which takes 20 ms at κ = 50, 0.1 s at 1,000 and seconds at 10,000. A finite sum
-            can only be sampled, at some 15 times the cost for s = 10: its density jumps or is unbounded at its
+            tabulated once for each κ, which takes 20 ms up to κ = 50, 0.3 s at 1,000 and seconds at 10,000. A finite
+            sum can only be sampled, at some 60 times the cost for s = 10: its density jumps or is unbounded at its
             lower end −ln(s)/κ where s ≤ κ, so that no score may be taken.
 
     Raises:
@@ -169,6 +211,9 @@ class SumOfGamma(StandardNoise):
     def icdf(self, u: Tensor) -> Tensor:
         return self._table("icdf", u.device).icdf(u)
 
+    def icdf_(self, u: NDArray[np.float64]) -> None:
+        self._table("icdf_", _CPU).icdf_(u)
+
     def cdf(self, x: Tensor) -> Tensor:
         return self._table("cdf", x.device).cdf(x.double()).to(x.dtype)
 
@@ -186,11 +231,16 @@ class SumOfGamma(StandardNoise):
         if self.terms is None:
             return super().sample(shape, generator=generator, dtype=dtype, device=device)
         result_dtype = _floating(dtype)
-        concentration = torch.full((*shape, self.terms), 1 / self.kappa, dtype=torch.float64, device=device)
-        # no public sampler takes a generator; torch.distributions.Gamma calls this one
-        gammas = torch._standard_gamma(concentration, generator)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] (as above)
-        weights = torch.arange(1, self.terms + 1, dtype=torch.float64, device=gammas.device).reciprocal()
-        return (gammas @ weights - math.log(self.terms) / self.kappa).to(result_dtype)
+        terms, shift = self.terms, math.log(self.terms) / self.kappa
+        weights = torch.arange(1, terms + 1, dtype=torch.float64, device=device).reciprocal()
+
+        def draw(count: int) -> Tensor:
+            concentration = torch.full((count, terms), 1 / self.kappa, dtype=torch.float64, device=device)
+            # no public sampler takes a generator; torch.distributions.Gamma calls this one
+            gammas = torch._standard_gamma(concentration, generator)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] (as above)
+            return (gammas @ weights - shift).to(result_dtype)
+
+        return _in_parts(shape, device, draw, width=terms)
 
     def _table(self, wanted: str, device: torch.device) -> Table:
         if self.terms is not None:
@@ -219,6 +269,11 @@ class Gumbel(StandardNoise):
     def icdf(self, u: Tensor) -> Tensor:
         return -torch.log(-torch.log(u))
 
+    def icdf_(self, u: NDArray[np.float64]) -> None:
+        for _ in range(2):
+            np.log(u, out=u)
+            np.negative(u, out=u)
+
     def cdf(self, x: Tensor) -> Tensor:
         return torch.exp(-torch.exp(-x))
 
@@ -240,6 +295,10 @@ class Gaussian(StandardNoise):
 
     def icdf(self, u: Tensor) -> Tensor:
         return cast("Tensor", torch.special.ndtri(u))  # pyright: ignore[reportUnknownMemberType] (torch leaves it untyped)
+
+    def icdf_(self, u: NDArray[np.float64]) -> None:
+        tensor = torch.as_tensor(u, device="cpu")
+        torch.special.ndtri(tensor, out=tensor)  # pyright: ignore[reportUnknownMemberType] (as above)
 
     def cdf(self, x: Tensor) -> Tensor:
         return 0.5 * torch.erfc(-math.sqrt(0.5) * x)
@@ -263,6 +322,10 @@ class Logistic(StandardNoise):
     def icdf(self, u: Tensor) -> Tensor:
         return torch.logit(u)
 
+    def icdf_(self, u: NDArray[np.float64]) -> None:
+        u /= 1 - u
+        np.log(u, out=u)
+
     def cdf(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)
 
@@ -285,6 +348,14 @@ class Laplace(StandardNoise):
     def icdf(self, u: Tensor) -> Tensor:
         return torch.where(u < 0.5, torch.log(2 * u), -torch.log(2 * (1 - u)))
 
+    def icdf_(self, u: NDArray[np.float64]) -> None:
+        z = np.rint(u)
+        np.subtract(z, u, out=z)
+        np.abs(z, out=u)
+        u *= 2
+        np.log(u, out=u)
+        np.copysign(u, z, out=u)
+
     def cdf(self, x: Tensor) -> Tensor:
         # clamped first: the branch that `where` drops must not overflow, or its gradient would be NaN
         return torch.where(x < 0, 0.5 * torch.exp(x.clamp(max=0)), 1 - 0.5 * torch.exp(-x.clamp(min=0)))
@@ -303,3 +374,22 @@ def _floating(dtype: torch.dtype | None) -> torch.dtype:
     if not dtype.is_floating_point:
         raise ValueError(f"noise is real-valued: expected a floating dtype, got {dtype}")
     return dtype
+
+
+def _in_parts(
+    shape: Sequence[int], device: torch.device | str | None, draw: Callable[[int], Tensor], width: int = 1
+) -> Tensor:
+    """Return draws of a few numbers at a time as one tensor, so that their float64, `width` for each, stay small."""
+    shape = torch.Size(shape)
+    count = shape.numel()
+    if count * width <= _PART or torch.compiler.is_compiling():
+        return draw(count).reshape(shape)
+    on_cpu = (torch.get_default_device() if device is None else torch.device(device)).type == "cpu"
+    part = max(1, (_PART if on_cpu else _PART_ELSEWHERE) // width)
+    drawn = draw(min(part, count))
+    result = drawn.new_empty(count)  # of torch.vmap's kind, too
+    result[: len(drawn)] = drawn
+    for start in range(part, count, part):
+        stop = min(start + part, count)
+        result[start:stop] = draw(stop - start)
+    return result.reshape(shape)

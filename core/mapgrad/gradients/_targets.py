@@ -17,6 +17,11 @@ class Target(nn.Module, ABC):
 
     adaptive: bool = False
 
+    @property
+    def is_rowwise(self) -> bool:
+        """Whether a row's θ′ depends on that row alone, so that a batch may be handled in parts."""
+        return False
+
     @abstractmethod
     def forward(
         self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
@@ -25,20 +30,20 @@ class Target(nn.Module, ABC):
 
         Args:
             theta: [1, *batch, *shape], utilities.
-            gradient: [S, *batch, *shape], g̃ = S · ∂L/∂z_s, or its negative for the other side of a central step.
+            gradient: [S or 1, *batch, *shape], g̃ = S · ∂L/∂z_s, or its negative for the other side of a central step.
             event_ndim: Number of dimensions of `shape`.
             state: [], what `advance` returned in the forward pass.
 
         Returns:
-            θ′ [S, *batch, *shape], and a divisor that broadcasts against it.
+            θ′ [S or 1, *batch, *shape], a fresh tensor, and a divisor that broadcasts against it.
         """
 
     def advance(self) -> Tensor:
         """Take in what was recorded since the last call, and return the state that the coming step uses."""
         raise NotImplementedError(f"{type(self).__name__} doesn't adapt")
 
-    def record(self, difference: Tensor, event_ndim: int) -> None:
-        """Note a difference of answers [S, *batch, *shape]; nothing changes before the next `advance`."""
+    def record(self, difference: Tensor) -> None:
+        """Note a difference of answers [S, B, *shape], perhaps one of several; nothing changes before `advance`."""
 
 
 class Step(Target):
@@ -55,11 +60,17 @@ class Step(Target):
         self.lam = _positive("lam", lam)
         self.alpha = float(alpha)
 
+    @property
+    def is_rowwise(self) -> bool:
+        """Always."""
+        return True
+
     def forward(
         self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
     ) -> tuple[Tensor, Tensor | float]:
         """Return (αθ − λg̃, λ)."""
-        return self.alpha * theta - self.lam * gradient, self.lam
+        goal = theta if self.alpha == 1 else self.alpha * theta
+        return torch.sub(goal, gradient, alpha=self.lam), self.lam
 
     def extra_repr(self) -> str:
         """Return the arguments."""
@@ -78,6 +89,11 @@ class RelativeStep(Target):
     def __init__(self, lam: float = 1.0) -> None:
         super().__init__()
         self.lam = _positive("lam", lam)
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Always."""
+        return True
 
     def forward(
         self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
@@ -98,6 +114,11 @@ class Combinatorial(Target):
     divided by anything.
     """
 
+    @property
+    def is_rowwise(self) -> bool:
+        """Always."""
+        return True
+
     def forward(
         self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
     ) -> tuple[Tensor, Tensor | float]:
@@ -108,11 +129,11 @@ class Combinatorial(Target):
 class AdaptiveStep(Target):
     """θ′ = θ − p g̃ with p = β ‖θ‖ / ‖g̃‖, where β makes a wanted number of entries move (AIMLE).
 
-    Minervini, Franceschi and Niepert, AAAI 2023. After each backward pass, with nnz the mean number of non-zero entries
-    of a sample's difference of answers: n ← decay · n + (1 − decay) · nnz, and β ← max(β + δ, 0) with
-    δ = momentum · δ_previous + step if n < target, else − step. The state lives in buffers. A backward pass only
-    records, and the next training forward pass (or `state_dict`) updates: so a step's β is always the one that its
-    forward pass saw.
+    Minervini, Franceschi and Niepert, AAAI 2023. After each step, with nnz the mean number of non-zero entries of a
+    sample's difference of answers over all its backward passes: n ← decay · n + (1 − decay) · nnz, and
+    β ← max(β + δ, 0) with δ = momentum · δ_previous + step if n < target, else − step. The state lives in buffers. A
+    backward pass only records, and the next training forward pass (or `state_dict`) updates: so a step's β is always
+    the one that its forward pass saw.
 
     Args:
         initial: β at the start.
@@ -152,7 +173,12 @@ class AdaptiveStep(Target):
         self.register_buffer("beta", torch.tensor(float(initial)))
         self.register_buffer("nonzeros", torch.tensor(1.0))
         self.register_buffer("change", torch.tensor(0.0))
-        self._recorded: list[Tensor] = []
+        self._recorded: list[tuple[Tensor, int]] = []
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Whether both norms are."""
+        return self.norm == "instance"
 
     def forward(
         self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
@@ -166,11 +192,9 @@ class AdaptiveStep(Target):
         self._update()
         return self.beta
 
-    def record(self, difference: Tensor, event_ndim: int) -> None:
-        """Note the mean number of non-zero entries of a row of [S, *batch, *shape]."""
-        entries = difference.count_nonzero().to(self.beta)
-        rows = difference[(..., *(0,) * event_ndim)].numel()
-        self._recorded.append(entries / max(rows, 1))
+    def record(self, difference: Tensor) -> None:
+        """Note how many entries of [S, B, *shape] aren't zero."""
+        self._recorded.append((difference.count_nonzero(), difference.shape[:2].numel()))
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         self._update()
@@ -181,7 +205,9 @@ class AdaptiveStep(Target):
         super()._load_from_state_dict(*arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 
     def _update(self) -> None:
-        for nonzeros in self._recorded:
+        rows = sum(rows for _, rows in self._recorded)
+        if rows > 0:
+            nonzeros = sum(entries.to(self.beta) for entries, _ in self._recorded) / rows
             self.nonzeros.mul_(self.decay).add_(nonzeros, alpha=1 - self.decay)
             sign = torch.where(self.nonzeros < self.target, 1.0, -1.0)
             self.change.mul_(self.momentum).add_(sign, alpha=self.step)

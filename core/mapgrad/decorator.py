@@ -57,6 +57,7 @@ class DifferentiableFunction(MAPLayer):
 
     def __init__(self, function: Callable[..., Tensor], estimator: Estimator | None, **layer: Any) -> None:
         super().__init__(function, estimator, **layer)
+        self.function = function
         self._layer = layer
         functools.update_wrapper(self, function, updated=())
 
@@ -84,8 +85,7 @@ class _Method:
 
     def __call__(self, theta: Tensor) -> Tensor:
         layer: DifferentiableFunction = inspect.getattr_static(type(self._instance), self._name)
-        method: Callable[[object, Tensor], Tensor] = layer.solver  # pyright: ignore[reportAssignmentType] (undecorated, it takes its object first)
-        return method(self._instance, theta)
+        return layer.function(self._instance, theta)
 
     def __repr__(self) -> str:
         return f"{type(self._instance).__qualname__}.{self._name}"

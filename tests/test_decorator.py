@@ -104,6 +104,6 @@ def test_only_functions_are_decorated():
 def test_the_example_of_the_docstring():
     import doctest
 
-    results = doctest.testmod(sys.modules["mapgrad.functional"])
+    results = doctest.testmod(sys.modules["mapgrad.decorator"])
     assert results.attempted > 0
     assert results.failed == 0

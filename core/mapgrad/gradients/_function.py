@@ -1,0 +1,386 @@
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownLambdaType=false, reportUntypedBaseClass=false
+"""The autograd functions around a pass: a lean one in eager mode, and one made of opaque ops where somebody traces.
+
+Both run the same Python: `Pass.forward` and `Pass.gradient`. A backward pass that is asked for a graph runs inside
+another function whose own backward refuses, so that second derivatives, which these estimators don't define, are an
+error instead of zeros.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mapgrad.batching import SolverAtWork, define, find, hides_values, is_differentiated, is_mapped, is_traced
+from mapgrad.gradients._counter import can_repeat
+from mapgrad.gradients.estimators import Forward
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._pass import Pass
+    from mapgrad.gradients._sampler import KeyStream
+
+
+class Owner(Protocol):
+    """What the ops need of a layer, which they find by its handle."""
+
+    keys: KeyStream
+    handle: int
+
+    def noise_for(self, work: SolverAtWork) -> Noise | None:
+        """Return the noise of a perturbed pass; None where there is none."""
+        ...
+
+    def new_pass(
+        self,
+        work: SolverAtWork,
+        samples: int,
+        noise: Noise | None,
+        key: int,
+        *,
+        is_mean: bool,
+        mapped: tuple[bool, ...] = (),
+        ids: Tensor | None = None,
+    ) -> Pass:
+        """Return a pass; the arguments are those of `Pass`."""
+        ...
+
+
+def sample(
+    owner: Owner,
+    work: SolverAtWork,
+    theta: Tensor,
+    *,
+    samples: int,
+    perturb: bool,
+    is_mean: bool,
+    key: int | Tensor | None = None,
+    ids: Tensor | None = None,
+) -> Tensor:
+    """Return MAP states of S copies of θ, with the estimator's gradient.
+
+    Args:
+        owner: The layer.
+        work: The solver at work on the problem.
+        theta: [*batch, *shape], at least float32.
+        samples: S.
+        perturb: Whether noise is added.
+        is_mean: Whether to return the mean over the samples, or all of them.
+        key: That of the noise, from `next_key`; None for a new one.
+        ids: [B] int64, what stands for a row in the noise; None for its place.
+
+    Returns:
+        [*batch, *shape], or [S, *batch, *shape], of θ's dtype and device.
+    """
+    noise = owner.noise_for(work) if perturb else None
+    if noise is None:
+        key = None
+    elif key is None:
+        key = next_key(owner, theta)
+    if not is_traced(theta):
+        number = 0 if key is None else int(key)
+        return _Eager.apply(theta, owner.new_pass(work, samples, noise, number, is_mean=is_mean, ids=ids))
+    if torch.compiler.is_compiling() and is_mapped():
+        if theta.requires_grad or is_differentiated():
+            raise RuntimeError(_NO_COMPILED_MAP)
+        return _ops.forward(theta, key, ids, [], samples, is_mean, owner.handle, work.handle)[0]
+    # without the view, compiling torch.func.grad of θ itself would drop the function
+    return _Traced.apply(theta.view_as(theta), key, ids, samples, is_mean, owner.handle, work.handle)[0]
+
+
+def next_key(owner: Owner, theta: Tensor) -> int | Tensor:
+    """Return the key of a new pass of θ: a number, or [] int64 where somebody traces."""
+    if not is_traced(theta):
+        return owner.keys.next()
+    # of two calls with equal arguments, a compiler would keep one; aten.empty it never merges
+    return _ops.key(torch.empty((), dtype=torch.int64, device="cpu"), owner.handle)
+
+
+_NO_COMPILED_MAP = (
+    "torch.compile can't take the gradient of a MAP layer inside torch.vmap: torch 2.13 has no support for it. "
+    "Leave out torch.vmap and give the layer the whole batch, or leave out torch.compile"
+)
+
+
+class _Eager(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, theta: Tensor, pass_: Pass) -> Tensor:
+        output, forward = pass_.forward(theta)
+        ctx.pass_, ctx.sampler, ctx.status, ctx.state = pass_, forward.sampler, forward.status, forward.state
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(forward.theta, forward.z, forward.rows)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        gradient = gradients[0]
+        if gradient is None:
+            return None, None
+        theta, z, rows = ctx.saved_tensors
+        forward = Forward(z, ctx.status, rows, ctx.state, theta, ctx.sampler)
+        if hides_values(gradient):
+            raise RuntimeError(
+                "a MAP layer can't take is_grads_batched=True, whose tensors hide their values from it: "
+                "take torch.func.jacrev or torch.func.vmap of torch.func.vjp instead"
+            )
+        if torch.is_grad_enabled():
+            # without an input that requires grad, nobody would ask its backward
+            asked = gradient.new_empty(0).requires_grad_()
+            return _OneDerivative.apply(asked, gradient, ctx.pass_, forward), None
+        return ctx.pass_.gradient(forward, gradient), None
+
+
+def _refuse(ctx: Any, *_: Any) -> Any:
+    raise RuntimeError(_NO_SECOND_DERIVATIVE)
+
+
+class _OneDerivative(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, asked: Tensor, gradient: Tensor, pass_: Pass, forward: Forward) -> Tensor:
+        return pass_.gradient(forward, gradient.detach())
+
+    backward = staticmethod(_refuse)
+
+
+_NO_SECOND_DERIVATIVE = (
+    "a MAP layer has no second derivative: its gradient is itself an estimate from solver calls. "
+    "Drop create_graph=True, or detach the layer's gradient before differentiating again"
+)
+
+
+class _Traced(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        theta: Tensor,
+        key: Tensor | None,
+        ids: Tensor | None,
+        samples: int,
+        is_mean: bool,
+        owner: int,
+        work: int,
+    ) -> tuple[Tensor, ...]:
+        output, z, status, rows, noise, state = _ops.forward(theta, key, ids, [], samples, is_mean, owner, work)
+        return output, z, status, rows, noise, *state
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        theta, key, ids, ctx.samples, ctx.is_mean, ctx.owner, ctx.work = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(key, ids, theta, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        gradient = gradients[0]
+        if gradient is None:
+            return (None,) * 7
+        key, ids, theta, z, status, rows, noise, *state = ctx.saved_tensors
+        # dynamo takes no more arguments than there are parameters: the state comes as one
+        found = _TracedGradient.apply(
+            ctx.samples, ctx.is_mean, ctx.owner, ctx.work, gradient, key, ids, theta, z, status, rows, noise, state
+        )
+        return found, None, None, None, None, None, None
+
+
+class _TracedGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        samples: int,
+        is_mean: bool,
+        owner: int,
+        work: int,
+        gradient: Tensor,
+        key: Tensor | None,
+        ids: Tensor | None,
+        theta: Tensor,
+        z: Tensor,
+        status: Tensor,
+        rows: Tensor,
+        noise: Tensor,
+        state: list[Tensor],
+    ) -> Tensor:
+        found = z, status, rows, noise, state
+        return _ops.gradient(gradient, theta, *found, key, ids, [], samples, is_mean, owner, work)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    backward = staticmethod(_refuse)
+
+
+_ops = torch.ops.mapgrad
+
+
+def _new_pass(
+    key: Tensor | None, ids: Tensor | None, mapped: Sequence[int], samples: int, is_mean: bool, owner: int, work: int
+) -> Pass:
+    layer: Owner = find(owner)
+    at_work: SolverAtWork = find(work)
+    noise, number = (None, 0) if key is None else (layer.noise_for(at_work), int(key))
+    differs = tuple(map(bool, mapped))
+    return layer.new_pass(at_work, samples, noise, number, is_mean=is_mean, mapped=differs, ids=ids)
+
+
+def _key(_fresh: Tensor, owner: int) -> Tensor:
+    return torch.tensor(find(owner).keys.next(), device="cpu")
+
+
+def _forward(
+    theta: Tensor, key: Tensor | None, ids: Tensor | None, mapped: Sequence[int], *rest: Any
+) -> tuple[Tensor, ...]:
+    pass_ = _new_pass(key, ids, mapped, *rest)
+    output, forward = pass_.forward(theta)
+    lead = pass_.samples, *pass_.lead
+    rows, noise = forward.rows, forward.sampler.unrepeatable(theta)
+    empty = theta.new_empty(0)
+    if pass_.work.proves and rows is None:  # whose shape must be known before an estimator leaves them out
+        rows = torch.full_like(forward.z, torch.inf)
+    return (
+        output,
+        forward.z.reshape(*lead, *pass_.event),
+        forward.status.reshape(lead),
+        empty if rows is None else rows.reshape(*lead, *pass_.event),
+        empty if noise is None else noise.reshape(*lead, *pass_.event),
+        [*pass_.whole_state(forward)],  # pyright: ignore[reportReturnType] (a list of tensors)
+    )
+
+
+def _forward_fake(
+    theta: Tensor,
+    key: Tensor | None,
+    ids: Tensor | None,
+    mapped: Sequence[int],
+    samples: int,
+    is_mean: bool,
+    owner: int,
+    work: int,
+) -> tuple[Tensor, ...]:
+    pass_ = _new_pass(None, ids, mapped, samples, is_mean, owner, work)
+    noise = None if key is None else find(owner).noise_for(pass_.work)
+    keeps_noise = noise is not None and not can_repeat(noise)
+    split = pass_.work.lead_ndim(theta, len(mapped))
+    z = theta.new_empty((samples, *theta.shape))
+    empty = theta.new_empty(0)
+    flat = theta.new_empty((math.prod(theta.shape[:split]), *theta.shape[split:]))
+    state = [
+        tensor.new_empty((*theta.shape[:split], *tensor.shape[1:], 1) if tensor.ndim else theta.shape[: len(mapped)])
+        for tensor in pass_.estimator.state_like(flat)
+    ]
+    return (
+        theta.new_empty(theta.shape) if is_mean else torch.empty_like(z),
+        z,
+        theta.new_empty((samples, *theta.shape[:split]), dtype=torch.int64),
+        torch.empty_like(z) if pass_.work.proves else empty,
+        torch.empty_like(z if keeps_noise else empty),
+        state,  # pyright: ignore[reportReturnType] (a list of tensors)
+    )
+
+
+def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+    theta, key, ids, *ctx.rest = inputs
+    _, *found, state = output
+    ctx.mark_non_differentiable(*found, *state)
+    ctx.save_for_backward(key, ids, theta, *found, *state)
+
+
+def _backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
+    """Return the gradient where a compiler has mapped the op itself, as it can't map `_Traced`."""
+    key, ids, theta, z, status, rows, noise, *state = ctx.saved_tensors
+    found = _ops.gradient(gradient, theta, z, status, rows, noise, state, key, ids, *ctx.rest)
+    of_mapped = None if ctx.rest[0] else []  # torch takes an empty list for one of tensors
+    return found, None, None, of_mapped, None, None, None, None
+
+
+def _forward_vmap(
+    info: Any, dims: Any, theta: Tensor, key: Any, ids: Any, mapped: Any, samples: int, *rest: Any
+) -> Any:
+    if key is not None and info.randomness == "error":
+        raise RuntimeError(
+            "vmap: a MAP layer draws noise, but vmap was called with randomness='error': pass "
+            "randomness='different' for noise of its own for each element, or 'same' for the same noise for all"
+        )
+    mapped = [int(info.randomness == "different"), *mapped]
+    *found, state = _ops.forward(theta.movedim(dims[0], 0), key, ids, mapped, samples, *rest)
+    is_mean = rest[0]
+    places = [0 if is_mean else 1, *(1 if tensor.numel() else None for tensor in found[1:])]
+    return (*found, state), (*places, [0] * len(state))
+
+
+def _gradient(
+    gradient: Tensor,
+    theta: Tensor,
+    z: Tensor,
+    status: Tensor,
+    rows: Tensor,
+    noise: Tensor,
+    state: list[Tensor],
+    *rest: Any,
+) -> Tensor:
+    if theta.numel() == 0:
+        return torch.empty_like(theta)
+    pass_ = _new_pass(*rest)
+    return pass_.gradient(pass_.resumed(theta, z, status, rows, noise, state), gradient)
+
+
+def _gradient_vmap(info: Any, dims: Any, *arguments: Any) -> Any:
+    gradient, theta, z, status, rows, noise, state, key, ids, mapped, samples, is_mean, *handles = arguments
+    is_mapped = dims[2] is not None  # else the forward pass was a single one, whose noise all elements share
+    size = info.batch_size
+
+    def moved(tensor: Tensor, dim: int | None, place: int) -> Tensor:
+        if tensor.numel() == 0 and dim is None:
+            return tensor
+        if dim is not None:
+            return tensor.movedim(dim, place)
+        return tensor.unsqueeze(place).expand(*tensor.shape[:place], size, *tensor.shape[place:])
+
+    found = _ops.gradient(
+        moved(gradient, dims[0], 0 if is_mean else 1),
+        moved(theta, dims[1], 0),
+        *(moved(tensor, dim, 1) for tensor, dim in zip((z, status, rows, noise), dims[2:6], strict=True)),
+        [moved(tensor, dim, 0) for tensor, dim in zip(state, dims[6] or [None] * len(state), strict=True)],
+        key,
+        ids,
+        [int(is_mapped and info.randomness == "different"), *mapped],
+        samples,
+        is_mean,
+        *handles,
+    )
+    return found, 0
+
+
+_PASS = "Tensor? key, Tensor? ids, int[] mapped, int samples, bool is_mean, int owner, int work"
+
+define(
+    "key(Tensor fresh, int owner) -> Tensor",
+    _key,
+    lambda fresh, owner: torch.empty((), dtype=torch.int64),
+    lambda info, dims, fresh, owner: (_ops.key(fresh.select(dims[0], 0), owner), None),
+    tags=(torch.Tag.nondeterministic_seeded,),
+)
+define(
+    f"forward(Tensor theta, {_PASS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor[])",
+    _forward,
+    _forward_fake,
+    _forward_vmap,
+    autograd=(_setup_context, _backward),
+)
+define(
+    f"gradient(Tensor gradient, Tensor theta, Tensor z, Tensor status, Tensor rows, Tensor noise, Tensor[] state, "
+    f"{_PASS}) -> Tensor",
+    _gradient,
+    lambda gradient, theta, *_: theta.new_empty(theta.shape),
+    _gradient_vmap,
+    autograd=(lambda ctx, inputs, output: None, _refuse),
+)

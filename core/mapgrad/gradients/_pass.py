@@ -1,0 +1,283 @@
+"""One pass through a layer: an estimator, a solver at work, and the noise that both directions share."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from mapgrad.batching import Known
+from mapgrad.errors import SolverCrashError
+from mapgrad.gradients._sampler import Sampler
+from mapgrad.gradients.estimators import Forward
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mapgrad.batching import SolverAtWork
+    from mapgrad.gradients._monitor import Monitor
+    from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients.estimators import Estimator
+    from mapgrad.solutions import Solutions
+
+_SMALL: Final = 1 << 16
+"""Entries of a batch that is never cut."""
+
+_PART_BYTES: Final = 1 << 19
+_PART_BYTES_ELSEWHERE: Final = 1 << 25
+"""How much of a batch an estimator sees at a time, where it may: what it holds beside the answers is in proportion."""
+
+
+class Pass:
+    """What both directions of one pass need beside tensors.
+
+    Args:
+        estimator: The gradient estimator.
+        work: The solver at work.
+        monitor: What counts rows that no step moves.
+        noise: The law of the noise; None for none.
+        key: Its key.
+        samples: S.
+        is_mean: Whether the mean over the samples comes out, or all of them.
+        minimize: Whether the layer's input are costs.
+        is_training: Whether the layer is in training mode.
+        mapped: For each leading dimension that torch.vmap maps, whether its elements get noise of their own.
+        ids: [B] int64, what stands for a row in the noise; None for its place.
+
+    Attributes:
+        lead: Mapped and batch dimensions of θ, once a direction has begun.
+        event: The shape of a row, likewise.
+    """
+
+    __slots__ = (
+        "estimator",
+        "event",
+        "ids",
+        "is_mean",
+        "is_training",
+        "key",
+        "lead",
+        "mapped",
+        "minimize",
+        "monitor",
+        "noise",
+        "samples",
+        "work",
+    )
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        work: SolverAtWork,
+        monitor: Monitor,
+        noise: Noise | None,
+        key: int,
+        *,
+        samples: int,
+        is_mean: bool,
+        minimize: bool,
+        is_training: bool,
+        mapped: tuple[bool, ...] = (),
+        ids: Tensor | None = None,
+    ) -> None:
+        self.estimator, self.work, self.monitor = estimator, work, monitor
+        self.noise, self.key = noise, key
+        self.samples, self.is_mean = samples, is_mean
+        self.minimize, self.is_training = minimize, is_training
+        self.mapped, self.ids = mapped, ids
+        self.lead: tuple[int, ...] = ()
+        self.event: tuple[int, ...] = ()
+
+    def forward(self, theta: Tensor) -> tuple[Tensor, Forward]:
+        """Return the layer's output and what the backward pass needs.
+
+        Args:
+            theta: [*mapped, *batch, *shape], at least float32; costs if `minimize`.
+
+        Returns:
+            z [*mapped, *batch, *shape] or [S, *mapped, *batch, *shape], which shares no memory that is written to; and
+            the forward pass with θ [B, *shape], z [S, B, *shape].
+        """
+        utilities, sampler = self._begin(theta)
+        parts = self._parts(utilities)
+        if len(parts) == 1:
+            forward = self.estimator.forward(utilities, sampler, self._solve)
+        else:
+            forward = self._in_parts(utilities, sampler, parts)
+        if not self.work.proves:
+            forward.rows = None
+        forward.theta, forward.sampler = utilities, sampler
+        return self._output(forward.z, theta), forward
+
+    def resumed(
+        self, theta: Tensor, z: Tensor, status: Tensor, rows: Tensor, noise: Tensor, state: list[Tensor]
+    ) -> Forward:
+        """Return what `forward` did, from its tensors with all their dimensions; empty ones were left out."""
+        utilities, sampler = self._begin(theta)
+        if noise.numel():
+            sampler.keep(noise.reshape(self.samples, *utilities.shape))
+        flat = (self.samples, *utilities.shape)
+        has_rows = rows.numel() > 0 and not bool(rows[(0,) * rows.ndim].isposinf())
+        is_whole = len(self._parts(utilities)) == 1
+        return Forward(
+            z.reshape(flat),
+            status.reshape(flat[:2]),
+            rows.reshape(flat) if has_rows else None,
+            self._taken(state, 0, 0, len(utilities)) if is_whole else tuple(state),
+            utilities,
+            sampler,
+        )
+
+    def whole_state(self, forward: Forward) -> Sequence[Tensor]:
+        """Return the state of a forward pass as `resumed` takes it."""
+        return forward.state if len(self._parts(forward.theta)) > 1 else self._joined([forward.state])
+
+    def _joined(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Return the state of all parts with all its dimensions; `_taken` gives a part's again.
+
+        Returns:
+            [*mapped] of tensors without dimensions, of which each element of a map may have another; else
+            [*mapped, *batch, …, 1], whose last dimension tells the two apart.
+        """
+        mapped = self.lead[: len(self.mapped)]
+        found: list[Tensor] = []
+        for column in zip(*states, strict=True):
+            if column[0].ndim > 0:
+                found.append(torch.cat(column).reshape(*self.lead, *column[0].shape[1:], 1))
+            elif len(column) == math.prod(mapped):
+                found.append(torch.stack(column).reshape(mapped))
+            else:
+                found.append(column[0].expand(mapped))
+        return tuple(found)
+
+    def _taken(self, state: Sequence[Tensor], number: int, start: int, stop: int) -> tuple[Tensor, ...]:
+        element = 0 if self.estimator.is_rowwise else number
+        count, split = math.prod(self.lead), len(self.lead)
+        return tuple(
+            tensor.reshape(-1)[element]
+            if tensor.ndim == len(self.mapped)
+            else tensor.reshape(count, *tensor.shape[split:-1])[start:stop]
+            for tensor in state
+        )
+
+    def _begin(self, theta: Tensor) -> tuple[Tensor, Sampler]:
+        """Return utilities [B, *shape], and their noise."""
+        split = self.work.lead_ndim(theta, len(self.mapped))
+        self.lead, self.event = tuple(theta.shape[:split]), tuple(theta.shape[split:])
+        sampler = Sampler(self.noise, self.key, self.samples, self.lead, self.event, mapped=self.mapped, ids=self.ids)
+        utilities = theta.neg() if self.minimize else theta
+        return utilities if split == 1 else utilities.reshape(-1, *self.event), sampler
+
+    def _output(self, z: Tensor, theta: Tensor) -> Tensor:
+        if not self.is_mean:
+            return z.reshape(self.samples, *theta.shape).detach()
+        # a tensor of its own, not a view: users may write to a layer's output
+        return (z.mean(dim=0) if self.samples > 1 else z).view(theta.shape).detach()
+
+    def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
+        """Return the gradient for θ, of the shape that the forward pass was given.
+
+        Args:
+            forward: What `forward` returned.
+            gradient: ∂L/∂output.
+        """
+        shape = (*self.lead, *self.event)
+        if self.is_mean:
+            rows = gradient.unsqueeze(0) if len(self.lead) == 1 else gradient.reshape(1, -1, *self.event)
+        else:
+            rows = (gradient * self.samples if self.samples > 1 else gradient).reshape(self.samples, -1, *self.event)
+        parts = self._parts(forward.theta)
+        if len(parts) == 1:
+            found = self._gradient_of(forward, rows)
+        else:
+            found = torch.cat(
+                [
+                    self._gradient_of(part, rows[:, start:stop])
+                    for part, start, stop in self._taken_apart(forward, parts)
+                ]
+            )
+        if self.minimize:
+            found = found.neg()
+        return found if len(shape) == found.ndim else found.reshape(shape)
+
+    def _gradient_of(self, forward: Forward, gradient: Tensor) -> Tensor:
+        forward.begin_backward(self._solve_again, self._observe, is_training=self.is_training)
+        return self.estimator.gradient(forward, gradient)
+
+    def _solve(self, rows: Tensor, known: Known | None = None) -> Solutions:
+        shape = rows.shape
+        lead = shape[: rows.ndim - len(self.event)]
+        calls = 1
+        if self.work.is_function:  # one sample of one mapped element at a time
+            calls = max(lead.numel() // max(math.prod(self.lead[len(self.mapped) :]), 1), 1)
+        solutions = self.work.solve(rows.reshape(-1, *self.event), known, calls)
+        solutions.z, solutions.status = solutions.z.view(shape), solutions.status.view(lead)
+        return solutions
+
+    def _solve_again(self, rows: Tensor, forward: Forward) -> Solutions:
+        if forward.rows is None:
+            answers = self._solve(rows)
+            if answers.z.data_ptr() == forward.z.data_ptr() and answers.z.numel():
+                raise SolverCrashError(
+                    f"{self.work.factory.label} answered the backward pass in the memory of the forward pass's states, "
+                    f"which are lost by that: let it return a tensor of its own each time"
+                )
+            return answers
+        lead = rows.shape[: rows.ndim - len(self.event)]
+        known = Known(
+            forward.rows.expand(rows.shape).reshape(-1, *self.event),
+            forward.z.expand(rows.shape).reshape(-1, *self.event),
+            forward.status.expand(lead).reshape(-1),
+        )
+        return self._solve(rows, known)
+
+    def _observe(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
+        self.monitor.observe(difference, gradient, z, self.work.problem)
+
+    def _parts(self, theta: Tensor) -> list[tuple[int, int]]:
+        """Return where the rows are cut into parts that an estimator sees one after another."""
+        count = theta.shape[0]
+        if not self.mapped and self.samples * theta.numel() <= _SMALL:
+            return [(0, count)]
+        if not self.estimator.is_rowwise:
+            pieces = math.prod(self.lead[: len(self.mapped)])  # each element of a map is a batch of its own
+        elif self.work.is_function or self.work.proves:
+            pieces = 1
+        else:
+            budget = _PART_BYTES if theta.is_cpu else _PART_BYTES_ELSEWHERE
+            pieces = min(-(-self.samples * theta.nbytes // budget), count)
+        if pieces <= 1:
+            return [(0, count)]
+        edges = [count * piece // pieces for piece in range(pieces + 1)]
+        return list(pairwise(edges))
+
+    def _in_parts(self, theta: Tensor, sampler: Sampler, parts: list[tuple[int, int]]) -> Forward:
+        z = theta.new_empty((self.samples, *theta.shape))
+        found: list[Forward] = []
+        for start, stop in parts:
+            part = self.estimator.forward(theta[start:stop], sampler.part(start, stop), self._solve)
+            z[:, start:stop] = part.z
+            part.z = z[:, start:stop]
+            found.append(part)
+        rows = [part.rows for part in found if part.rows is not None and self.work.proves]
+        return Forward(
+            z,
+            torch.cat([part.status for part in found], dim=1),
+            torch.cat(rows, dim=1) if rows else None,
+            self._joined([part.state for part in found]),
+        )
+
+    def _taken_apart(self, forward: Forward, parts: list[tuple[int, int]]) -> Iterator[tuple[Forward, int, int]]:
+        for number, (start, stop) in enumerate(parts):
+            part = Forward(
+                forward.z[:, start:stop],
+                forward.status[:, start:stop],
+                None if forward.rows is None else forward.rows[:, start:stop],
+                self._taken(forward.state, number, start, stop),
+                forward.theta[start:stop],
+                forward.sampler.part(start, stop),
+            )
+            yield part, start, stop

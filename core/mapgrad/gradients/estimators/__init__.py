@@ -1,0 +1,9 @@
+"""Gradient estimators, a file each: what is solved in the forward pass, and which gradient comes back."""
+
+from mapgrad.gradients.estimators._adaptive_imle import AdaptiveIMLE
+from mapgrad.gradients.estimators._blackbox import Blackbox
+from mapgrad.gradients.estimators._estimator import Estimator, Forward, Solve
+from mapgrad.gradients.estimators._imle import IMLE
+from mapgrad.gradients.estimators._straight_through import StraightThrough
+
+__all__ = ["IMLE", "AdaptiveIMLE", "Blackbox", "Estimator", "Forward", "Solve", "StraightThrough"]

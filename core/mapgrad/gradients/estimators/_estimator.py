@@ -1,0 +1,166 @@
+"""What every estimator of a gradient is, and what its forward pass leaves to its backward pass."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor, nn
+
+from mapgrad.gradients._noise import SumOfGamma
+from mapgrad.problems import Domain
+from mapgrad.solutions import Solutions
+
+if TYPE_CHECKING:
+    from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._sampler import Sampler
+    from mapgrad.problems import Problem
+
+Solve = Callable[[Tensor], Solutions]
+"""From rows [..., B, *shape] to their states z, of the same shape, and their status [..., B]."""
+
+
+@dataclass(slots=True)
+class Forward:
+    """What a forward pass found, and all that the backward pass may use.
+
+    An estimator gives the first four; the others are there once `Estimator.gradient` is called.
+
+    Attributes:
+        z: [S, B, *shape], the states of the pass.
+        status: [S, B] int64, `Status` values: where a row has no optimum, a gradient may look elsewhere.
+        rows: [S, B, *shape], the rows whose states z are: backward rows equal to them needn't be solved. May be dropped
+            where a solve takes no longer than a comparison.
+        state: What else the estimator wants to find again: each a tensor without dimensions, or with one entry a row in
+            its first dimension.
+        theta: [B, *shape], the utilities.
+        sampler: The same noise as in the forward pass.
+        is_training: Whether the layer is in training mode, so that what adapts may learn from this pass.
+    """
+
+    z: Tensor
+    status: Tensor
+    rows: Tensor | None = None
+    state: tuple[Tensor, ...] = ()
+    theta: Tensor = None  # pyright: ignore[reportAssignmentType] (there when `gradient` is called)
+    sampler: Sampler = None  # pyright: ignore[reportAssignmentType] (as above)
+    is_training: bool = False
+    _solve: Callable[[Tensor, Forward], Solutions] = field(init=False, repr=False)
+    _observe: Callable[[Tensor, Tensor, Tensor], None] = field(init=False, repr=False)
+
+    def begin_backward(
+        self,
+        solve: Callable[[Tensor, Forward], Solutions],
+        observe: Callable[[Tensor, Tensor, Tensor], None],
+        *,
+        is_training: bool,
+    ) -> None:
+        """Take what `solve`, `observe` and `is_training` need; the layer does so before it calls `gradient`."""
+        self._solve, self._observe, self.is_training = solve, observe, is_training
+
+    def solve(self, rows: Tensor) -> Solutions:
+        """Return states of rows [..., S, B, *shape], as in the forward pass; rows equal to its own have its states."""
+        return self._solve(rows, self)
+
+    def observe(self, difference: Tensor, gradient: Tensor) -> None:
+        """Let the layer count the rows that a step [S, B, *shape] of the answers moved, and that it could have."""
+        self._observe(difference, gradient, self.z)
+
+
+class Estimator(nn.Module, ABC):
+    """Perturbs θ in the forward pass and turns the loss's gradient into one for θ in the backward pass.
+
+    A subclass gives `gradient`, and `forward` where it does more than solve perturbed rows. Both see plain tensors and
+    are never traced, whatever happens around the layer: they may loop, branch on values and call NumPy.
+
+    Args:
+        noise: A noise law, any object with its `sample` method, None for no noise, or "auto": Sum-of-Gamma with the
+            problem's κ, or no noise where the problem's domain would clip it or no problem is known.
+        samples: S, the number of perturbed copies of θ.
+        temperature: τ, what the noise is multiplied by.
+    """
+
+    adaptive: bool = False
+
+    def __init__(self, noise: Noise | Literal["auto"] | None, *, samples: int, temperature: float) -> None:
+        super().__init__()
+        if isinstance(samples, bool) or not isinstance(samples, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+            raise TypeError(f"samples must be an int, got {samples!r}")
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, got {samples}")
+        is_law = callable(getattr(noise, "sample", None)) and not isinstance(noise, type)
+        if noise is not None and noise != "auto" and not is_law:
+            raise TypeError(
+                f'noise must be "auto", None or an object with a method sample(shape, *, generator, dtype, device), '
+                f"got {noise!r}"
+            )
+        self.noise = noise
+        self.samples = samples
+        self.temperature = non_negative("temperature", temperature)
+
+    def noise_for(self, problem: Problem | None) -> Noise | None:
+        """Return the noise that is drawn for a problem; None where none is."""
+        if self.largest_temperature == 0:
+            return None
+        if not isinstance(self.noise, str):
+            return self.noise
+        if problem is None or problem.domain is not Domain.REAL:
+            return None
+        return SumOfGamma(problem.kappa)
+
+    @property
+    def largest_temperature(self) -> float:
+        """The largest factor by which noise is ever multiplied; where it is zero, none is drawn."""
+        return self.temperature
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Whether a row's gradient depends on that row alone, so that a batch may be handled in parts."""
+        return False
+
+    def forward(self, theta: Tensor, sampler: Sampler, solve: Solve) -> Forward:
+        """Return the states of a pass; by default, those of θ + τε_s.
+
+        Args:
+            theta: [B, *shape], utilities, at least float32; not written to.
+            sampler: The noise; `sampler.perturb(theta, τ)` adds it, and `sampler.samples` is S.
+            solve: Returns the states of rows [..., B, *shape]; may be asked several times.
+        """
+        rows = sampler.perturb(theta, self.temperature)
+        answers = solve(rows)
+        return Forward(answers.z, answers.status, rows)
+
+    @abstractmethod
+    def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
+        """Return the gradient for θ, [B, *shape].
+
+        Args:
+            forward: What the forward pass saw and found.
+            gradient: g̃, [S, *] = S · ∂L/∂z_s where the layer returns all samples, [1, *] = ∂L/∂z̄ where it returns their
+                mean, for which S · ∂L/∂z_s is the same for all s; not written to.
+        """
+
+    def state_like(self, theta: Tensor) -> tuple[Tensor, ...]:
+        """Return tensors of the shapes and dtypes of `Forward.state`, for compilers; needed where there is any.
+
+        Args:
+            theta: [B, *shape], as for `forward`.
+        """
+        return ()
+
+    def advance(self) -> Tensor:
+        """Take in what was recorded, and return the state of the coming step; only for adaptive estimators."""
+        raise NotImplementedError(f"{type(self).__name__} doesn't adapt")
+
+
+def non_negative(name: str, value: float) -> float:
+    """Return an argument as a float.
+
+    Raises:
+        ValueError: it is negative or NaN.
+    """
+    if not value >= 0:
+        raise ValueError(f"{name} must be at least 0, got {value}")
+    return float(value)

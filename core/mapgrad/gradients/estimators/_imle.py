@@ -1,0 +1,119 @@
+"""Implicit maximum likelihood estimation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from mapgrad.gradients._targets import RelativeStep, Target
+from mapgrad.gradients.estimators._estimator import Estimator, Forward, non_negative
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients.estimators._estimator import Solve
+
+
+class IMLE(Estimator):
+    """Implicit maximum likelihood estimation (Niepert, Minervini and Franceschi, NeurIPS 2021, arXiv 2106.01798).
+
+    Forward: z_s = MAP(θ + τε_s). Backward, with the same ε_s: z′_s = MAP(θ′_s + τ′ε_s), and the gradient is
+    (1/S) Σ_s (z_s − z′_s), divided by the target's step if `scaled`. Symmetric: z_s − z′_s becomes
+    (MAP(θ⁻_s + τ′ε_s) − MAP(θ⁺_s + τ′ε_s)) / 2, where θ⁺ steps down the loss's gradient and θ⁻ up.
+
+    With the mean over s as output it estimates the gradient of the loss of the mean, L(E MAP(θ + ε)): a finite
+    difference along the loss's gradient, so its bias grows with λ (with λ² if symmetric) and its variance with
+    1/(Sλ). It needs an exact argmax: with a heuristic, or where θ is clipped, the result isn't such an estimate.
+
+    Without noise, scaled and with `Step`, it is black-box differentiation.
+
+    Args:
+        noise: ρ(ε); see `Estimator`.
+        target: Rule for θ′; None for ``RelativeStep(1.0)``.
+        samples: S.
+        symmetric: Whether to step to both sides of θ; costs two backward solves per sample instead of one.
+        scaled: Whether to divide by the step's length, so that the result approximates the loss's gradient in size too.
+        temperature: τ of the forward pass.
+        target_temperature: τ′ of the backward pass; None for τ. Another value than τ uncouples the two: even a zero
+            gradient of the loss then gives a non-zero one for θ.
+    """
+
+    def __init__(
+        self,
+        noise: Noise | Literal["auto"] | None = "auto",
+        target: Target | None = None,
+        *,
+        samples: int = 1,
+        symmetric: bool = False,
+        scaled: bool = True,
+        temperature: float = 1.0,
+        target_temperature: float | None = None,
+    ) -> None:
+        super().__init__(noise, samples=samples, temperature=temperature)
+        target = RelativeStep() if target is None else target
+        if not isinstance(target, Target):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+            raise TypeError(f"target must be a Target, such as Step(10.0) or RelativeStep(1.0), got {target!r}")
+        self.target = target
+        self.symmetric = symmetric
+        self.scaled = scaled
+        self.target_temperature = (
+            self.temperature if target_temperature is None else non_negative("target_temperature", target_temperature)
+        )
+        self.adaptive = target.adaptive
+
+    @property
+    def largest_temperature(self) -> float:
+        """The larger of τ and τ′."""
+        return max(self.temperature, self.target_temperature)
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Whether the target is."""
+        return self.target.is_rowwise
+
+    def forward(self, theta: Tensor, sampler: Sampler, solve: Solve) -> Forward:
+        """Return MAP(θ + τε_s), and the state of a target that adapts as it is in this pass."""
+        state = (self.target.advance().to(theta, copy=True),) if self.adaptive else ()
+        forward = super().forward(theta, sampler, solve)
+        forward.state = state
+        return forward
+
+    def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
+        """Return (1/S) Σ_s (z_s − z′_s), divided by the step's length if scaled."""
+        goal, divisor = self._goal(forward, gradient)
+        if self.symmetric:
+            away, _ = self._goal(forward, -gradient)
+            toward_z, away_z = forward.solve(torch.stack([goal, away])).z
+            difference = (away_z - toward_z).div_(2)
+        else:
+            difference = forward.z - forward.solve(goal).z
+        forward.observe(difference, gradient)
+        if self.adaptive and forward.is_training:
+            self.target.record(difference)
+        # a tensor of its own in any case: it becomes θ's gradient, which users write to
+        difference = difference / divisor if self.scaled else difference.clone()
+        return difference.squeeze(0) if difference.shape[0] == 1 else difference.mean(dim=0)
+
+    def state_like(self, theta: Tensor) -> tuple[Tensor, ...]:
+        """Return the state of a target that adapts."""
+        return (theta.new_empty(()),) if self.adaptive else ()
+
+    def advance(self) -> Tensor:
+        """Take in what the target recorded, and return its state."""
+        return self.target.advance()
+
+    def _goal(self, forward: Forward, gradient: Tensor) -> tuple[Tensor, Tensor | float]:
+        state = forward.state[0] if forward.state else None
+        theta = forward.theta.unsqueeze(0)
+        goal, divisor = self.target(theta, gradient, event_ndim=theta.ndim - 2, state=state)
+        return forward.sampler.perturb(goal, self.target_temperature), divisor
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return (
+            f"noise={self.noise}, samples={self.samples}, symmetric={self.symmetric}, scaled={self.scaled}, "
+            f"temperature={self.temperature}, target_temperature={self.target_temperature}"
+        )
