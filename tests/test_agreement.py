@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import mapgrad
 from mapgrad import IntegerProgram, Status
 from mapgrad.testing import example_problems
-from mapgrad.testing._reference import Truth
+from mapgrad.testing._reference import Enumeration
 
 DAG = [(0, 1), (0, 1), (0, 2), (1, 2), (1, 3), (2, 3), (2, 4), (3, 4), (0, 4), (4, 5), (3, 5)]
 KNOTTED = [(0, 1), (1, 0), (0, 1), (1, 2), (2, 1), (2, 3), (3, 0), (1, 3), (3, 3)]
@@ -123,7 +123,7 @@ def require_best(problem, name, theta, best):
 @pytest.mark.parametrize(("problem", "name"), [(p, name) for p in SMALL for name in solvers(p)], ids=str)
 def test_brute_force_agrees(problem, name):
     theta = rows(problem, 50)[:: 5 if name == "pulp.cbc" else 1]
-    require_best(problem, name, theta, Truth(problem).values(problem.domain.clip(theta)).amax(1))
+    require_best(problem, name, theta, Enumeration(problem).values(problem.domain.clip(theta)).amax(1))
 
 
 @pytest.mark.parametrize("problem", MIDDLING, ids=lambda problem: type(problem).__name__)
@@ -199,7 +199,7 @@ def endings(name, program, theta):
 def test_brute_force_agrees_on_random_programs(program, seed):
     theta = rows(program, 4, seed)
     try:
-        best, ending = Truth(program).values(theta).amax(1), Status.OPTIMAL
+        best, ending = Enumeration(program).values(theta).amax(1), Status.OPTIMAL
     except mapgrad.InfeasibleError:
         ending = Status.INFEASIBLE
     except mapgrad.ProblemError:  # what θ doesn't price is worth more than any number

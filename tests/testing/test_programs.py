@@ -6,8 +6,8 @@ import torch
 
 import mapgrad
 from mapgrad import InstanceSolver, Solution, Status, Traits, testing
-from mapgrad.testing._problems import contradictions
-from mapgrad.testing._reference import Truth
+from mapgrad.testing._problems import empty_programs
+from mapgrad.testing._reference import Enumeration
 
 INTEGERS = mapgrad.IntegerProgram(A_ub=[[1, 2, 3], [-1, -1, 0]], b_ub=[7, -1], lower=[-2, -1, 0], upper=[3, 4, 2])
 PLANTS = mapgrad.IntegerProgram(  # three customers, two plants, which cost 0.5 and 0.75 to open
@@ -30,23 +30,23 @@ class Program(InstanceSolver):
         except mapgrad.InfeasibleError:
             return np.empty((0, *self.problem.shape))
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         if len(state) == 0:
             return Solution(None, Status.INFEASIBLE)
-        return self.answer(state, theta, start)
+        return self.answer(state, theta, request)
 
-    def answer(self, points, theta, start):
+    def answer(self, points, theta, request):
         return points[(points @ theta).argmax()]
 
 
 class Tires(Program):
     """Honest: when time is short, it has looked at the first half of the points, or at none."""
 
-    def answer(self, points, theta, start):
+    def answer(self, points, theta, request):
         best = points[(points @ theta).argmax()]
-        if self.time_limit is None or self.time_limit > 1:
+        if request.seconds is None or request.seconds > 1:
             return best
-        if self.time_limit < 1e-6:
+        if request.seconds < 1e-6:
             return Solution(None, Status.TIME_LIMIT)
         seen = points[: len(points) // 2 + 1]
         return Solution(seen[(seen @ theta).argmax()], Status.TIME_LIMIT, bound=float(theta @ best))
@@ -55,22 +55,22 @@ class Tires(Program):
 class Raises(Program):
     """Honest: says by exceptions what others say by a status."""
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         if len(state) == 0:
             raise mapgrad.InfeasibleError("no point")
-        if self.time_limit is not None and self.time_limit < 1:
+        if request.seconds is not None and request.seconds < 1:
             raise mapgrad.SolveTimeoutError("too slow")
-        return super().solve(state, theta)
+        return super().solve(state, theta, request)
 
 
 class Climbs(Program):
     """Honest: goes up from its start, whose values it has to take for what they are."""
 
-    def answer(self, points, theta, start):
-        if start is None:
-            return super().answer(points, theta, start)
+    def answer(self, points, theta, request):
+        if request.start is None:
+            return super().answer(points, theta, request)
         values = points @ theta
-        least = values[(np.isnan(start) | (points == start)).all(1)].max()
+        least = values[(np.isnan(request.start) | (points == request.start)).all(1)].max()
         above = points[values >= least]
         return above[values[values >= least].argmax()]
 
@@ -80,8 +80,8 @@ class Greedy(Program):
 
     traits = Traits(exact=False)
 
-    def answer(self, points, theta, start):
-        seen = points[::3] if self.time_limit is None else points[::9]
+    def answer(self, points, theta, request):
+        seen = points[::3] if request.seconds is None else points[::9]
         return seen[(seen @ theta).argmax()]
 
 
@@ -94,8 +94,8 @@ def test_honest_solvers_pass(solver, problem):
 
 
 class FindsPointsInEmptySets(Program):
-    def solve(self, state, theta, start=None):
-        return super().solve(state, theta) if len(state) else np.floor(self.problem.upper)
+    def solve(self, state, theta, request):
+        return super().solve(state, theta, request) if len(state) else np.floor(self.problem.upper)
 
 
 class IsInfeasibleAtOnce(Program):
@@ -105,32 +105,32 @@ class IsInfeasibleAtOnce(Program):
 
 
 class Gives(Program):
-    def solve(self, state, theta, start=None):
-        return super().solve(state, theta) if len(state) else Solution(None, Status.TIME_LIMIT)
+    def solve(self, state, theta, request):
+        return super().solve(state, theta, request) if len(state) else Solution(None, Status.TIME_LIMIT)
 
 
 class CallsIncumbentsOptimal(Program):
-    def answer(self, points, theta, start):
-        return super().answer(points[:2] if self.time_limit == 1e-3 else points, theta, start)
+    def answer(self, points, theta, request):
+        return super().answer(points[:2] if request.seconds == 1e-3 else points, theta, request)
 
 
 class SaysInfeasibleWhenLate(Program):
-    def answer(self, points, theta, start):
-        late = self.time_limit is not None and self.time_limit < 1
-        return Solution(None, Status.INFEASIBLE) if late else super().answer(points, theta, start)
+    def answer(self, points, theta, request):
+        late = request.seconds is not None and request.seconds < 1
+        return Solution(None, Status.INFEASIBLE) if late else super().answer(points, theta, request)
 
 
 class IncumbentOutside(Tires):
-    def answer(self, points, theta, start):
-        answer = super().answer(points, theta, start)
+    def answer(self, points, theta, request):
+        answer = super().answer(points, theta, request)
         if isinstance(answer, Solution) and answer.z is not None:
             return Solution(self.problem.upper + 1.0, Status.TIME_LIMIT)
         return answer
 
 
 class BoundsBelow(Tires):
-    def answer(self, points, theta, start):
-        answer = super().answer(points, theta, start)
+    def answer(self, points, theta, request):
+        answer = super().answer(points, theta, request)
         if isinstance(answer, Solution) and answer.z is not None:
             return Solution(answer.z, answer.status, bound=float(theta @ answer.z))
         return answer
@@ -141,35 +141,35 @@ class StopsForGood(Program):
 
     spent = 0.0
 
-    def answer(self, points, theta, start):
+    def answer(self, points, theta, request):
         type(self).spent += 100.0
-        late = self.time_limit is not None and self.spent > self.time_limit
-        return Solution(None, Status.TIME_LIMIT) if late else super().answer(points, theta, start)
+        late = request.seconds is not None and self.spent > request.seconds
+        return Solution(None, Status.TIME_LIMIT) if late else super().answer(points, theta, request)
 
 
 class TrustsItsStart(Program):
-    def answer(self, points, theta, start):
-        if start is None or not self.reuse:
-            return super().answer(points, theta, start)
-        near = points[(np.isnan(start) | (points == start)).all(1)]
-        return super().answer(near, theta, start)
+    def answer(self, points, theta, request):
+        if request.start is None or not request.reuse:
+            return super().answer(points, theta, request)
+        near = points[(np.isnan(request.start) | (points == request.start)).all(1)]
+        return super().answer(near, theta, request)
 
 
 class KeepsItsIncumbent(Program):
     def init(self):
         return [super().init(), None]
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         points, last = state
-        if not self.reuse or last is None:
-            last = super().solve(points, theta)
+        if not request.reuse or last is None:
+            last = super().solve(points, theta, request)
         state[1] = last
         return last
 
 
 class AlmostWhole(Program):
-    def answer(self, points, theta, start):
-        return super().answer(points, theta, start) + 1e-8
+    def answer(self, points, theta, request):
+        return super().answer(points, theta, request) + 1e-8
 
 
 @pytest.mark.parametrize(
@@ -180,12 +180,12 @@ class AlmostWhole(Program):
         (Gives, "infeasible", "the solver gave no answers: .*TIME_LIMIT"),
         (CallsIncumbentsOptimal, "time_limit", "the answer, called optimal, is worth"),
         (SaysInfeasibleWhenLate, "time_limit", "the solver gave no answers: .*INFEASIBLE"),
-        (IncumbentOutside, "time_limit", "the answer is no state of the problem"),
+        (IncumbentOutside, "time_limit", "the answer isn't a state of the problem"),
         (BoundsBelow, "time_limit", "the bound is reported as"),
         (StopsForGood, "time_limit", "the solver gave no answers: .*TIME_LIMIT"),
         (TrustsItsStart, "reuse", "the I-MLE gradient is off by"),
         (KeepsItsIncumbent, "reuse", "the answer, called optimal, is worth"),
-        (AlmostWhole, "feasible", "the answer is no state of the problem"),
+        (AlmostWhole, "feasible", "the answer isn't a state of the problem"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -201,11 +201,11 @@ class EverySecondRow(Program):
     def init(self):
         return [super().init(), 0]
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         points, number = state
         state[1] = number + 1
-        is_late = len(points) > 0 and self.time_limit == 1e-9 and number % 2 == 1
-        return self.late(points) if is_late else super().solve(points, theta)
+        is_late = len(points) > 0 and request.seconds == 1e-9 and number % 2 == 1
+        return self.late(points) if is_late else super().solve(points, theta, request)
 
 
 class TimesOut(EverySecondRow):
@@ -284,7 +284,7 @@ def test_the_core(monkeypatch, core, law, message):
     def spoilt(*arguments, **options):
         return core(mapgrad.get_solver(*arguments, **options))
 
-    monkeypatch.setattr("mapgrad.testing._trial.get_solver", spoilt)
+    monkeypatch.setattr("mapgrad.testing._case.get_solver", spoilt)
     with pytest.raises(mapgrad.ConformanceError, match=message) as broken:
         getattr(testing, f"check_{law}")(TimesOut, INTEGERS)
     assert broken.value.law == law
@@ -298,8 +298,8 @@ class OneModelForAll(Program):
     def init(self):
         type(self).points = super().init()
 
-    def solve(self, state, theta, start=None):
-        return super().solve(self.points[:, : len(theta)], theta)
+    def solve(self, state, theta, request):
+        return super().solve(self.points[:, : len(theta)], theta, request)
 
 
 def test_named_solvers_meet_other_problems():
@@ -324,19 +324,21 @@ def test_named_solvers_meet_other_problems():
 
 def test_contradictions_leave_no_point():
     for program in (INTEGERS, PLANTS.full(), mapgrad.IntegerProgram(lower=2, upper=[2, 5])):
-        for empty in contradictions(program):
+        for empty in empty_programs(program):
             assert empty.shape == program.shape
             with pytest.raises(mapgrad.InfeasibleError, match="has no state"):
                 empty.states()
 
 
 def test_a_state_is_worth_what_its_best_completion_is():
-    truth = Truth(PLANTS)
-    opened = {tuple(z.any(0).tolist()): float(fixed) for z, fixed in zip(truth.states, truth.fixed, strict=True)}
+    enumeration = Enumeration(PLANTS)
+    opened = {
+        tuple(z.any(0).tolist()): float(fixed) for z, fixed in zip(enumeration.states, enumeration.fixed, strict=True)
+    }
     assert opened == {(True, False): -0.5, (False, True): -0.75, (True, True): -1.25}
     theta = torch.full((1, 3, 2), 0.125, dtype=torch.float64)
     theta[0, 0, 1] = 0.25
-    assert truth.values(theta).max() == 0.375 - 0.5
+    assert enumeration.values(theta).max() == 0.375 - 0.5
     solver = mapgrad.get_solver(testing.BruteForce(PLANTS), PLANTS)
     solutions = solver.solve(theta)
     assert solutions.z.tolist() == [[[1, 0], [1, 0], [1, 0]]]
@@ -350,8 +352,8 @@ def test_a_continuous_variable_completes_a_state_at_its_best():
     overtime = mapgrad.IntegerProgram(
         A_ub=[[3, 2, -1]], b_ub=[4], upper=[1, 1, 2], integrality=[1, 1, 0], decision=[1, 0], fixed=[-0.5]
     )
-    truth = Truth(overtime)
-    found = {tuple(z.tolist()): float(fixed) for z, fixed in zip(truth.states, truth.fixed, strict=True)}
+    enumeration = Enumeration(overtime)
+    found = {tuple(z.tolist()): float(fixed) for z, fixed in zip(enumeration.states, enumeration.fixed, strict=True)}
     assert found == {(0, 0): 0, (0, 1): 0, (1, 0): 0, (1, 1): -0.5}
 
 

@@ -13,7 +13,7 @@ import torch
 
 from mapgrad.errors import ShapeError
 from mapgrad.exact import _subsets
-from mapgrad.exact._rows import scaled_rows
+from mapgrad.exact._scaled_rows import scaled_rows
 from mapgrad.problems import KSubset, batch_shape
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _states(problem: Problem) -> Tensor:
 @functools.lru_cache(maxsize=8)
 def _completion_values(problem: Problem) -> Tensor:
     with torch.inference_mode(mode=False):
-        return problem.completion_values(_states(problem))
+        return torch.as_tensor(problem.completion_values(_states(problem).numpy()))
 
 
 def _scores(problem: Problem, rows: Tensor, temperature: float) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from mapgrad.batching import require_float
 from mapgrad.errors import ShapeError
 from mapgrad.exact._poisson_binomial import others
-from mapgrad.exact._rows import scaled_rows
+from mapgrad.exact._scaled_rows import scaled_rows
 from mapgrad.problems import KSubset
 
 if TYPE_CHECKING:

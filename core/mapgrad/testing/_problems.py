@@ -43,13 +43,13 @@ def example_problems(solver: str | SolverSpec) -> list[Problem]:
     return [problem for problem in _examples() if _takes(solver, problem)]
 
 
-def neighbors_of(solver: SolverLike, problem: Problem) -> list[Problem]:
+def other_problems(solver: SolverLike, problem: Problem) -> list[Problem]:
     """Return two problems that a solver may meet beside this one: copies of it, unless the solver has a name."""
     examples = example_problems(solver) if isinstance(solver, str) else []
     return ([each for each in examples if each != problem] + [problem] * 2)[:2]
 
 
-def contradictions(program: IntegerProgram) -> list[IntegerProgram]:
+def empty_programs(program: IntegerProgram) -> list[IntegerProgram]:
     """Return programs without a solution: two rows more that contradict each other, and one that asks for a fraction.
 
     Args:

@@ -1,4 +1,4 @@
-"""The truth for small problems: all states with what they are worth, and a solver that looks at each of them."""
+"""Small problems by enumeration: all states with what they are worth, and a solver that looks at each of them."""
 
 from __future__ import annotations
 
@@ -9,37 +9,43 @@ import numpy as np
 import torch
 
 from mapgrad.errors import InfeasibleError
-from mapgrad.exact import enumerate_states
-from mapgrad.solvers import BatchSolver, Solutions, Status, lower
+from mapgrad.problems import Problem
+from mapgrad.solutions import Solutions, Status
+from mapgrad.solvers import BatchSolver, lower
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
-    from mapgrad.problems import Problem
 
-
-class Truth:
+class Enumeration:
     """What enumeration knows of a problem.
 
     Args:
         problem: The feasible set.
 
-    Attributes:
-        states: All states, [M, *shape] float64 CPU.
-
     Raises:
-        ProblemError: the problem has too many states to enumerate, or one is worth what can't be told.
-        InfeasibleError: it has none.
+        ProblemError: The problem has too many states to enumerate, or one is worth what can't be told.
+        InfeasibleError: The problem has no state.
     """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.states = enumerate_states(problem)
+        self._states = problem.state_rows()  # an array: a tensor would belong to the transform that made it first
 
-    @cached_property
+    @property
+    def states(self) -> Tensor:
+        """All states, [M, *shape] float64 CPU."""
+        return torch.as_tensor(self._states)
+
+    @property
     def fixed(self) -> Tensor:
         """What a state is worth beside ⟨θ, z⟩: the best ⟨fixed, y⟩ over the variables y that θ doesn't price, [M]."""
-        return self.problem.completion_values(self.states)
+        return torch.as_tensor(self._fixed)
+
+    @cached_property
+    def _fixed(self) -> NDArray[np.float64]:
+        return self.problem.completion_values(self._states)
 
     def values(self, theta: Tensor) -> Tensor:
         """Return what each state is worth, [N, M], for rows of θ [N, *shape] float64 CPU."""
@@ -59,31 +65,31 @@ class Truth:
 
     @cached_property
     def _numbers(self) -> dict[bytes, int]:
-        return {np.asarray(z).tobytes(): number for number, z in enumerate(self.states)}
+        return {z.tobytes(): number for number, z in enumerate(self._states)}
 
 
 @lru_cache(maxsize=8)
-def truth_of(problem: Problem) -> Truth:
+def enumeration_of(problem: Problem) -> Enumeration:
     """Return what is known of a problem, kept for the next law on it."""
-    return Truth(problem)
+    return Enumeration(problem)
 
 
-class BruteForce(BatchSolver):
+class BruteForce(BatchSolver[Problem]):
     """Enumerates `Problem.states` and takes the best: exact, on any device, for small problems only.
 
     Args:
         problem: The feasible set.
 
     Raises:
-        ProblemError: the problem has too many states to enumerate.
+        ProblemError: The problem has too many states to enumerate.
     """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         try:
-            self._truth = truth_of(problem)
+            self._enumeration = enumeration_of(problem)
         except InfeasibleError:
-            self._truth = None
+            self._enumeration = None
 
     def solve(self, theta: Tensor) -> Solutions:
         """Return argmax ⟨θ, z⟩ over all states, with what θ doesn't price at its best; of equals the first.
@@ -95,11 +101,11 @@ class BruteForce(BatchSolver):
             z [N, *shape] of θ's dtype and device, with `Status.OPTIMAL` or, where there is no state,
             `Status.INFEASIBLE`.
         """
-        if self._truth is None:
+        if self._enumeration is None:
             z, status = torch.full_like(theta, torch.nan), Status.INFEASIBLE
             values = torch.full((len(theta),), torch.nan, dtype=torch.float64)
         else:
-            values, best = self._truth.values(theta.to("cpu", torch.float64)).max(1)
-            z, status = self._truth.states[best].to(theta), Status.OPTIMAL
+            values, best = self._enumeration.values(theta.to("cpu", torch.float64)).max(1)
+            z, status = self._enumeration.states[best].to(theta), Status.OPTIMAL
         statuses = torch.full((len(theta),), status, device=theta.device)
         return Solutions(z, statuses, values.to(theta.device), values.to(theta.device))

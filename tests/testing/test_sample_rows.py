@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import mapgrad
-from mapgrad.testing._reference import Truth
-from mapgrad.testing._rows import close_rows, generic_rows, tied_rows, wide_rows
+from mapgrad.testing._reference import Enumeration
+from mapgrad.testing._sample_rows import close_rows, generic_rows, tied_rows, wide_rows
 
 PROBLEMS = [
     mapgrad.KSubset(5, 2),
@@ -19,7 +19,7 @@ PROBLEMS = [
 
 def gaps(problem, theta):
     """Best minus second best value of each row, in units of max |θ|."""
-    best, second = Truth(problem).values(theta).topk(2).values.unbind(1)
+    best, second = Enumeration(problem).values(theta).topk(2).values.unbind(1)
     return (best - second) / theta.flatten(1).abs().amax(1)
 
 
@@ -38,7 +38,7 @@ def test_wide_rows_leave_the_domain():
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
 def test_close_rows_have_a_close_second(problem):
-    theta = close_rows(Truth(problem))
+    theta = close_rows(Enumeration(problem))
     assert problem.domain.contains(theta).all()
     found = gaps(problem, theta)
     for gap in (1e-3, 1e-5, 1e-8):
@@ -47,7 +47,7 @@ def test_close_rows_have_a_close_second(problem):
 
 @pytest.mark.parametrize("problem", [mapgrad.KSubset(4, 4), mapgrad.GridShortestPath(1, 3)], ids=repr)
 def test_a_single_state_has_no_close_second(problem):
-    assert torch.equal(close_rows(Truth(problem)), generic_rows(problem, 48, seed=1))
+    assert torch.equal(close_rows(Enumeration(problem)), generic_rows(problem, 48, seed=1))
 
 
 def test_tied_rows_repeat_their_values():

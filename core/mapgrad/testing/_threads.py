@@ -1,4 +1,4 @@
-"""Threads that meet: several callers at once, which change turns wherever a race could hide."""
+"""Several callers at once, which change turns wherever a race could hide; and a thread that notes its turns."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator
+    from collections.abc import Callable, Collection, Generator, Sequence
     from types import FrameType
 
     from torch import Tensor
 
 THREADS: Final = 4
 _TURNS: Final = 4000
+_NEVER: Final = 30.0
+
+T = TypeVar("T")
 
 
 def ask_at_once(ask: Callable[[Tensor], Tensor], rows: Tensor, packages: Collection[str]) -> list[Tensor]:
@@ -33,14 +37,57 @@ def ask_at_once(ask: Callable[[Tensor], Tensor], rows: Tensor, packages: Collect
     Returns:
         Each thread's answers to all rows, [N, *shape].
     """
-    together = threading.Barrier(THREADS)
 
     def ask_all(shift: int) -> Tensor:
-        together.wait()
         return torch.cat([ask(row[None]) for row in rows.roll(shift, dims=0).unbind()]).roll(-shift, dims=0)
 
-    with _turns_at_every_line(packages), ThreadPoolExecutor(THREADS) as callers:
-        return list(callers.map(ask_all, range(THREADS)))
+    return run_at_once([partial(ask_all, shift) for shift in range(THREADS)], packages)
+
+
+def run_at_once(tasks: Sequence[Callable[[], T]], packages: Collection[str]) -> list[T]:
+    """Call functions at once, each in a thread of its own, and return what they return.
+
+    Args:
+        tasks: The functions.
+        packages: As for `ask_at_once`.
+    """
+    together = threading.Barrier(len(tasks))
+
+    def run(task: Callable[[], T]) -> T:
+        together.wait()
+        return task()
+
+    with _turns_at_every_line(packages), ThreadPoolExecutor(len(tasks)) as callers:
+        return list(callers.map(run, tasks))
+
+
+@contextmanager
+def times_of_turns() -> Generator[list[float]]:
+    """Note when another Python thread, which asks again and again, has the GIL while none is made to give it up.
+
+    Python takes the GIL from a thread every 5 ms, so that others get on beside a solver that never releases it. Here it
+    doesn't: whoever computes in Python stops the turns.
+
+    Yields:
+        Times of `time.perf_counter`, which grow in number meanwhile.
+    """
+    times: list[float] = []
+    ended, interval = threading.Event(), sys.getswitchinterval()
+
+    def take_turns() -> None:
+        while not ended.is_set():
+            times.append(time.perf_counter())
+            time.sleep(1e-4)
+
+    other = threading.Thread(target=take_turns, daemon=True)
+    sys.setswitchinterval(_NEVER)
+    try:
+        other.start()
+        yield times
+    finally:
+        ended.set()
+        other.join()
+        sys.setswitchinterval(interval)
 
 
 @contextmanager

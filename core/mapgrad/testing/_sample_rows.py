@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.problems import Problem
-    from mapgrad.testing._reference import Truth
+    from mapgrad.testing._reference import Enumeration
 
 _GAPS: Final = (1e-3, 1e-5, 1e-8)
 
@@ -33,21 +33,21 @@ def wide_rows(problem: Problem, count: int = 24, *, seed: int = 0) -> Tensor:
     return torch.randn(count, *problem.shape, generator=generator, dtype=torch.float64)
 
 
-def close_rows(truth: Truth, count: int = 48, *, seed: int = 1) -> Tensor:
+def close_rows(enumeration: Enumeration, count: int = 48, *, seed: int = 1) -> Tensor:
     """Draw rows whose best two states differ by 1e-3, 1e-5 or 1e-8 of max |θ|.
 
     θ' = θ − (excess − gap) d / ‖d‖² with d = best − second best and excess what the best is worth more: a solver that
     sees θ less sharply takes either. Where θ' leaves the domain it is clipped, and the row may lose its close second.
 
     Args:
-        truth: All states and what they are worth.
+        enumeration: All states and what they are worth.
         count: Number of rows.
         seed: Seed of the draw.
     """
-    problem, points = truth.problem, truth.states.flatten(1)
+    problem, points = enumeration.problem, enumeration.states.flatten(1)
     rows = generic_rows(problem, count, seed=seed).flatten(1)
     if len(points) > 1:
-        values, states = truth.values(rows).topk(2, dim=1)
+        values, states = enumeration.values(rows).topk(2, dim=1)
         direction = points[states[:, 0]] - points[states[:, 1]]
         gaps = torch.tensor(_GAPS, dtype=rows.dtype).repeat(count)[:count] * rows.abs().amax(1)
         excess = values[:, 0] - values[:, 1] - gaps

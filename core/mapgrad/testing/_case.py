@@ -1,50 +1,99 @@
-"""One law on trial: solvers opened for it, answers judged, findings worded."""
+"""One law and one solver on one problem: solvers opened for it, answers judged, findings worded."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import inspect
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self, cast
 
 import numpy as np
 import torch
 
 from mapgrad.batching import get_solver
-from mapgrad.errors import ConformanceError, RowsError
+from mapgrad.errors import ConformanceError, MapgradError, RowsError
 from mapgrad.problems import IntegerProgram
-from mapgrad.solvers import Solutions, Status, resolve
-from mapgrad.testing._reference import truth_of
+from mapgrad.solutions import Solutions, Status
+from mapgrad.solvers import InstanceSolver, resolve
+from mapgrad.testing._outcome import Outcome
+from mapgrad.testing._problems import other_problems
+from mapgrad.testing._reference import enumeration_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from mapgrad.batching import Solver
     from mapgrad.problems import Problem
-    from mapgrad.solvers import SolverLike
-    from mapgrad.testing._reference import Truth
+    from mapgrad.solvers import BatchSolver, Lowering, SolverFactory, SolverLike
+    from mapgrad.testing._reference import Enumeration
 
 _TOLERANCE: Final = 1e-9
 _SLOW: Final = 1e-3
 _VALUES_SHOWN: Final = 16
+_OPTIONS_OF_THE_CORE: Final = frozenset(inspect.signature(get_solver).parameters)
 
 
-class Trial:
+class Law(Protocol):
+    """A law of the kit, as a function: it returns the outcome, or raises ConformanceError with the numbers."""
+
+    __name__: str
+
+    def __call__(self, solver: SolverLike, problem: Problem, **options: Any) -> Outcome:
+        """Check one solver on one problem."""
+        ...
+
+
+class _NotApplicableError(MapgradError):
+    """There is nothing to check."""
+
+
+def law(body: Callable[[Case], None]) -> Law:
+    """Make a law of the function ``check_<law>`` that checks a case."""
+    name = body.__name__.removeprefix("check_")
+
+    def check(solver: SolverLike, problem: Problem, **options: Any) -> Outcome:
+        with Case(name, solver, problem, options) as case:
+            try:
+                body(case)
+            except _NotApplicableError as error:
+                return Outcome(name, applies=False, reasons=(str(error),))
+            return Outcome(name, reasons=tuple(dict.fromkeys(case.left_out)))
+
+    for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(check, attribute, getattr(body, attribute))
+    return cast("Law", check)
+
+
+class Case:
     """A context in which one law is checked against one solver on one problem.
 
     Solvers that it opened are closed at its end. A row that the solver under test can't answer breaks the law;
     what comes before any row is solved (an unknown name, a missing package, a problem that the solver doesn't take)
     is raised as it is.
+
+    Attributes:
+        law: Name of the law.
+        problem: The problem.
+        workers: What the caller wants the law of threads to try, or nothing.
+        slow_problem: A problem whose rows take seconds, if the caller has one.
+        left_out: What the law didn't look at, each with the reason.
     """
 
     def __init__(self, law: str, solver: SolverLike, problem: Problem, options: dict[str, Any]) -> None:
         self.law = law
         self.problem = problem
         self.workers = [options["workers"]] if "workers" in options else []
+        self.slow_problem: Problem | None = options.get("slow_problem")
+        self.left_out: list[str] = []
+        self._claims_optimum = False
         self._subject = solver
+        self._given = options
         own: dict[str, Any] = {"workers": None, "merge": False, "on_error": "raise", "domain": "clip"}
-        self._options = options | own
+        self._options = {name: value for name, value in options.items() if name != "slow_problem"} | own
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -55,7 +104,11 @@ class Trial:
     ) -> None:
         self._open.close()
         if isinstance(error, RowsError):
-            self._fail(f"the solver gave no answers: {error}", cause=error)
+            self.fail(f"the solver gave no answers: {error}", cause=error)
+
+    def on(self, problem: Problem) -> Case:
+        """Return a case of the same law and solver on another problem."""
+        return Case(self.law, self._subject, problem, self._given)
 
     @cached_property
     def solver(self) -> Solver:
@@ -70,13 +123,60 @@ class Trial:
         """Open the solver under test for problems that come with their rows."""
         return self._open.enter_context(get_solver(self._subject, None, **self._options))
 
+    def over(self, plugin: InstanceSolver[Any, Any], **settings: Any) -> Solver:
+        """Open a solver of rows over an object made for the problem that the solver under test gets."""
+        return self._open.enter_context(get_solver(plugin, plugin.problem, merge=False, **settings))
+
+    @cached_property
+    def plugin(self) -> InstanceSolver[Any, Any] | BatchSolver[Any]:
+        """The plugin's object, for laws that call it directly."""
+        options = {name: value for name, value in self._options.items() if name not in _OPTIONS_OF_THE_CORE}
+        return self._factory.build(self.problem, options)
+
+    @property
+    def instance_solver(self) -> InstanceSolver[Any, Any]:
+        """The plugin's object; where that takes whole batches, the law doesn't apply."""
+        if not isinstance(self.plugin, InstanceSolver):
+            self.not_applicable("the solver takes whole batches, without limits, starts or a stop")
+        return self.plugin
+
+    def new_state(self) -> Any:
+        """Build a native model of the plugin's object, freed at the end of the case."""
+        plugin = self.instance_solver
+        state = plugin.init()
+        self._open.callback(plugin.close, state)
+        return state
+
+    @cached_property
+    def lowering(self) -> Lowering:
+        """How rows go to the plugin's object, and how its answers come back."""
+        return self._factory.lowering(self.problem)
+
+    def native_rows(self, theta: Tensor) -> NDArray[np.float64]:
+        """Return rows [N, *shape] as the plugin's object gets them, [N, n]: of its own problem, and scaled."""
+        rows = self.lowering.rows(np.asarray(theta, dtype=np.float64)).reshape(len(theta), -1)
+        if not self.plugin.traits.scale_free:
+            _, exponents = np.frexp(np.abs(rows).max(axis=1, keepdims=True))
+            rows = np.ldexp(rows, -exponents)
+        return rows + 0.0  # neither views nor negative zeros
+
+    @property
+    def is_object(self) -> bool:
+        """Whether the solver is an object or a function, which has one problem."""
+        return not isinstance(self._factory.factory, type)
+
+    @property
+    def other_problems(self) -> list[Problem]:
+        """Two problems that the solver may meet beside this one: copies of it, unless the solver has a name."""
+        return other_problems(self._subject, self.problem)
+
     @cached_property
     def is_slow(self) -> bool:
         """Whether the solver declares that a row takes it longer than a millisecond."""
-        recipe = resolve(self._subject, self.problem)
+        recipe = self._factory
         if recipe.spec is None or recipe.spec.cost is None:
             return False
-        return recipe.spec.cost(recipe.lowering(self.problem).native) > _SLOW
+        return recipe.spec.cost(self.lowering.native) > _SLOW
 
     @property
     def rows(self) -> int:
@@ -84,11 +184,14 @@ class Trial:
         return 8 if self.is_slow else 24
 
     @property
-    def program(self) -> IntegerProgram | None:
-        """The integer program that the solver gets; None where it gets another problem, or takes this one only."""
-        recipe = resolve(self._subject, self.problem)
-        native = recipe.lowering(self.problem).native
-        return native if isinstance(native, IntegerProgram) and isinstance(recipe.factory, type) else None
+    def program(self) -> IntegerProgram:
+        """The integer program that the solver gets; where there is none, or only this one, the law doesn't apply."""
+        native = self.lowering.native
+        if not isinstance(native, IntegerProgram):
+            self.not_applicable("the solver isn't given integer programs")
+        if self.is_object:
+            self.not_applicable("an object or a function has one problem and can't be given another program")
+        return native
 
     @property
     def repeatable(self) -> bool:
@@ -99,20 +202,32 @@ class Trial:
     @property
     def packages(self) -> set[str]:
         """Top-level packages of the solver's function, or of its class and base classes, without this one."""
-        factory = resolve(self._subject, self.problem).factory
+        factory = self._factory.factory
         classes = (factory if isinstance(factory, type) else type(factory)).__mro__
         modules = [base.__module__ for base in classes] + [getattr(self._subject, "__module__", None) or ""]
         return {module.partition(".")[0] for module in modules} - {"mapgrad"}
 
     @property
-    def truth(self) -> Truth:
+    def enumeration(self) -> Enumeration:
         """What enumeration knows of the problem."""
-        return truth_of(self.problem)
+        return enumeration_of(self.problem)
+
+    def not_applicable(self, reason: str) -> NoReturn:
+        """End the law's check: there is nothing to check."""
+        raise _NotApplicableError(reason)
+
+    @contextmanager
+    def no_exceptions(self, subject: str) -> Generator[None]:
+        """Raise ConformanceError where the plugin raises."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (a solver under test may raise anything)
+            self.fail(f"{subject} raised {type(error).__name__}: {error}", cause=error)
 
     def require(self, fine: bool, message: str) -> None:
         """Raise ConformanceError with this message unless all is fine."""
         if not fine:
-            self._fail(message)
+            self.fail(message)
 
     def require_rows(self, fine: Tensor, theta: Tensor, z: Tensor, message: str, *numbers: Tensor) -> None:
         """Raise ConformanceError unless all is fine.
@@ -129,7 +244,7 @@ class Trial:
             row = int(bad[0])
             found = message.format(*(f"{float(number.flatten()[row]):.12g}" for number in numbers))
             shown = ", ".join(f"{name} = {_show(self._rows(rows)[row])}" for name, rows in (("θ", theta), ("z", z)))
-            self._fail(f"row {row} ({len(bad)} of {fine.numel()} rows are wrong): {found}; {shown}")
+            self.fail(f"row {row} ({len(bad)} of {fine.numel()} rows are wrong): {found}; {shown}")
 
     def require_states(self, theta: Tensor, z: Tensor) -> None:
         """Raise ConformanceError unless each row of z is a state, of whole numbers."""
@@ -137,7 +252,7 @@ class Trial:
         distinct, places = np.unique(self._rows(z).cpu().double(), axis=0, return_inverse=True)
         states = torch.as_tensor(distinct)
         fine = self.problem.contains(states) & (states == states.round()).flatten(1).all(1)
-        self.require_rows(fine[places.ravel()], theta, z, "the answer is no state of the problem")
+        self.require_rows(fine[places.ravel()], theta, z, "the answer isn't a state of the problem")
 
     def require_optimal(self, theta: Tensor, solutions: Solutions, tolerance: float = _TOLERANCE) -> None:
         """Raise ConformanceError unless each answer is what it claims to be, and an exact solver's optimal."""
@@ -145,6 +260,11 @@ class Trial:
             message = "an exact solver answers with status {}, not OPTIMAL (1)"
             self.require_rows(solutions.status == Status.OPTIMAL, theta, solutions.z, message, solutions.status)
         self.require_truthful(theta, solutions, tolerance)
+
+    def require_claim(self) -> None:
+        """End the check where no answer was called optimal, so that no optimum was owed."""
+        if not self._claims_optimum:
+            self.not_applicable("the solver is a heuristic and calls none of its answers optimal")
 
     def require_truthful(self, theta: Tensor, solutions: Solutions, tolerance: float = _TOLERANCE) -> None:
         """Raise ConformanceError unless each answer is what it claims to be, by enumeration.
@@ -156,15 +276,16 @@ class Trial:
         self.require_states(theta, z)
         rows = self.problem.domain.clip(self._rows(theta).to("cpu", torch.float64))
         batch = solutions.status.shape
-        best = self.truth.values(rows).amax(1).reshape(batch)
-        value = self.truth.value(rows, self._rows(z).to(rows)).reshape(batch)
-        margin = tolerance * self.truth.scales(rows).reshape(batch)
+        best = self.enumeration.values(rows).amax(1).reshape(batch)
+        value = self.enumeration.value(rows, self._rows(z).to(rows)).reshape(batch)
+        margin = tolerance * self.enumeration.scales(rows).reshape(batch)
         status, objective, bound = (t.cpu() for t in (solutions.status, solutions.objective, solutions.bound))
         claimed = status == Status.OPTIMAL
+        self._claims_optimum |= bool(claimed.any())
         message = "the answer, called optimal, is worth {}, but the best state is worth {}"
         self.require_rows(~claimed | (value >= best - margin), theta, z, message, value, best)
         # what θ doesn't price need not be at its best unless that is claimed
-        fine = (objective <= value + margin) & ((objective >= value - margin) | self.truth.fixed.any() & ~claimed)
+        fine = (objective <= value + margin) & ((objective >= value - margin) | self.enumeration.fixed.any() & ~claimed)
         message = "the objective is reported as {}, but the answer is worth {}"
         self.require_rows(fine, theta, z, message, objective, value)
         message = "the bound is reported as {}, but the best state is worth {}"
@@ -182,7 +303,7 @@ class Trial:
             incumbents: Whether a row was to be refused only where it has no state.
         """
         if solutions is None:
-            self._fail("an error came without the solutions of the other rows")
+            self.fail("an error came without the solutions of the other rows")
         status, z = solutions.status.cpu(), solutions.z
         limited = torch.isin(status, torch.tensor([Status.OPTIMAL, Status.FEASIBLE, Status.TIME_LIMIT]))
         self.require_rows(limited, theta, z, "a short time limit made the status {}", status)
@@ -207,15 +328,22 @@ class Trial:
             message: Who disagrees.
         """
         self.require_states(theta, z)
-        if self.repeatable:
+        if not self.repeatable:
+            self.left_out.append("equal answers, which a heuristic that isn't deterministic doesn't promise")
+        else:
             differing = (self._rows(z) != self._rows(expected)).flatten(1).sum(1)
             message = f"{message}: the answers differ in {{}} coordinates"
             self.require_rows(differing == 0, theta, z, message, differing)
 
+    @cached_property
+    def _factory(self) -> SolverFactory:
+        return resolve(self._subject, self.problem)
+
     def _rows(self, tensor: Tensor) -> Tensor:
         return tensor.detach().reshape(-1, *self.problem.shape)
 
-    def _fail(self, message: str, cause: BaseException | None = None) -> NoReturn:
+    def fail(self, message: str, cause: BaseException | None = None) -> NoReturn:
+        """Raise ConformanceError with this message."""
         text = f"{name_of(self._subject)} on {self.problem!r} breaks the law {self.law!r}: {message}"
         raise ConformanceError(text, law=self.law) from cause
 

@@ -1,5 +1,6 @@
-"""The three doors: a call, a generator, a pytest decorator."""
+"""The three ways to check all laws: a call, a generator, a pytest decorator."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,8 +27,11 @@ class Scaled(testing.BruteForce):
 
 def test_every_law_is_a_function_of_its_own():
     laws = [law for law, _ in testing.iter_checks("topk", PROBLEM)]
-    functions = {name.removeprefix("check_") for name in testing.__all__ if name.startswith("check_")} - {"solver"}
-    assert len(laws) == len(set(laws)) == 20
+    functions = {name.removeprefix("check_") for name in testing.__all__ if name.startswith("check_")} - {
+        "solver",
+        "problem",
+    }
+    assert len(laws) == len(set(laws)) == 24
     assert set(laws) == functions
 
 
@@ -60,6 +64,66 @@ def smallest_two(theta):
     return torch.zeros_like(theta).scatter_(1, (-theta).topk(2).indices, 1)
 
 
+def results(solver, problem=PROBLEM, **options):
+    return {outcome.law: outcome.result for outcome in testing.check_solver(solver, problem, **options)}
+
+
+def test_what_does_not_apply_is_told_with_its_reason():
+    found = results("topk")
+    whole = "doesn't apply: the solver takes whole batches, without limits, starts or a stop"
+    assert {law for law, result in found.items() if result == whole} == {
+        "limits_apart",
+        "reuse",
+        "solve_rows",
+        "stop",
+        "time_limit",
+    }
+    assert found["infeasible"] == "doesn't apply: the solver isn't given integer programs"
+    assert found["optimal"] == "kept"
+    assert [str(outcome) for outcome in testing.check_solver("topk", PROBLEM)][1] == "feasible: kept"
+
+
+def test_an_object_has_one_problem():
+    program = mapgrad.IntegerProgram(A_ub=[[1, 2]], b_ub=[2])
+    found = results(testing.BruteForce(program), program)
+    reason = "an object or a function has one problem and can't be given another program"
+    assert found["infeasible"] == f"doesn't apply: {reason}"
+    assert found["per_row_problems"].startswith("kept; left out: other problems than this")
+
+
+def test_dtypes_too_narrow_are_left_out():
+    program = mapgrad.IntegerProgram(lower=[2998], upper=[3000])
+    result = testing.check_shape_dtype_device(testing.BruteForce, program).result
+    for dtype in ("torch.float16", "torch.bfloat16"):
+        assert f"{dtype}, which can't hold all states and which the core refuses" in result
+    assert "float32" not in result
+
+
+class AnyState(mapgrad.InstanceSolver):
+    traits = mapgrad.Traits(exact=False, deterministic=False)
+
+    def solve(self, state, theta, request):
+        return np.random.default_rng().permutation([1.0, 1.0, 0.0, 0.0])
+
+
+def test_a_heuristic_owes_no_optimum():
+    found = results(AnyState)
+    assert found["optimal"] == "doesn't apply: the solver is a heuristic and calls none of its answers optimal"
+    assert found["ties"] == found["optimal"]
+    same = "kept; left out: equal answers, which a heuristic that isn't deterministic doesn't promise"
+    assert found["deterministic"] == found["history_free"] == found["batch_equals_rows"] == same
+    assert found["gradient"].startswith("kept; left out: the gradient's value")
+    assert found["time_limit"].startswith("doesn't apply: the solver doesn't look at `seconds`")
+    assert found["reuse"].startswith("doesn't apply: the solver looks neither at `reuse` nor at `start`")
+
+
+def test_a_law_that_does_not_apply_is_a_skipped_test():
+    tests = parameters(testing.parametrize_with_checks([("topk", PROBLEM)]))
+    (check,) = tests["topk-KSubset-stop"].values
+    with pytest.raises(pytest.skip.Exception, match="doesn't apply: the solver takes whole batches"):
+        check()
+
+
 def test_a_problem_that_the_solver_does_not_take_is_no_broken_law():
     with pytest.raises(mapgrad.UnsupportedProblemError, match="topk"):
         testing.check_solver("topk", mapgrad.Assignment(2))
@@ -72,7 +136,7 @@ def parameters(decorator):
 def test_each_check_is_one_test_with_a_readable_name():
     cases = [("topk", PROBLEM), ("topk", mapgrad.KSubset(4, 4)), (Worst, PROBLEM), ("topk", mapgrad.Ranking(3))]
     tests = parameters(testing.parametrize_with_checks(cases))
-    assert len(tests) == 4 * 20
+    assert len(tests) == 4 * 24
     assert {name.rpartition("-")[0] for name in tests} == {
         "topk-KSubset",
         "topk-KSubset2",
@@ -92,7 +156,7 @@ def test_expected_failures_name_a_law_or_tests():
         for name, parameter in parameters(testing.parametrize_with_checks(cases, known)).items()
         if parameter.marks
     }
-    assert len(marked) == 20 + 1
+    assert len(marked) == 24 + 1
     expected = {"raises": mapgrad.ConformanceError, "strict": True}
     assert marked["Worst-KSubset-optimal"] == {"reason": "it minimises", **expected}
     assert marked["topk-KSubset-ties"] == {"reason": "not yet", **expected}
@@ -138,7 +202,7 @@ def test_pytest_reports_a_check_that_starts_to_pass(tmp_path):
     outcomes = Outcomes()
     arguments = [str(tmp_path), "-c", str(tmp_path / "pytest.ini"), "-p", "no:cacheprovider", "-k", "Worst-KSubset"]
     assert pytest.main(arguments, plugins=[outcomes]) == pytest.ExitCode.TESTS_FAILED
-    assert len(outcomes.of) == 20
+    assert len(outcomes.of) == 24
     assert outcomes.of["Worst-KSubset-optimal"] == "skipped as expected"
     assert outcomes.of["Worst-KSubset-feasible"] == "failed"
     assert outcomes.of["Worst-KSubset-ties"] == "failed"
