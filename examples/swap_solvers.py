@@ -19,7 +19,7 @@ MOVES = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 class HeapDijkstra(mapgrad.InstanceSolver):
     """Solves one row at a time; mapgrad makes the batches."""
 
-    def solve(self, state, theta, start=None):
+    def solve(self, state, theta, request):
         goal, cost, came_from = self.problem.goal, -theta, {}
         queue = [(0.0, self.problem.start, None)]
         while goal not in came_from:

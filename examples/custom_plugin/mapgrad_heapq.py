@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 import mapgrad
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
-class Dijkstra(mapgrad.InstanceSolver):
+class Dijkstra(mapgrad.InstanceSolver[mapgrad.GridShortestPath, list[list[int]]]):
     """Dijkstra's algorithm, stopped at the goal. It holds the GIL: threads don't speed it up."""
 
     def init(self) -> list[list[int]]:
         """List the neighbours of each cell; cells are numbered row by row."""
-        problem = cast("mapgrad.GridShortestPath", self.problem)
+        problem = self.problem
         steps = [
             (down, right)
             for down in (-1, 0, 1)
@@ -36,14 +37,11 @@ class Dijkstra(mapgrad.InstanceSolver):
         ]
 
     def solve(
-        self,
-        state: list[list[int]],
-        theta: NDArray[np.float64],
-        start: NDArray[np.float64] | None = None,
+        self, state: list[list[int]], theta: NDArray[np.float64], request: mapgrad.Request
     ) -> NDArray[np.float64]:
         """Return the cells of a path of the largest sum of θ ≤ 0, which is the smallest sum of costs -θ."""
-        problem = cast("mapgrad.GridShortestPath", self.problem)
-        first, last = (row * problem.width + column for row, column in (problem.start, problem.goal))
+        width, start, goal = self.problem.width, self.problem.start, self.problem.goal
+        first, last = (row * width + column for row, column in (start, goal))
         cost = (-theta).ravel().tolist()
         distance = [math.inf] * len(cost)
         previous = [first] * len(cost)
@@ -61,8 +59,7 @@ class Dijkstra(mapgrad.InstanceSolver):
                     distance[neighbor] = length
                     previous[neighbor] = cell
                     heappush(heap, (length, neighbor))
-        z = theta  # a private copy, free to be written to
-        z[...] = 0
+        z = np.zeros(theta.shape)
         while last != first:
             z.flat[last] = 1
             last = previous[last]

@@ -1,7 +1,6 @@
 """Plugin ``highs``: integer and linear programs by HiGHS, on models that are kept from row to row."""
 
 from functools import partial
-from typing import cast
 
 import mapgrad
 
@@ -31,12 +30,11 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
 # Seconds a row: medians of processor time on one core of an AMD EPYC server, for programs that branch little.
 
 
-def _program_cost(problem: mapgrad.Problem) -> float:
-    program = problem.to_ilp()
+def _program_cost(program: mapgrad.IntegerProgram) -> float:
     if not program.integrality.any():
         return 2e-4 + 4e-7 * len(program.matrix.data)
     return 1e-3 + 5e-5 * program.num_vars
 
 
-def _tour_cost(problem: mapgrad.Problem) -> float:
-    return 3e-4 + 3e-7 * cast("mapgrad.TravelingSalesman", problem).n ** 3
+def _tour_cost(problem: mapgrad.TravelingSalesman) -> float:
+    return 3e-4 + 3e-7 * problem.n**3

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from threading import Event
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import highspy
 import numpy as np
@@ -61,6 +62,9 @@ _STATUSES: Final = {
     HighsModelStatus.kTimeLimit: Status.TIME_LIMIT,
 }
 
+_QUICK: Final = 20_000
+"""Entries of a linear program that takes some milliseconds at most; to look for a stop would add up to a fifth."""
+
 
 class _SilentHighs(highspy.Highs):
     def enableCallbacks(self) -> None:  # noqa: N802 (highspy's name)
@@ -71,7 +75,7 @@ class Answer(NamedTuple):
     """How a maximisation ended.
 
     Attributes:
-        status: Never an incumbent's optimality: that is `Status.TIME_LIMIT`.
+        status: Never an incumbent's optimality: that is `Status.TIME_LIMIT`, as is the end by `Model.stopped`.
         x: [num_vars] float64, integer where it must be; None without a feasible point.
         bound: Proved upper bound on ⟨θ, x⟩; None where there is none, or x attains it.
     """
@@ -87,6 +91,9 @@ class Model:
     Args:
         program: The set, every variable priced.
 
+    Attributes:
+        stopped: While it is set, what runs ends early, and nothing else is run.
+
     Raises:
         ValueError: HiGHS refuses the program.
     """
@@ -95,6 +102,7 @@ class Model:
         self._bounds = program.lower, program.upper
         self._integrality = program.integrality
         self._columns = np.arange(program.num_vars, dtype=np.int32)
+        self.stopped = Event()
         self._highs = _SilentHighs()
         self._set(_OPTIONS)
         if not self._integrality.any():
@@ -103,6 +111,10 @@ class Model:
             self._set(_SMALL_OPTIONS)
         if self._highs.passModel(_linear_program(program)) == HighsStatus.kError:
             raise ValueError(f"HiGHS refuses {program!r}: its numbers may be too large (1e15) or too many (2³¹)")
+        if self._integrality.any():
+            self._heed_stops(highspy.cb.HighsCallbackType.kCallbackMipInterrupt)
+        elif len(program.matrix.data) > _QUICK:
+            self._heed_stops(highspy.cb.HighsCallbackType.kCallbackSimplexInterrupt)
 
     def add_rows(self, rows: Sequence[tuple[NDArray[np.int64], float]]) -> None:
         """Add constraints, each given by some columns and what the variables there sum to at most."""
@@ -175,14 +187,26 @@ class Model:
     def _price(self, costs: NDArray[np.float64]) -> None:
         self._highs.changeColsCost(len(costs), self._columns, costs)
 
+    def _heed_stops(self, kind: highspy.cb.HighsCallbackType) -> None:
+        stopped = self.stopped  # and not self, which HiGHS would keep alive
+
+        def look(_kind: object, _message: str, _out: object, data: Any, _user: object) -> None:
+            data.user_interrupt = stopped.is_set()  # HiGHS keeps what is written from run to run
+
+        self._highs.setCallback(look, None)
+        self._highs.startCallback(kind)
+
     def _run(self, deadline: float | None) -> Status:
+        if self.stopped.is_set():
+            return Status.TIME_LIMIT
         self._highs.setOptionValue("time_limit", np.inf if deadline is None else max(0.0, deadline - time.monotonic()))
         # HiGHS keeps one pool of threads for each thread that calls it, and refuses to run with another number of
         # threads than the pool has, be the pool ours or the user's. A new pool is made where there is none.
         self._highs.resetGlobalScheduler(True)
         self._highs.run()
         self._highs.resetGlobalScheduler(True)
-        return _STATUSES.get(self._highs.getModelStatus(), Status.ERROR)
+        # A run that was interrupted may say anything, an error too where Ctrl-C came in the midst of a callback.
+        return Status.TIME_LIMIT if self.stopped.is_set() else _STATUSES.get(self._highs.getModelStatus(), Status.ERROR)
 
     def _is_worth_what_it_says(self, costs: NDArray[np.float64]) -> bool:
         """Tell whether the solution has the objective that HiGHS gives.

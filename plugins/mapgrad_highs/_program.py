@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import mapgrad
 from mapgrad_highs._model import Model
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class HiGHS(mapgrad.InstanceSolver):
+class HiGHS(mapgrad.InstanceSolver[mapgrad.IntegerProgram, Model]):
     """HiGHS's branch and cut, or its simplex method where no variable is integer, on a model that is kept.
 
     Under ``reuse=True``, a linear program begins with the basis of the row before, an integer program with the given
@@ -24,18 +24,19 @@ class HiGHS(mapgrad.InstanceSolver):
 
     def init(self) -> Model:
         """Pass the program to HiGHS."""
-        return Model(cast("mapgrad.IntegerProgram", self.problem))
+        return Model(self.problem)
 
-    def solve(
-        self,
-        state: Model,
-        theta: NDArray[np.float64],
-        start: NDArray[np.float64] | None = None,
-    ) -> mapgrad.Solution:
+    def solve(self, state: Model, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
         """Return the best point, of θ's shape [num_vars]."""
-        deadline = None if self.time_limit is None else time.monotonic() + self.time_limit
-        status, x, bound = state.maximize(theta, deadline, reuse=self.reuse, start=start if self.reuse else None)
+        state.stopped.clear()
+        deadline = None if request.seconds is None else time.monotonic() + request.seconds
+        start = request.start if request.reuse else None
+        status, x, bound = state.maximize(theta, deadline, reuse=request.reuse, start=start)
         return mapgrad.Solution(x, status, bound=bound)
+
+    def stop(self, state: Model) -> None:
+        """End the row that runs, with the best point found so far."""
+        state.stopped.set()
 
     def close(self, state: Model) -> None:
         """Free the model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class _State:
     cuts: list[_Cut] = field(default_factory=list)
 
 
-class BranchAndCut(mapgrad.InstanceSolver):
+class BranchAndCut(mapgrad.InstanceSolver[mapgrad.TravelingSalesman, _State]):
     """The program of Dantzig, Fulkerson and Johnson (1954), with those of its subtour constraints that are needed.
 
     Two edges meet at each node. That no fewer nodes have a tour of their own is demanded where an optimum without the
@@ -43,9 +43,8 @@ class BranchAndCut(mapgrad.InstanceSolver):
 
     traits = mapgrad.Traits(releases_gil=True, history_free=False)
 
-    def __init__(self, problem: mapgrad.Problem, **options: Any) -> None:
+    def __init__(self, problem: mapgrad.TravelingSalesman, **options: Any) -> None:
         super().__init__(problem, **options)
-        problem = cast("mapgrad.TravelingSalesman", problem)
         self._num_nodes, self._edges = problem.n, problem.edges
 
     def init(self) -> _State:
@@ -57,14 +56,11 @@ class BranchAndCut(mapgrad.InstanceSolver):
         linear, integer = (mapgrad.IntegerProgram(A_eq=degrees, b_eq=twice, integrality=kind) for kind in (0, 1))
         return _State(Model(linear), Model(integer))
 
-    def solve(
-        self,
-        state: _State,
-        theta: NDArray[np.float64],
-        start: NDArray[np.float64] | None = None,
-    ) -> mapgrad.Solution:
+    def solve(self, state: _State, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
         """Return the best tour's edges as a 0/1 array of θ's shape [n(n - 1)/2]."""
-        deadline = None if self.time_limit is None else time.monotonic() + self.time_limit
+        state.linear.stopped.clear()
+        state.integer.stopped.clear()
+        deadline = None if request.seconds is None else time.monotonic() + request.seconds
         if len(state.cuts) > _CUTS_KEPT * self._num_nodes:
             state.cuts.clear()
             state.linear.keep_rows(self._num_nodes)
@@ -75,8 +71,13 @@ class BranchAndCut(mapgrad.InstanceSolver):
             return mapgrad.Solution(np.rint(x))
         state.integer.keep_rows(self._num_nodes)
         state.integer.add_rows([cut for cut in state.cuts if x[cut[0]].sum() > cut[1] - _TOLERANCE])
-        status, tour, bound = self._cut(state, state.integer, theta, deadline, start if self.reuse else None)
+        status, tour, bound = self._cut(state, state.integer, theta, deadline, request if request.reuse else None)
         return mapgrad.Solution(tour, status, bound=bound)
+
+    def stop(self, state: _State) -> None:
+        """End the row that runs, with the best tour found so far."""
+        state.linear.stopped.set()
+        state.integer.stopped.set()
 
     def close(self, state: _State) -> None:
         """Free the models."""
@@ -89,11 +90,11 @@ class BranchAndCut(mapgrad.InstanceSolver):
         model: Model,
         theta: NDArray[np.float64],
         deadline: float | None,
-        start: NDArray[np.float64] | None = None,
+        request: mapgrad.Request | None = None,
     ) -> Answer:
         """Return a model's optimum, once no set of nodes is found there that has a tour of its own."""
         while True:
-            answer = model.maximize(theta, deadline, reuse=self.reuse, start=start)
+            answer = model.maximize(theta, deadline, reuse=request is not None, start=request and request.start)
             cuts = [] if answer.x is None else self._subtours(answer.x)
             if not cuts:
                 return answer

@@ -5,7 +5,6 @@ NetworkX is pure Python and holds the GIL: threads don't speed these solvers up.
 
 import math
 from functools import partial
-from typing import cast
 
 import mapgrad
 
@@ -48,19 +47,18 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
 # Seconds a row, fitted to medians on one core of an AMD EPYC server, for up to some thousand edges or cells.
 
 
-def _shortest_path_cost(problem: mapgrad.Problem) -> float:
+def _shortest_path_cost(problem: mapgrad.GridShortestPath | mapgrad.ShortestPath) -> float:
     seconds_per_entry = 1.2e-6 if isinstance(problem, mapgrad.GridShortestPath) else 3.5e-7
     return 1e-5 + seconds_per_entry * math.prod(problem.shape)
 
 
-def _matching_cost(problem: mapgrad.Problem) -> float:
-    matching = cast("mapgrad.Matching", problem)
-    return 5e-5 + 9e-7 * matching.num_nodes * len(matching.edges)
+def _matching_cost(problem: mapgrad.Matching) -> float:
+    return 5e-5 + 9e-7 * problem.num_nodes * len(problem.edges)
 
 
-def _assignment_cost(problem: mapgrad.Problem) -> float:
+def _assignment_cost(problem: mapgrad.Assignment) -> float:
     return 6e-5 + 6e-7 * math.prod(problem.shape)
 
 
-def _spanning_tree_cost(problem: mapgrad.Problem) -> float:
+def _spanning_tree_cost(problem: mapgrad.SpanningTree) -> float:
     return 2e-5 + 1e-6 * math.prod(problem.shape)

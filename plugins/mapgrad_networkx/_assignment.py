@@ -13,23 +13,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class FullMatching(mapgrad.InstanceSolver):
+_State = tuple["nx.Graph[int]", list[dict[str, Any]]]
+
+
+class FullMatching(mapgrad.InstanceSolver[mapgrad.Assignment, _State]):
     """Minimum-weight full matching of a complete bipartite graph, which NetworkX leaves to SciPy."""
 
     traits = mapgrad.Traits(releases_gil=False)
 
-    def init(self) -> tuple[nx.Graph, list[dict[str, Any]]]:
+    def init(self) -> _State:
         """Build the graph and list its edges' attributes, row by row of θ."""
         rows, cols = self.problem.shape
         graph = nx.complete_bipartite_graph(rows, cols)
         return graph, [attributes for _, _, attributes in graph.edges(data=True)]
 
-    def solve(
-        self,
-        state: tuple[nx.Graph, list[dict[str, Any]]],
-        theta: NDArray[np.float64],
-        start: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.float64]:
+    def solve(self, state: _State, theta: NDArray[np.float64], request: mapgrad.Request) -> NDArray[np.float64]:
         """Return the assignment as a 0/1 array of θ's shape [rows, cols]."""
         graph, edges = state
         for attributes, cost in zip(edges, (-theta).ravel().tolist(), strict=True):

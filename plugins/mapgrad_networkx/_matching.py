@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import networkx as nx
 import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _FRACTION_BITS: Final = 61
 
 
-class Blossom(mapgrad.InstanceSolver):
+class Blossom(mapgrad.InstanceSolver[mapgrad.Matching, NodePairs]):
     """Edmonds' blossom algorithm, on integers.
 
     NetworkX promises an optimum for integer weights only, for which it also checks the proof it has built. Scaled
@@ -27,16 +27,11 @@ class Blossom(mapgrad.InstanceSolver):
 
     def init(self) -> NodePairs:
         """Group parallel edges; the graph differs from row to row."""
-        return NodePairs(cast("mapgrad.Matching", self.problem).edges, directed=False)
+        return NodePairs(self.problem.edges, directed=False)
 
-    def solve(
-        self,
-        state: NodePairs,
-        theta: NDArray[np.float64],
-        start: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.float64]:
+    def solve(self, state: NodePairs, theta: NDArray[np.float64], request: mapgrad.Request) -> NDArray[np.float64]:
         """Return the matched edges as a 0/1 array of θ's shape [E]."""
-        perfect = cast("mapgrad.Matching", self.problem).perfect
+        perfect = self.problem.perfect
         best = state.best_edges(theta)
         weights = np.ldexp(theta[best], _FRACTION_BITS).tolist()
         # Only a perfect matching takes edges that don't pay. Without them the search is up to twice as fast, while

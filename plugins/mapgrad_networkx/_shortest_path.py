@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
@@ -13,34 +13,6 @@ from mapgrad_networkx._edges import NodePairs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-class Dijkstra(mapgrad.InstanceSolver):
-    """Dijkstra's algorithm from both ends; Goldberg and Radzik's for rows with negative costs, which only DAGs allow.
-
-    On DAGs the latter's time is linear in practice; NetworkX's Bellman–Ford takes some twenty times as long at a
-    thousand nodes. The graph is built once a worker, and a row's costs reach it through a weight function that looks
-    them up in a list: cheaper than to write them on the edges.
-    """
-
-    traits = mapgrad.Traits(releases_gil=False)
-
-    def init(self) -> _Grid | _Graph:
-        """Build the graph."""
-        if isinstance(self.problem, mapgrad.GridShortestPath):
-            return _Grid(self.problem)
-        return _Graph(cast("mapgrad.ShortestPath", self.problem))
-
-    def solve(
-        self,
-        state: _Grid | _Graph,
-        theta: NDArray[np.float64],
-        start: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.float64]:
-        """Return the path's cells or edges as a 0/1 array of θ's shape."""
-        z = np.zeros(theta.shape)
-        z.flat[state.shortest_path(theta)] = 1
-        return z
 
 
 class _Grid:
@@ -82,3 +54,26 @@ class _Graph:
             previous, _ = nx.goldberg_radzik(self._graph, self._source, weight)
             nodes = nx.reconstruct_path(self._source, self._target, {self._source: previous})
         return [best[self._graph.edges[step]["pair"]] for step in pairwise(nodes)]
+
+
+class Dijkstra(mapgrad.InstanceSolver[mapgrad.GridShortestPath | mapgrad.ShortestPath, _Grid | _Graph]):
+    """Dijkstra's algorithm from both ends; Goldberg and Radzik's for rows with negative costs, which only DAGs allow.
+
+    On DAGs the latter's time is linear in practice; NetworkX's Bellman–Ford takes some twenty times as long at a
+    thousand nodes. The graph is built once a worker, and a row's costs reach it through a weight function that looks
+    them up in a list: cheaper than to write them on the edges.
+    """
+
+    traits = mapgrad.Traits(releases_gil=False)
+
+    def init(self) -> _Grid | _Graph:
+        """Build the graph."""
+        if isinstance(self.problem, mapgrad.GridShortestPath):
+            return _Grid(self.problem)
+        return _Graph(self.problem)
+
+    def solve(self, state: _Grid | _Graph, theta: NDArray[np.float64], request: mapgrad.Request) -> NDArray[np.float64]:
+        """Return the path's cells or edges as a 0/1 array of θ's shape."""
+        z = np.zeros(theta.shape)
+        z.flat[state.shortest_path(theta)] = 1
+        return z

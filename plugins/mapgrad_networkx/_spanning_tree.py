@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -20,24 +20,22 @@ class _Model(NamedTuple):
     attributes: list[dict[str, Any]]
 
 
-class Prim(mapgrad.InstanceSolver):
-    """Prim's algorithm, on a simple graph: twice as fast as Kruskal's on a multigraph."""
+class Prim(mapgrad.InstanceSolver[mapgrad.SpanningTree, _Model]):
+    """Prim's algorithm, on a simple graph: twice as fast as Kruskal's on a multigraph.
 
-    traits = mapgrad.Traits(releases_gil=False)
+    Utilities are only compared, so their magnitude doesn't matter.
+    """
+
+    traits = mapgrad.Traits(releases_gil=False, scale_free=True)
 
     def init(self) -> _Model:
         """Build the graph and list its edges' attributes, pair by pair."""
-        edges = NodePairs(cast("mapgrad.SpanningTree", self.problem).edges, directed=False)
+        edges = NodePairs(self.problem.edges, directed=False)
         graph = nx.Graph()
         graph.add_edges_from(edges.pairs)
         return _Model(graph, edges, [graph.edges[pair] for pair in edges.pairs])
 
-    def solve(
-        self,
-        state: _Model,
-        theta: NDArray[np.float64],
-        start: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.float64]:
+    def solve(self, state: _Model, theta: NDArray[np.float64], request: mapgrad.Request) -> NDArray[np.float64]:
         """Return the tree's edges as a 0/1 array of θ's shape [E]."""
         best = state.edges.best_edges(theta)
         for attributes, edge, weight in zip(state.attributes, best, theta[best].tolist(), strict=True):

@@ -6,7 +6,7 @@ Importing this module imports nothing of OR-Tools.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import mapgrad
 from mapgrad_ortools._cp_problem import CpModelProblem
@@ -97,16 +97,16 @@ def from_mathopt(model: mathopt.Model, variables: Any) -> mapgrad.IntegerProgram
     return _native.from_mathopt(model, variables)
 
 
-def _cp_sat_refusal(problem: mapgrad.Problem) -> str | None:
+def _cp_sat_refusal(problem: mapgrad.IntegerProgram | CpModelProblem) -> str | None:
     from mapgrad_ortools import _integers
 
     if isinstance(problem, CpModelProblem):
         return _integers.objective_refusal(*problem.integer_bounds)
-    form = _integers.integer_form(cast("mapgrad.IntegerProgram", problem))
+    form = _integers.integer_form(problem)
     return form if isinstance(form, str) else None
 
 
-def _knapsack_refusal(problem: mapgrad.Problem) -> str | None:
+def _knapsack_refusal(problem: mapgrad.Knapsack) -> str | None:
     from mapgrad_ortools import _integers
 
     form = _integers.integer_form(problem.to_ilp())
@@ -121,22 +121,21 @@ def _knapsack_refusal(problem: mapgrad.Problem) -> str | None:
 # 16 to 320 variables: the time of a branch-and-bound search can be foretold to an order of magnitude at best.
 
 
-def _mip_cost(problem: mapgrad.Problem) -> float:
-    program = cast("mapgrad.IntegerProgram", problem)
+def _mip_cost(program: mapgrad.IntegerProgram) -> float:
     size = len(program.matrix.data)
     return 1.5e-3 + 1e-4 * size if program.integrality.any() else 5e-5 + 3e-8 * size**1.6
 
 
-def _cp_sat_cost(problem: mapgrad.Problem) -> float:
+def _cp_sat_cost(problem: mapgrad.IntegerProgram | CpModelProblem) -> float:
     if isinstance(problem, CpModelProblem):
         size = len(problem.model) / _CHARACTERS_PER_ENTRY
     else:
-        size = len(cast("mapgrad.IntegerProgram", problem).matrix.data)
+        size = len(problem.matrix.data)
     return 5e-4 + 1.5e-5 * size**1.3
 
 
-def _knapsack_cost(problem: mapgrad.Problem) -> float:
-    constraints, items = cast("mapgrad.Knapsack", problem).weights.shape
+def _knapsack_cost(problem: mapgrad.Knapsack) -> float:
+    constraints, items = problem.weights.shape
     if constraints == 1:
         return 2e-5 + 3e-6 * items
     return 2.5e-5 * constraints * 2.0 ** min((items - 16) / 4.5, 60)

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 import mapgrad
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
     from ortools.sat.python import cp_model
-    from torch import Tensor
 
 
 class CpModelProblem(mapgrad.Problem):
@@ -40,7 +38,6 @@ class CpModelProblem(mapgrad.Problem):
     others: NDArray[np.int64]
     fixed: NDArray[np.float64]
     _shape: tuple[int, ...]
-    _fields = ("model", "columns", "shape", "others", "fixed")
 
     def __init__(
         self,
@@ -50,14 +47,10 @@ class CpModelProblem(mapgrad.Problem):
         others: ArrayLike = (),
         fixed: ArrayLike = (),
     ) -> None:
-        priced, rest = (_frozen(indices, np.int64) for indices in (columns, others))
-        self._set(
-            model=model,
-            columns=priced,
-            others=rest,
-            fixed=_frozen(fixed, np.float64),
-            _shape=priced.shape if shape is None else tuple(int(length) for length in shape),
-        )
+        self.model = model
+        self.columns, self.others = _frozen(columns, np.int64), _frozen(others, np.int64)
+        self.fixed = _frozen(fixed, np.float64)
+        self._shape = self.columns.shape if shape is None else tuple(int(length) for length in shape)
         self._check()
 
     def _check(self) -> None:
@@ -87,10 +80,10 @@ class CpModelProblem(mapgrad.Problem):
         return _frozen(lower, np.int64), _frozen(upper, np.int64)
 
     @cached_property
-    def bounds(self) -> tuple[Tensor, Tensor]:
-        """Lower and upper bound of each coordinate of z: two float64 CPU tensors of shape `shape`."""
-        lower, upper = (torch.as_tensor(bound.astype(np.float64).reshape(self.shape)) for bound in self.integer_bounds)
-        return lower, upper
+    def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper bound of each coordinate of z: two read-only arrays of shape `shape`."""
+        lower, upper = (bound.reshape(self.shape) for bound in self.integer_bounds)
+        return _frozen(lower, np.float64), _frozen(upper, np.float64)
 
     @property
     def kappa(self) -> float:
@@ -136,14 +129,14 @@ class CpModelProblem(mapgrad.Problem):
         """Return what θ prices, [N, *shape], of states [N, n] of the full problem."""
         return x[:, : len(self.columns)].reshape(len(x), *self.shape)
 
-    def completion_values(self, z: Tensor) -> Tensor:
+    def completion_values(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return max ⟨fixed, y⟩ over the y that complete each state, by enumerating all of both.
 
         Args:
-            z: [N, *shape], any dtype and device, states of this problem.
+            z: [N, *shape] float64, states of this problem; not written to.
 
         Returns:
-            float64 CPU tensor [N].
+            float64 array [N].
 
         Raises:
             ProblemError: there is too much to enumerate, or a state isn't one.
@@ -151,12 +144,11 @@ class CpModelProblem(mapgrad.Problem):
         if not self.fixed.any():
             return super().completion_values(z)
         best: dict[bytes, float] = {}
-        full = np.asarray(self.full().states())
+        full = self.full().state_rows()
         for state, value in zip(self.extract(full), full[:, len(self.columns) :] @ self.fixed, strict=True):
             best[state.tobytes()] = max(value, best.get(state.tobytes(), -np.inf))
-        asked = np.asarray(z.detach().to("cpu", torch.float64)) + 0.0  # no negative zeros
         try:
-            return torch.tensor([best[state.tobytes()] for state in asked], dtype=torch.float64)
+            return np.array([best[state.tobytes()] for state in z + 0.0])  # no negative zeros
         except KeyError:
             raise mapgrad.ProblemError(f"something in z is no state of {self!r}") from None
 
@@ -169,11 +161,11 @@ class CpModelProblem(mapgrad.Problem):
         """Smallest and largest value of each of the model's variables, [num_vars, 2]."""
         return _cp_models().domains(self.to_cp_model())
 
-    def _states(self) -> Iterator[NDArray[np.float64]]:
-        found = _cp_models().solutions(self.to_cp_model(), self.columns, self._enumeration_budget(), repr(self))
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
+        found = _cp_models().solutions(self.to_cp_model(), self.columns, self.enumeration_budget(), repr(self))
         return (state.reshape(self.shape) for state in found)
 
-    def _contains_rows(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def are_states(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
         flat = z.reshape(len(z), len(self.columns)).astype(np.int64)
         return _cp_models().completable(self.to_cp_model(), self.columns, flat, repr(self))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from threading import Event
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from ortools.sat.python import cp_model
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _SMALL: Final = 150  # variables, up to which presolving takes longer than it saves
 _STATUSES: Final = {
     cp_model.OPTIMAL: mapgrad.Status.OPTIMAL,
-    cp_model.FEASIBLE: mapgrad.Status.TIME_LIMIT,  # nothing but the clock stops a search half-way
+    cp_model.FEASIBLE: mapgrad.Status.TIME_LIMIT,  # the clock or `CpSat.stop` ended the search half-way
     cp_model.UNKNOWN: mapgrad.Status.TIME_LIMIT,
     cp_model.INFEASIBLE: mapgrad.Status.INFEASIBLE,
     cp_model.MODEL_INVALID: mapgrad.Status.ERROR,
@@ -31,9 +32,10 @@ class _State(NamedTuple):
     columns: NDArray[np.int64]
     lower: NDArray[np.int64]
     upper: NDArray[np.int64]
+    stopped: Event
 
 
-class CpSat(mapgrad.InstanceSolver):
+class CpSat(mapgrad.InstanceSolver[mapgrad.IntegerProgram | CpModelProblem, _State]):
     """CP-SAT on one thread, with a fixed seed and θ in integers.
 
     θ is scaled by the largest power of two that its 64-bit sums allow. What rounding to integers may have cost is part
@@ -51,7 +53,7 @@ class CpSat(mapgrad.InstanceSolver):
             model, columns = self.problem.to_cp_model(), self.problem.columns
             lower, upper = self.problem.integer_bounds
         else:
-            form = integer_form(cast("mapgrad.IntegerProgram", self.problem))
+            form = integer_form(self.problem)
             if isinstance(form, str):
                 raise mapgrad.UnsupportedProblemError(f"CP-SAT can't solve {self.problem!r}: {form}")
             model, columns = _model_of(form), np.arange(len(form.lower))
@@ -66,12 +68,11 @@ class CpSat(mapgrad.InstanceSolver):
             parameters.cp_model_presolve = False
             parameters.symmetry_level = 0
             parameters.cp_model_probing_level = 0
-        return _State(model, solver, columns, lower, upper)
+        return _State(model, solver, columns, lower, upper, Event())
 
-    def solve(
-        self, state: _State, theta: NDArray[np.float64], start: NDArray[np.float64] | None = None
-    ) -> mapgrad.Solution:
+    def solve(self, state: _State, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
         """Return values of all priced variables, [n]."""
+        state.stopped.clear()
         objective = IntegerObjective.of(theta, state.lower, state.upper)
         priced = np.flatnonzero(objective.coefficients)
         proto = state.model.proto
@@ -79,13 +80,13 @@ class CpSat(mapgrad.InstanceSolver):
         if len(priced):
             proto.objective.vars.extend(state.columns[priced].tolist())
             proto.objective.coeffs.extend((-objective.coefficients[priced]).tolist())
-        if self.reuse and start is not None:
-            known = np.flatnonzero(np.isfinite(start))
+        if request.reuse and request.start is not None:
+            known = np.flatnonzero(np.isfinite(request.start))
             state.model.clear_hints()
             proto.solution_hint.vars.extend(state.columns[known].tolist())
-            proto.solution_hint.values.extend(np.rint(start[known]).astype(np.int64).tolist())
-        state.solver.parameters.max_time_in_seconds = math.inf if self.time_limit is None else max(self.time_limit, 0)
-        code = state.solver.solve(state.model)
+            proto.solution_hint.values.extend(np.rint(request.start[known]).astype(np.int64).tolist())
+        state.solver.parameters.max_time_in_seconds = math.inf if request.seconds is None else max(request.seconds, 0)
+        code = cp_model.UNKNOWN if state.stopped.is_set() else state.solver.solve(state.model)
         if code == cp_model.MODEL_INVALID:
             raise ValueError(f"CP-SAT refuses the model: {state.model.validate()}")
         if code not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
@@ -94,6 +95,11 @@ class CpSat(mapgrad.InstanceSolver):
         z = np.array(response.solution, dtype=np.float64)[state.columns]
         proved = -response.inner_objective_lower_bound if len(priced) else 0
         return objective.solution(theta, z, _STATUSES[code], proved=proved)
+
+    def stop(self, state: _State) -> None:
+        """End the search that runs, with the best solution found so far."""
+        state.stopped.set()
+        state.solver.stop_search()
 
 
 def _model_of(form: IntegerForm) -> cp_model.CpModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from ortools.algorithms.python import knapsack_solver
@@ -29,22 +29,22 @@ class _State(NamedTuple):
     profit_bits: int
 
 
-class KnapsackSearch(mapgrad.InstanceSolver):
+class KnapsackSearch(mapgrad.InstanceSolver[mapgrad.Knapsack, _State]):
     """OR-Tools' branch and bound for knapsacks, on θ in integers.
 
     Best with one constraint, or with a few and up to some fifty items; beyond, CP-SAT and MIP engines overtake it.
-    What rounding θ may have cost is part of the answer's bound, as in `ortools.cp_sat`.
+    What rounding θ may have cost is part of the answer's bound, as in `ortools.cp_sat`. A search ends early by its time
+    limit only: OR-Tools has no call that stops it.
     """
 
     traits = mapgrad.Traits(releases_gil=False)
 
     def init(self) -> _State:
         """Write weights and capacities in integers."""
-        knapsack = cast("mapgrad.Knapsack", self.problem)
-        form = integer_form(knapsack.to_ilp())
+        form = integer_form(self.problem.to_ilp())
         if isinstance(form, str):
-            raise mapgrad.UnsupportedProblemError(f"OR-Tools' knapsack search can't solve {knapsack!r}: {form}")
-        weights = np.zeros((len(form.rows), knapsack.shape[0]), dtype=np.int64)
+            raise mapgrad.UnsupportedProblemError(f"OR-Tools' knapsack search can't solve {self.problem!r}: {form}")
+        weights = np.zeros((len(form.rows), self.problem.shape[0]), dtype=np.int64)
         for row, (columns, coefficients, _, _) in enumerate(form.rows):
             weights[row, columns] = coefficients
         capacities = [row.most for row in form.rows]
@@ -53,9 +53,7 @@ class KnapsackSearch(mapgrad.InstanceSolver):
         solver = knapsack_solver.KnapsackSolver(_SEARCH, "")
         return _State(solver, weights, capacities, possible, min(bits, _PROFIT_BITS))
 
-    def solve(
-        self, state: _State, theta: NDArray[np.float64], start: NDArray[np.float64] | None = None
-    ) -> mapgrad.Solution:
+    def solve(self, state: _State, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
         """Return the packed items as a 0/1 array [n]."""
         zeros = np.zeros(len(theta), dtype=np.int64)
         wanted = np.where(state.possible, np.maximum(theta, 0.0), 0.0)
@@ -69,7 +67,7 @@ class KnapsackSearch(mapgrad.InstanceSolver):
         status = mapgrad.Status.OPTIMAL
         if len(items):
             solver = state.solver
-            solver.set_time_limit(np.inf if self.time_limit is None else max(self.time_limit, 0.0))
+            solver.set_time_limit(np.inf if request.seconds is None else max(request.seconds, 0.0))
             solver.init(profits[items].tolist(), state.weights[:, items].tolist(), state.capacities)
             solver.solve()
             z[items] = [solver.best_solution_contains(place) for place in range(len(items))]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from threading import Event
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-import torch
 from ortools.linear_solver import pywraplp
 
 import mapgrad
@@ -28,7 +28,7 @@ _ENGINES: Final = {
 }
 _STATUSES: Final = {
     pywraplp.Solver.OPTIMAL: mapgrad.Status.OPTIMAL,
-    pywraplp.Solver.FEASIBLE: mapgrad.Status.TIME_LIMIT,  # nothing but the clock stops a search half-way
+    pywraplp.Solver.FEASIBLE: mapgrad.Status.TIME_LIMIT,  # the clock or `Mip.stop` ended the search half-way
     pywraplp.Solver.NOT_SOLVED: mapgrad.Status.TIME_LIMIT,
     pywraplp.Solver.INFEASIBLE: mapgrad.Status.INFEASIBLE,
     pywraplp.Solver.UNBOUNDED: mapgrad.Status.UNBOUNDED,
@@ -41,6 +41,7 @@ class _Model(NamedTuple):
     solver: Any
     variables: list[Any]
     objective: Any
+    stopped: Event
 
     @classmethod
     def of(cls, program: mapgrad.IntegerProgram, engine: str) -> _Model:
@@ -57,10 +58,10 @@ class _Model(NamedTuple):
         objective = solver.Objective()
         objective.SetMaximization()
         solver.SetSolverSpecificParametersAsString(_ENGINES[engine])
-        return cls(solver, variables, objective)
+        return cls(solver, variables, objective, Event())
 
     def run(self, coefficients: NDArray[np.float64], *, incremental: bool = False) -> int:
-        """Maximise an objective; return the engine's code."""
+        """Maximise an objective; return the engine's code, which proves nothing once it was stopped."""
         for variable, coefficient in zip(self.variables, coefficients.tolist(), strict=True):
             self.objective.SetCoefficient(variable, coefficient)
         parameters = pywraplp.MPSolverParameters()
@@ -68,7 +69,7 @@ class _Model(NamedTuple):
         mode = parameters.INCREMENTALITY_ON if incremental else parameters.INCREMENTALITY_OFF
         parameters.SetIntegerParam(parameters.INCREMENTALITY, mode)
         with interrupts_kept():
-            return self.solver.Solve(parameters)
+            return pywraplp.Solver.NOT_SOLVED if self.stopped.is_set() else self.solver.Solve(parameters)
 
     def values(self) -> NDArray[np.float64]:
         """Return the variables' values; there must be some."""
@@ -80,7 +81,7 @@ class _State(NamedTuple):
     relaxation: _Model | None
 
 
-class Mip(mapgrad.InstanceSolver):
+class Mip(mapgrad.InstanceSolver[mapgrad.IntegerProgram, _State]):
     """Branch and bound with zero gaps, one thread and fixed seeds; the simplex method for linear programs.
 
     The model is built once a worker and only its objective changes. Unless `reuse` is on, an engine starts anew from
@@ -96,6 +97,8 @@ class Mip(mapgrad.InstanceSolver):
             CBC was seen to call an inferior answer optimal, and without bounds it may search for ever where there is no
             solution. OR-Tools' own HiGHS isn't offered: it crashes in a process that has imported highspy or PuLP.
 
+    SCIP and GLOP can be stopped, CBC can't: Ctrl-C and deadlines wait for its row, unless it has a time limit.
+
     Raises:
         ValueError: there is no such engine.
         UnsupportedProblemError: GLOP was asked for and there are integer variables.
@@ -103,13 +106,12 @@ class Mip(mapgrad.InstanceSolver):
 
     traits = mapgrad.Traits(releases_gil=True)
 
-    def __init__(self, problem: mapgrad.Problem, *, engine: str | None = None, **options: Any) -> None:
+    def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None, **options: Any) -> None:
         super().__init__(problem, **options)
-        self._program = cast("mapgrad.IntegerProgram", problem)
-        self._integer = self._program.integrality
+        self._integer = problem.integrality
         self._is_mixed = bool(self._integer.any() and not self._integer.all())
         if engine is None:
-            is_bounded = not self._program.endless.any()
+            is_bounded = not problem.unbounded_integers.any()
             engine = "glop" if not self._integer.any() else "cbc" if is_bounded and not self._is_mixed else "scip"
         engine = engine.lower()
         if engine not in _ENGINES:
@@ -120,27 +122,29 @@ class Mip(mapgrad.InstanceSolver):
                 "variables: leave engine out, or take 'cbc' or 'scip'"
             )
         self._engine = engine
+        self.traits = mapgrad.Traits(releases_gil=True, stoppable=engine != "cbc")
 
     def init(self) -> _State:
         """Build the model."""
-        relaxation = _Model.of(self._program, "glop") if self._is_mixed else None
-        return _State(_Model.of(self._program, self._engine), relaxation)
+        relaxation = _Model.of(self.problem, "glop") if self._is_mixed else None
+        return _State(_Model.of(self.problem, self._engine), relaxation)
 
-    def solve(
-        self, state: _State, theta: NDArray[np.float64], start: NDArray[np.float64] | None = None
-    ) -> mapgrad.Solution:
+    def solve(self, state: _State, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
         """Return values of all variables, [num_vars]."""
-        model = state.model
-        if self.reuse and start is not None and np.isfinite(start).all():  # SCIP chokes on more than ten partial ones
+        model, start = state.model, request.start
+        model.stopped.clear()
+        # SCIP chokes on more than ten partial starts
+        if request.reuse and start is not None and np.isfinite(start).all():
             model.solver.SetHint(model.variables, start.tolist())
-        limit = math.inf if self.time_limit is None else max(1, math.ceil(1e3 * self.time_limit))
+        limit = math.inf if request.seconds is None else max(1, math.ceil(1e3 * request.seconds))
         model.solver.SetTimeLimit(0 if limit == math.inf else limit)  # milliseconds, 0 for no limit
         started = time.perf_counter()
         coefficients, unit = _magnified(theta, is_integer=bool(self._integer.all()))
-        code = model.run(coefficients, incremental=self.reuse)
-        # A clock that stops CBC early may make it call a feasible program infeasible: proofs count while there is time.
+        code = model.run(coefficients, incremental=request.reuse)
+        # A clock that stops CBC early may make it call a feasible program infeasible, and SCIP ends abnormally where it
+        # is interrupted without a solution: proofs count while nothing ends the search.
         in_time = 1e3 * (time.perf_counter() - started) < limit
-        status = _STATUSES[code] if in_time else mapgrad.Status.TIME_LIMIT
+        status = _STATUSES[code] if in_time and not model.stopped.is_set() else mapgrad.Status.TIME_LIMIT
         if code in (pywraplp.Solver.OPTIMAL, pywraplp.Solver.FEASIBLE):
             bound = unit * model.objective.BestBound() if model.solver.IsMip() else math.inf
             z = self._clean(state, coefficients, model.values())
@@ -150,6 +154,11 @@ class Mip(mapgrad.InstanceSolver):
         if status in (mapgrad.Status.INFEASIBLE, mapgrad.Status.UNBOUNDED):
             status = self._without_optimum(model, theta)
         return mapgrad.Solution(None, status)
+
+    def stop(self, state: _State) -> None:
+        """End the search that runs, with the best solution found so far; CBC goes on."""
+        state.model.stopped.set()
+        state.model.solver.InterruptSolve()
 
     def _clean(self, state: _State, coefficients: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the solution with its integers rounded.
@@ -165,7 +174,7 @@ class Mip(mapgrad.InstanceSolver):
             if fits:
                 x[~self._integer] = state.relaxation.values()[~self._integer]
         else:
-            fits = not self._integer.any() or bool(self._program.contains(torch.as_tensor(x)))
+            fits = not self._integer.any() or self._is_state(x)
         if not fits:
             raise ArithmeticError(
                 f"{self._engine} found a solution only by its tolerance of 1e-6: rounded to integers it breaks a row; "
@@ -173,9 +182,12 @@ class Mip(mapgrad.InstanceSolver):
             )
         return x
 
+    def _is_state(self, x: NDArray[np.float64]) -> bool:
+        return bool(self.problem.contains_rows(x))
+
     def _without_optimum(self, model: _Model, theta: NDArray[np.float64]) -> mapgrad.Status:
         """Tell infeasible programs from unbounded ones, which presolving doesn't: only the latter have solutions."""
-        ends = np.where(theta > 0, self._program.upper, self._program.lower)[theta != 0]
+        ends = np.where(theta > 0, self.problem.upper, self.problem.lower)[theta != 0]
         if np.isfinite(ends).all():
             return mapgrad.Status.INFEASIBLE
         status = _STATUSES[model.run(np.zeros_like(theta))]

@@ -53,12 +53,10 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
 # PuLP does for each row costs more than what small programs take to solve.
 
 
-def _cbc_cost(problem: mapgrad.Problem) -> float:
-    program = problem.to_ilp()
+def _cbc_cost(program: mapgrad.IntegerProgram) -> float:
     return 2e-2 + 5e-5 * program.num_vars + 5e-6 * len(program.matrix.data)
 
 
-def _highs_cost(problem: mapgrad.Problem) -> float:
-    program = problem.to_ilp()
+def _highs_cost(program: mapgrad.IntegerProgram) -> float:
     search = 5e-5 * program.num_vars if program.integrality.any() else 0
     return 2e-3 + search + 3e-6 * (program.num_vars + len(program.matrix.data))

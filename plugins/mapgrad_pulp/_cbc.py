@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import time
 import traceback
 from io import IOBase
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import cbcbox
 import numpy as np
@@ -19,6 +20,8 @@ from mapgrad_pulp._solver import PulpSolver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from threading import Event
+    from types import FrameType
 
     from numpy.typing import NDArray
 
@@ -46,15 +49,13 @@ class Cbc(PulpSolver):
     1e-9 of the optimum as long as it lies at a distance of less than 1000 from it, summed over the variables.
     """
 
-    traits = mapgrad.Traits(releases_gil=True)
-
-    def __init__(self, problem: mapgrad.Problem, **options: Any) -> None:
+    def __init__(self, problem: mapgrad.IntegerProgram, **options: Any) -> None:
         super().__init__(problem, **options)
         self._path = cbcbox.cbc_bin_path()
 
     def init(self) -> Model:
         """Build PuLP's model; of infeasible linear programs CBC would say nothing that PuLP understands."""
-        return Model(cast("mapgrad.IntegerProgram", self.problem), row_bits=_ROW_BITS, mixed=True)
+        return Model(self.problem, row_bits=_ROW_BITS, mixed=True)
 
     def minimize(
         self, model: Model, costs: NDArray[np.float64], seconds: float | None
@@ -72,6 +73,12 @@ class Cbc(PulpSolver):
                 return status, x
         return status, None
 
+    def stop(self, state: Model) -> None:
+        """Kill the process that runs; what it has found so far goes with it."""
+        super().stop(state)
+        if isinstance(engine := state.engine, _Engine):
+            engine.kill()
+
     def _run_cbc(
         self, model: Model, costs: NDArray[np.float64], seconds: float | None, options: Sequence[str]
     ) -> tuple[mapgrad.Status, NDArray[np.float64] | None]:
@@ -81,18 +88,53 @@ class Cbc(PulpSolver):
         """
         started = time.monotonic()
         with TemporaryDirectory(prefix="mapgrad-") as folder:
-            engine = pulp.COIN_CMD(
-                path=self._path, msg=False, gapRel=0, gapAbs=0, timeLimit=seconds, options=list(options)
+            engine = _Engine(
+                model.stopped, path=self._path, msg=False, gapRel=0, gapAbs=0, timeLimit=seconds, options=list(options)
             )
             engine.tmpDir = folder
             try:
                 status, x = model.minimize(costs, engine)
+            except pulp.PulpSolverError:
+                if not model.stopped.is_set():
+                    raise
+                return mapgrad.Status.TIME_LIMIT, None
             except BaseException as error:
                 _clean_up(error)
                 raise
+            finally:
+                engine.caller = None
         if status is mapgrad.Status.OPTIMAL and seconds is not None and time.monotonic() - started >= seconds:
             status = mapgrad.Status.TIME_LIMIT
         return status, x
+
+
+class _Engine(pulp.COIN_CMD):
+    """PuLP's CBC, whose process can be found: it is a local variable of PuLP's that nothing else holds.
+
+    Args:
+        stopped: While it is set, no process is started.
+        options: PuLP's own.
+    """
+
+    def __init__(self, stopped: Event, **options: Any) -> None:
+        super().__init__(**options)
+        self._stopped = stopped
+        self.caller: FrameType | None = None
+
+    def get_pipe(self) -> Any:
+        """Open what CBC prints to, just before PuLP starts it."""
+        frame = inspect.currentframe()
+        self.caller = frame and frame.f_back
+        if self._stopped.is_set():
+            raise pulp.PulpSolverError("stopped before CBC was started")
+        return super().get_pipe()
+
+    def kill(self) -> None:
+        """Kill the process, if there is one already."""
+        caller = self.caller
+        for value in () if caller is None else caller.f_locals.values():
+            if isinstance(value, subprocess.Popen):
+                value.kill()
 
 
 def _clean_up(error: BaseException) -> None:

@@ -8,12 +8,14 @@ import highspy
 import numpy as np
 import pulp
 
-import mapgrad
 from mapgrad_pulp._solver import PulpSolver
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from numpy.typing import NDArray
 
+    import mapgrad
     from mapgrad_pulp._model import Model
 
 _COST_BITS: Final = 7
@@ -50,27 +52,34 @@ class HiGHS(PulpSolver):
     PuLP passes the model anew for each row. Plugin ``highs`` keeps it, and is faster by as much.
     """
 
-    traits = mapgrad.Traits(releases_gil=True)
-
     def minimize(
         self, model: Model, costs: NDArray[np.float64], seconds: float | None
     ) -> tuple[mapgrad.Status, NDArray[np.float64] | None]:
         """Run HiGHS."""
         options = _OPTIONS | _SMALL_OPTIONS if len(costs) <= _SMALL else _OPTIONS
         limit = {} if seconds is None else {"time_limit": seconds}
-        return model.minimize(np.ldexp(costs, _COST_BITS), _Engine(options | limit))
+        return model.minimize(np.ldexp(costs, _COST_BITS), _Engine(options | limit, model.stopped))
 
 
 class _Engine(pulp.HiGHS):
-    def __init__(self, options: dict[str, bool | float]) -> None:
+    def __init__(self, options: dict[str, bool | float], stopped: Event) -> None:
         super().__init__()
         self._options = options
+        self._stopped = stopped
 
     def createAndConfigureSolver(self, lp: Any) -> None:  # noqa: N802 (PuLP's name)
-        """Make a model that prints nothing."""
+        """Make a model that prints nothing and looks for stops."""
         lp.solverModel = _SilentHighs()
         for name, value in self._options.items():
             lp.solverModel.setOptionValue(name, value)
+        stopped = self._stopped
+
+        def look(_kind: object, _message: str, _out: object, data: Any, _user: object) -> None:
+            data.user_interrupt = stopped.is_set()
+
+        lp.solverModel.setCallback(look, None)
+        lp.solverModel.startCallback(highspy.cb.HighsCallbackType.kCallbackMipInterrupt)
+        lp.solverModel.startCallback(highspy.cb.HighsCallbackType.kCallbackSimplexInterrupt)
 
     def callSolver(self, lp: Any) -> None:  # noqa: N802 (PuLP's name)
         """Solve the model."""

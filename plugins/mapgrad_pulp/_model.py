@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -28,8 +29,8 @@ _STATUSES: Final = {
 """What PuLP's status and sol_status mean, where the only limit set is one of time."""
 
 
-_ENDLESS: Final = 1e15
-"""Farther from zero no variable without a bound may be: where there is no optimum, CBC may call 1e20 optimal."""
+_FAR: Final = 1e15
+"""A variable without a bound that that far from zero is unbounded: where no optimum is, CBC may call 1e20 optimal."""
 
 
 class Model:
@@ -39,9 +40,15 @@ class Model:
         program: The set, every variable priced.
         row_bits: To which power of two the largest coefficient of each row is scaled.
         mixed: Whether a program without integer variables gets one, which is always 0.
+
+    Attributes:
+        stopped: While it is set, engines end what runs.
+        engine: What runs; None between runs.
     """
 
     def __init__(self, program: mapgrad.IntegerProgram, *, row_bits: int = 0, mixed: bool = False) -> None:
+        self.stopped = Event()
+        self.engine: pulp.LpSolver | None = None
         self._program = program
         self._problem = pulp.LpProblem("mapgrad", pulp.LpMinimize)
         kinds = pulp.LpContinuous, pulp.LpInteger
@@ -59,7 +66,7 @@ class Model:
             self._problem += left == upper if lower == upper else left <= upper
         if mixed and not program.integrality.any():
             self._problem += zero <= 1
-        self._endless = ~np.isfinite(program.lower) | ~np.isfinite(program.upper)
+        self._lacks_bound = ~np.isfinite(program.lower) | ~np.isfinite(program.upper)
         self._nearest = np.clip(0.0, program.lower, program.upper).tolist()
 
     def minimize(self, costs: NDArray[np.float64], engine: pulp.LpSolver) -> tuple[Status, NDArray[np.float64] | None]:
@@ -68,13 +75,17 @@ class Model:
         for variable, value in zip(self._variables, self._nearest, strict=True):
             variable.varValue = value
         self._problem.setObjective(self._sum(range(len(costs)), costs.tolist()))
-        self._problem.solve(engine)
+        self.engine = engine
+        try:
+            self._problem.solve(engine)
+        finally:
+            self.engine = None
         outcome = self._problem.status, self._problem.sol_status
         if outcome[1] not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
             return _STATUSES.get(outcome, Status.ERROR), None
         x = np.array([variable.varValue for variable in self._variables], dtype=np.float64)
         x = np.clip(x, self._program.lower, self._program.upper)
-        if np.abs(x[self._endless]).max(initial=0) >= _ENDLESS:
+        if np.abs(x[self._lacks_bound]).max(initial=0) >= _FAR:
             return Status.UNBOUNDED, None
         return _STATUSES[outcome], np.where(self._program.integrality, np.rint(x), x) + 0.0  # no negative zeros
 

@@ -5,7 +5,6 @@
 
 import math
 from functools import partial
-from typing import cast
 
 import mapgrad
 
@@ -47,22 +46,21 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
 # Seconds a row, fitted to the best of many runs on one core of an AMD EPYC server, for up to some thousand entries.
 
 
-def _assignment_cost(problem: mapgrad.Problem) -> float:
-    return 2.5e-6 + 2e-8 * math.prod(problem.shape)
+def _assignment_cost(problem: mapgrad.Assignment) -> float:
+    return 1e-6 + 2.6e-8 * math.prod(problem.shape)
 
 
-def _shortest_path_cost(problem: mapgrad.Problem) -> float:
+def _shortest_path_cost(problem: mapgrad.GridShortestPath | mapgrad.ShortestPath) -> float:
     if problem.domain is mapgrad.Domain.REAL:
-        return 2.5e-6 + 1.4e-7 * math.prod(problem.shape)
+        return 2e-6 + 9e-8 * math.prod(problem.shape)
     seconds_per_entry = 1.3e-7 if isinstance(problem, mapgrad.GridShortestPath) else 8e-8
     return 3e-5 + seconds_per_entry * math.prod(problem.shape)
 
 
-def _spanning_tree_cost(problem: mapgrad.Problem) -> float:
+def _spanning_tree_cost(problem: mapgrad.SpanningTree) -> float:
     return 4e-5 + 1.6e-7 * math.prod(problem.shape)
 
 
-def _milp_cost(problem: mapgrad.Problem) -> float:
-    program = cast("mapgrad.IntegerProgram", problem)
+def _milp_cost(program: mapgrad.IntegerProgram) -> float:
     seconds_per_entry = 2e-4 if program.integrality.any() else 1e-6
     return 1e-3 + seconds_per_entry * len(program.matrix.data)

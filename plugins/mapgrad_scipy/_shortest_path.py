@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from graphlib import TopologicalSorter
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from scipy.sparse.csgraph import dijkstra
@@ -18,31 +18,6 @@ if TYPE_CHECKING:
 
 _FEW_EDGES: Final = 400
 """Up to here a pass in Python takes less time than a call of SciPy, which spends some 20 µs before it begins."""
-
-
-class Dijkstra(mapgrad.InstanceSolver):
-    """Dijkstra's algorithm; one pass in topological order for DAGs that are small or have negative costs.
-
-    SciPy's own algorithm for negative costs, Bellman–Ford, takes nodes × edges steps whatever the graph. The graph is
-    built once a worker; a row only writes its costs into it.
-    """
-
-    traits = mapgrad.Traits(releases_gil=False)
-
-    def init(self) -> _Paths:
-        """Build the graph."""
-        if isinstance(self.problem, mapgrad.GridShortestPath):
-            return _Grid(self.problem)
-        problem = cast("mapgrad.ShortestPath", self.problem)
-        return _Dag(problem) if problem.domain is mapgrad.Domain.REAL else _Graph(problem)
-
-    def solve(
-        self, state: _Paths, theta: NDArray[np.float64], start: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float64]:
-        """Return the path's cells or edges as a 0/1 array of θ's shape."""
-        z = np.zeros(theta.shape)
-        z.flat[state.shortest_path(theta)] = 1
-        return z
 
 
 class _Paths(Protocol):
@@ -128,3 +103,25 @@ def _nodes(previous: NDArray[np.int32], start: int, goal: int) -> list[int]:
     while nodes[-1] != start:
         nodes.append(previous.item(nodes[-1]))
     return nodes[::-1]
+
+
+class Dijkstra(mapgrad.InstanceSolver[mapgrad.GridShortestPath | mapgrad.ShortestPath, _Paths]):
+    """Dijkstra's algorithm; one pass in topological order for DAGs that are small or have negative costs.
+
+    SciPy's own algorithm for negative costs, Bellman–Ford, takes nodes × edges steps whatever the graph. The graph is
+    built once a worker; a row only writes its costs into it.
+    """
+
+    traits = mapgrad.Traits(releases_gil=False)
+
+    def init(self) -> _Paths:
+        """Build the graph."""
+        if isinstance(self.problem, mapgrad.GridShortestPath):
+            return _Grid(self.problem)
+        return _Dag(self.problem) if self.problem.domain is mapgrad.Domain.REAL else _Graph(self.problem)
+
+    def solve(self, state: _Paths, theta: NDArray[np.float64], request: mapgrad.Request) -> NDArray[np.float64]:
+        """Return the path's cells or edges as a 0/1 array of θ's shape."""
+        z = np.zeros(theta.shape)
+        z.flat[state.shortest_path(theta)] = 1
+        return z

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.sparse.csgraph import minimum_spanning_tree
@@ -20,7 +20,7 @@ class _Model(NamedTuple):
     edges: NDArray[np.int64]
 
 
-class Kruskal(mapgrad.InstanceSolver):
+class Kruskal(mapgrad.InstanceSolver[mapgrad.SpanningTree, _Model]):
     """Kruskal's algorithm, on ranks.
 
     Which trees are best depends on the order of the utilities alone. So edges are weighed by their place in it,
@@ -28,16 +28,14 @@ class Kruskal(mapgrad.InstanceSolver):
     names its edge.
     """
 
-    traits = mapgrad.Traits(releases_gil=False)
+    traits = mapgrad.Traits(releases_gil=False, scale_free=True)
 
     def init(self) -> _Model:
         """Build the graph."""
-        problem = cast("mapgrad.SpanningTree", self.problem)
-        return _Model(*sparse_graph(problem.num_nodes, problem.edges[:, 0], problem.edges[:, 1]))
+        tails, heads = self.problem.edges.T
+        return _Model(*sparse_graph(self.problem.num_nodes, tails, heads))
 
-    def solve(
-        self, state: _Model, theta: NDArray[np.float64], start: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float64]:
+    def solve(self, state: _Model, theta: NDArray[np.float64], request: mapgrad.Request) -> NDArray[np.float64]:
         """Return the tree's edges as a 0/1 array of θ's shape [E]."""
         best_first = np.argsort(-theta, kind="stable")
         places = np.empty(len(theta))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -11,37 +11,50 @@ import mapgrad
 if TYPE_CHECKING:
     from torch import Tensor
 
+_CHUNK: Final = 2**20
+"""Entries of θ that are sorted at a time, as an entry may take 24 bytes beside its answer meanwhile."""
 
-class TopK(mapgrad.BatchSolver):
+_EXACT: Final = 2**24
+"""Up to here float32 counts without gaps."""
+
+
+class TopK(mapgrad.BatchSolver[mapgrad.KSubset | mapgrad.Ranking]):
     """The k largest entries of each row (`KSubset`), or the rank of each entry (`Ranking`).
 
     Equal entries are ordered by index, the first one counting as the largest, on every device and in every dtype. So
-    the k-subset always has exactly k ones, and holds the entries whose rank is at least n - k.
+    the k-subset always has exactly k ones, and holds the entries whose rank is at least n - k. Entries are only
+    compared, so their magnitude doesn't matter.
     """
 
-    traits = mapgrad.Traits(releases_gil=True)
+    traits = mapgrad.Traits(releases_gil=True, scale_free=True)
 
     def solve(self, theta: Tensor) -> Tensor:
         """Return the subset's indicator or the ranks: θ's shape [N, n], dtype and device."""
-        if isinstance(self.problem, mapgrad.KSubset):
-            return _k_largest(theta, self.problem.k)
-        return _ranks(theta)
+        z = torch.empty_like(theta)
+        count = max(1, _CHUNK // theta.shape[1])
+        for first in range(0, len(theta), count):
+            rows, answers = theta[first : first + count], z[first : first + count]
+            if isinstance(self.problem, mapgrad.KSubset):
+                _mark_largest(rows, self.problem.k, answers)
+            else:
+                _rank(rows, answers)
+        return z
 
 
-def _k_largest(theta: Tensor, k: int) -> Tensor:
+def _mark_largest(theta: Tensor, k: int, z: Tensor) -> None:
     threshold = theta.topk(k, sorted=False).values.amin(dim=-1, keepdim=True)
-    chosen = theta >= threshold
+    torch.ge(theta, threshold, out=z)
     # topk promises no order among equal entries. A threshold does, once rows with a tie at the k-th place are cut back
     # to k; looking for them first keeps the running sum, dearer than all the rest, away from the batches without any.
-    if int(chosen.count_nonzero()) > k * len(theta):
+    ones = z.sum(dtype=torch.float64 if theta.numel() > _EXACT else theta.dtype)
+    if int(ones) > k * len(theta):
         above = theta > threshold
         vacant = k - above.sum(dim=-1, keepdim=True)
-        tied = chosen & ~above
-        chosen = above | (tied & (tied.cumsum(dim=-1) <= vacant))
-    return chosen.to(theta.dtype)
+        tied = theta == threshold
+        torch.logical_or(above, tied & (tied.cumsum(dim=-1) <= vacant), out=z)
 
 
-def _ranks(theta: Tensor) -> Tensor:
+def _rank(theta: Tensor, z: Tensor) -> None:
     order = theta.argsort(dim=-1, descending=True, stable=True)
     ranks = torch.arange(theta.shape[-1] - 1, -1, -1, dtype=theta.dtype, device=theta.device)
-    return torch.empty_like(theta).scatter_(-1, order, ranks.expand_as(theta))
+    z.scatter_(-1, order, ranks.expand_as(theta))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import mapgrad
+from mapgrad import Request
 from mapgrad_highs._program import HiGHS
 
 
@@ -22,8 +23,8 @@ def test_a_start_is_not_taken_for_the_optimum() -> None:
     )
     theta = np.array([-0.72, -0.37, -0.68, -0.3, -0.04, 0.11])
     solver = HiGHS(program)
-    solver.reuse = True
-    solution = solver.solve(solver.init(), theta, np.array([0.0, 1, 0, 0, 1, 1]))
+    request = Request(np.array([0.0, 1, 0, 0, 1, 1]), reuse=True)
+    solution = solver.solve(solver.init(), theta, request)
     assert solution.status is mapgrad.Status.OPTIMAL
     assert solution.z is not None
     assert solution.z.tolist() == [0, 0, 0, 0, 1, 1]
@@ -34,9 +35,9 @@ def test_five_hundred_rows_of_one_model_are_answered_as_by_fresh_ones() -> None:
     kept = solver.init()
     for theta in np.random.default_rng(0).uniform(-0.5, 1, (500, 8)):
         fresh = solver.init()
-        z = solver.solve(kept, theta).z
+        z = solver.solve(kept, theta, Request()).z
         assert z is not None
-        np.testing.assert_array_equal(z, solver.solve(fresh, theta).z)
+        np.testing.assert_array_equal(z, solver.solve(fresh, theta, Request()).z)
         solver.close(fresh)
 
 
@@ -45,15 +46,14 @@ def test_reuse_changes_no_objective(integrality: int) -> None:
     rng = np.random.default_rng(0)
     weights = rng.integers(1, 20, (3, 30))
     program = mapgrad.IntegerProgram(A_ub=weights, b_ub=weights.sum(axis=1) // 3, integrality=integrality)
-    solver, reusing = HiGHS(program), HiGHS(program)
-    reusing.reuse = True
-    state, model = solver.init(), reusing.init()
+    solver = HiGHS(program)
+    state, model = solver.init(), solver.init()
     theta, start = rng.random(30), None
     for _ in range(10):
         theta = np.clip(theta + 0.05 * rng.standard_normal(30), -1, 1)
-        found = reusing.solve(model, theta, start)
+        found = solver.solve(model, theta, Request(start, reuse=True))
         assert found.z is not None
-        expected = solver.solve(state, theta).z
+        expected = solver.solve(state, theta, Request()).z
         assert found.status is mapgrad.Status.OPTIMAL
         assert theta @ found.z == pytest.approx(theta @ expected, abs=1e-9)
         start = np.where(rng.random(30) < 0.5, found.z, np.nan)

@@ -6,6 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 import mapgrad
+from mapgrad import Request
 from mapgrad.testing import parametrize_with_checks
 from mapgrad_highs._model import Model
 from mapgrad_highs._tours import BranchAndCut
@@ -56,9 +57,9 @@ def test_cuts_found_for_one_row_serve_the_next(monkeypatch: pytest.MonkeyPatch) 
     theta = -distances(np.random.default_rng(0).random((25, 2)))
     solver = BranchAndCut(mapgrad.TravelingSalesman(25))
     state = solver.init()
-    first = solver.solve(state, theta).z
+    first = solver.solve(state, theta, Request()).z
     assert len(runs) == 2
-    again = solver.solve(state, theta).z
+    again = solver.solve(state, theta, Request()).z
     assert len(runs) == 3
     np.testing.assert_array_equal(first, again)
 
@@ -69,9 +70,9 @@ def test_cuts_dont_pile_up() -> None:
     cuts = []
     for theta in np.random.default_rng(0).standard_normal((150, 28)):
         fresh = solver.init()
-        z = solver.solve(kept, theta).z
+        z = solver.solve(kept, theta, Request()).z
         assert z is not None
-        assert theta @ z == pytest.approx(theta @ solver.solve(fresh, theta).z, abs=1e-9)
+        assert theta @ z == pytest.approx(theta @ solver.solve(fresh, theta, Request()).z, abs=1e-9)
         cuts.append(len(kept.cuts))
         solver.close(fresh)
     assert max(cuts) < 50

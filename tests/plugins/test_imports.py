@@ -1,12 +1,16 @@
-"""All plugins in one process: whatever is imported first, every solver works, and torch keeps its threads."""
+"""All plugins in one process: in any order of import every solver works and torch keeps its threads; who needs it."""
 
 import itertools
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
 
 import mapgrad
+import mapgrad_topk
 
 PACKAGES = ("highspy", "ortools", "pulp", "scipy")
 """What plugins bring into the process as compiled code, or as a user of it."""
@@ -53,3 +57,21 @@ def test_every_order_of_import() -> None:
 def test_all_plugins_take_part() -> None:
     plugins = {info.plugin for info in mapgrad.list_solvers() if info.distribution == "mapgrad"}
     assert plugins == {"topk", "networkx", "highs", "ortools", "pulp", "scipy"}
+
+
+WITHOUT_TORCH = """
+import importlib, pathlib, sys
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.py")):
+    name = f"{path.parent.name}.{path.stem}" if path.stem != "__init__" else path.parent.name
+    importlib.import_module(name)
+    assert "torch" not in sys.modules, name
+"""
+
+
+@pytest.mark.parametrize("plugin", ["highs", "networkx", "ortools", "pulp", "scipy"])
+def test_plugins_of_the_host_import_no_torch(plugin: str) -> None:
+    folder = Path(mapgrad_topk.__file__).parents[1] / f"mapgrad_{plugin}"
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, folder], capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 import mapgrad
 from mapgrad_networkx._assignment import FullMatching
@@ -22,9 +22,15 @@ SOLVERS = [
 ]
 
 
-def answer(solver: mapgrad.InstanceSolver, *theta: object) -> list[object]:
+def readonly(row: ArrayLike) -> NDArray[np.float64]:
+    theta = np.array(row, dtype=np.float64)
+    theta.flags.writeable = False
+    return theta
+
+
+def answer(solver: mapgrad.InstanceSolver, *theta: ArrayLike) -> list[object]:
     state = solver.init()
-    return [solver.solve(state, np.array(row, dtype=np.float64)).tolist() for row in theta]
+    return [solver.solve(state, readonly(row), mapgrad.Request()).tolist() for row in theta]
 
 
 def test_the_best_of_parallel_edges_is_found_for_each_pair() -> None:
@@ -165,6 +171,6 @@ def test_threads_give_the_answers_of_one(solver: type[mapgrad.InstanceSolver], p
 def test_threads_do_not_help_and_no_option_is_known(
     solver: type[mapgrad.InstanceSolver], problem: mapgrad.Problem
 ) -> None:
-    assert solver.traits == mapgrad.Traits(exact=True, releases_gil=False, history_free=True, deterministic=True)
+    assert solver.traits == mapgrad.Traits(releases_gil=False, scale_free=solver is Prim)
     with pytest.raises(TypeError, match=f"{solver.__name__} has no option 'method'"):
         solver(problem, method="slow")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import mapgrad
 import mapgrad_ortools
-from mapgrad import Status
+from mapgrad import Request, Status
 from mapgrad_ortools._cp_sat import CpSat
 from mapgrad_ortools._mip import Mip
 
@@ -153,7 +153,7 @@ def test_infeasible_and_unbounded_are_told_apart(engine: str) -> None:
         (empty, [-0.5, -0.5], Status.INFEASIBLE),
     ]:
         solver = Mip(program, engine=engine)
-        answer = solver.solve(solver.init(), np.array(theta))
+        answer = solver.solve(solver.init(), np.array(theta), Request())
         assert answer.status is expected
         assert (answer.z is None) == (expected is not Status.OPTIMAL)
     with pytest.raises(mapgrad.UnboundedError, match="row 1: UNBOUNDED"):
@@ -200,10 +200,8 @@ def test_a_time_limit_holds_for_the_rows_that_have_one() -> None:
     small = np.where(np.arange(100) < 12, theta, -theta)
     for solver in (Mip(program, engine="cbc"), Mip(program, engine="scip"), CpSat(program)):
         state = solver.init()
-        solver.time_limit = 0.02
-        assert solver.solve(state, theta).status is Status.TIME_LIMIT
-        solver.time_limit = None
-        assert solver.solve(state, small).status is Status.OPTIMAL
+        assert solver.solve(state, theta, Request(seconds=0.02)).status is Status.TIME_LIMIT
+        assert solver.solve(state, small, Request()).status is Status.OPTIMAL
 
 
 @pytest.mark.parametrize(("solver", "options"), [(Mip, {"engine": "cbc"}), (Mip, {"engine": "scip"}), (CpSat, {})])
@@ -216,16 +214,15 @@ def test_hundreds_of_solves_on_one_model_equal_fresh_ones(
     states = np.asarray(problem.states())
     rng = np.random.default_rng(0)
     instance = solver(program, **options)
-    instance.reuse = reuse
     kept, z = instance.init(), None
     for number in range(500):
         theta = rng.integers(-2, 3, 8) / 4 if number % 3 == 0 else rng.uniform(-1, 1, 8)
-        answer = instance.solve(kept, theta, z)
+        answer = instance.solve(kept, theta, Request(z, reuse=reuse))
         assert answer.status is Status.OPTIMAL
         assert theta @ answer.z == pytest.approx((states @ theta).max(), rel=0, abs=1e-12)
         assert (states == answer.z).all(axis=1).any()
         if number % 25 == 0 and not reuse:
-            assert instance.solve(instance.init(), theta).z.tolist() == answer.z.tolist()
+            assert instance.solve(instance.init(), theta, Request()).z.tolist() == answer.z.tolist()
         z = answer.z
 
 
@@ -234,10 +231,10 @@ def test_a_start_may_say_nothing_of_some_variables() -> None:
     start = np.full(12, np.nan)
     start[:6] = 0
     for solver in (Mip(program, engine="cbc"), Mip(program, engine="scip"), CpSat(program)):
-        solver.reuse = True
         state = solver.init()
         for theta in np.random.default_rng(0).uniform(-1, 1, (15, 12)):
-            started, alone = solver.solve(state, theta, start), solver.solve(solver.init(), theta)
+            started = solver.solve(state, theta, Request(start, reuse=True))
+            alone = solver.solve(solver.init(), theta, Request())
             assert (started.status, alone.status) == (Status.OPTIMAL, Status.OPTIMAL)
             assert started.objective == pytest.approx(alone.objective, rel=0, abs=1e-12)
 
@@ -253,12 +250,12 @@ def test_what_rounding_may_have_cost_is_in_the_bound() -> None:
     program = mapgrad.IntegerProgram(A_ub=np.ones((1, 60)), b_ub=[3e7], upper=1e6)
     theta = np.random.default_rng(0).random(60)
     solver = CpSat(program)
-    solution = solver.solve(solver.init(), theta)
+    solution = solver.solve(solver.init(), theta, Request())
     best = 1e6 * np.sort(theta)[-30:].sum()
     assert solution.status is Status.FEASIBLE
     assert solution.objective <= best <= solution.bound <= best + 1e-2
     single = theta.astype(np.float32).astype(np.float64)
-    solution = solver.solve(solver.init(), single)
+    solution = solver.solve(solver.init(), single, Request())
     assert solution.status is Status.OPTIMAL
     assert solution.objective == pytest.approx(1e6 * np.sort(single)[-30:].sum(), rel=1e-14)
 

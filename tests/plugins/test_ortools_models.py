@@ -44,7 +44,7 @@ class BruteForce(mapgrad.InstanceSolver):
     def init(self) -> np.ndarray:
         return np.asarray(self.problem.states())
 
-    def solve(self, state: np.ndarray, theta: np.ndarray, start: object = None) -> np.ndarray:
+    def solve(self, state: np.ndarray, theta: np.ndarray, request: mapgrad.Request) -> np.ndarray:
         return state[(state.reshape(len(state), -1) @ theta.ravel()).argmax()]
 
 

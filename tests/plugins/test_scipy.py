@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 import mapgrad
 from mapgrad.testing import parametrize_with_checks
@@ -20,15 +20,20 @@ PARALLEL = [(0, 1), (0, 1), (1, 2), (0, 2), (2, 0), (2, 2)]
 KNAPSACK = mapgrad.IntegerProgram(A_ub=[[5, 4, 3, 7], [1, 6, 4, 2]], b_ub=[11, 9])
 
 
+def readonly(row: ArrayLike) -> NDArray[np.float64]:
+    theta = np.array(row, dtype=np.float64)
+    theta.flags.writeable = False
+    return theta
+
+
 def answer(solver: mapgrad.InstanceSolver, *theta: ArrayLike) -> list[object]:
     state = solver.init()
-    return [solver.solve(state, np.array(row, dtype=np.float64)).tolist() for row in theta]
+    return [solver.solve(state, readonly(row), mapgrad.Request()).tolist() for row in theta]
 
 
-def solution(problem: mapgrad.IntegerProgram, theta: ArrayLike, time_limit: float | None = None) -> mapgrad.Solution:
+def solution(problem: mapgrad.IntegerProgram, theta: ArrayLike, seconds: float | None = None) -> mapgrad.Solution:
     solver = Milp(problem.full())
-    solver.time_limit = time_limit
-    return solver.solve(solver.init(), np.array(theta, dtype=np.float64))
+    return solver.solve(solver.init(), readonly(theta), mapgrad.Request(seconds=seconds))
 
 
 @parametrize_with_checks(
@@ -177,11 +182,11 @@ def test_a_time_limit_gives_the_best_solution_so_far_and_a_bound() -> None:
     weights = rng.integers(50, 100, (20, 200))
     program = mapgrad.IntegerProgram(A_ub=weights, b_ub=weights.sum(axis=1) // 2)
     theta = rng.random(200)
-    found = solution(program, theta, time_limit=0.5)
+    found = solution(program, theta, seconds=0.5)
     assert found.status is mapgrad.Status.TIME_LIMIT
     assert program.contains(torch.as_tensor(found.z))
     assert 0.9 < theta @ found.z / found.bound < 1
-    assert solution(program, theta, time_limit=0.0) == mapgrad.Solution(None, mapgrad.Status.TIME_LIMIT)
+    assert solution(program, theta, seconds=0.0) == mapgrad.Solution(None, mapgrad.Status.TIME_LIMIT)
 
 
 def served(large: float, *, outside: bool) -> tuple[mapgrad.IntegerProgram, np.ndarray]:
@@ -215,8 +220,20 @@ def test_an_answer_that_is_integer_within_a_tolerance_only_is_not_taken_for_an_o
         solution(*served(1e7, outside=False))
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (2, 5), (5, 2), (1, 1)])
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_a_block_of_assignments_is_answered_as_row_after_row(shape: tuple[int, int], count: int) -> None:
+    solver = LinearSumAssignment(mapgrad.Assignment(*shape))
+    rows = readonly(np.random.default_rng(0).integers(-2, 3, (count, *shape)))
+    block = mapgrad.Block(rows.reshape(count, shape[0] * shape[1]))
+    solver.solve_rows(None, block)
+    assert block.z.reshape(rows.shape).tolist() == answer(solver, *rows)
+    assert (block.status == mapgrad.Status.OPTIMAL).all()
+
+
 @pytest.mark.parametrize("solver", [Dijkstra, LinearSumAssignment, Kruskal, Milp])
 def test_what_the_solvers_promise(solver: type[mapgrad.InstanceSolver]) -> None:
-    assert solver.traits == mapgrad.Traits(releases_gil=solver in (LinearSumAssignment, Milp))
+    expected = mapgrad.Traits(releases_gil=solver in (LinearSumAssignment, Milp), scale_free=solver is Kruskal)
+    assert solver.traits == expected
     with pytest.raises(TypeError, match=f"{solver.__name__} has no option 'method'"):
         solver(KNAPSACK, method="slow")

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mapgrad
+from mapgrad_topk import _topk
 from mapgrad_topk._topk import TopK
 
 FEW_VALUES = st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0])
@@ -64,11 +65,20 @@ def test_a_row_is_answered_alike_alone_and_in_company(problem: mapgrad.Problem) 
 
 
 @pytest.mark.parametrize("problem", [mapgrad.KSubset(6, 2), mapgrad.Ranking(6)])
+@pytest.mark.parametrize("chunk", [1, 20])
+def test_rows_are_sorted_a_few_at_a_time(problem: mapgrad.Problem, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    theta = torch.randint(-2, 3, (50, 6), generator=torch.Generator().manual_seed(1)).double()
+    together = TopK(problem).solve(theta)
+    monkeypatch.setattr(_topk, "_CHUNK", chunk)
+    assert torch.equal(TopK(problem).solve(theta), together)
+
+
+@pytest.mark.parametrize("problem", [mapgrad.KSubset(6, 2), mapgrad.Ranking(6)])
 def test_an_empty_batch_has_no_answers(problem: mapgrad.Problem) -> None:
     assert TopK(problem).solve(torch.zeros(0, 6)).shape == (0, 6)
 
 
 def test_threads_help_and_no_option_is_known() -> None:
-    assert TopK.traits == mapgrad.Traits(releases_gil=True)
+    assert TopK.traits == mapgrad.Traits(releases_gil=True, scale_free=True)
     with pytest.raises(TypeError, match="TopK has no option 'sorted'"):
         TopK(mapgrad.KSubset(4, 2), sorted=True)
