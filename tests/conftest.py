@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 
 FOLDER = Path(os.environ.get("MAPGRAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+# a shell that runs the tests in the background has them, and the programs that they start, ignore Ctrl-C
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
