@@ -1,10 +1,12 @@
-"""Data sets of others, which tests use where a machine has them."""
+"""What many tests use: data sets of others, where a machine has them, and forked children."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,32 @@ def data():
         return path
 
     return folder
+
+
+def call_in_child(function, seconds=60):
+    """Call a function in a forked child; fail where it raises or hangs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks while threads run
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            function()
+            code = 0
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            assert status == 0
+            return
+        time.sleep(0.01)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    pytest.fail("the child hangs")
+
+
+@pytest.fixture
+def in_child():
+    return call_in_child

@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-import warnings
 
 import numpy as np
 import pytest
@@ -47,32 +46,8 @@ def solve(pool, runner, rows=20):
     np.testing.assert_array_equal(block.z, block.theta)
 
 
-def in_child(function, seconds=60):
-    """Call a function in a forked child; fail where it raises or hangs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks while threads run
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            function()
-            code = 0
-        finally:
-            os._exit(code)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            assert status == 0
-            return
-        time.sleep(0.01)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    pytest.fail("the child hangs")
-
-
 @pytest.mark.parametrize("workers", [None, 2])
-def test_a_pool_that_was_used_works_in_a_child(workers):
+def test_a_pool_that_was_used_works_in_a_child(workers, in_child):
     pool, runner = Pool(workers), Runner(Counting(PROBLEM))
     solve(pool, runner)
 
@@ -89,7 +64,7 @@ def test_a_pool_that_was_used_works_in_a_child(workers):
     pool.close()
 
 
-def test_a_fork_while_others_solve():
+def test_a_fork_while_others_solve(in_child):
     class Slow(Counting):
         def solve(self, state, theta, request):
             time.sleep(0.001)
@@ -106,7 +81,7 @@ def test_a_fork_while_others_solve():
     pool.close()
 
 
-def test_locks_are_free_in_a_child_though_somebody_held_them():
+def test_locks_are_free_in_a_child_though_somebody_held_them(in_child):
     lock, condition = new_lock(), new_condition()
     held, over = threading.Event(), threading.Event()
 
@@ -128,7 +103,7 @@ def test_locks_are_free_in_a_child_though_somebody_held_them():
     holder.join()
 
 
-def test_owners_are_called_in_a_child_and_not_kept_alive():
+def test_owners_are_called_in_a_child_and_not_kept_alive(in_child):
     class Owner:
         forks = 0
 
@@ -147,7 +122,7 @@ def test_owners_are_called_in_a_child_and_not_kept_alive():
     assert owner.forks == 0
 
 
-def test_an_interrupt_in_a_child_stays_there():
+def test_an_interrupt_in_a_child_stays_there(in_child):
     import signal
 
     pool, runner = Pool(None), Runner(Counting(PROBLEM))

@@ -115,7 +115,7 @@ def is_sick_each(theta):
     return theta.argmax(dim=-1) == 0
 
 
-# -- row 7: NaN and infinities
+# -- NaN and infinities
 
 
 BROKEN = {
@@ -194,7 +194,7 @@ def test_a_failing_answer_of_any_strides_is_named_and_left_as_it_is():
         assert torch.equal(kept, before)
 
 
-# -- row 8: θ
+# -- θ
 
 
 @each_rowwise_way
@@ -309,7 +309,7 @@ def test_no_answer_of_a_row_shares_thetas_memory(way):
         assert torch.equal(theta, PROBLEM.states().double())
 
 
-# -- row 10: statuses
+# -- statuses
 
 
 @each_rowwise_way
@@ -351,7 +351,7 @@ def test_a_status_that_a_batch_solver_returns_fails_its_row(status, dtype):
     assert_costs_only(SICK, mapgrad.get_solver(Batch, PROBLEM), rows(), f"status {status}, which isn't")
 
 
-# -- row 24: statuses and the rest of other types
+# -- statuses and the rest of other types
 
 
 FIELDS = {
@@ -414,7 +414,7 @@ def test_whole_answers_of_another_type_fail(way, answer):
     assert torch.equal(solver(rows()[:2]), right(rows()[:2]))
 
 
-# -- row 25: complex answers
+# -- complex answers
 
 
 COMPLEX = {
@@ -439,7 +439,7 @@ def test_complex_batches_fail(way, answer):
     assert caught.value.rows == tuple(range(7))
 
 
-# -- rows 11 and 13: what is raised
+# -- what is raised
 
 
 class UnspeakableError(Exception):
@@ -561,7 +561,7 @@ def test_a_keyboard_interrupt_in_the_main_thread_goes_through(way):
     assert torch.equal(solver(rows()[[0, 2]]), right(rows()[[0, 2]]))
 
 
-# -- row 12: init and close
+# -- init and close
 
 
 @pytest.mark.parametrize("workers", [None, 2, "executor"])

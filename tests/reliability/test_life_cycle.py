@@ -68,33 +68,9 @@ def workers(request):
         yield executor
 
 
-# -- rows 3 and F3: forks
+# -- forks
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-
-
-def in_child(function, seconds=60):
-    """Call a function in a forked child; fail where it raises or hangs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks while threads run
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            function()
-            code = 0
-        finally:
-            os._exit(code)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            assert status == 0
-            return
-        time.sleep(0.01)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    pytest.fail("the child hangs")
 
 
 ENGINES = [Best, BestRows, "topk", "highs", "ortools.cp_sat", "ortools.mip", "pulp.cbc", "pulp.highs", "scipy.milp"]
@@ -108,7 +84,7 @@ def made(solver, problem=PROBLEM, **settings):
 
 @needs_fork
 @pytest.mark.parametrize("given", ENGINES, ids=str)
-def test_a_solver_that_was_used_works_in_a_forked_child(given, workers):
+def test_a_solver_that_was_used_works_in_a_forked_child(given, workers, in_child):
     """Its threads, models and locks are the child's own; and those of the parent go on."""
     solver = made(given, workers=workers)
     layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(None, mapgrad.Step(1.0)))
@@ -135,7 +111,7 @@ def test_a_solver_that_was_used_works_in_a_forked_child(given, workers):
 
 
 @needs_fork
-def test_a_child_frees_its_own_models_only():
+def test_a_child_frees_its_own_models_only(in_child):
     plugin = Best(PROBLEM)
     solver = mapgrad.get_solver(plugin, PROBLEM, workers=2)
     solver(rows())
@@ -152,7 +128,7 @@ def test_a_child_frees_its_own_models_only():
 
 
 @needs_fork
-def test_a_fork_amid_other_threads_batches(workers):
+def test_a_fork_amid_other_threads_batches(workers, in_child):
     solver = mapgrad.get_solver(Best, None, workers=workers, seconds=0.001)
     problems = [mapgrad.KSubset(6, 1 + row % 3) for row in range(8)]
     over = threading.Event()
@@ -177,7 +153,7 @@ def test_a_fork_amid_other_threads_batches(workers):
 
 
 @needs_fork
-def test_a_forked_child_has_none_of_a_given_executors_processes():
+def test_a_forked_child_has_none_of_a_given_executors_processes(in_child):
     """So that the caller solves, in the child; a process of a data loader could start none."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
         solver = mapgrad.get_solver("topk", PROBLEM, workers=executor)
@@ -225,7 +201,7 @@ def test_a_data_loader_with_forked_workers(given, workers):
     assert torch.equal(solver(rows()), right(rows()))
 
 
-# -- row 6: one pool for all problems
+# -- one pool for all problems
 
 
 def test_many_problems_share_the_threads():
@@ -276,7 +252,7 @@ def test_many_problems_share_one_process(module):
         assert pids != {os.getpid()}
 
 
-# -- row 9: close() while others solve
+# -- close() while others solve
 
 
 @pytest.mark.parametrize("given", [Best, BestRows, "topk"], ids=str)
@@ -327,7 +303,7 @@ def test_a_solver_that_is_dropped_while_its_rows_are_solved_finishes_them(worker
     assert len(found) == 4
 
 
-# -- row 16: limits
+# -- limits
 
 
 @pytest.mark.parametrize("base", ["solve", "solve_rows"])
@@ -373,7 +349,7 @@ def test_two_solvers_over_one_object_keep_their_limits(base, workers):
     assert not wrong
 
 
-# -- row 22: an executor that was shut down
+# -- an executor that was shut down
 
 
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
@@ -411,7 +387,7 @@ def test_an_executor_that_is_shut_down_amid_a_batch_keeps_the_rows_that_are_done
     assert torch.equal(caught.value.solutions.z[done], right(theta[done]))
 
 
-# -- row 23: copies
+# -- copies
 
 
 def copies(value):
@@ -456,7 +432,7 @@ def test_a_deep_copy_shares_the_given_executor():
         assert torch.equal(layer(rows()), right(rows()))
 
 
-# -- row 26: names of plugins
+# -- names of plugins
 
 
 class Plugin:

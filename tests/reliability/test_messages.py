@@ -90,7 +90,7 @@ def held_by(make):
         tracemalloc.stop()
 
 
-# -- row 20: long messages
+# -- long messages
 
 
 LONG = {
@@ -196,7 +196,7 @@ def test_a_big_program_and_many_rows_are_named_in_a_short_message():
         assert_short(failure(solver, -theta, [domain] * 1000))
 
 
-# -- row 20: nothing is left behind
+# -- nothing is left behind
 
 
 def fails(call):
