@@ -19,6 +19,7 @@ import pytest
 import mapgrad
 from mapgrad import Status
 from mapgrad.batching._runner import Job, Runner
+from mapgrad.batching._threads import Threads
 from mapgrad.batching._workers import Pool, require_workers
 from mapgrad.solvers import Block, InstanceSolver
 
@@ -457,6 +458,29 @@ def test_close_while_others_solve_lets_them_finish(pool):
     assert set(runner.solver.closed) == set(runner.solver.made)
 
 
+def test_close_just_as_threads_are_started_leaves_no_batch_behind(monkeypatch):
+    start, closers, answered = Threads._start, [], threading.Event()
+
+    def start_and_close(threads, rows):
+        started = start(threads, rows)
+        closers.append(threading.Thread(target=threads.close))
+        closers[-1].start()
+        for thread in [*closers, *threads._wanted]:
+            thread.join(0.2)
+        return started
+
+    monkeypatch.setattr(Threads, "_start", start_and_close)
+    pool = Pool(2)
+    runner, job = prepare(Counting)
+    block = block_of(range(4))
+    caller = threading.Thread(target=lambda: (pool.solve(runner, job, block), answered.set()), daemon=True)
+    caller.start()
+    assert answered.wait(10)
+    assert_answered(block)
+    for closer in closers:
+        closer.join(10)
+
+
 def test_a_solver_may_ask_its_own_pool():
     class Nested(InstanceSolver):
         def solve(self, state, theta, request):
@@ -487,6 +511,7 @@ def test_a_program_ends_though_a_row_hangs():
 import threading, time
 import mapgrad, numpy as np
 from mapgrad.batching._runner import Job, Runner
+from mapgrad.batching._threads import Threads
 from mapgrad.batching._workers import Pool
 from mapgrad.solvers import Block, InstanceSolver
 class Hung(InstanceSolver):
@@ -622,6 +647,7 @@ import os, pathlib, signal, sys, threading, time
 sys.path.insert(0, {str(solvers.Path(solvers.__file__).parent)!r})
 import mapgrad, numpy as np, worker_solvers
 from mapgrad.batching._runner import Job, Runner
+from mapgrad.batching._threads import Threads
 from mapgrad.batching._workers import Pool
 from mapgrad.solvers import Block
 def interrupt():
@@ -647,6 +673,7 @@ def test_processes_without_a_main_guard_say_so(tmp_path):
         + """
 import mapgrad
 from mapgrad.batching._runner import Job, Runner
+from mapgrad.batching._threads import Threads
 from mapgrad.batching._workers import Pool
 from mapgrad.solvers import Block
 problem = mapgrad.KSubset(3, 1)

@@ -65,33 +65,43 @@ class Threads:
 
     def solve(self, runner: Runner, block: Block) -> None:
         """Solve a block; on the spot where a thread of our own asks, which others would wait for."""
-        if threading.current_thread() in self._at_work or not self._start(len(block)):
-            _interrupts.run(runner, block)
-            return
         batch = _Batch(runner, block)
         try:
-            with self._condition:
-                self._batches.append(batch)
-                self._condition.notify(batch.count)
-            batch.ended.acquire()
+            if self._hand_out(batch):
+                batch.ended.acquire()
+                return
         except BaseException:
             self._drop(batch)
             raise
+        _interrupts.run(runner, block)
 
-    def _start(self, rows: int) -> bool:
-        """Start threads that are missing for so many more rows; return whether there is one."""
-        with self._condition:
-            rows += len(self._at_work) + sum(batch.count - batch.begun for batch in self._batches)
-            numbers = set(range(min(self._count, rows))) - set(self._wanted.values())
-            for number in sorted(numbers):
-                thread = threading.Thread(target=_work, args=(self,), name=f"mapgrad_{number}", daemon=True)
-                self._wanted[thread] = number
-                try:
-                    thread.start()
-                except RuntimeError:  # the system, or a program that ends, allows no more
-                    del self._wanted[thread]
-                    break
-            return bool(self._wanted)
+    def _hand_out(self, batch: _Batch) -> bool:
+        """Put a batch before the threads; return whether there are any for it."""
+        with self._condition:  # held from the start of threads to the end, or `close` could end them between
+            if threading.current_thread() in self._at_work:
+                return False
+            self._start(batch.count)
+            if not self._wanted:
+                return False
+            self._batches.append(batch)
+            self._condition.notify(batch.count)
+            return True
+
+    def _start(self, rows: int) -> None:
+        """Start threads that are missing for so many more rows; the condition is held."""
+        rows += len(self._at_work) + sum(batch.count - batch.begun for batch in self._batches)
+        numbers = set(range(min(self._count, rows))) - set(self._wanted.values())
+        for number in sorted(numbers):
+            thread = threading.Thread(target=_work, args=(self,), name=f"mapgrad_{number}", daemon=True)
+            self._wanted[thread] = number
+            try:
+                thread.start()
+            except RuntimeError:  # the system, or a program that ends, allows no more
+                del self._wanted[thread]
+                return
+            except BaseException:  # Ctrl-C: nobody may count on this one
+                self._wanted.pop(thread, None)
+                raise
 
     def _drop(self, batch: _Batch) -> None:
         """Stop a batch that nobody waits for; threads that are still at work on it get successors."""
