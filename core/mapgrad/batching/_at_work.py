@@ -176,7 +176,7 @@ class SolverAtWork:
         rows = (rows if dtype in COMPUTED else rows.to(compute_dtype(dtype))).contiguous()
         rows, clipped = admit(rows, self.problem, self._settings.domain)
         count = rows.shape[0]
-        counts: dict[str, float] = {"rows": count, "clipped": clipped}
+        counts: dict[str, float] = {"rows": count, "clipped": clipped} if clipped else {"rows": count}
         if count == 0:
             empty = torch.empty(0, dtype=torch.int64, device=rows.device)
             solutions, is_clean = Solutions(torch.empty_like(rows), empty), True
@@ -190,7 +190,8 @@ class SolverAtWork:
         failed = [] if is_clean else failed_rows(solutions, self._settings.on_error, exact=self.traits.exact)
         if priced or failed:
             with_values(solutions, rows)
-        counts["failed"] = len(failed)
+        if failed:
+            counts["failed"] = len(failed)
         counts["seconds"] = solutions.seconds = time.perf_counter() - started
         with self._lock:
             for name, number in counts.items():

@@ -64,9 +64,7 @@ def solve_unproved(
     Returns:
         Answers to all N rows.
     """
-    left = None if known is None else (rows != known.rows).flatten(1).any(dim=1).nonzero().squeeze(1)
-    if left is not None and len(left) == len(rows):
-        left = None
+    left = None if known is None else _unknown(rows, known.rows)
     asked = rows if left is None else rows[left]
     counts["known"] = len(rows) - len(asked)
     near = None if known is None else known.z if left is None else known.z[left]
@@ -81,6 +79,20 @@ def solve_unproved(
     return _placed(answers, left, known)
 
 
+def _unknown(rows: Tensor, known: Tensor) -> Tensor | None:
+    """Return the numbers of the rows [N, *shape] that aren't the known ones in their places; None for all."""
+    rows, known = rows.flatten(1), known.flatten(1)
+    if bool((_sampled(rows) != _sampled(known)).any(dim=1).all()):
+        return None
+    numbers = (rows != known).any(dim=1).nonzero().squeeze(1)
+    return None if len(numbers) == len(rows) else numbers
+
+
+def _sampled(rows: Tensor) -> Tensor:
+    """Return a few columns of rows [N, n]: where they differ the rows do, and mostly there is no more to do."""
+    return rows[:, :: max(-(-rows.shape[1] // _SAMPLED_COLUMNS), 1)]
+
+
 def _equal_rows(rows: Tensor) -> tuple[Tensor, Tensor] | None:
     """Find equal rows of [N, *shape], bit by bit.
 
@@ -90,8 +102,7 @@ def _equal_rows(rows: Tensor) -> tuple[Tensor, Tensor] | None:
     """
     flat = rows.flatten(1)
     bits = flat.view(torch.int64 if flat.dtype == torch.float64 else torch.int32)
-    # rows that differ in a few columns differ: mostly there is no more to do
-    sample = bits[:, :: -(-bits.shape[1] // _SAMPLED_COLUMNS)]
+    sample = _sampled(bits)
     hashes = _hashes(sample)
     if len(set(to_list(hashes))) == len(bits):
         return None

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
 _WATCHED_STEPS: Final = 100
+_COUNTED: Final = 1 << 18
+"""Entries that are counted at a time, about, so that what it takes meanwhile stays small."""
+
 _WAITING: Final = 4096
 """Entries up to which a backward pass waits to be counted together with others: one by one, counting costs more."""
 
@@ -47,7 +50,10 @@ class Monitor:
         if 0 < entries <= _WAITING:
             self._waiting.append((difference, gradient, z.clone(), problem))  # users may write to a layer's output
         elif entries:
-            self._count(difference, gradient, z, problem)
+            rows = difference.shape[1]
+            step = max(_COUNTED * rows // entries, 1)
+            for part in (slice(start, start + step) for start in range(0, rows, step)):
+                self._count(difference[:, part], gradient[:, part], z[:, part], problem)
         if self._steps % _WATCHED_STEPS == 0:
             self._gather(warn=True)
 

@@ -175,7 +175,7 @@ class Pass:
         if not self.is_mean:
             return z.reshape(self.samples, *theta.shape).detach()
         # a tensor of its own, not a view: users may write to a layer's output
-        return (z.mean(dim=0) if self.samples > 1 else z).view(theta.shape).detach()
+        return (z.mean(dim=0) if self.samples > 1 else z).view_as(theta).detach()
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return the gradient for θ, of the shape that the forward pass was given.
@@ -214,7 +214,7 @@ class Pass:
         if self.work.is_function:  # one sample of one mapped element at a time
             calls = max(lead.numel() // max(math.prod(self.lead[len(self.mapped) :]), 1), 1)
         solutions = self.work.solve(rows.reshape(-1, *self.event), known, calls)
-        solutions.z, solutions.status = solutions.z.view(shape), solutions.status.view(lead)
+        solutions.z, solutions.status = solutions.z.view_as(rows), solutions.status.view(*lead)
         return solutions
 
     def _solve_again(self, rows: Tensor, forward: Forward) -> Solutions:

@@ -256,7 +256,7 @@ def batch_shape(problem: Problem, z: Tensor | NDArray[Any], name: str) -> tuple[
         ShapeError: the trailing dimensions aren't the problem's shape.
     """
     split = z.ndim - len(problem.shape)
-    if split < 0 or tuple(z.shape[split:]) != problem.shape:
+    if split < 0 or z.shape[split:] != problem.shape:
         raise ShapeError(
             f"{name} has shape {tuple(z.shape)}, but {problem!r} needs [*batch, "
             f"{', '.join(map(str, problem.shape))}]: any batch dimensions, then {problem.shape}"
