@@ -19,6 +19,7 @@ from mapgrad.batching import SolverAtWork, define, find, hides_values, is_differ
 from mapgrad.gradients._counter import can_repeat
 from mapgrad.gradients._pass import Owner, Pass
 from mapgrad.gradients.estimators import Forward
+from mapgrad.gradients.estimators._checks import require_state_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -247,7 +248,7 @@ def _forward_fake(
     flat = theta.new_empty((math.prod(theta.shape[:split]), *theta.shape[split:]))
     state = [
         tensor.new_empty((*theta.shape[:split], *tensor.shape[1:], 1) if tensor.ndim else theta.shape[: len(mapped)])
-        for tensor in pass_.estimator.state_like(flat)
+        for tensor in require_state_like(pass_.estimator, flat)
     ]
     return (
         theta.new_empty(theta.shape) if is_mean else torch.empty_like(z),

@@ -13,6 +13,7 @@ from mapgrad.batching import Known
 from mapgrad.errors import SolverCrashError
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients.estimators import Forward
+from mapgrad.gradients.estimators._checks import require_forward, require_gradient, require_state_like
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -119,10 +120,7 @@ class Pass:
         """
         utilities, sampler = self._begin(theta)
         parts = self._parts(utilities)
-        if len(parts) == 1:
-            forward = self.estimator.forward(utilities, sampler, self._solve)
-        else:
-            forward = self._in_parts(utilities, sampler, parts)
+        forward = self._forward_of(utilities, sampler) if len(parts) == 1 else self._in_parts(utilities, sampler, parts)
         if not self.work.proves:
             forward.rows = None
         forward.theta, forward.sampler = utilities, sampler
@@ -148,8 +146,12 @@ class Pass:
         )
 
     def whole_state(self, forward: Forward) -> Sequence[Tensor]:
-        """Return the state of a forward pass as `resumed` takes it."""
-        return forward.state if len(self._parts(forward.theta)) > 1 else self._joined([forward.state])
+        """Return the state of a forward pass as `resumed` takes it, once it is like what compilers were told."""
+        theta = forward.theta
+        state = forward.state if len(self._parts(theta)) > 1 else self._joined([forward.state])
+        if len(theta):  # a map over nothing has no state of its own to look at
+            require_state_like(self.estimator, theta, self._taken(state, 0, 0, len(theta)))
+        return state
 
     def _joined(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Return the state of all parts with all its dimensions; `_taken` gives a part's again.
@@ -221,7 +223,14 @@ class Pass:
 
     def _gradient_of(self, forward: Forward, gradient: Tensor) -> Tensor:
         forward.begin_backward(self._solve_again, self._observe, is_training=self.is_training)
-        return self.estimator.gradient(forward, gradient)
+        found = self.estimator.gradient(forward, gradient)
+        require_gradient(self.estimator, found, forward.theta)
+        return found
+
+    def _forward_of(self, theta: Tensor, sampler: Sampler) -> Forward:
+        forward = self.estimator.forward(theta, sampler, self._solve)
+        require_forward(self.estimator, forward, theta, self.samples)
+        return forward
 
     def _solve(self, rows: Tensor, known: Known | None = None) -> Solutions:
         shape = rows.shape
@@ -274,7 +283,7 @@ class Pass:
         z = theta.new_empty((self.samples, *theta.shape))
         found: list[Forward] = []
         for start, stop in parts:
-            part = self.estimator.forward(theta[start:stop], sampler.part(start, stop), self._solve)
+            part = self._forward_of(theta[start:stop], sampler.part(start, stop))
             z[:, start:stop] = part.z
             part.z = z[:, start:stop]
             found.append(part)
