@@ -155,16 +155,13 @@ class MAPLayer(nn.Module):
 
     @property
     def stats(self) -> dict[str, float]:
-        """Counts since the layer was made.
+        """Counts since the layer was made; reading them changes nothing.
 
         Those of `Solver.stats`; over the backward passes with a target, `improvable`, the rows that some state within
         the bounds would serve better to first order, and `dead`, those of them whose answer the step didn't change;
-        and `beta`, the step of an adaptive target.
+        and what the estimator adds: `beta`, the coming step of an adaptive target.
         """
-        counts = {**self.solver.stats, **self.monitor.counts()}
-        if self.estimator.adaptive:
-            counts["beta"] = float(self.estimator.advance())
-        return counts
+        return {**self.solver.stats, **self.monitor.counts(), **self.estimator.stats}
 
     def distribution(self, theta: Tensor) -> PerturbAndMAP:
         """Return the perturb-and-MAP distribution of θ [*batch, *shape] (costs if `minimize`)."""

@@ -83,8 +83,6 @@ class Estimator(nn.Module, ABC):
         temperature: τ, what the noise is multiplied by.
     """
 
-    adaptive: bool = False
-
     def __init__(self, noise: Noise | Literal["auto"] | None, *, samples: int, temperature: float) -> None:
         super().__init__()
         if isinstance(samples, bool) or not isinstance(samples, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
@@ -151,9 +149,10 @@ class Estimator(nn.Module, ABC):
         """
         return ()
 
-    def advance(self) -> Tensor:
-        """Take in what was recorded, and return the state of the coming step; only for adaptive estimators."""
-        raise NotImplementedError(f"{type(self).__name__} doesn't adapt")
+    @property
+    def stats(self) -> dict[str, float]:
+        """What `MAPLayer.stats` shows of the estimator beside the layer's own counts; reading changes nothing."""
+        return {}
 
 
 def non_negative(name: str, value: float) -> float:
