@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -43,8 +43,8 @@ class BranchAndCut(mapgrad.InstanceSolver[mapgrad.TravelingSalesman, _State]):
 
     traits = mapgrad.Traits(releases_gil=True, history_free=False)
 
-    def __init__(self, problem: mapgrad.TravelingSalesman, **options: Any) -> None:
-        super().__init__(problem, **options)
+    def __init__(self, problem: mapgrad.TravelingSalesman) -> None:
+        super().__init__(problem)
         self._num_nodes, self._edges = problem.n, problem.edges
 
     def init(self) -> _State:

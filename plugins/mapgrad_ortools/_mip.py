@@ -106,8 +106,8 @@ class Mip(mapgrad.InstanceSolver[mapgrad.IntegerProgram, _State]):
 
     traits = mapgrad.Traits(releases_gil=True)
 
-    def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None, **options: Any) -> None:
-        super().__init__(problem, **options)
+    def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None) -> None:
+        super().__init__(problem)
         self._integer = problem.integrality
         self._is_mixed = bool(self._integer.any() and not self._integer.all())
         if engine is None:

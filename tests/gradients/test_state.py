@@ -263,6 +263,40 @@ def test_counts_of_a_pass_whose_graph_is_kept():
     assert layer.stats["improvable"] == 4
 
 
+def test_reading_stats_changes_nothing():
+    def train(read):
+        solver = mapgrad.get_solver("topk", SUBSET)
+        layer = mapgrad.MAPLayer(solver, mapgrad.AdaptiveIMLE(mapgrad.Gumbel(), step=0.25, momentum=0.5), seed=0)
+        theta = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        for scale in (1.0, 2.0, 3.0):
+            z = layer(theta)
+            for _ in range(2):  # what is recorded between the two would else be taken in twice
+                z.sub(scale).square().sum().backward(retain_graph=True)
+                seen = read(layer)
+                assert read(layer) == seen
+        return theta.grad, layer.state_dict(), layer.stats["dead"], layer.stats["beta"]
+
+    gradient, state, *counts = train(lambda layer: None)
+    other, other_state, *other_counts = train(lambda layer: {**layer.stats, "seconds": 0})
+    assert torch.equal(gradient, other)
+    assert all(torch.equal(state[name], other_state[name]) for name in state)
+    assert counts == other_counts
+    assert counts[1] == float(state["estimator.target.beta"]) != 1.0
+
+
+def test_reading_stats_changes_no_warning():
+    def warned(read):
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(noise=None, target=mapgrad.Step(1.0)))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _steps(layer, 10.0, 99)  # live
+            read(layer)
+            _steps(layer, 1e-4, 1)
+        return [str(each.message) for each in caught]
+
+    assert warned(lambda layer: None) == warned(lambda layer: layer.stats) == []
+
+
 @pytest.mark.parametrize("scaled", [True, False])
 def test_what_users_write_to_later_changes_no_count(scaled):
     layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(None, mapgrad.Step(5.0), scaled=scaled))

@@ -29,7 +29,7 @@ from mapgrad.batching._workers import Pool, Workers, require_workers
 from mapgrad.errors import DomainError, NonFiniteError, ShapeError
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions
-from mapgrad.solvers import FunctionSolver, SolverFactory, Traits, resolve
+from mapgrad.solvers import FunctionSolver, SolverFactory, Traits, require_solver, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +59,8 @@ class Solver:
         _require_choice("on_error", settings.on_error, get_args(ErrorPolicy))
         _require_choice("domain", settings.domain, get_args(DomainPolicy))
         _require_time_limit(settings.time_limit)
+        if problem is None and not isinstance(solver, SolverFactory):
+            require_solver(solver, settings.options)
         self.problem = problem
         self._solver = solver
         self._settings = settings
@@ -323,7 +325,8 @@ def get_solver(
     Args:
         solver: A name (``"plugin.solver"``, or ``"plugin"`` for its cheapest one that takes the problem), ``"auto"``
             for the cheapest exact solver installed, a solver class or object, or a function θ [N, *shape] → z.
-        problem: The feasible set; None if each call brings one problem a row.
+        problem: The feasible set; None if each call brings one problem a row. What can be known without a problem is
+            refused at once, and the rest on the first call.
         workers: None or 1 solves in the calling thread; n in n threads, each with its own native model;
             ``"processes:n"`` in n processes; any `concurrent.futures.Executor` in its workers. A solver that takes
             whole batches always runs in the calling thread.
@@ -342,7 +345,7 @@ def get_solver(
         MissingDependencyError: The solver's package isn't installed.
         PluginError: The solver's plugin is broken or blocked.
         UnsupportedProblemError: The solver can't take this problem.
-        TypeError: An option is unknown to the solver, or an argument has the wrong type.
+        TypeError: An option is unknown to the solver, which the message lists, or an argument has the wrong type.
     """
     if isinstance(solver, Solver):
         raise TypeError(f"{solver!r} is made already: call it, or pass its name, {solver.name!r}, for another problem")

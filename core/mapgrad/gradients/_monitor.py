@@ -55,12 +55,12 @@ class Monitor:
             for part in (slice(start, start + step) for start in range(0, rows, step)):
                 self._count(difference[:, part], gradient[:, part], z[:, part], problem)
         if self._steps % _WATCHED_STEPS == 0:
-            self._gather(warn=True)
+            self._gather()
 
     def counts(self) -> dict[str, float]:
-        """Return the counts so far."""
-        self._gather(warn=False)
-        return {"improvable": self._totals[0], "dead": self._totals[1]}
+        """Return the counts so far; reading them changes none, nor when a warning comes."""
+        improvable, dead = self._recent()
+        return {"improvable": self._totals[0] + improvable, "dead": self._totals[1] + dead}
 
     def _count_waiting(self) -> None:
         for (problem, *_), steps in groupby(self._waiting, lambda step: (step[3], step[0].shape, step[1].shape)):
@@ -78,13 +78,18 @@ class Monitor:
         self._improvable.append(improvable.sum())
         self._dead.append((improvable & ~moved).sum())
 
-    def _gather(self, *, warn: bool) -> None:
+    def _recent(self) -> tuple[float, float]:
+        """Return how many rows could improve, and were dead, since they were last gathered."""
         self._count_waiting()
         improvable, dead = (float(sum(map(float, counts))) for counts in (self._improvable, self._dead))
+        return improvable, dead
+
+    def _gather(self) -> None:
+        improvable, dead = self._recent()
         self._totals = [self._totals[0] + improvable, self._totals[1] + dead]
         self._improvable.clear()
         self._dead.clear()
-        if warn and not self._warned and dead > improvable / 2:
+        if not self._warned and dead > improvable / 2:
             self._warned = True
             warnings.warn(
                 f"in the last {_WATCHED_STEPS} backward passes {dead / improvable:.0%} of the rows that could improve "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from mapgrad.batching import Known
 from mapgrad.errors import SolverCrashError
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients.estimators import Forward
+from mapgrad.gradients.estimators._checks import require_forward, require_gradient, require_state_like
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mapgrad.batching import SolverAtWork
     from mapgrad.gradients._monitor import Monitor
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._sampler import KeyStream
     from mapgrad.gradients.estimators import Estimator
     from mapgrad.solutions import Solutions
 
@@ -31,19 +33,36 @@ _PART_BYTES_ELSEWHERE: Final = 1 << 25
 """How much of a batch an estimator sees at a time, where it may: what it holds beside the answers is in proportion."""
 
 
+class Owner(Protocol):
+    """What a pass needs of a layer, and the ops, which find it by its handle.
+
+    Attributes:
+        estimator: The gradient estimator.
+        monitor: What counts rows that no step moves.
+        minimize: Whether the layer's input are costs.
+        training: Whether the layer is in training mode.
+        keys: Gives each pass the key of its noise.
+        handle: The number under which ops find the layer.
+    """
+
+    estimator: Estimator
+    monitor: Monitor
+    minimize: bool
+    training: bool
+    keys: KeyStream
+    handle: int
+
+
 class Pass:
     """What both directions of one pass need beside tensors.
 
     Args:
-        estimator: The gradient estimator.
+        owner: The layer.
         work: The solver at work.
-        monitor: What counts rows that no step moves.
         noise: The law of the noise; None for none.
         key: Its key.
         samples: S.
         is_mean: Whether the mean over the samples comes out, or all of them.
-        minimize: Whether the layer's input are costs.
-        is_training: Whether the layer is in training mode.
         mapped: For each leading dimension that torch.vmap maps, whether its elements get noise of their own.
         ids: [B] int64, what stands for a row in the noise; None for its place.
 
@@ -70,23 +89,21 @@ class Pass:
 
     def __init__(
         self,
-        estimator: Estimator,
+        owner: Owner,
         work: SolverAtWork,
-        monitor: Monitor,
         noise: Noise | None,
         key: int,
         *,
         samples: int,
         is_mean: bool,
-        minimize: bool,
-        is_training: bool,
         mapped: tuple[bool, ...] = (),
         ids: Tensor | None = None,
     ) -> None:
-        self.estimator, self.work, self.monitor = estimator, work, monitor
-        self.noise, self.key = noise, key
+        # taken now: a backward pass goes on as its forward pass began, whatever becomes of the layer
+        self.estimator, self.monitor = owner.estimator, owner.monitor
+        self.minimize, self.is_training = owner.minimize, owner.training
+        self.work, self.noise, self.key = work, noise, key
         self.samples, self.is_mean = samples, is_mean
-        self.minimize, self.is_training = minimize, is_training
         self.mapped, self.ids = mapped, ids
         self.lead: tuple[int, ...] = ()
         self.event: tuple[int, ...] = ()
@@ -103,10 +120,7 @@ class Pass:
         """
         utilities, sampler = self._begin(theta)
         parts = self._parts(utilities)
-        if len(parts) == 1:
-            forward = self.estimator.forward(utilities, sampler, self._solve)
-        else:
-            forward = self._in_parts(utilities, sampler, parts)
+        forward = self._forward_of(utilities, sampler) if len(parts) == 1 else self._in_parts(utilities, sampler, parts)
         if not self.work.proves:
             forward.rows = None
         forward.theta, forward.sampler = utilities, sampler
@@ -132,8 +146,12 @@ class Pass:
         )
 
     def whole_state(self, forward: Forward) -> Sequence[Tensor]:
-        """Return the state of a forward pass as `resumed` takes it."""
-        return forward.state if len(self._parts(forward.theta)) > 1 else self._joined([forward.state])
+        """Return the state of a forward pass as `resumed` takes it, once it is like what compilers were told."""
+        theta = forward.theta
+        state = forward.state if len(self._parts(theta)) > 1 else self._joined([forward.state])
+        if len(theta):  # a map over nothing has no state of its own to look at
+            require_state_like(self.estimator, theta, self._taken(state, 0, 0, len(theta)))
+        return state
 
     def _joined(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Return the state of all parts with all its dimensions; `_taken` gives a part's again.
@@ -205,7 +223,14 @@ class Pass:
 
     def _gradient_of(self, forward: Forward, gradient: Tensor) -> Tensor:
         forward.begin_backward(self._solve_again, self._observe, is_training=self.is_training)
-        return self.estimator.gradient(forward, gradient)
+        found = self.estimator.gradient(forward, gradient)
+        require_gradient(self.estimator, found, forward.theta)
+        return found
+
+    def _forward_of(self, theta: Tensor, sampler: Sampler) -> Forward:
+        forward = self.estimator.forward(theta, sampler, self._solve)
+        require_forward(self.estimator, forward, theta, self.samples)
+        return forward
 
     def _solve(self, rows: Tensor, known: Known | None = None) -> Solutions:
         shape = rows.shape
@@ -258,7 +283,7 @@ class Pass:
         z = theta.new_empty((self.samples, *theta.shape))
         found: list[Forward] = []
         for start, stop in parts:
-            part = self.estimator.forward(theta[start:stop], sampler.part(start, stop), self._solve)
+            part = self._forward_of(theta[start:stop], sampler.part(start, stop))
             z[:, start:stop] = part.z
             part.z = z[:, start:stop]
             found.append(part)

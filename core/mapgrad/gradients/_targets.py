@@ -45,6 +45,11 @@ class Target(nn.Module, ABC):
     def record(self, difference: Tensor) -> None:
         """Note a difference of answers [S, B, *shape], perhaps one of several; nothing changes before `advance`."""
 
+    @property
+    def stats(self) -> dict[str, float]:
+        """What `MAPLayer.stats` shows of the target, as of the coming step; reading changes nothing."""
+        return {}
+
 
 class Step(Target):
     """θ′ = αθ − λg̃ (Niepert, Minervini and Franceschi, NeurIPS 2021, eq. 10).
@@ -196,6 +201,12 @@ class AdaptiveStep(Target):
         """Note how many entries of [S, B, *shape] aren't zero."""
         self._recorded.append((difference.count_nonzero(), difference.shape[:2].numel()))
 
+    @property
+    def stats(self) -> dict[str, float]:
+        """β, as the coming step uses it."""
+        beta, *_ = self._updated()
+        return {"beta": float(beta)}
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         self._update()
         super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
@@ -205,14 +216,20 @@ class AdaptiveStep(Target):
         super()._load_from_state_dict(*arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 
     def _update(self) -> None:
-        rows = sum(rows for _, rows in self._recorded)
-        if rows > 0:
-            nonzeros = sum(entries.to(self.beta) for entries, _ in self._recorded) / rows
-            self.nonzeros.mul_(self.decay).add_(nonzeros, alpha=1 - self.decay)
-            sign = torch.where(self.nonzeros < self.target, 1.0, -1.0)
-            self.change.mul_(self.momentum).add_(sign, alpha=self.step)
-            self.beta.add_(self.change).clamp_(min=0)
+        for buffer, value in zip((self.beta, self.nonzeros, self.change), self._updated(), strict=True):
+            buffer.copy_(value)
         self._recorded.clear()
+
+    def _updated(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return beta, nonzeros and change with what was recorded taken in."""
+        rows = sum(rows for _, rows in self._recorded)
+        if rows == 0:
+            return self.beta, self.nonzeros, self.change
+        recorded = sum(entries.to(self.beta) for entries, _ in self._recorded) / rows
+        nonzeros = self.nonzeros.mul(self.decay).add(recorded, alpha=1 - self.decay)
+        sign = torch.where(nonzeros < self.target, 1.0, -1.0)
+        change = self.change.mul(self.momentum).add(sign, alpha=self.step)
+        return self.beta.add(change).clamp(min=0), nonzeros, change
 
     def extra_repr(self) -> str:
         """Return the arguments."""

@@ -14,7 +14,7 @@ from mapgrad.solvers._hookspecs import hookimpl
 from mapgrad.solvers._listing import SolverInfo, list_solvers
 from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._registry import register, unregister
-from mapgrad.solvers._resolve import SolverFactory, SolverLike, resolve
+from mapgrad.solvers._resolve import SolverFactory, SolverLike, require_solver, resolve
 
 __all__ = [
     "BatchSolver",
@@ -33,6 +33,7 @@ __all__ = [
     "list_solvers",
     "lower",
     "register",
+    "require_solver",
     "resolve",
     "unregister",
 ]

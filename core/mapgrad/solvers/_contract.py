@@ -11,6 +11,7 @@ import numpy as np
 from mapgrad.errors import InfeasibleError, SolveTimeoutError, UnboundedError
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solution, Solutions, Status
+from mapgrad.solvers._options import options_of, unknown_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,7 +192,7 @@ class InstanceSolver(Generic[P, S]):
 
     def __init__(self, problem: P, **options: Any) -> None:
         if options:
-            raise TypeError(f"{type(self).__name__} has no option {', '.join(map(repr, sorted(options)))}")
+            raise unknown_options(type(self).__name__, options, options_of(type(self))[0])
         self.problem = problem
 
     def init(self) -> S:
@@ -261,7 +262,7 @@ class BatchSolver(ABC, Generic[P]):
 
     def __init__(self, problem: P, **options: Any) -> None:
         if options:
-            raise TypeError(f"{type(self).__name__} has no option {', '.join(map(repr, sorted(options)))}")
+            raise unknown_options(type(self).__name__, options, options_of(type(self))[0])
         self.problem = problem
 
     @abstractmethod

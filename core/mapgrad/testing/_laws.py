@@ -279,7 +279,8 @@ def check_time_limit(case: Case) -> None:
     """However short the time limit, a row is called OPTIMAL only where it is; one that isn't reached changes nothing.
 
     Rows that run into it have status TIME_LIMIT or FEASIBLE, and a state or none: `SolveTimeoutError` names them all
-    or, with ``on_error="incumbent"``, those without a state. A solver that knows no limit just finishes.
+    or, with ``on_error="incumbent"``, those without a state. A solver that knows no limit just finishes. Rows as small
+    as these may end before they are told to: that others do is `check_ends_in_time`.
     """
     solver = case.instance_solver
     theta = generic_rows(case.problem, case.rows // 4)

@@ -29,7 +29,7 @@ class Forward:
     An estimator gives the first four; the others are there once `Estimator.gradient` is called.
 
     Attributes:
-        z: [S, B, *shape], the states of the pass.
+        z: [S, B, *shape], the states of the pass, of θ's dtype and device as `rows` are.
         status: [S, B] int64, `Status` values: where a row has no optimum, a gradient may look elsewhere.
         rows: [S, B, *shape], the rows whose states z are: backward rows equal to them needn't be solved. May be dropped
             where a solve takes no longer than a comparison.
@@ -73,7 +73,8 @@ class Estimator(nn.Module, ABC):
     """Perturbs θ in the forward pass and turns the loss's gradient into one for θ in the backward pass.
 
     A subclass gives `gradient`, and `forward` where it does more than solve perturbed rows. Both see plain tensors and
-    are never traced, whatever happens around the layer: they may loop, branch on values and call NumPy.
+    are never traced, whatever happens around the layer: they may loop, branch on values and call NumPy. A layer raises
+    TypeError where they return something else than is said here, ShapeError where it is a tensor that doesn't fit.
 
     Args:
         noise: A noise law, any object with its `sample` method, None for no noise, or "auto": Sum-of-Gamma with the
@@ -81,8 +82,6 @@ class Estimator(nn.Module, ABC):
         samples: S, the number of perturbed copies of θ.
         temperature: τ, what the noise is multiplied by.
     """
-
-    adaptive: bool = False
 
     def __init__(self, noise: Noise | Literal["auto"] | None, *, samples: int, temperature: float) -> None:
         super().__init__()
@@ -134,7 +133,7 @@ class Estimator(nn.Module, ABC):
 
     @abstractmethod
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
-        """Return the gradient for θ, [B, *shape].
+        """Return the gradient for θ, [B, *shape] of its dtype and device.
 
         Args:
             forward: What the forward pass saw and found.
@@ -143,16 +142,17 @@ class Estimator(nn.Module, ABC):
         """
 
     def state_like(self, theta: Tensor) -> tuple[Tensor, ...]:
-        """Return tensors of the shapes and dtypes of `Forward.state`, for compilers; needed where there is any.
+        """Return tensors of the shapes and dtypes of `Forward.state`; torch.compile and torch.func need them.
 
         Args:
             theta: [B, *shape], as for `forward`.
         """
         return ()
 
-    def advance(self) -> Tensor:
-        """Take in what was recorded, and return the state of the coming step; only for adaptive estimators."""
-        raise NotImplementedError(f"{type(self).__name__} doesn't adapt")
+    @property
+    def stats(self) -> dict[str, float]:
+        """What `MAPLayer.stats` shows of the estimator beside the layer's own counts; reading changes nothing."""
+        return {}
 
 
 def non_negative(name: str, value: float) -> float:

@@ -62,7 +62,6 @@ class IMLE(Estimator):
         self.target_temperature = (
             self.temperature if target_temperature is None else non_negative("target_temperature", target_temperature)
         )
-        self.adaptive = target.adaptive
 
     @property
     def largest_temperature(self) -> float:
@@ -76,7 +75,7 @@ class IMLE(Estimator):
 
     def forward(self, theta: Tensor, sampler: Sampler, solve: Solve) -> Forward:
         """Return MAP(θ + τε_s), and the state of a target that adapts as it is in this pass."""
-        state = (self.target.advance().to(theta, copy=True),) if self.adaptive else ()
+        state = (self.target.advance().to(theta, copy=True),) if self.target.adaptive else ()
         forward = super().forward(theta, sampler, solve)
         forward.state = state
         return forward
@@ -91,7 +90,7 @@ class IMLE(Estimator):
         else:
             difference = forward.z - forward.solve(goal).z
         forward.observe(difference, gradient)
-        if self.adaptive and forward.is_training:
+        if self.target.adaptive and forward.is_training:
             self.target.record(difference)
         # a tensor of its own in any case: it becomes θ's gradient, which users write to
         difference = difference / divisor if self.scaled else difference.clone()
@@ -99,11 +98,12 @@ class IMLE(Estimator):
 
     def state_like(self, theta: Tensor) -> tuple[Tensor, ...]:
         """Return the state of a target that adapts."""
-        return (theta.new_empty(()),) if self.adaptive else ()
+        return (theta.new_empty(()),) if self.target.adaptive else ()
 
-    def advance(self) -> Tensor:
-        """Take in what the target recorded, and return its state."""
-        return self.target.advance()
+    @property
+    def stats(self) -> dict[str, float]:
+        """The target's."""
+        return self.target.stats
 
     def _goal(self, forward: Forward, gradient: Tensor) -> tuple[Tensor, Tensor | float]:
         state = forward.state[0] if forward.state else None
