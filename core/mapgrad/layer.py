@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from mapgrad.batching import Solver, compute_dtype, group_rows, new_handle
 from mapgrad.distribution import PerturbAndMAP
-from mapgrad.gradients import IMLE, Estimator, KeyStream, Monitor, Pass, next_key, sample
+from mapgrad.gradients import IMLE, Estimator, KeyStream, Monitor, next_key, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mapgrad.batching import SolverAtWork
-    from mapgrad.gradients import Noise
     from mapgrad.problems import Problem
     from mapgrad.solvers import MAPSolver
 
@@ -71,7 +70,7 @@ class MAPLayer(nn.Module):
         self.minimize = minimize
         self.reduction: Reduction = reduction
         self.keys = KeyStream(seed)
-        self._monitor = Monitor()
+        self.monitor = Monitor()
         self.handle = new_handle(self)
 
     @overload
@@ -136,7 +135,7 @@ class MAPLayer(nn.Module):
         is_mean = self.reduction == "mean" or not self.training
         works = [(self.solver.at_work(problem), rows) for problem, rows in group_rows(theta, problems)]
         # the noise of a row is that of the step, whatever other rows have its problem
-        has_noise = self.training and any(self.noise_for(work) is not None for work, _ in works)
+        has_noise = self.training and any(self.estimator.noise_for(work.problem) is not None for work, _ in works)
         key = next_key(self, theta[0]) if has_noise else None
         states: list[Tensor] = [torch.empty(0)] * len(theta)
         for work, rows in works:
@@ -162,7 +161,7 @@ class MAPLayer(nn.Module):
         the bounds would serve better to first order, and `dead`, those of them whose answer the step didn't change;
         and `beta`, the step of an adaptive target.
         """
-        counts = {**self.solver.stats, **self._monitor.counts()}
+        counts = {**self.solver.stats, **self.monitor.counts()}
         if self.estimator.adaptive:
             counts["beta"] = float(self.estimator.advance())
         return counts
@@ -170,36 +169,6 @@ class MAPLayer(nn.Module):
     def distribution(self, theta: Tensor) -> PerturbAndMAP:
         """Return the perturb-and-MAP distribution of θ [*batch, *shape] (costs if `minimize`)."""
         return PerturbAndMAP(self, theta)
-
-    def noise_for(self, work: SolverAtWork) -> Noise | None:
-        """Return the noise of a perturbed pass for a solver at work; None where there is none."""
-        return self.estimator.noise_for(work.problem)
-
-    def new_pass(
-        self,
-        work: SolverAtWork,
-        samples: int,
-        noise: Noise | None,
-        key: int,
-        *,
-        is_mean: bool,
-        mapped: tuple[bool, ...] = (),
-        ids: Tensor | None = None,
-    ) -> Pass:
-        """Return a pass for a solver at work."""
-        return Pass(
-            self.estimator,
-            work,
-            self._monitor,
-            noise,
-            key,
-            samples=samples,
-            is_mean=is_mean,
-            minimize=self.minimize,
-            is_training=self.training,
-            mapped=mapped,
-            ids=ids,
-        )
 
     def get_extra_state(self) -> Tensor:
         """Return (seed, step) as int64, or nothing without a seed."""

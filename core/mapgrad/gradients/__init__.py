@@ -3,7 +3,6 @@
 from mapgrad.gradients._function import next_key, sample
 from mapgrad.gradients._monitor import Monitor
 from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
-from mapgrad.gradients._pass import Pass
 from mapgrad.gradients._sampler import KeyStream, Sampler
 from mapgrad.gradients._targets import AdaptiveStep, Combinatorial, RelativeStep, Step, Target
 from mapgrad.gradients.estimators import IMLE, AdaptiveIMLE, Blackbox, Estimator, Forward, StraightThrough
@@ -23,7 +22,6 @@ __all__ = [
     "Logistic",
     "Monitor",
     "Noise",
-    "Pass",
     "RelativeStep",
     "Sampler",
     "StandardNoise",

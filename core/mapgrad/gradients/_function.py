@@ -10,46 +10,18 @@ error instead of zeros.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mapgrad.batching import SolverAtWork, define, find, hides_values, is_differentiated, is_mapped, is_traced
 from mapgrad.gradients._counter import can_repeat
+from mapgrad.gradients._pass import Owner, Pass
 from mapgrad.gradients.estimators import Forward
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from mapgrad.gradients._noise import Noise
-    from mapgrad.gradients._pass import Pass
-    from mapgrad.gradients._sampler import KeyStream
-
-
-class Owner(Protocol):
-    """What the ops need of a layer, which they find by its handle."""
-
-    keys: KeyStream
-    handle: int
-
-    def noise_for(self, work: SolverAtWork) -> Noise | None:
-        """Return the noise of a perturbed pass; None where there is none."""
-        ...
-
-    def new_pass(
-        self,
-        work: SolverAtWork,
-        samples: int,
-        noise: Noise | None,
-        key: int,
-        *,
-        is_mean: bool,
-        mapped: tuple[bool, ...] = (),
-        ids: Tensor | None = None,
-    ) -> Pass:
-        """Return a pass; the arguments are those of `Pass`."""
-        ...
 
 
 def sample(
@@ -78,14 +50,14 @@ def sample(
     Returns:
         [*batch, *shape], or [S, *batch, *shape], of θ's dtype and device.
     """
-    noise = owner.noise_for(work) if perturb else None
+    noise = owner.estimator.noise_for(work.problem) if perturb else None
     if noise is None:
         key = None
     elif key is None:
         key = next_key(owner, theta)
     if not is_traced(theta):
         number = 0 if key is None else int(key)
-        return _Eager.apply(theta, owner.new_pass(work, samples, noise, number, is_mean=is_mean, ids=ids))
+        return _Eager.apply(theta, Pass(owner, work, noise, number, samples=samples, is_mean=is_mean, ids=ids))
     if torch.compiler.is_compiling() and is_mapped():
         if theta.requires_grad or is_differentiated():
             raise RuntimeError(_NO_COMPILED_MAP)
@@ -227,9 +199,9 @@ def _new_pass(
 ) -> Pass:
     layer: Owner = find(owner)
     at_work: SolverAtWork = find(work)
-    noise, number = (None, 0) if key is None else (layer.noise_for(at_work), int(key))
+    noise, number = (None, 0) if key is None else (layer.estimator.noise_for(at_work.problem), int(key))
     differs = tuple(map(bool, mapped))
-    return layer.new_pass(at_work, samples, noise, number, is_mean=is_mean, mapped=differs, ids=ids)
+    return Pass(layer, at_work, noise, number, samples=samples, is_mean=is_mean, mapped=differs, ids=ids)
 
 
 def _key(_fresh: Tensor, owner: int) -> Tensor:
@@ -267,7 +239,7 @@ def _forward_fake(
     work: int,
 ) -> tuple[Tensor, ...]:
     pass_ = _new_pass(None, ids, mapped, samples, is_mean, owner, work)
-    noise = None if key is None else find(owner).noise_for(pass_.work)
+    noise = None if key is None else pass_.estimator.noise_for(pass_.work.problem)
     keeps_noise = noise is not None and not can_repeat(noise)
     split = pass_.work.lead_ndim(theta, len(mapped))
     z = theta.new_empty((samples, *theta.shape))

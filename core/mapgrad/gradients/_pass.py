@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mapgrad.batching import SolverAtWork
     from mapgrad.gradients._monitor import Monitor
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._sampler import KeyStream
     from mapgrad.gradients.estimators import Estimator
     from mapgrad.solutions import Solutions
 
@@ -31,19 +32,36 @@ _PART_BYTES_ELSEWHERE: Final = 1 << 25
 """How much of a batch an estimator sees at a time, where it may: what it holds beside the answers is in proportion."""
 
 
+class Owner(Protocol):
+    """What a pass needs of a layer, and the ops, which find it by its handle.
+
+    Attributes:
+        estimator: The gradient estimator.
+        monitor: What counts rows that no step moves.
+        minimize: Whether the layer's input are costs.
+        training: Whether the layer is in training mode.
+        keys: Gives each pass the key of its noise.
+        handle: The number under which ops find the layer.
+    """
+
+    estimator: Estimator
+    monitor: Monitor
+    minimize: bool
+    training: bool
+    keys: KeyStream
+    handle: int
+
+
 class Pass:
     """What both directions of one pass need beside tensors.
 
     Args:
-        estimator: The gradient estimator.
+        owner: The layer.
         work: The solver at work.
-        monitor: What counts rows that no step moves.
         noise: The law of the noise; None for none.
         key: Its key.
         samples: S.
         is_mean: Whether the mean over the samples comes out, or all of them.
-        minimize: Whether the layer's input are costs.
-        is_training: Whether the layer is in training mode.
         mapped: For each leading dimension that torch.vmap maps, whether its elements get noise of their own.
         ids: [B] int64, what stands for a row in the noise; None for its place.
 
@@ -70,23 +88,21 @@ class Pass:
 
     def __init__(
         self,
-        estimator: Estimator,
+        owner: Owner,
         work: SolverAtWork,
-        monitor: Monitor,
         noise: Noise | None,
         key: int,
         *,
         samples: int,
         is_mean: bool,
-        minimize: bool,
-        is_training: bool,
         mapped: tuple[bool, ...] = (),
         ids: Tensor | None = None,
     ) -> None:
-        self.estimator, self.work, self.monitor = estimator, work, monitor
-        self.noise, self.key = noise, key
+        # taken now: a backward pass goes on as its forward pass began, whatever becomes of the layer
+        self.estimator, self.monitor = owner.estimator, owner.monitor
+        self.minimize, self.is_training = owner.minimize, owner.training
+        self.work, self.noise, self.key = work, noise, key
         self.samples, self.is_mean = samples, is_mean
-        self.minimize, self.is_training = minimize, is_training
         self.mapped, self.ids = mapped, ids
         self.lead: tuple[int, ...] = ()
         self.event: tuple[int, ...] = ()
