@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         SumOfGamma,
         Target,
     )
-    from mapgrad.layer import MAPLayer
+    from mapgrad.layer import MAPLayer, seed_layers
     from mapgrad.problems import (
         Assignment,
         Domain,
@@ -149,6 +149,7 @@ __all__ = [
     "hookimpl",
     "list_solvers",
     "register",
+    "seed_layers",
     "testing",
     "unregister",
 ]
@@ -197,7 +198,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         "SumOfGamma",
         "Target",
     ),
-    "layer": ("MAPLayer",),
+    "layer": ("MAPLayer", "seed_layers"),
     "problems": (
         "Assignment",
         "Domain",

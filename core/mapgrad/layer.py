@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from mapgrad.batching import Solver, compute_dtype, group_rows, new_handle
 from mapgrad.distribution import PerturbAndMAP
-from mapgrad.gradients import IMLE, Estimator, KeyStream, Monitor, next_key, sample
+from mapgrad.gradients import (
+    IMLE,
+    Estimator,
+    KeyStream,
+    Monitor,
+    first_id,
+    next_key,
+    require_row_ids,
+    sample,
+    seed_of_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +27,8 @@ if TYPE_CHECKING:
     from mapgrad.batching import SolverAtWork
     from mapgrad.problems import Problem
     from mapgrad.solvers import MAPSolver
+
+    RowIds = Tensor | Sequence[int]
 
 Reduction = Literal["mean", "none"]
 
@@ -35,8 +47,9 @@ class MAPLayer(nn.Module):
         estimator: The gradient estimator; None for ``IMLE()``.
         minimize: Whether the layer's input are costs, to be minimised, instead of utilities.
         reduction: "mean" over the samples, or "none" for all of them in training, [S, *batch, *shape].
-        seed: None takes noise from torch's default generators; an int makes it a function of (seed, step, row, sample),
-            and (seed, step) are saved in `state_dict`.
+        seed: None takes noise from torch's default generators; an int makes it a function of (seed, step, row id,
+            sample), and (seed, step) are saved in `state_dict`. Two layers with one seed draw the same noise for a row:
+            `seed_layers` gives each layer of a model a stream of its own.
 
     Shape:
         θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device.
@@ -74,29 +87,53 @@ class MAPLayer(nn.Module):
         self.handle = new_handle(self)
 
     @overload
-    def forward(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> Tensor: ...
-    @overload
-    def forward(self, theta: Sequence[Tensor], problems: Sequence[Problem]) -> list[Tensor]: ...
     def forward(
-        self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem] | None = None
+        self, theta: Tensor, problems: Sequence[Problem] | None = None, *, rows: RowIds | None = None
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self, theta: Sequence[Tensor], problems: Sequence[Problem], *, rows: RowIds | None = None
+    ) -> list[Tensor]: ...
+    def forward(
+        self,
+        theta: Tensor | Sequence[Tensor],
+        problems: Sequence[Problem] | None = None,
+        *,
+        rows: RowIds | None = None,
     ) -> Tensor | list[Tensor]:
         """Return z for θ (costs if `minimize`).
 
         Args:
             theta: [*batch, *shape]; with `problems`, [B, *shape] or a list of B tensors of their shapes.
             problems: One problem a row, in place of the solver's own.
+            rows: [*batch] integers that stand for the rows in the noise, such as their numbers in the data set: a row's
+                noise is then the same wherever in a batch, in whatever batch and on whatever rank it is. None for
+                rank · 2³² + place, with the rank in torch.distributed. Under torch.compile a tensor; under torch.vmap,
+                ids that aren't mapped too stand for other noise in each element unless it shall be the same.
 
         Returns:
             As the class says; a list of B tensors where θ is a list.
+
+        Raises:
+            TypeError: `rows` aren't integers.
+            ShapeError: `rows` haven't the batch's shape; or as the class says.
         """
         if problems is not None:
-            return self._forward_each(theta, problems)
+            return self._forward_each(theta, problems, rows)
         training = self.training
         samples = self.estimator.samples if training else 1
         is_mean = self.reduction == "mean" or not training
-        return self.sample(theta, samples, perturb=training, is_mean=is_mean)
+        return self.sample(theta, samples, perturb=training, is_mean=is_mean, rows=rows)
 
-    def sample(self, theta: object, samples: int, *, perturb: bool = True, is_mean: bool = False) -> Tensor:
+    def sample(
+        self,
+        theta: object,
+        samples: int,
+        *,
+        perturb: bool = True,
+        is_mean: bool = False,
+        rows: RowIds | None = None,
+    ) -> Tensor:
         """Return S MAP states of θ, or their mean, with the estimator's gradient.
 
         Args:
@@ -104,12 +141,15 @@ class MAPLayer(nn.Module):
             samples: S.
             perturb: Whether noise is added.
             is_mean: Whether the mean is asked for.
+            rows: As for `forward`.
 
         Returns:
             [S, *batch, *shape], or [*batch, *shape], of θ's dtype and device.
         """
         work = self.solver.at_work()
-        return self._sample(work, work.require_theta(theta), samples, perturb=perturb, is_mean=is_mean)
+        theta = work.require_theta(theta)
+        ids = None if rows is None else require_row_ids(rows, theta.shape[: work.lead_ndim(theta)], theta.device)
+        return self._sample(work, theta, samples, perturb=perturb, is_mean=is_mean, ids=ids)
 
     def _sample(
         self,
@@ -128,20 +168,27 @@ class MAPLayer(nn.Module):
         z = sample(self, work, theta.to(wide), samples=samples, perturb=perturb, is_mean=is_mean, key=key, ids=ids)
         return z.to(theta.dtype)
 
-    def _forward_each(self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) -> Tensor | list[Tensor]:
+    def _forward_each(
+        self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], row_ids: RowIds | None
+    ) -> Tensor | list[Tensor]:
         if not self.solver.takes_problems:
             raise TypeError(f"problems= needs a solver from mapgrad.get_solver, but this layer has {self.solver!r}")
         samples = self.estimator.samples if self.training else 1
         is_mean = self.reduction == "mean" or not self.training
         works = [(self.solver.at_work(problem), rows) for problem, rows in group_rows(theta, problems)]
-        # the noise of a row is that of the step, whatever other rows have its problem
-        has_noise = self.training and any(self.estimator.noise_for(work.problem) is not None for work, _ in works)
-        key = next_key(self, theta[0]) if has_noise else None
+        if row_ids is None:
+            ids = torch.arange(len(theta), device="cpu") + first_id()
+        else:
+            device = theta[0].device if len(theta) else torch.device("cpu")
+            ids = require_row_ids(row_ids, (len(theta),), device)
+        # all rows are of one step, whatever other rows have their problem
+        has_noise = any(self.estimator.noise_for(work.problem) is not None for work, _ in works)
+        begins = self.training and bool(works) and (has_noise or self.estimator.is_adaptive)
+        key = next_key(self, theta[0]) if begins else None
         states: list[Tensor] = [torch.empty(0)] * len(theta)
         for work, rows in works:
             stacked = work.require_theta(torch.stack([theta[row] for row in rows]))
-            ids = torch.tensor(rows, device="cpu")
-            z = self._sample(work, stacked, samples, perturb=self.training, is_mean=is_mean, key=key, ids=ids)
+            z = self._sample(work, stacked, samples, perturb=self.training, is_mean=is_mean, key=key, ids=ids[rows])
             for row, answers in zip(rows, z.unbind(0 if is_mean else 1), strict=True):
                 states[row] = answers.to(theta[row].dtype)
         if not isinstance(theta, Tensor):
@@ -169,12 +216,14 @@ class MAPLayer(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Return (seed, step) as int64, or nothing without a seed."""
-        return torch.tensor([] if self.keys.seed is None else [self.keys.seed, self.keys.step], dtype=torch.int64)
+        return torch.tensor(self.keys.saved(), dtype=torch.int64, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Continue the noise of a saved layer."""
-        if state.numel():
-            self.keys.seed, self.keys.step = (int(number) for number in state)
+        """Continue the noise of a saved layer, if both have a seed.
+
+        A layer without a seed stays without one, and one with a seed keeps it where the saved layer had none.
+        """
+        self.keys.restore([int(number) for number in state])
 
     def extra_repr(self) -> str:
         """Return the arguments."""
@@ -187,7 +236,42 @@ class MAPLayer(nn.Module):
     if TYPE_CHECKING:
 
         @overload
-        def __call__(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> Tensor: ...
+        def __call__(
+            self, theta: Tensor, problems: Sequence[Problem] | None = None, *, rows: RowIds | None = None
+        ) -> Tensor: ...
         @overload
-        def __call__(self, theta: Sequence[Tensor], problems: Sequence[Problem]) -> list[Tensor]: ...
-        def __call__(self, theta: Any, problems: Any = None) -> Any: ...  # noqa: D102 (forward has it)
+        def __call__(
+            self, theta: Sequence[Tensor], problems: Sequence[Problem], *, rows: RowIds | None = None
+        ) -> list[Tensor]: ...
+        def __call__(self, theta: Any, problems: Any = None, *, rows: Any = None) -> Any: ...  # noqa: D102 (forward has it)
+
+
+def seed_layers(model: nn.Module, seed: int) -> int:
+    """Give each `MAPLayer` of a model a stream of noise of its own, a function of the seed and the layer's path.
+
+    The path is the layer's name in `model.named_modules()`: layers that come or go elsewhere change nothing. Seed the
+    model before it is wrapped, as DistributedDataParallel and torch.compile put another name in front of all paths.
+
+    Args:
+        model: A module; the layers in it get another seed and start anew at step 0.
+        seed: Any integer.
+
+    Returns:
+        The number of layers.
+
+    Raises:
+        TypeError: `seed` isn't an int.
+
+    Example:
+        >>> import torch, mapgrad
+        >>> layers = [mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2))) for _ in range(2)]
+        >>> mapgrad.seed_layers(torch.nn.Sequential(*layers), 0)
+        2
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+        raise TypeError(f"seed must be an int, got {seed!r}")
+    modules: list[tuple[str, nn.Module]] = [*model.named_modules()]  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+    layers = [(path, module) for path, module in modules if isinstance(module, MAPLayer)]
+    for path, layer in layers:
+        layer.keys = KeyStream(seed_of_path(seed, path))
+    return len(layers)

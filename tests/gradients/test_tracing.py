@@ -277,6 +277,7 @@ def test_opcheck(solver, name, options, mapped):
     work = layer.solver.at_work()
     theta = theta_for(solver, *(2,) * len(mapped), 3)
     key = None if layer.estimator.noise_for(work.problem) is None else torch.tensor(5)
+    layer.estimator.begin(5)
     rest = key, None, list(mapped), layer.estimator.samples, layer.reduction == "mean", layer.handle, work.handle
     output, *found = torch.ops.mapgrad.forward(theta, *rest)
     slope = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ from mapgrad.batching._op import define
 from mapgrad.batching._proofs import Known
 from mapgrad.batching._solver import Solver, get_solver, group_rows
 from mapgrad.batching._theta import compute_dtype, require_finite, require_float
-from mapgrad.batching._tracing import hides_values, is_differentiated, is_mapped, is_traced
+from mapgrad.batching._tracing import hides_values, is_differentiated, is_in_backward, is_mapped, is_traced
 
 __all__ = [
     "Known",
@@ -19,6 +19,7 @@ __all__ = [
     "group_rows",
     "hides_values",
     "is_differentiated",
+    "is_in_backward",
     "is_mapped",
     "is_traced",
     "new_handle",

@@ -3,7 +3,9 @@
 from mapgrad.gradients._function import next_key, sample
 from mapgrad.gradients._monitor import Monitor
 from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
-from mapgrad.gradients._sampler import KeyStream, Sampler
+from mapgrad.gradients._row_ids import first_id, require_row_ids
+from mapgrad.gradients._sampler import Sampler
+from mapgrad.gradients._steps import KeyStream, seed_of_path
 from mapgrad.gradients._targets import AdaptiveStep, Combinatorial, RelativeStep, Step, Target
 from mapgrad.gradients.estimators import IMLE, AdaptiveIMLE, Blackbox, Estimator, Forward, StraightThrough
 
@@ -29,6 +31,9 @@ __all__ = [
     "StraightThrough",
     "SumOfGamma",
     "Target",
+    "first_id",
     "next_key",
+    "require_row_ids",
     "sample",
+    "seed_of_path",
 ]

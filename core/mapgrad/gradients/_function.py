@@ -45,19 +45,17 @@ def sample(
         samples: S.
         perturb: Whether noise is added.
         is_mean: Whether to return the mean over the samples, or all of them.
-        key: That of the noise, from `next_key`; None for a new one.
-        ids: [B] int64, what stands for a row in the noise; None for its place.
+        key: That of the step, from `next_key`; None for a new one.
+        ids: int64 [*batch], what stands for a row in the noise; None for its rank and place.
 
     Returns:
         [*batch, *shape], or [S, *batch, *shape], of θ's dtype and device.
     """
     noise = owner.estimator.noise_for(work.problem) if perturb else None
-    if noise is None:
-        key = None
-    elif key is None:
+    if key is None and perturb and (noise is not None or owner.estimator.is_adaptive):
         key = next_key(owner, theta)
     if not is_traced(theta):
-        number = 0 if key is None else int(key)
+        number = None if key is None else int(key)
         return _Eager.apply(theta, Pass(owner, work, noise, number, samples=samples, is_mean=is_mean, ids=ids))
     if torch.compiler.is_compiling() and is_mapped():
         if theta.requires_grad or is_differentiated():
@@ -68,9 +66,9 @@ def sample(
 
 
 def next_key(owner: Owner, theta: Tensor) -> int | Tensor:
-    """Return the key of a new pass of θ: a number, or [] int64 where somebody traces."""
+    """Begin a step with a pass of θ, and return its key: a number, or [] int64 where somebody traces."""
     if not is_traced(theta):
-        return owner.keys.next()
+        return owner.keys.next(owner.estimator.begin)
     # of two calls with equal arguments, a compiler would keep one; aten.empty it never merges
     return _ops.key(torch.empty((), dtype=torch.int64, device="cpu"), owner.handle)
 
@@ -200,13 +198,14 @@ def _new_pass(
 ) -> Pass:
     layer: Owner = find(owner)
     at_work: SolverAtWork = find(work)
-    noise, number = (None, 0) if key is None else (layer.estimator.noise_for(at_work.problem), int(key))
+    noise, number = (None, None) if key is None else (layer.estimator.noise_for(at_work.problem), int(key))
     differs = tuple(map(bool, mapped))
     return Pass(layer, at_work, noise, number, samples=samples, is_mean=is_mean, mapped=differs, ids=ids)
 
 
 def _key(_fresh: Tensor, owner: int) -> Tensor:
-    return torch.tensor(find(owner).keys.next(), device="cpu")
+    layer: Owner = find(owner)
+    return torch.tensor(layer.keys.next(layer.estimator.begin), device="cpu")
 
 
 def _forward(
@@ -278,16 +277,25 @@ def _backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
 def _forward_vmap(
     info: Any, dims: Any, theta: Tensor, key: Any, ids: Any, mapped: Any, samples: int, *rest: Any
 ) -> Any:
-    if key is not None and info.randomness == "error":
+    layer, work = find(rest[-2]), find(rest[-1])
+    if key is not None and info.randomness == "error" and layer.estimator.noise_for(work.problem) is not None:
         raise RuntimeError(
             "vmap: a MAP layer draws noise, but vmap was called with randomness='error': pass "
             "randomness='different' for noise of its own for each element, or 'same' for the same noise for all"
         )
     mapped = [int(info.randomness == "different"), *mapped]
-    *found, state = _ops.forward(theta.movedim(dims[0], 0), key, ids, mapped, samples, *rest)
+    size = info.batch_size
+    theta = theta.expand(size, *theta.shape) if dims[0] is None else theta.movedim(dims[0], 0)
+    *found, state = _ops.forward(theta, key, _mapped_ids(ids, dims[2]), mapped, samples, *rest)
     is_mean = rest[0]
     places = [0 if is_mean else 1, *(1 if tensor.numel() else None for tensor in found[1:])]
     return (*found, state), (*places, [0] * len(state))
+
+
+def _mapped_ids(ids: Tensor | None, dim: int | None) -> Tensor | None:
+    if ids is None:
+        return None
+    return ids.unsqueeze(0) if dim is None else ids.movedim(dim, 0)
 
 
 def _gradient(
@@ -324,7 +332,7 @@ def _gradient_vmap(info: Any, dims: Any, *arguments: Any) -> Any:
         *(moved(tensor, dim, 1) for tensor, dim in zip((z, status, rows, noise), dims[2:6], strict=True)),
         [moved(tensor, dim, 0) for tensor, dim in zip(state, dims[6] or [None] * len(state), strict=True)],
         key,
-        ids,
+        _mapped_ids(ids, dims[8]),
         [int(is_mapped and info.randomness == "different"), *mapped],
         samples,
         is_mean,

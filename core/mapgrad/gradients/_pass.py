@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mapgrad.batching import Known
 from mapgrad.errors import SolverCrashError
+from mapgrad.gradients._row_ids import first_id
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients.estimators import Forward
 from mapgrad.gradients.estimators._checks import require_forward, require_gradient, require_state_like
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mapgrad.batching import SolverAtWork
     from mapgrad.gradients._monitor import Monitor
     from mapgrad.gradients._noise import Noise
-    from mapgrad.gradients._sampler import KeyStream
+    from mapgrad.gradients._steps import KeyStream
     from mapgrad.gradients.estimators import Estimator
     from mapgrad.solutions import Solutions
 
@@ -60,11 +61,12 @@ class Pass:
         owner: The layer.
         work: The solver at work.
         noise: The law of the noise; None for none.
-        key: Its key.
+        key: The step's key; None for a pass that belongs to no step.
         samples: S.
         is_mean: Whether the mean over the samples comes out, or all of them.
         mapped: For each leading dimension that torch.vmap maps, whether its elements get noise of their own.
-        ids: [B] int64, what stands for a row in the noise; None for its place.
+        ids: int64, what stands for a row in the noise: [*mapped, *batch], with 1 for a mapped dimension where all
+            elements have the same; None for its rank and place.
 
     Attributes:
         lead: Mapped and batch dimensions of θ, once a direction has begun.
@@ -72,8 +74,10 @@ class Pass:
     """
 
     __slots__ = (
+        "by_row",
         "estimator",
         "event",
+        "first",
         "ids",
         "is_mean",
         "is_training",
@@ -92,7 +96,7 @@ class Pass:
         owner: Owner,
         work: SolverAtWork,
         noise: Noise | None,
-        key: int,
+        key: int | None,
         *,
         samples: int,
         is_mean: bool,
@@ -105,6 +109,8 @@ class Pass:
         self.work, self.noise, self.key = work, noise, key
         self.samples, self.is_mean = samples, is_mean
         self.mapped, self.ids = mapped, ids
+        self.first = first_id() if noise is not None and ids is None else 0
+        self.by_row = owner.keys.seed is not None
         self.lead: tuple[int, ...] = ()
         self.event: tuple[int, ...] = ()
 
@@ -185,7 +191,17 @@ class Pass:
         """Return utilities [B, *shape], and their noise."""
         split = self.work.lead_ndim(theta, len(self.mapped))
         self.lead, self.event = tuple(theta.shape[:split]), tuple(theta.shape[split:])
-        sampler = Sampler(self.noise, self.key, self.samples, self.lead, self.event, mapped=self.mapped, ids=self.ids)
+        sampler = Sampler(
+            self.noise,
+            self.key,
+            self.samples,
+            self.lead,
+            self.event,
+            mapped=self.mapped,
+            ids=self.ids,
+            first=self.first,
+            by_row=self.by_row,
+        )
         utilities = theta.neg() if self.minimize else theta
         return utilities if split == 1 else utilities.reshape(-1, *self.event), sampler
 

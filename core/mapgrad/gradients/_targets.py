@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class Target(nn.Module, ABC):
     """Maps θ and the loss's gradient to the target's parameters θ′ and the divisor of the scaled gradient.
 
-    A target that adapts sets `adaptive`, returns its state from `advance` and learns from `record`.
+    A target that adapts sets `adaptive`, has a `state`, learns from `record`, and changes by `advance`.
     """
 
     adaptive: bool = False
@@ -32,14 +32,19 @@ class Target(nn.Module, ABC):
             theta: [1, *batch, *shape], utilities.
             gradient: [S or 1, *batch, *shape], g̃ = S · ∂L/∂z_s, or its negative for the other side of a central step.
             event_ndim: Number of dimensions of `shape`.
-            state: [], what `advance` returned in the forward pass.
+            state: [], that of the step or, in a pass that belongs to none, as it stood in the forward pass.
 
         Returns:
             θ′ [S or 1, *batch, *shape], a fresh tensor, and a divisor that broadcasts against it.
         """
 
+    @property
+    def state(self) -> Tensor:
+        """The state as it stands, []; passes that belong to no training step use it and change nothing."""
+        raise NotImplementedError(f"{type(self).__name__} doesn't adapt")
+
     def advance(self) -> Tensor:
-        """Take in what was recorded since the last call, and return the state that the coming step uses."""
+        """Take in what was recorded since the last call, and return the state of the step that begins."""
         raise NotImplementedError(f"{type(self).__name__} doesn't adapt")
 
     def record(self, difference: Tensor) -> None:
@@ -191,6 +196,11 @@ class AdaptiveStep(Target):
         """Return (θ − p g̃, p)."""
         dims = tuple(range(-event_ndim, 0)) if self.norm == "instance" else tuple(range(1, theta.ndim))
         return _relative_step(theta, gradient, self.beta if state is None else state, dims)
+
+    @property
+    def state(self) -> Tensor:
+        """β."""
+        return self.beta
 
     def advance(self) -> Tensor:
         """Take in the recorded differences, and return β."""

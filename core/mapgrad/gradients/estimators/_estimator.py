@@ -115,6 +115,20 @@ class Estimator(nn.Module, ABC):
         return self.temperature
 
     @property
+    def is_adaptive(self) -> bool:
+        """Whether what a step learns changes the steps after it, so that `begin` must be called."""
+        return False
+
+    def begin(self, key: int) -> None:
+        """Begin a training step: take in what the steps before have learnt.
+
+        Args:
+            key: What stands for the step, and is `sampler.key` in each of its passes, of which there are several where
+                rows have different problems. A pass that a checkpoint repeats has the key of the step that it repeats,
+                and begins none: what a pass uses of what was learnt must be kept under its key.
+        """
+
+    @property
     def is_rowwise(self) -> bool:
         """Whether a row's gradient depends on that row alone, so that a batch may be handled in parts."""
         return False

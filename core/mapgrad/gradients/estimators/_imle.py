@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from mapgrad.gradients._steps import Recent
 from mapgrad.gradients._targets import RelativeStep, Target
 from mapgrad.gradients.estimators._estimator import Estimator, Forward, non_negative
 
@@ -62,6 +63,7 @@ class IMLE(Estimator):
         self.target_temperature = (
             self.temperature if target_temperature is None else non_negative("target_temperature", target_temperature)
         )
+        self._states: Recent[Tensor] = Recent()
 
     @property
     def largest_temperature(self) -> float:
@@ -69,13 +71,26 @@ class IMLE(Estimator):
         return max(self.temperature, self.target_temperature)
 
     @property
+    def is_adaptive(self) -> bool:
+        """Whether the target adapts."""
+        return self.target.adaptive
+
+    def begin(self, key: int) -> None:
+        """Let a target that adapts take in what it recorded, and keep its state of this step."""
+        if self.target.adaptive:
+            self._states.note(key, self.target.advance().clone())
+
+    @property
     def is_rowwise(self) -> bool:
         """Whether the target is."""
         return self.target.is_rowwise
 
     def forward(self, theta: Tensor, sampler: Sampler, solve: Solve) -> Forward:
-        """Return MAP(θ + τε_s), and the state of a target that adapts as it is in this pass."""
-        state = (self.target.advance().to(theta, copy=True),) if self.target.adaptive else ()
+        """Return MAP(θ + τε_s), and the state of a target that adapts as it is in this step."""
+        state: tuple[Tensor, ...] = ()
+        if self.target.adaptive:
+            now = self.target.state if sampler.key is None else self._states.find(sampler.key)
+            state = (now.to(theta, copy=True),)
         forward = super().forward(theta, sampler, solve)
         forward.state = state
         return forward
