@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mapgrad.batching._policy import unusable_rows
 from mapgrad.batching._theta import extremes
 from mapgrad.errors import ShapeError
 from mapgrad.problems import IntegerProgram
@@ -83,7 +84,8 @@ class Staged:
         block.causes = self.block.causes
         clean = _is_finite(block.z) and bool((block.status == self._plain).all())
         if not clean:
-            _fail_unusable(block)
+            for row, error in unusable_rows(_from_numpy(block.z), _from_numpy(block.status)).items():
+                block.fail(row, error)
         z = block.z.reshape(-1, *lowering.native.shape)
         if lowering.is_lowered:
             z = lowering.states(z)
@@ -156,16 +158,6 @@ def scale_rows(rows: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
 
 def _is_finite(values: NDArray[np.float64]) -> bool:
     return values.size == 0 or all(map(math.isfinite, extremes(_from_numpy(values))))
-
-
-def _fail_unusable(block: Block) -> None:
-    """Fail the rows whose status or state can't be an answer."""
-    for row in np.flatnonzero((block.status < min(Status)) | (block.status > max(Status))).tolist():
-        block.fail(row, ValueError(f"the solver reports status {block.status[row]}, which isn't a mapgrad.Status"))
-    finite, missing = np.isfinite(block.z).all(axis=1), np.isnan(block.z).all(axis=1)
-    answered = (block.status == Status.OPTIMAL) | (block.status == Status.FEASIBLE)
-    for row in np.flatnonzero(~finite & (answered | ~missing)).tolist():
-        block.fail(row, ValueError("the solver answered with NaN or infinite entries, or wrote no answer"))
 
 
 def _fail_inexact(block: Block, z: NDArray[np.float64], integer: NDArray[np.bool_], dtype: torch.dtype) -> bool:
