@@ -209,7 +209,7 @@ class MAPLayer(nn.Module):
         and `beta`, the step of an adaptive target.
         """
         counts = {**self.solver.stats, **self.monitor.counts()}
-        if self.estimator.adaptive:
+        if self.estimator.is_adaptive:
             counts["beta"] = float(self.estimator.advance())
         return counts
 
