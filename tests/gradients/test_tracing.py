@@ -1,4 +1,4 @@
-"""The layer under torch.vmap, torch.func, torch.compile, torch.export and checkpointing: the same steps everywhere."""
+"""The layer under torch.vmap, torch.func, torch.compile and torch.export: the same steps everywhere."""
 
 import os
 import shutil
@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils.checkpoint import checkpoint
 
 import mapgrad
 
@@ -423,27 +422,6 @@ def test_forward_mode_is_refused():
         torch.func.hessian(squares(layer))(theta)
     with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match="jvp"):
         layer(torch.autograd.forward_ad.make_dual(theta, theta))
-
-
-@pytest.mark.parametrize("name", ["imle", "unrepeatable", "adaptive", "late"])
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_a_checkpoint_of_an_unseeded_layer_changes_nothing(name, use_reentrant):
-    def train(*, is_checkpointed):
-        torch.manual_seed(0)
-        layer = make_layer(ESTIMATORS[name](), seed=None)
-        head = torch.nn.Linear(6, 6)
-
-        def body(x):
-            return layer(head(x)) * layer(2 * head(x))
-
-        leaf = theta_for("batch", 4).requires_grad_()
-        z = checkpoint(body, leaf, use_reentrant=use_reentrant) if is_checkpointed else body(leaf)
-        ((z - 0.1 * torch.arange(6.0)) ** 2).sum().backward()
-        return z.detach(), leaf.grad, head.weight.grad, torch.rand(3)
-
-    expected = train(is_checkpointed=False)
-    assert expected[1].abs().sum() > 0
-    assert_equal(train(is_checkpointed=True), expected)
 
 
 class Fussy(mapgrad.InstanceSolver):

@@ -51,8 +51,9 @@ def sample(
     Returns:
         [*batch, *shape], or [S, *batch, *shape], of θ's dtype and device.
     """
-    noise = owner.estimator.noise_for(work.problem) if perturb else None
-    if key is None and perturb and (noise is not None or owner.estimator.is_adaptive):
+    estimator = owner.estimator
+    noise = estimator.noise_for(work.problem) if perturb else None
+    if key is None and perturb and (noise is not None or estimator.is_adaptive):
         key = next_key(owner, theta)
     if not is_traced(theta):
         number = None if key is None else int(key)

@@ -143,7 +143,12 @@ class AdaptiveStep(Target):
     sample's difference of answers over all its backward passes: n ← decay · n + (1 − decay) · nnz, and
     β ← max(β + δ, 0) with δ = momentum · δ_previous + step if n < target, else − step. The state lives in buffers. A
     backward pass only records, and the next training forward pass (or `state_dict`) updates: so a step's β is always
-    the one that its forward pass saw.
+    the one that its forward pass saw. Passes in eval mode, and those that a checkpoint repeats, change nothing.
+
+    With several ranks no call of its own waits for the others, so that they may have different numbers of batches.
+    DistributedDataParallel hands rank 0's buffers to all ranks as a forward pass begins (`broadcast_buffers`, its
+    default), and each rank takes in what it recorded itself after that: rank 0's records alone decide where β goes, and
+    another rank's β is at most 2 · step from rank 0's in any step. Without these broadcasts each rank adapts by itself.
 
     Args:
         initial: β at the start.
@@ -151,7 +156,8 @@ class AdaptiveStep(Target):
         momentum: Share of the last change that is repeated.
         decay: Share of the running mean of nnz that is kept.
         target: Wanted nnz.
-        norm: "instance" takes both norms row by row, "batch" over the whole batch, as published.
+        norm: "instance" takes both norms row by row, "batch" over the whole batch, as published; of the rows with
+            different problems, over those that share one, as these are solved together.
     """
 
     adaptive = True

@@ -81,7 +81,12 @@ class Estimator(nn.Module, ABC):
             problem's κ, or no noise where the problem's domain would clip it or no problem is known.
         samples: S, the number of perturbed copies of θ.
         temperature: τ, what the noise is multiplied by.
+
+    Attributes:
+        is_adaptive: Whether what a step learns changes the steps after it, so that `begin` must be called.
     """
+
+    is_adaptive: bool = False
 
     def __init__(self, noise: Noise | Literal["auto"] | None, *, samples: int, temperature: float) -> None:
         super().__init__()
@@ -113,11 +118,6 @@ class Estimator(nn.Module, ABC):
     def largest_temperature(self) -> float:
         """The largest factor by which noise is ever multiplied; where it is zero, none is drawn."""
         return self.temperature
-
-    @property
-    def is_adaptive(self) -> bool:
-        """Whether what a step learns changes the steps after it, so that `begin` must be called."""
-        return False
 
     def begin(self, key: int) -> None:
         """Begin a training step: take in what the steps before have learnt.

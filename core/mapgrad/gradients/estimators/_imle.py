@@ -63,6 +63,7 @@ class IMLE(Estimator):
         self.target_temperature = (
             self.temperature if target_temperature is None else non_negative("target_temperature", target_temperature)
         )
+        self.is_adaptive = target.adaptive
         self._states: Recent[Tensor] = Recent()
 
     @property
@@ -70,14 +71,9 @@ class IMLE(Estimator):
         """The larger of τ and τ′."""
         return max(self.temperature, self.target_temperature)
 
-    @property
-    def is_adaptive(self) -> bool:
-        """Whether the target adapts."""
-        return self.target.adaptive
-
     def begin(self, key: int) -> None:
         """Let a target that adapts take in what it recorded, and keep its state of this step."""
-        if self.target.adaptive:
+        if self.is_adaptive:
             self._states.note(key, self.target.advance().clone())
 
     @property
@@ -88,7 +84,7 @@ class IMLE(Estimator):
     def forward(self, theta: Tensor, sampler: Sampler, solve: Solve) -> Forward:
         """Return MAP(θ + τε_s), and the state of a target that adapts as it is in this step."""
         state: tuple[Tensor, ...] = ()
-        if self.target.adaptive:
+        if self.is_adaptive:
             now = self.target.state if sampler.key is None else self._states.find(sampler.key)
             state = (now.to(theta, copy=True),)
         forward = super().forward(theta, sampler, solve)
@@ -105,7 +101,7 @@ class IMLE(Estimator):
         else:
             difference = forward.z - forward.solve(goal).z
         forward.observe(difference, gradient)
-        if self.target.adaptive and forward.is_training:
+        if self.is_adaptive and forward.is_training:
             self.target.record(difference)
         # a tensor of its own in any case: it becomes θ's gradient, which users write to
         difference = difference / divisor if self.scaled else difference.clone()
@@ -113,7 +109,7 @@ class IMLE(Estimator):
 
     def state_like(self, theta: Tensor) -> tuple[Tensor, ...]:
         """Return the state of a target that adapts."""
-        return (theta.new_empty(()),) if self.target.adaptive else ()
+        return (theta.new_empty(()),) if self.is_adaptive else ()
 
     @property
     def stats(self) -> dict[str, float]:
