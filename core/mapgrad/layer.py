@@ -158,9 +158,9 @@ class MAPLayer(nn.Module):
     def stats(self) -> dict[str, float]:
         """Counts since the layer was made.
 
-        Those of `Solver.stats`; over the backward passes with a target, `improvable`, the rows that some state within
-        the bounds would serve better to first order, and `dead`, those of them whose answer the step didn't change;
-        and `beta`, the step of an adaptive target.
+        Those of `Solver.stats`; over the backward passes with a target, `improvable`, the rows that another answer
+        would serve better to first order, of those that came up beside them, and `dead`, those of them whose answer the step
+        didn't change; and `beta`, the step of an adaptive target.
         """
         counts = {**self.solver.stats, **self._monitor.counts()}
         if self.estimator.adaptive:

@@ -204,7 +204,9 @@ class Pass:
         return found if len(shape) == found.ndim else found.reshape(shape)
 
     def _gradient_of(self, forward: Forward, gradient: Tensor) -> Tensor:
-        forward.begin_backward(self._solve_again, self._observe, is_training=self.is_training)
+        forward.begin_backward(
+            self._solve_again, self._observe, is_training=self.is_training, problem=self.work.problem
+        )
         return self.estimator.gradient(forward, gradient)
 
     def _solve(self, rows: Tensor, known: Known | None = None) -> Solutions:
@@ -235,7 +237,7 @@ class Pass:
         return self._solve(rows, known)
 
     def _observe(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
-        self.monitor.observe(difference, gradient, z, self.work.problem)
+        self.monitor.observe(difference, gradient, z, self.work.problem, self.estimator)
 
     def _parts(self, theta: Tensor) -> list[tuple[int, int]]:
         """Return where the rows are cut into parts that an estimator sees one after another."""
