@@ -39,8 +39,8 @@ class MAPLayer(nn.Module):
     In training mode θ is perturbed as the estimator says, and the output is the mean over its samples; in eval mode it
     is MAP(θ), without noise. Both have a gradient. Works under autocast, torch.compile(fullgraph=True), torch.vmap and
     torch.func; a second derivative is refused. Under torch.vmap, noise heeds `randomness`. torch.compile makes code for
-    each layer: where more than ``torch._dynamo.config.recompile_limit`` of them (8) go through one compiled function, or
-    are compiled one by one, raise that limit to their number.
+    each layer: where more than ``torch._dynamo.config.recompile_limit`` of them (8) go through one compiled function,
+    or are compiled one by one, raise that limit to their number.
 
     Args:
         solver: A `Solver` from `get_solver`, or any function θ [B, *shape] → z [B, *shape], which is called with whole
@@ -206,9 +206,9 @@ class MAPLayer(nn.Module):
     def stats(self) -> dict[str, float]:
         """Counts since the layer was made; reading them changes nothing.
 
-        Those of `Solver.stats`; over the backward passes with a target, `improvable`, the rows that some state within
-        the bounds would serve better to first order, and `dead`, those of them whose answer the step didn't change;
-        and what the estimator adds: `beta`, the coming step of an adaptive target.
+        Those of `Solver.stats`; over the backward passes with a target, `improvable`, the rows that another answer
+        would serve better to first order, of those that came up beside them, and `dead`, those of them whose answer the
+        step didn't change; and what the estimator adds: `beta`, the coming step of an adaptive target.
         """
         return {**self.solver.stats, **self.monitor.counts(), **self.estimator.stats}
 

@@ -1,8 +1,9 @@
 """Which gradient: noise, targets, estimators, and the autograd function around a pass."""
 
+from mapgrad.gradients._context import Context
 from mapgrad.gradients._function import next_key, sample
 from mapgrad.gradients._monitor import Monitor
-from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
+from mapgrad.gradients._noise import Centred, Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
 from mapgrad.gradients._row_ids import first_id, require_row_ids
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._steps import KeyStream, seed_of_path
@@ -14,7 +15,9 @@ __all__ = [
     "AdaptiveIMLE",
     "AdaptiveStep",
     "Blackbox",
+    "Centred",
     "Combinatorial",
+    "Context",
     "Estimator",
     "Forward",
     "Gaussian",

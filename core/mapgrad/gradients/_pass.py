@@ -238,7 +238,9 @@ class Pass:
         return found if len(shape) == found.ndim else found.reshape(shape)
 
     def _gradient_of(self, forward: Forward, gradient: Tensor) -> Tensor:
-        forward.begin_backward(self._solve_again, self._observe, is_training=self.is_training)
+        forward.begin_backward(
+            self._solve_again, self._observe, is_training=self.is_training, problem=self.work.problem
+        )
         found = self.estimator.gradient(forward, gradient)
         require_gradient(self.estimator, found, forward.theta)
         return found
@@ -276,7 +278,7 @@ class Pass:
         return self._solve(rows, known)
 
     def _observe(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
-        self.monitor.observe(difference, gradient, z, self.work.problem)
+        self.monitor.observe(difference, gradient, z, self.work.problem, self.estimator)
 
     def _parts(self, theta: Tensor) -> list[tuple[int, int]]:
         """Return where the rows are cut into parts that an estimator sees one after another."""

@@ -112,6 +112,23 @@ class Sampler:
             return theta + temperature * noise
         return (noise if temperature == 1 else noise.mul_(temperature)).add_(theta)
 
+    def noise_std(self, theta: Tensor) -> float | Tensor:
+        """Return the standard deviation of the noise.
+
+        Args:
+            theta: [B, *shape], utilities.
+
+        Returns:
+            What the law says of itself; else that of the noise of each row, [1, B, 1, …] like θ.
+        """
+        if self._noise is None:
+            return 0.0
+        known = getattr(self._noise, "std", None)
+        if known is not None:
+            return float(known)
+        noise = self._draw(self._noise, theta)[0]
+        return noise.var(dim=(0, *range(2, noise.ndim)), correction=0, keepdim=True).sqrt()
+
     def _draw(self, law: Noise, like: Tensor) -> tuple[Tensor, bool]:
         """Return ε [S, rows of this part, *shape], and whether it may be written to."""
         start, stop = self._rows

@@ -329,7 +329,7 @@ def _imle(solver: Solver, theta: Tensor) -> tuple[Tensor, Tensor]:
     # No noise and weights above zero keep every row that is solved inside a domain of θ ≤ 0: what the core clips has
     # ties, where two exact solvers may rightly differ.
     noise = Gumbel() if solver.problem.domain is Domain.REAL else None
-    layer = MAPLayer(solver, IMLE(noise, RelativeStep(2.0), samples=2), seed=0)
+    layer = MAPLayer(solver, IMLE(noise, RelativeStep(2.0), samples=2, symmetric=False), seed=0)
     leaf = theta.clone().requires_grad_()
     weight = 0.1 + torch.rand(theta.shape, generator=torch.Generator().manual_seed(5), dtype=theta.dtype)
     z = layer(leaf)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
-from mapgrad.gradients._noise import SumOfGamma
+from mapgrad.gradients._arguments import non_negative
+from mapgrad.gradients._noise import Centred, SumOfGamma
 from mapgrad.problems import Domain
 from mapgrad.solutions import Solutions
 
@@ -38,6 +39,7 @@ class Forward:
         theta: [B, *shape], the utilities.
         sampler: The same noise as in the forward pass.
         is_training: Whether the layer is in training mode, so that what adapts may learn from this pass.
+        problem: What is solved; None for a function that doesn't say.
     """
 
     z: Tensor
@@ -47,6 +49,7 @@ class Forward:
     theta: Tensor = None  # pyright: ignore[reportAssignmentType] (there when `gradient` is called)
     sampler: Sampler = None  # pyright: ignore[reportAssignmentType] (as above)
     is_training: bool = False
+    problem: Problem | None = None
     _solve: Callable[[Tensor, Forward], Solutions] = field(init=False, repr=False)
     _observe: Callable[[Tensor, Tensor, Tensor], None] = field(init=False, repr=False)
 
@@ -56,9 +59,11 @@ class Forward:
         observe: Callable[[Tensor, Tensor, Tensor], None],
         *,
         is_training: bool,
+        problem: Problem | None,
     ) -> None:
-        """Take what `solve`, `observe` and `is_training` need; the layer does so before it calls `gradient`."""
-        self._solve, self._observe, self.is_training = solve, observe, is_training
+        """Take what the layer knows and the estimator may ask for; the layer does so before it calls `gradient`."""
+        self._solve, self._observe = solve, observe
+        self.is_training, self.problem = is_training, problem
 
     def solve(self, rows: Tensor) -> Solutions:
         """Return states of rows [..., S, B, *shape], as in the forward pass; rows equal to its own have its states."""
@@ -78,12 +83,17 @@ class Estimator(nn.Module, ABC):
 
     Args:
         noise: A noise law, any object with its `sample` method, None for no noise, or "auto": Sum-of-Gamma with the
-            problem's κ, or no noise where the problem's domain would clip it or no problem is known.
+            problem's κ, of mean 0 unless all states have the same sum, as its own mean would else make states with a
+            larger sum more likely; or no noise where the problem's domain would clip it or no problem is known.
         samples: S, the number of perturbed copies of θ.
         temperature: τ, what the noise is multiplied by.
 
     Attributes:
         is_adaptive: Whether what a step learns changes the steps after it, so that `begin` must be called.
+
+    Raises:
+        TypeError: `samples` isn't an int, or `noise` isn't one.
+        ValueError: `samples` is below 1, or `temperature` negative, infinite or NaN.
     """
 
     is_adaptive: bool = False
@@ -112,7 +122,8 @@ class Estimator(nn.Module, ABC):
             return self.noise
         if problem is None or problem.domain is not Domain.REAL:
             return None
-        return SumOfGamma(problem.kappa)
+        law = SumOfGamma(problem.kappa)
+        return law if problem.constant_sums else Centred(law)
 
     @property
     def largest_temperature(self) -> float:
@@ -132,6 +143,11 @@ class Estimator(nn.Module, ABC):
     def is_rowwise(self) -> bool:
         """Whether a row's gradient depends on that row alone, so that a batch may be handled in parts."""
         return False
+
+    @property
+    def advice(self) -> str:
+        """What to do where most rows that could improve get a zero gradient, to end a warning."""
+        return "take more samples, or a longer step"
 
     def forward(self, theta: Tensor, sampler: Sampler, solve: Solve) -> Forward:
         """Return the states of a pass; by default, those of θ + τε_s.
@@ -167,14 +183,3 @@ class Estimator(nn.Module, ABC):
     def stats(self) -> dict[str, float]:
         """What `MAPLayer.stats` shows of the estimator beside the layer's own counts; reading changes nothing."""
         return {}
-
-
-def non_negative(name: str, value: float) -> float:
-    """Return an argument as a float.
-
-    Raises:
-        ValueError: it is negative or NaN.
-    """
-    if not value >= 0:
-        raise ValueError(f"{name} must be at least 0, got {value}")
-    return float(value)
