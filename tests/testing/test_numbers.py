@@ -229,4 +229,4 @@ def test_an_honest_core_passes(monkeypatch):
         "stop",
         "time_limit",
     }
-    assert len(outcomes) == 22
+    assert len(outcomes) == 23
