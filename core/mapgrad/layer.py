@@ -40,7 +40,8 @@ class MAPLayer(nn.Module):
             and (seed, step) are saved in `state_dict`.
 
     Shape:
-        θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device.
+        θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device. An entry −inf
+        (+inf if `minimize`) whose lower bound is 0 is forbidden: z is 0 there, without noise and gradient.
 
     Raises:
         ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward or the backward pass.
