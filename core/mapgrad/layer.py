@@ -54,7 +54,8 @@ class MAPLayer(nn.Module):
             `seed_layers` gives each layer of a model a stream of its own.
 
     Shape:
-        θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device.
+        θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device. An entry −inf
+        (+inf if `minimize`) whose lower bound is 0 is forbidden: z is 0 there, without noise and gradient.
 
     Raises:
         ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward or the backward pass.

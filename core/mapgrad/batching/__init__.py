@@ -5,7 +5,7 @@ from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._op import define
 from mapgrad.batching._proofs import Known
 from mapgrad.batching._solver import Solver, get_solver, group_rows
-from mapgrad.batching._theta import compute_dtype, require_finite, require_float
+from mapgrad.batching._theta import compute_dtype, has_forbidden, name_rows, require_float, row_numbers
 from mapgrad.batching._tracing import hides_values, is_differentiated, is_in_backward, is_mapped, is_traced
 
 __all__ = [
@@ -17,12 +17,14 @@ __all__ = [
     "find",
     "get_solver",
     "group_rows",
+    "has_forbidden",
     "hides_values",
     "is_differentiated",
     "is_in_backward",
     "is_mapped",
     "is_traced",
+    "name_rows",
     "new_handle",
-    "require_finite",
     "require_float",
+    "row_numbers",
 ]

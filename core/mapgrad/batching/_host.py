@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mapgrad.batching._forbidden import UNSERVED, with_penalties
 from mapgrad.batching._policy import unusable_rows
 from mapgrad.batching._theta import extremes
-from mapgrad.errors import ShapeError
+from mapgrad.errors import ShapeError, UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solutions, Status
 from mapgrad.solvers import Block
@@ -39,6 +40,7 @@ class Staged:
         near: [N, *shape], states to start from, or None.
         seconds: For each row, or None.
         reuse: Whether earlier rows may help.
+        is_masked: Whether rows have forbidden entries, −inf.
     """
 
     def __init__(
@@ -50,10 +52,17 @@ class Staged:
         near: Tensor | None,
         seconds: float | None,
         reuse: bool,
+        is_masked: bool,
     ) -> None:
         self._rows, self._lowering = rows, lowering
+        self._unserved: list[int] = []
         self._plain = int(Status.OPTIMAL if traits.exact else Status.FEASIBLE)
         values = to_host(rows)
+        forbidden: NDArray[np.bool_] | None = None
+        if is_masked:
+            entries = values.isneginf()
+            forbidden = lowering.forbidden(entries.numpy()).reshape(len(rows), -1)
+            values = values.masked_fill(entries, 0.0)
         if lowering.is_lowered:
             values = _from_numpy(lowering.rows(values.double().numpy()))
         flat = values.flatten(1)
@@ -65,10 +74,24 @@ class Staged:
         start = None
         if near is not None:
             start = lowering.start(to_host(near).double().numpy()).reshape(theta.shape)
+            if forbidden is not None:
+                start = np.where(forbidden, 0.0, start)
             start.flags.writeable = False
+        if forbidden is not None:
+            if traits.masks:
+                forbidden.flags.writeable = False
+            else:
+                theta, forbidden = self._with_penalties(theta, forbidden), None
         theta.flags.writeable = False
-        self.block = Block(theta, start=start, seconds=seconds, reuse=reuse, exact=traits.exact)
+        self.block = Block(theta, start=start, seconds=seconds, reuse=reuse, forbidden=forbidden, exact=traits.exact)
         self._whole = self.block.part(0, len(theta))  # the same arrays, whatever a solver puts in their places
+
+    def _with_penalties(self, theta: NDArray[np.float64], forbidden: NDArray[np.bool_]) -> NDArray[np.float64]:
+        native = self._lowering.native
+        shape = len(theta), *native.shape
+        rows, entries = _from_numpy(theta).reshape(shape), _from_numpy(forbidden).reshape(shape)
+        rows, self._unserved = with_penalties(rows, entries, native)
+        return rows.reshape(theta.shape).numpy()
 
     def answers(self, *, priced: bool) -> tuple[Solutions, bool]:
         """Return what the block holds once it is solved.
@@ -82,6 +105,8 @@ class Staged:
         """
         block, lowering = self._whole, self._lowering
         block.causes = self.block.causes
+        for row in self._unserved:
+            block.fail(row, UnsupportedProblemError(UNSERVED))
         clean = _is_finite(block.z) and bool((block.status == self._plain).all())
         if not clean:
             for row, error in unusable_rows(_from_numpy(block.z), _from_numpy(block.status)).items():

@@ -126,7 +126,7 @@ class Solver:
 
         Args:
             theta: [*batch, *shape], any float dtype and device; not written to. With `problems`, [B, *shape], or a
-                list of B tensors of their shapes.
+                list of B tensors of their shapes. An entry −inf is forbidden: z is 0 there, or the row is infeasible.
             problems: One problem a row, in place of the solver's own.
 
         Returns:
@@ -134,7 +134,7 @@ class Solver:
 
         Raises:
             ShapeError: θ's shape or dtype doesn't fit the problem.
-            NonFiniteError: θ has NaN or infinite entries.
+            NonFiniteError: θ has NaN or infinite entries, other than −inf where the lower bound is 0.
             DomainError: θ leaves the problem's domain, under ``domain="raise"``.
             RowsError: a row has no acceptable answer; the error carries `rows` and the others' `solutions`.
         """
@@ -225,6 +225,11 @@ class Solver:
             found, bad = work.try_to_solve(utilities, priced=True)
             for row, answer in zip(rows, found.z, strict=True):
                 z[row] = answer.to(theta[row].dtype)
+            if found.forbidden is not None:
+                if solutions.forbidden is None:
+                    solutions.forbidden = [torch.zeros_like(row, dtype=torch.bool) for row in theta]
+                for row, entries in zip(rows, found.forbidden, strict=True):
+                    solutions.forbidden[row] = entries
             status[rows], objective[rows], bound[rows] = found.status, found.objective, found.bound
             solutions.causes.update({rows[row]: cause for row, cause in found.causes.items()})
             failed += [rows[row] for row in bad]
@@ -233,6 +238,8 @@ class Solver:
                 solutions.stats[name] += number
         if isinstance(theta, Tensor):
             solutions.z = torch.stack(z) if z else theta.clone()
+            if solutions.forbidden is not None:
+                solutions.forbidden = torch.stack(solutions.forbidden)
         solutions.seconds = time.perf_counter() - started
         if failed:
             failed.sort()

@@ -81,27 +81,29 @@ def is_representable(problem: Problem, dtype: torch.dtype) -> bool:
     return True
 
 
-def admit(rows: Tensor, problem: Problem | None, policy: DomainPolicy) -> tuple[Tensor, int]:
+def admit(rows: Tensor, problem: Problem | None, policy: DomainPolicy) -> tuple[Tensor, int, bool]:
     """Check rows [N, *shape] and bring them into the problem's domain; one pass where nothing is wrong.
 
     Returns:
-        The rows, the same tensor where none had to be changed; and how many were.
+        The rows, the same tensor where none had to be changed; how many were; and whether any has a forbidden entry,
+        which is −inf.
 
     Raises:
-        NonFiniteError: rows have NaN or infinite entries.
+        NonFiniteError: rows have NaN or infinite entries that forbid nothing.
         DomainError: rows lie outside the domain and the policy is "raise".
     """
     if rows.numel() == 0:
-        return rows, 0
+        return rows, 0, False
     low, high = extremes(rows)
+    is_masked = False
     if not math.isfinite(low) or not math.isfinite(high):
-        require_finite(rows)
+        is_masked = has_forbidden(rows, problem)
     if problem is None or problem.domain is Domain.REAL or high <= 0:
-        return rows, 0
+        return rows, 0, is_masked
     outside = row_numbers(~problem.domain.contains(rows).flatten(1).all(dim=1))
     if outside and policy == "raise":
         raise domain_error(problem, outside, len(rows))
-    return problem.domain.clip(rows), len(outside)
+    return problem.domain.clip(rows), len(outside), is_masked
 
 
 def extremes(values: Tensor) -> tuple[float, float]:
@@ -133,22 +135,30 @@ def name_problem(problem: object) -> str:
     return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}… ({len(text):,} characters)"
 
 
-def require_finite(rows: Tensor) -> None:
-    """Check that rows [N, *shape] have neither NaN nor infinities.
+def has_forbidden(rows: Tensor, problem: Problem | None) -> bool:
+    """Tell whether rows [N, *shape] have entries −inf, which forbid to choose what may be 0.
 
     Raises:
-        NonFiniteError: with the numbers of the rows that have.
+        NonFiniteError: with the numbers of the rows that have NaN, +inf, or −inf where the lower bound isn't 0.
     """
     if rows.numel() == 0 or all(map(math.isfinite, extremes(rows))):
-        return
-    raise non_finite_error(row_numbers(~torch.isfinite(rows).flatten(1).all(dim=1)), len(rows))
+        return False
+    forbidden = rows.isneginf()
+    wrong = ~(rows.isfinite() | forbidden)
+    if problem is not None and problem.box[0].any():
+        wrong |= forbidden & torch.as_tensor(problem.box[0] != 0, device=rows.device)
+    bad = row_numbers(wrong.flatten(1).any(dim=1))
+    if bad:
+        raise non_finite_error(bad, len(rows))
+    return True
 
 
 def non_finite_error(bad: list[int], total: int) -> NonFiniteError:
-    """Return the error that names rows of θ with NaN or infinite entries, out of a batch."""
+    """Return the error that names rows of θ with NaN or infinite entries that aren't allowed, out of a batch."""
     return NonFiniteError(
-        f"θ has NaN or infinite entries in {name_rows(bad, total)}; no solver was run: "
-        f"look for an overflow or a division by zero in what computes θ",
+        f"θ has NaN or infinite entries in {name_rows(bad, total)}; no solver was run: only −inf is allowed (+inf in "
+        f"costs), where the variable's lower bound is 0, and forbids that entry; look for an overflow or a division by "
+        f"zero in what computes θ",
         rows=bad,
     )
 

@@ -71,6 +71,7 @@ class Pass:
     Attributes:
         lead: Mapped and batch dimensions of θ, once a direction has begun.
         event: The shape of a row, likewise.
+        is_masked: Whether θ forbids entries by −inf, once the forward pass has solved some rows.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class Pass:
         "event",
         "first",
         "ids",
+        "is_masked",
         "is_mean",
         "is_training",
         "key",
@@ -111,6 +113,7 @@ class Pass:
         self.mapped, self.ids = mapped, ids
         self.first = first_id() if noise is not None and ids is None else 0
         self.by_row = owner.keys.seed is not None
+        self.is_masked = False
         self.lead: tuple[int, ...] = ()
         self.event: tuple[int, ...] = ()
 
@@ -137,6 +140,7 @@ class Pass:
     ) -> Forward:
         """Return what `forward` did, from its tensors with all their dimensions; empty ones were left out."""
         utilities, sampler = self._begin(theta)
+        self.is_masked = bool(utilities.isneginf().any())
         if noise.numel():
             sampler.keep(noise.reshape(self.samples, *utilities.shape))
         flat = (self.samples, *utilities.shape)
@@ -223,6 +227,8 @@ class Pass:
             rows = gradient.unsqueeze(0) if len(self.lead) == 1 else gradient.reshape(1, -1, *self.event)
         else:
             rows = (gradient * self.samples if self.samples > 1 else gradient).reshape(self.samples, -1, *self.event)
+        if self.is_masked:
+            rows = rows.masked_fill(forward.theta.isneginf(), 0.0)
         parts = self._parts(forward.theta)
         if len(parts) == 1:
             found = self._gradient_of(forward, rows)
@@ -233,6 +239,8 @@ class Pass:
                     for part, start, stop in self._taken_apart(forward, parts)
                 ]
             )
+        if self.is_masked:
+            found = found.masked_fill(forward.theta.isneginf(), 0.0)
         if self.minimize:
             found = found.neg()
         return found if len(shape) == found.ndim else found.reshape(shape)
@@ -257,10 +265,14 @@ class Pass:
         if self.work.is_function:  # one sample of one mapped element at a time
             calls = max(lead.numel() // max(math.prod(self.lead[len(self.mapped) :]), 1), 1)
         solutions = self.work.solve(rows.reshape(-1, *self.event), known, calls)
+        if solutions.forbidden is not None:
+            self.is_masked = True
         solutions.z, solutions.status = solutions.z.view_as(rows), solutions.status.view(*lead)
         return solutions
 
     def _solve_again(self, rows: Tensor, forward: Forward) -> Solutions:
+        if self.is_masked:  # whatever an estimator or a target makes of −inf
+            rows = rows.masked_fill(forward.theta.isneginf(), -torch.inf)
         if forward.rows is None:
             answers = self._solve(rows)
             if answers.z.data_ptr() == forward.z.data_ptr() and answers.z.numel():

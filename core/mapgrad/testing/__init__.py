@@ -20,6 +20,7 @@ from mapgrad.testing._contract_laws import (
     check_solve_rows,
     check_theta_unwritten,
 )
+from mapgrad.testing._forbidden_laws import check_forbidden_entries
 from mapgrad.testing._laws import (
     check_batch_equals_rows,
     check_deterministic,
@@ -56,6 +57,7 @@ __all__ = [
     "check_empty_batch",
     "check_ends_in_time",
     "check_feasible",
+    "check_forbidden_entries",
     "check_gradient",
     "check_history_free",
     "check_infeasible",

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mapgrad.errors import ConformanceError
-from mapgrad.testing import _contract_laws, _laws, _thread_laws
+from mapgrad.testing import _contract_laws, _forbidden_laws, _laws, _thread_laws
 from mapgrad.testing._case import name_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ LAWS: Final[tuple[Law, ...]] = (
     _laws.check_empty_batch,
     _laws.check_non_contiguous,
     _laws.check_non_finite_refused,
+    _forbidden_laws.check_forbidden_entries,
     _laws.check_wrong_shape_refused,
     _contract_laws.check_solve_rows,
     _laws.check_threads_equal_serial,

@@ -140,10 +140,15 @@ def check_non_contiguous(case: Case) -> None:
 
 @law
 def check_non_finite_refused(case: Case) -> None:
-    """NaN or ±∞ in θ raises NonFiniteError with the numbers of the rows, counted over the flattened batch."""
-    for value in (torch.nan, torch.inf, -torch.inf):
+    """NaN or ±∞ in θ raises NonFiniteError with the numbers of the rows, counted over the flattened batch.
+
+    But −∞ is allowed where the lower bound is 0: `check_forbidden_entries` is about that.
+    """
+    cases = [(torch.nan, -1), (torch.inf, -1)]
+    cases += [(-torch.inf, int(entry)) for entry in case.problem.box[0].ravel().nonzero()[0][:1]]
+    for value, entry in cases:
         theta = generic_rows(case.problem, 6)
-        theta.flatten(1)[[1, 4], -1] = value
+        theta.flatten(1)[[1, 4], entry] = value
         try:
             case.solver(theta.reshape(2, 3, *case.problem.shape))
         except NonFiniteError as error:
