@@ -26,7 +26,9 @@ class MAPLayer(nn.Module):
 
     In training mode θ is perturbed as the estimator says, and the output is the mean over its samples; in eval mode it
     is MAP(θ), without noise. Both have a gradient. Works under autocast, torch.compile(fullgraph=True), torch.vmap and
-    torch.func; a second derivative is refused. Under torch.vmap, noise heeds `randomness`.
+    torch.func; a second derivative is refused. Under torch.vmap, noise heeds `randomness`. torch.compile makes code for
+    each layer: where more than 8 go through one compiled function, or are compiled one by one, set
+    ``torch._dynamo.config.recompile_limit`` to their number.
 
     Args:
         solver: A `Solver` from `get_solver`, or any function θ [B, *shape] → z [B, *shape], which is called with whole

@@ -471,3 +471,14 @@ def test_errors_of_a_solver_reach_the_caller(transform):
         theta[1, 0, 0] = value
         with pytest.raises(error, match=r"row 2 \(1 of 6\)"):
             run(theta)
+
+
+@COMPILED
+def test_many_layers_through_one_compiled_function_want_a_higher_limit():
+    layers = [
+        mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(20, k + 1)), mapgrad.IMLE(None)) for k in range(12)
+    ]
+    run = torch.compile(lambda layer, theta: layer(theta), fullgraph=True, backend="aot_eager")
+    theta = torch.randn(2, 20, generator=torch.Generator().manual_seed(0))
+    with torch._dynamo.config.patch(recompile_limit=len(layers)):
+        assert [run(layer, theta).sum(-1).tolist() for layer in layers] == [[k + 1] * 2 for k in range(12)]
