@@ -214,6 +214,16 @@ def test_a_pass_that_is_too_long_ago(monkeypatch):
         gradient(2)
 
 
+def test_a_number_that_is_noted_again_is_a_late_one(monkeypatch):
+    monkeypatch.setattr(_steps, "_REMEMBERED", 2)
+    recent = _steps.Recent()
+    for number, value in ((1, "a"), (2, "b"), (1, "c"), (3, "d")):
+        recent.note(number, value)
+    assert (recent.find(1), recent.find(3)) == ("c", "d")
+    with pytest.raises(RuntimeError, match="one of its last"):
+        recent.find(2)
+
+
 def test_evaluation_moves_no_adaptive_step():
     layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), ESTIMATORS["adaptive"](), seed=3)
     x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()

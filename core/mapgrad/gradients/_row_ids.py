@@ -39,8 +39,9 @@ def require_row_ids(rows: object, batch: tuple[int, ...], device: torch.device) 
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise TypeError(f"rows must be integers, one for each row, got {ids.dtype}: pass the rows' numbers in the data")
     if ids.shape != batch:
-        shape = tuple(ids.shape)
-        raise ShapeError(f"rows must have one id for each row of the batch, {tuple(batch)}, got shape {shape}")
+        raise ShapeError(
+            f"rows must have one id for each row of the batch, {tuple(batch)}, got shape {tuple(ids.shape)}"
+        )
     return ids.to(device, torch.int64)
 
 

@@ -19,6 +19,9 @@ _T = TypeVar("_T")
 _REMEMBERED: Final = 1 << 12
 """How many steps may lie between a pass and its repetition."""
 
+_NUMBERS: Final = 1 << 62
+"""How many numbers tell passes apart."""
+
 
 _UNKNOWN: Final = (
     f"a MAP layer was called inside a backward pass, where it can only repeat one of its last {_REMEMBERED:,} training "
@@ -37,6 +40,7 @@ class Recent(Generic[_T]):
     def note(self, number: int, value: _T) -> None:
         """Remember a value, and forget the oldest of too many."""
         self._values[number] = value
+        self._values.move_to_end(number)
         if len(self._values) > _REMEMBERED:
             self._values.popitem(last=False)
 
@@ -78,7 +82,7 @@ class KeyStream:
         self._keys: Recent[int] = Recent()
 
     def next(self, begin: Callable[[int], None]) -> int:
-        """Return the key of the coming pass, a number of 63 bits.
+        """Return the key of the coming pass, a number of at most 63 bits.
 
         Args:
             begin: Called with the key where the pass begins a new step, and isn't a repeated one.
@@ -86,7 +90,7 @@ class KeyStream:
         Raises:
             RuntimeError: The pass repeats another, but the generator wasn't restored, or the other is too long ago.
         """
-        drawn = int(torch.empty((), dtype=torch.int64, device="cpu").random_())
+        drawn = int(torch.randint(_NUMBERS, (), device="cpu"))
         if is_in_backward():
             return self._keys.find(drawn)
         if self.seed is None:
