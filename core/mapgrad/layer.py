@@ -159,8 +159,8 @@ class MAPLayer(nn.Module):
         """Counts since the layer was made.
 
         Those of `Solver.stats`; over the backward passes with a target, `improvable`, the rows that another answer
-        would serve better to first order, of those that came up beside them, and `dead`, those of them whose answer the step
-        didn't change; and `beta`, the step of an adaptive target.
+        would serve better to first order, of those that came up beside them, and `dead`, those of them whose answer
+        the step didn't change; and `beta`, the step of an adaptive target.
         """
         counts = {**self.solver.stats, **self._monitor.counts()}
         if self.estimator.adaptive:
