@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _SAMPLE: Final = 64
 """Entries of a row from which its typical distance is read: more cost more than they tell."""
 
+_TOP: Final = 8
+"""Ones up to which the boundary is looked for in the whole row."""
+
 _QUANTILE: Final = 0.3
 """Share of the entries that are nearer than the typical distance: below .4, so that 60 % of them may be masked."""
 
@@ -54,18 +57,18 @@ def relative_step(theta: Tensor, gradient: Tensor, factor: float | Tensor, conte
     count = weight.sum(dim=every, keepdim=True).clamp_(min=limits.tiny)
 
     step = gradient * weight
-    peak = step.abs().amax(dim=every, keepdim=True)
-    peak = torch.where(peak > 0, peak, 1.0)
+    # a peak may be the smallest number of all
+    peak = step.abs().amax(dim=every, keepdim=True).clamp_(min=limits.smallest_normal * limits.eps)
     step = _without_means(step.div_(peak), weight, count, sums, every)
     size = torch.maximum(
-        (step.square().sum(dim=every, keepdim=True) / count).sqrt(),
+        (step.square().sum(dim=every, keepdim=True) / count).sqrt_(),
         step.abs().amax(dim=every, keepdim=True) / _PEAK,
     )
-    goes = size > 64 * limits.eps  # less is what rounding leaves of equal entries
+    size.masked_fill_(size <= 64 * limits.eps, math.inf)  # which is what rounding leaves of equal entries: no step
     # so far below the largest number, a step can't carry an entry beyond it
-    length = (factor * scale).clamp(max=limits.max * 2.0**-64) / torch.where(goes, size, 1.0)
-    divisor = torch.where(goes & (length > 0), length / peak, 1.0)
-    return step.mul_(torch.where(goes, length, 0.0).to(step.dtype)), divisor
+    length = (factor * scale).clamp_(max=limits.max * 2.0**-64) / size
+    divisor = length / peak
+    return step.mul_(length.to(step.dtype)), divisor.masked_fill_(length == 0, 1.0)
 
 
 def _weight_and_scale(
@@ -77,46 +80,48 @@ def _weight_and_scale(
     for _ in range(1 if len(sums) <= 1 else 2):
         for dims, ones in sums:
             rest = rest - _boundary(rest, dims, ones)
-    typical = _typical(rest.flatten(every[0])).reshape(*rest.shape[: every[0]], *[1] * len(every)) + noise
-    typical = typical.clamp(limits.tiny, limits.max / 64)
+    is_certain = isinstance(noise, float) and not noise
+    typical = _typical(rest.flatten(every[0]), is_certain=is_certain)
+    typical = (
+        typical.reshape(*rest.shape[: every[0]], *[1] * len(every)).add(noise).clamp_(limits.tiny, limits.max / 64)
+    )
     reach = _REACH * typical
     square = (rest / reach).square_().clamp_(max=1)
     weight = (1 - square).square_()
-    spread = square.mul_(weight).sum(dim=every, keepdim=True) / weight.sum(dim=every, keepdim=True).clamp_(
-        min=limits.tiny
-    )
-    scale = reach.double() * (spread.double() + (noise / reach.double()).square()).sqrt()
-    return weight, torch.where(scale > 0, scale, typical)
+    spread = square.mul_(weight).sum(dim=every, keepdim=True) / weight.sum(dim=every, keepdim=True).add_(limits.tiny)
+    reach = reach.double()
+    scale = (noise / reach).square().add_(spread).sqrt_().mul_(reach)
+    return weight, torch.where(scale > 0, scale, typical) if is_certain else scale
 
 
-def _typical(rest: Tensor) -> Tensor:
-    """Return a quantile of |rest| [..., n] over what is finite, without a 0 where there is another number."""
+def _typical(rest: Tensor, *, is_certain: bool) -> Tensor:
+    """Return the quantile of |rest| [..., n] over what is finite; no 0 without noise, which would take its place."""
     some = _some(rest, rest.shape[-1]).abs().sort(dim=-1).values
     finite = (some < math.inf).sum(dim=-1, keepdim=True)
-    place = (finite * _QUANTILE).ceil().long().sub_(1).clamp_(min=0)
-    typical = some.gather(-1, place)
-    smallest = torch.where(some > 0, some, math.inf).amin(dim=-1, keepdim=True)
-    typical = torch.where(typical > 0, typical, smallest)
-    return torch.where(typical < math.inf, typical, 1.0)
+    typical = some.gather(-1, (finite * _QUANTILE).long().clamp_(max=some.shape[-1] - 1))
+    if is_certain:
+        smallest = some.masked_fill(some == 0, math.inf).amin(dim=-1, keepdim=True)
+        typical = torch.where(typical > 0, typical, smallest)
+    return typical.masked_fill_(typical == math.inf, 1.0)
 
 
 def _boundary(values: Tensor, dims: tuple[int, ...], ones: float) -> Tensor:
     """Return the middle between the last entry along some dimensions that is in by size and the first that isn't."""
-    last = values.movedim(dims, tuple(range(-len(dims), 0))).flatten(-len(dims))
-    length = last.shape[-1]
-    some = _some(last, length)
-    size = some.shape[-1]
-    if size == 1:
-        middle = some
-    else:
-        place = min(max(round(ones * size / length), 1), size - 1)
-        top = some.topk(place + 1, dim=-1).values
-        out = top.masked_fill(top == -math.inf, math.inf).amin(dim=-1, keepdim=True)
-        middle = torch.maximum(top[..., -2:-1], out) / 2 + out / 2
+    ends = tuple(range(-len(dims), 0))
+    row = (values if dims == ends else values.movedim(dims, ends)).flatten(ends[0])
+    place = min(max(round(ones), 1), row.shape[-1] - 1)
+    if place > _TOP:
+        count = row.shape[-1]
+        row = _some(row, count)
+        place = min(max(round(ones * row.shape[-1] / count), 1), row.shape[-1] - 1)
+    if place == 0:
+        return values
+    top = row.topk(place + 1, dim=-1).values
+    # where no more are finite, the last one that is
+    out = top.masked_fill(top == -math.inf, math.inf).amin(dim=-1, keepdim=True)
     limits = torch.finfo(values.dtype)
-    middle = middle.clamp(limits.min, limits.max)
-    kept = [1 if dim - values.ndim in dims else size for dim, size in enumerate(values.shape)]
-    return middle.reshape(kept)
+    middle = torch.maximum(top[..., -2:-1], out).div_(2).add_(out, alpha=0.5).clamp_(limits.min, limits.max)
+    return middle.reshape([1 if dim - values.ndim in dims else size for dim, size in enumerate(values.shape)])
 
 
 def _some(values: Tensor, length: int) -> Tensor:
@@ -134,7 +139,7 @@ def _without_means(step: Tensor, weight: Tensor, count: Tensor, sums: _Sums, eve
     counts = [weight.sum(dim=dims, keepdim=True).clamp_(min=tiny) for dims, _ in sums]
     for _ in range(1 if len(sums) <= 1 else _SWEEPS):
         for (dims, _), along in zip(sums, counts, strict=True):
-            step = step.addcmul_(weight, step.sum(dim=dims, keepdim=True) / along, value=-1)
+            step.addcmul_(weight, step.sum(dim=dims, keepdim=True) / along, value=-1)
     return step
 
 

@@ -147,5 +147,5 @@ def _divided(difference: Tensor, divisor: Tensor | float) -> Tensor:
     """Return the quotient, in the difference's dtype whatever the divisor's, and finite."""
     if not isinstance(divisor, Tensor):
         return difference / divisor
-    most = torch.finfo(difference.dtype).max * 2.0**-32
+    most = torch.finfo(difference.dtype).max * 2.0**-16
     return difference * divisor.double().reciprocal().clamp(-most, most).to(difference.dtype)
