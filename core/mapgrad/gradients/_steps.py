@@ -22,7 +22,6 @@ _REMEMBERED: Final = 1 << 12
 _NUMBERS: Final = 1 << 62
 """How many numbers tell passes apart."""
 
-
 _UNKNOWN: Final = (
     f"a MAP layer was called inside a backward pass, where it can only repeat one of its last {_REMEMBERED:,} training "
     f"passes, but it drew other random numbers than these did: leave preserve_rng_state=True, torch.utils.checkpoint's "
