@@ -79,6 +79,6 @@ def test_an_empty_batch_has_no_answers(problem: mapgrad.Problem) -> None:
 
 
 def test_threads_help_and_no_option_is_known() -> None:
-    assert TopK.traits == mapgrad.Traits(releases_gil=True, scale_free=True)
+    assert TopK.traits == mapgrad.Traits(releases_gil=True, scale_free=True, masks=True)
     with pytest.raises(TypeError, match="TopK has no option 'sorted'"):
         TopK(mapgrad.KSubset(4, 2), sorted=True)
