@@ -18,7 +18,9 @@ PROBLEMS = [mapgrad.KSubset(6, k) for k in (1, 2, 3)]
 ESTIMATORS = {
     "imle": lambda: mapgrad.IMLE(samples=3),
     "drawn": lambda: mapgrad.IMLE(mapgrad.SumOfGamma(2.0, terms=5), samples=2),
-    "late": lambda: mapgrad.IMLE(mapgrad.Gumbel(), mapgrad.Step(3.0), temperature=0.0, target_temperature=1.0),
+    "late": lambda: mapgrad.IMLE(
+        mapgrad.Gumbel(), mapgrad.Step(3.0), symmetric=False, temperature=0.0, target_temperature=1.0
+    ),
     "adaptive": lambda: mapgrad.AdaptiveIMLE(mapgrad.Gumbel(), samples=2, step=0.25, target=0.5),
     "adaptive, no noise": lambda: mapgrad.AdaptiveIMLE(None, step=0.25, norm="batch"),
 }

@@ -204,7 +204,7 @@ def test_an_estimator_of_a_user_need_not_care():
 
         is_rowwise = True
 
-        def forward(self, theta, gradient, *, event_ndim, state=None):
+        def forward(self, theta, gradient, context):
             return theta / 2 + 0 * theta - gradient, 1.0
 
     theta, weights = masked()

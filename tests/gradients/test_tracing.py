@@ -32,7 +32,7 @@ SOLVERS = {
 }
 ESTIMATORS = {
     "imle": lambda: mapgrad.IMLE(samples=3),
-    "unrepeatable": lambda: mapgrad.IMLE(UNREPEATABLE, samples=2),
+    "unrepeatable": lambda: mapgrad.IMLE(UNREPEATABLE, mapgrad.Step(5.0), samples=2),
     "late": lambda: mapgrad.IMLE(Drawn(), mapgrad.Step(3.0), temperature=0.0, target_temperature=1.0),
     "central": lambda: mapgrad.IMLE(mapgrad.Gumbel(), mapgrad.Step(5.0), samples=2, symmetric=True),
     "adaptive": lambda: mapgrad.AdaptiveIMLE(mapgrad.Gumbel(), samples=2, step=0.1),
