@@ -77,10 +77,11 @@ def test_routes_alone_teach_every_estimator_the_costs(estimator):
     model = network()
     before = learning.Score.of(learning.plan(model, layer, unseen.images), unseen).mean_regret
     schedule = learning.Schedule(epochs=2, batch=8)
-    steps = []
+    average, steps = network(), []
     losses = list(
         learning.train(
             model,
+            average,
             data,
             lambda part: learning.route_loss(model, layer, part),
             schedule,
@@ -102,10 +103,10 @@ def test_training_is_a_function_of_the_seeds():
         model = network()
         generator = torch.Generator().manual_seed(3)
         schedule = learning.Schedule(epochs=2, batch=8)
-        losses = list(
-            learning.train(model, data, lambda part: learning.cost_loss(model, part), schedule, generator, lambda: None)
-        )
-        return losses, model(data.images)
+        average = network()
+        loss = lambda part: learning.cost_loss(model, part)  # noqa: E731
+        losses = list(learning.train(model, average, data, loss, schedule, generator, lambda: None))
+        return losses, average(data.images)
 
     (losses, costs), (again, same) = run(), run()
     assert losses == again
@@ -119,3 +120,14 @@ def test_planning_leaves_the_layer_as_it_was():
     assert layer.training
     learning.plan(network(), layer.eval(), data.images)
     assert not layer.training
+
+
+def test_an_average_follows_its_network_step_by_step():
+    data, _ = lessons(8)
+    model, average = network(), network(1)
+    before = [parameter.clone() for parameter in average.parameters()]
+    schedule = learning.Schedule(epochs=1, batch=8)
+    loss = lambda part: learning.cost_loss(model, part)  # noqa: E731
+    list(learning.train(model, average, data, loss, schedule, torch.Generator().manual_seed(0), lambda: None))
+    for old, followed, parameter in zip(before, average.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(followed, old + 0.005 * (parameter - old))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -77,9 +78,8 @@ def run(solver: str, estimator: EstimatorName, *, seed: int, epochs: int, device
         console.print(Text(f"Learning from routes with {estimator.label} through {planner.name}"))
         network = _network(seed, device)
         before = learning.plan(network, layer, data.test.images)
-        history = _learn_routes(network, layer, data, _schedule(epochs), seed, progress)
-        regressor = _network(seed, device)
-        _learn_costs(regressor, data, _schedule(epochs), seed, progress)
+        network, history = _learn_routes(network, layer, data, _schedule(epochs), seed, progress)
+        regressor = _learn_costs(_network(seed, device), data, _schedule(epochs), seed, progress)
         learnt = learning.plan(network, layer, data.test.images)
         routes = {
             "straight line, picture ignored": learning.straight_routes(learnt),
@@ -149,40 +149,54 @@ def _learn_routes(
     schedule: learning.Schedule,
     seed: int,
     progress: Progress,
-) -> list[learning.Score]:
-    """Train on routes, tell how each epoch went, and return the validation's scores: before, and after each epoch."""
+) -> tuple[learning.CostNetwork, list[learning.Score]]:
+    """Train on routes and tell how each epoch went.
+
+    Returns:
+        The averaged network of the epoch with the least regret on the validation crops; and these crops' scores, before
+        training and after each epoch.
+    """
+    average = deepcopy(network)
 
     def validate() -> learning.Score:
-        return learning.Score.of(learning.plan(network, layer, data.validation.images), data.validation)
+        return learning.Score.of(learning.plan(average, layer, data.validation.images), data.validation)
 
     def loss(lessons: learning.Lessons) -> Tensor:
         return learning.route_loss(network, layer, lessons)
 
-    history = [validate()]
-    for value in _epochs("Learning from routes", network, data, loss, schedule, seed, progress):
-        history.append(validate())
+    history, best = [validate()], deepcopy(average)
+    for value in _epochs("Learning from routes", network, average, data, loss, schedule, seed, progress):
+        score = validate()
+        if score.mean_regret < min(each.mean_regret for each in history):
+            best = deepcopy(average)
+        history.append(score)
         progress.console.print(
             Text(
                 f"  epoch {len(history) - 1:>2}/{schedule.epochs}   loss {value:6.3f}   validation: regret "
-                f"{history[-1].mean_regret:6.1%}, optimal routes {history[-1].optimal:6.1%}"
+                f"{score.mean_regret:6.1%}, optimal routes {score.optimal:6.1%}"
             )
         )
-    return history
+    return best, history
 
 
 def _learn_costs(
     network: learning.CostNetwork, data: Data, schedule: learning.Schedule, seed: int, progress: Progress
-) -> None:
+) -> learning.CostNetwork:
+    """Train on costs, and return the averaged network."""
+    average = deepcopy(network)
+
     def loss(lessons: learning.Lessons) -> Tensor:
         return learning.cost_loss(network, lessons)
 
-    for _ in _epochs("Two-stage regression on the costs", network, data, loss, schedule, seed, progress):
+    for _ in _epochs("Two-stage regression on the costs", network, average, data, loss, schedule, seed, progress):
         pass
+    return average
 
 
 def _epochs(
     description: str,
     network: learning.CostNetwork,
+    average: learning.CostNetwork,
     data: Data,
     loss: Callable[[learning.Lessons], Tensor],
     schedule: learning.Schedule,
@@ -193,7 +207,7 @@ def _epochs(
     total = schedule.epochs * learning.num_steps(len(data.train.images), schedule)
     task = progress.add_task(description, total=total)
     generator = torch.Generator().manual_seed(seed)
-    yield from learning.train(network, data.train, loss, schedule, generator, lambda: progress.advance(task))
+    yield from learning.train(network, average, data.train, loss, schedule, generator, lambda: progress.advance(task))
     progress.remove_task(task)
 
 

@@ -25,7 +25,7 @@ class EstimatorName(enum.StrEnum):
         """Return the estimator for a loss that is a mean over a batch of this size."""
         match self:
             case EstimatorName.IMLE:
-                return mapgrad.IMLE()
+                return mapgrad.IMLE(target=mapgrad.RelativeStep(0.5), symmetric=True)
             case EstimatorName.AIMLE:
                 return mapgrad.AdaptiveIMLE()
             case EstimatorName.BLACKBOX:

@@ -22,6 +22,8 @@ _WIDTH: Final = 32
 _NEARLY: Final = 0.05
 _WARM_UP: Final = 0.1
 _FIRST_RATE: Final = 0.04
+_FOLLOWED: Final = 0.005
+"""Share of the way to the network that its average goes in a step."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def cost_loss(network: CostNetwork, lessons: Lessons) -> Tensor:
 
 def train(
     network: CostNetwork,
+    average: CostNetwork,
     lessons: Lessons,
     loss: Callable[[Lessons], Tensor],
     schedule: Schedule,
@@ -169,6 +172,8 @@ def train(
 
     Args:
         network: Its parameters are trained.
+        average: A copy of it, which becomes a moving average over some 200 steps: its routes change less from one step to
+            the next.
         lessons: What it learns from.
         loss: Maps a batch of lessons to a scalar.
         schedule: How.
@@ -187,6 +192,9 @@ def train(
             optimizer.zero_grad()
             value.backward()  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
             optimizer.step()  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+            with torch.no_grad():
+                for followed, parameter in zip(average.parameters(), network.parameters(), strict=True):
+                    followed.lerp_(parameter, _FOLLOWED)
             rates.step()
             total += float(value.detach()) * len(chosen)
             on_step()

@@ -135,6 +135,8 @@ def _draw_map(axes: Any, land: terrain.Terrain, corners: list[tuple[int, int]]) 
 def _draw_curve(axes: Any, history: list[learning.Score], method: str) -> None:
     axes.plot([score.mean_regret for score in history], "o-", color=_LEARNT, label="regret")
     axes.plot([score.optimal for score in history], "s-", color="#4c78a8", label="optimal routes")
+    best = min(range(len(history)), key=lambda epoch: history[epoch].mean_regret)
+    axes.axvline(best, color="0.6", ls=":", label="kept")
     axes.set_title(f"learning with {method}: validation crops", fontsize=11.5)
     axes.set_xlabel("epoch")
     axes.set_ylim(bottom=0)
