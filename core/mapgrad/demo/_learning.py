@@ -172,8 +172,8 @@ def train(
 
     Args:
         network: Its parameters are trained.
-        average: A copy of it, which becomes a moving average over some 200 steps: its routes change less from one step to
-            the next.
+        average: A copy of it, which becomes a moving average over some 200 steps: its routes change less from step to
+            step.
         lessons: What it learns from.
         loss: Maps a batch of lessons to a scalar.
         schedule: How.
