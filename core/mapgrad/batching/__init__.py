@@ -4,12 +4,14 @@ from mapgrad.batching._at_work import SolverAtWork
 from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._op import define
 from mapgrad.batching._proofs import Known
+from mapgrad.batching._record import Record
 from mapgrad.batching._solver import Solver, get_solver, group_rows
-from mapgrad.batching._theta import compute_dtype, require_finite, require_float
+from mapgrad.batching._theta import compute_dtype, name_problem, require_finite, require_float, to_list
 from mapgrad.batching._tracing import hides_values, is_differentiated, is_mapped, is_traced
 
 __all__ = [
     "Known",
+    "Record",
     "Solver",
     "SolverAtWork",
     "compute_dtype",
@@ -21,7 +23,9 @@ __all__ = [
     "is_differentiated",
     "is_mapped",
     "is_traced",
+    "name_problem",
     "new_handle",
     "require_finite",
     "require_float",
+    "to_list",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 import time
@@ -16,8 +17,9 @@ from mapgrad.batching._batches import solve_batch
 from mapgrad.batching._handles import new_handle
 from mapgrad.batching._host import Staged, to_device, to_host
 from mapgrad.batching._locks import new_lock
-from mapgrad.batching._policy import ErrorPolicy, error_of, failed_rows, with_values
+from mapgrad.batching._policy import ErrorPolicy, describe_failed, error_of, failed_rows, with_values
 from mapgrad.batching._proofs import Known, are_worth_it, solve_unproved
+from mapgrad.batching._record import Record
 from mapgrad.batching._runner import Job, Runner
 from mapgrad.batching._theta import (
     COMPUTED,
@@ -28,6 +30,7 @@ from mapgrad.batching._theta import (
     require_float,
     require_representable,
 )
+from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.problems import IntegerProgram, batch_shape
 from mapgrad.solutions import Solutions
 from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver
@@ -110,6 +113,18 @@ class SolverAtWork:
         with self._lock:
             return dict(self._counts)
 
+    def with_context(self, context: tuple[Any, ...], named: dict[str, Any]) -> SolverAtWork:
+        """Return the same function at work, called with more than θ; counts are shared.
+
+        Args:
+            context: What comes after θ.
+            named: The same by name.
+        """
+        assert isinstance(self.plugin, FunctionSolver)
+        bound = copy.copy(self)
+        bound._batch_solver = self.plugin.with_context(context, named)  # noqa: SLF001 (an object of this class)
+        return bound
+
     def lead_ndim(self, theta: Tensor, mapped: int = 0) -> int:
         """Return how many leading dimensions of θ aren't those of a row: without a problem, the first of several.
 
@@ -150,7 +165,7 @@ class SolverAtWork:
             rows: Of any float dtype; not written to.
             known: Answers to as many rows, which aren't asked for again where they are equal.
             calls: In how many batches of equal length a function gets the rows.
-            batch: The answers' batch dimensions; None for [N].
+            batch: The answers' batch dimensions, by which errors name rows; None for [N].
             priced: Whether objectives and bounds are asked for too.
 
         Raises:
@@ -158,12 +173,21 @@ class SolverAtWork:
             DomainError: rows lie outside the problem's domain, under ``domain="raise"``.
             RowsError: a row has no acceptable answer; the error carries `rows` and the others' `solutions`.
         """
-        solutions, failed = self.try_to_solve(rows, known, calls, priced=priced)
-        if batch is not None and len(batch) != 1:
-            _give_shape(solutions, batch)
-        if failed:
-            raise error_of(failed, solutions, self.factory.label, self.problem)
-        return solutions
+        try:
+            solutions, failed = self.try_to_solve(rows, known, calls, priced=priced)
+        except (NonFiniteError, DomainError) as error:
+            if batch is None:
+                raise
+            record = Record(batch)
+            record.fail(error, self, range(len(rows)))
+        else:
+            if batch is not None and len(batch) != 1:
+                _give_shape(solutions, batch)
+            if not failed:
+                return solutions
+            described = describe_failed(failed, solutions, self.factory.label, self.problem)
+            raise error_of(dict(zip(failed, described, strict=True)), tuple(solutions.status.shape), solutions)
+        raise record.error()
 
     def try_to_solve(
         self, rows: Tensor, known: Known | None = None, calls: int = 1, *, priced: bool = False
@@ -196,8 +220,7 @@ class SolverAtWork:
         with self._lock:
             for name, number in counts.items():
                 self._counts[name] += number
-        if priced or failed:
-            solutions.stats = dict.fromkeys(COUNTS, 0.0) | counts
+        solutions.stats = dict.fromkeys(COUNTS, 0.0) | counts if priced or failed else counts
         return solutions, failed
 
     def _solve_unproved(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,9 @@ COMPUTED: Final = (torch.float32, torch.float64)
 
 to_list = cast("Callable[[Tensor], list[Any]]", Tensor.tolist)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 """Returns a tensor of one dimension as a list of numbers."""
+
+IN_BACKWARD: Final = "in the backward pass, which solves θ′ = θ − step, "
+"""How a message about rows of a backward pass begins."""
 
 _ROWS_NAMED: Final = 10
 _CHARACTERS: Final = 1000
@@ -100,7 +104,7 @@ def admit(rows: Tensor, problem: Problem | None, policy: DomainPolicy) -> tuple[
         return rows, 0
     outside = row_numbers(~problem.domain.contains(rows).flatten(1).all(dim=1))
     if outside and policy == "raise":
-        raise domain_error(problem, outside, len(rows))
+        raise domain_error(problem, outside, (len(rows),))
     return problem.domain.clip(rows), len(outside)
 
 
@@ -118,10 +122,14 @@ def row_numbers(mask: Tensor) -> list[int]:
     return to_list(mask.nonzero().squeeze(1))
 
 
-def name_rows(rows: list[int], total: int) -> str:
-    """Name rows for a message, the first few by number."""
-    named = ", ".join(map(str, rows[:_ROWS_NAMED])) + (", …" if len(rows) > _ROWS_NAMED else "")
-    return f"{'row' if len(rows) == 1 else 'rows'} {named} ({len(rows)} of {total})"
+def name_rows(rows: list[int], batch: tuple[int, ...]) -> str:
+    """Name rows of a batch for a message, the first few by number and, if it has several dimensions, by index."""
+    named = [str(row) for row in rows[:_ROWS_NAMED]]
+    if len(batch) > 1:
+        indices = np.transpose(np.unravel_index(rows[:_ROWS_NAMED], batch)).tolist()
+        named = [f"{row} (index {tuple(index)})" for row, index in zip(named, indices, strict=True)]
+    listed = ", ".join(named) + (", …" if len(rows) > _ROWS_NAMED else "")
+    return f"{'row' if len(rows) == 1 else 'rows'} {listed} ({len(rows)} of {math.prod(batch)})"
 
 
 def name_problem(problem: object) -> str:
@@ -141,22 +149,35 @@ def require_finite(rows: Tensor) -> None:
     """
     if rows.numel() == 0 or all(map(math.isfinite, extremes(rows))):
         return
-    raise non_finite_error(row_numbers(~torch.isfinite(rows).flatten(1).all(dim=1)), len(rows))
+    raise non_finite_error(row_numbers(~torch.isfinite(rows).flatten(1).all(dim=1)), (len(rows),))
 
 
-def non_finite_error(bad: list[int], total: int) -> NonFiniteError:
-    """Return the error that names rows of θ with NaN or infinite entries, out of a batch."""
+def non_finite_error(bad: list[int], batch: tuple[int, ...], *, is_backward: bool = False) -> NonFiniteError:
+    """Return the error that names rows of θ, or of a backward pass's θ′, with NaN or infinite entries.
+
+    Args:
+        bad: Their numbers in the flattened batch.
+        batch: The batch's dimensions.
+        is_backward: Whether they are those of a backward pass.
+    """
+    if is_backward:
+        return NonFiniteError(
+            f"{IN_BACKWARD}θ′ has NaN or infinite entries in {name_rows(bad, batch)}, though θ and ∂L/∂z "
+            f"are finite: the step overflows, so take a smaller λ or scale the loss down",
+            rows=bad,
+        )
     return NonFiniteError(
-        f"θ has NaN or infinite entries in {name_rows(bad, total)}; no solver was run: "
+        f"θ has NaN or infinite entries in {name_rows(bad, batch)}, which weren't solved: "
         f"look for an overflow or a division by zero in what computes θ",
         rows=bad,
     )
 
 
-def domain_error(problem: Problem, bad: list[int], total: int) -> DomainError:
-    """Return the error that names rows of θ outside of a problem's domain, out of a batch."""
+def domain_error(problem: Problem, bad: list[int], batch: tuple[int, ...], *, is_backward: bool = False) -> DomainError:
+    """Return the error that names rows outside of a problem's domain; arguments as for `non_finite_error`."""
     return DomainError(
-        f"{name_problem(problem)} is defined for {problem.domain.value} only, and {name_rows(bad, total)} lie outside "
-        f'(the policy is domain="raise"): keep the costs −θ non-negative, or pass domain="clip"',
+        f"{IN_BACKWARD if is_backward else ''}{name_problem(problem)} is defined for {problem.domain.value} only, and "
+        f'{name_rows(bad, batch)} lie outside (the policy is domain="raise"): '
+        f'{"pass" if is_backward else "keep the costs −θ non-negative, or pass"} domain="clip"',
         rows=bad,
     )

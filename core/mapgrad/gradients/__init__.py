@@ -1,6 +1,6 @@
 """Which gradient: noise, targets, estimators, and the autograd function around a pass."""
 
-from mapgrad.gradients._function import next_key, sample
+from mapgrad.gradients._function import next_key, sample, sample_each
 from mapgrad.gradients._monitor import Monitor
 from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
 from mapgrad.gradients._sampler import KeyStream, Sampler
@@ -31,4 +31,5 @@ __all__ = [
     "Target",
     "next_key",
     "sample",
+    "sample_each",
 ]

@@ -1,16 +1,23 @@
-"""What a layer notices about its backward passes: rows that no step moves."""
+"""What a layer notices about its passes: rows that no step moves, or that its problem's domain cuts off."""
 
 from __future__ import annotations
 
 import warnings
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
+from mapgrad.batching import name_problem
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor
 
+    from mapgrad.batching import Record
+    from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._pass import Pass
     from mapgrad.problems import Problem
 
 _WATCHED_STEPS: Final = 100
@@ -21,14 +28,54 @@ _WAITING: Final = 4096
 """Entries up to which a backward pass waits to be counted together with others: one by one, counting costs more."""
 
 
+_WATCHED_PASSES: Final = 50
+_NEARLY_ALL: Final = 0.95
+
 _Step = tuple["Tensor", "Tensor", "Tensor", "Problem | None"]
 """A difference, a gradient and the answers of one backward pass, and what was solved."""
 
 
+class Clipping(NamedTuple):
+    """What may have moved rows into a domain.
+
+    Attributes:
+        problem: Whose domain it is.
+        noise: The law of the noise; None for none.
+        utilities: [B, *shape], the rows without it.
+        is_cost: Whether the layer's input are costs.
+    """
+
+    problem: Problem
+    noise: Noise | None
+    utilities: Tensor
+    is_cost: bool
+
+    def explain(self) -> str:
+        """Return why they were moved, and what to do."""
+        named = f"{name_problem(self.problem)} is defined for {self.problem.domain.value}"
+        inside = self.problem.domain.contains(self.utilities).flatten(1).all(dim=1)
+        if self.noise is not None and bool(inside.double().mean() > 0.5):
+            return f"{named}, and the noise {self.noise!r} pushes θ out: take noise=None, or a smaller temperature"
+        if self.is_cost:
+            return f"{named}, that is for costs ≥ 0: let the network end so, with softplus for example"
+        return f"{named}: is minimize=True forgotten? Without it, what the layer is given are utilities, −costs"
+
+
 class Monitor:
-    """Counts rows whose step changed nothing although it could have, and warns once when they are most."""
+    """Counts rows, and warns once about each thing that makes most of them useless.
+
+    Attributes:
+        last: What the last forward pass answered; None after one that failed or that somebody traced.
+        clipped_backward: How many rows of backward passes were moved into the domain.
+    """
 
     def __init__(self) -> None:
+        self.last: Record | None = None
+        self.clipped_backward = 0
+        self._clipped = 0
+        self._passes = 0
+        self._lately = [0, 0]
+        self._warned_of_clipping = False
         self._waiting: list[_Step] = []
         self._improvable: list[Tensor] = []
         self._dead: list[Tensor] = []
@@ -57,10 +104,43 @@ class Monitor:
         if self._steps % _WATCHED_STEPS == 0:
             self._gather(warn=True)
 
+    def observe_forward(self, record: Record, passes: Iterable[tuple[Pass, Tensor]]) -> None:
+        """Count the clipped rows of a forward pass, and warn once when nearly all of many passes were.
+
+        Args:
+            record: What became of the rows.
+            passes: One for each problem, with its θ.
+        """
+        self._passes += 1
+        self._clipped += record.clipped
+        self._lately[0] += record.rows
+        self._lately[1] += record.clipped
+        if self._passes % _WATCHED_PASSES:
+            return
+        rows, clipped = self._lately
+        self._lately = [0, 0]
+        if clipped > _NEARLY_ALL * rows and not self._warned_of_clipping:
+            self._warned_of_clipping = True
+            reasons = (pass_.clipping(theta) for pass_, theta in passes)
+            reason = next((each.explain() for each in reasons if each is not None), "")
+            warnings.warn(
+                f"in the last {_WATCHED_PASSES} forward passes {clipped / rows:.0%} of the rows were clipped into the "
+                f"domain of their problem, which loses what θ says there: {reason}",
+                stacklevel=2,
+            )
+
     def counts(self) -> dict[str, float]:
         """Return the counts so far."""
         self._gather(warn=False)
-        return {"improvable": self._totals[0], "dead": self._totals[1]}
+        return {
+            "clipped": self._clipped,
+            "clipped_backward": self.clipped_backward,
+            "improvable": self._totals[0],
+            "dead": self._totals[1],
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "last": None}
 
     def _count_waiting(self) -> None:
         for (problem, *_), steps in groupby(self._waiting, lambda step: (step[3], step[0].shape, step[1].shape)):

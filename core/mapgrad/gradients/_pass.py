@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 import torch
 from torch import Tensor
 
-from mapgrad.batching import Known
-from mapgrad.errors import SolverCrashError
+from mapgrad.batching import Known, to_list
+from mapgrad.errors import RowsError, SolverCrashError
+from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._sampler import Sampler
+from mapgrad.gradients._some_rows import forward_of_some, solve_among_all
 from mapgrad.gradients.estimators import Forward
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from mapgrad.batching import SolverAtWork
+    from mapgrad.batching import Record, SolverAtWork
     from mapgrad.gradients._monitor import Monitor
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._sampler import KeyStream
@@ -64,6 +66,7 @@ class Pass:
         is_mean: Whether the mean over the samples comes out, or all of them.
         mapped: For each leading dimension that torch.vmap maps, whether its elements get noise of their own.
         ids: [B] int64, what stands for a row in the noise; None for its place.
+        numbers: [B], those of the rows in the user's batch, where this pass has some of them only.
 
     Attributes:
         lead: Mapped and batch dimensions of θ, once a direction has begun.
@@ -71,6 +74,8 @@ class Pass:
     """
 
     __slots__ = (
+        "_clipped",
+        "_numbers",
         "estimator",
         "event",
         "ids",
@@ -97,36 +102,68 @@ class Pass:
         is_mean: bool,
         mapped: tuple[bool, ...] = (),
         ids: Tensor | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         # taken now: a backward pass goes on as its forward pass began, whatever becomes of the layer
         self.estimator, self.monitor = owner.estimator, owner.monitor
         self.minimize, self.is_training = owner.minimize, owner.training
         self.work, self.noise, self.key = work, noise, key
         self.samples, self.is_mean = samples, is_mean
-        self.mapped, self.ids = mapped, ids
+        self.mapped, self.ids, self._numbers = mapped, ids, numbers
+        self._clipped = 0
         self.lead: tuple[int, ...] = ()
         self.event: tuple[int, ...] = ()
 
-    def forward(self, theta: Tensor) -> tuple[Tensor, Forward]:
+    def forward(self, theta: Tensor, record: Record) -> tuple[Tensor, Forward] | None:
         """Return the layer's output and what the backward pass needs.
 
         Args:
             theta: [*mapped, *batch, *shape], at least float32; costs if `minimize`.
+            record: Gets the answers, and the rows that failed.
 
         Returns:
             z [*mapped, *batch, *shape] or [S, *mapped, *batch, *shape], which shares no memory that is written to; and
-            the forward pass with θ [B, *shape], z [S, B, *shape].
+            the forward pass with θ [B, *shape], z [S, B, *shape]. None where rows failed.
         """
         utilities, sampler = self._begin(theta)
+        numbers = self._begin_record(record)
         parts = self._parts(utilities)
         if len(parts) == 1:
-            forward = self.estimator.forward(utilities, sampler, self._solve)
+            forward = self._forward_of(utilities, sampler, numbers, record)
         else:
-            forward = self._in_parts(utilities, sampler, parts)
+            forward = self._in_parts(utilities, sampler, parts, numbers, record)
+        record.clipped += self._clipped
+        if forward is None:
+            return None
         if not self.work.proves:
             forward.rows = None
         forward.theta, forward.sampler = utilities, sampler
+        record.add(numbers, forward.z, forward.status)
         return self._output(forward.z, theta), forward
+
+    def _begin_record(self, record: Record) -> Sequence[int]:
+        """Return the numbers of the rows in the user's batch."""
+        self._clipped = 0
+        count = math.prod(self.lead)
+        record.rows += self.samples * count
+        if self._numbers is not None:
+            return self._numbers
+        record.batch = self.lead
+        return range(count)
+
+    def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
+        try:
+            return self.estimator.forward(theta, sampler, self._solve)
+        except RowsError as error:
+            if not record.fail(error, self.work, numbers):
+                raise
+        return None
+
+    def clipping(self, theta: Tensor) -> Clipping | None:
+        """Return what may have moved rows of θ, as `forward` takes it, into the domain; None if none were."""
+        if self._clipped == 0 or self.work.problem is None:
+            return None
+        return Clipping(self.work.problem, self.noise, self._begin(theta.detach())[0], is_cost=self.minimize)
 
     def resumed(
         self, theta: Tensor, z: Tensor, status: Tensor, rows: Tensor, noise: Tensor, state: list[Tensor]
@@ -193,35 +230,69 @@ class Pass:
         # a tensor of its own, not a view: users may write to a layer's output
         return (z.mean(dim=0) if self.samples > 1 else z).view_as(theta).detach()
 
-    def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
-        """Return the gradient for θ, of the shape that the forward pass was given.
+    def gradient(self, forward: Forward, gradient: Tensor, record: Record) -> Tensor | None:
+        """Return the gradient for θ, of the shape that the forward pass was given; None where rows failed.
 
         Args:
             forward: What `forward` returned.
             gradient: ∂L/∂output.
+            record: Gets the rows that failed.
         """
         shape = (*self.lead, *self.event)
         if self.is_mean:
             rows = gradient.unsqueeze(0) if len(self.lead) == 1 else gradient.reshape(1, -1, *self.event)
         else:
             rows = (gradient * self.samples if self.samples > 1 else gradient).reshape(self.samples, -1, *self.event)
+        numbers = self._begin_record(record)
         parts = self._parts(forward.theta)
         if len(parts) == 1:
-            found = self._gradient_of(forward, rows)
+            found = self._gradient_of(forward, rows, numbers, record)
         else:
-            found = torch.cat(
-                [
-                    self._gradient_of(part, rows[:, start:stop])
-                    for part, start, stop in self._taken_apart(forward, parts)
-                ]
-            )
+            pieces = [
+                self._gradient_of(part, rows[:, start:stop], numbers[start:stop], record)
+                for part, start, stop in self._taken_apart(forward, parts)
+            ]
+            found = None if record.has_failed else torch.cat([piece for piece in pieces if piece is not None])
+        self.monitor.clipped_backward += self._clipped
+        if found is None:
+            return None
         if self.minimize:
             found = found.neg()
         return found if len(shape) == found.ndim else found.reshape(shape)
 
-    def _gradient_of(self, forward: Forward, gradient: Tensor) -> Tensor:
-        forward.begin_backward(self._solve_again, self._observe, is_training=self.is_training)
-        return self.estimator.gradient(forward, gradient)
+    def _gradient_of(self, forward: Forward, gradient: Tensor, numbers: Sequence[int], record: Record) -> Tensor | None:
+        """Return the gradient of some rows, NaN for those whose ∂L/∂z isn't finite: nothing is solved for them."""
+        if math.isfinite(gradient.sum().item()):
+            return self._estimated(forward, gradient, self._solve_again, numbers, record)
+        finite = gradient.isfinite().flatten(2).all(dim=2).all(dim=0)
+        well = finite.nonzero().squeeze(1)
+        if len(well) == len(finite):  # their sum alone overflows
+            return self._estimated(forward, gradient, self._solve_again, numbers, record)
+        found = torch.full_like(forward.theta, torch.nan)
+        if len(well) == 0:
+            return found
+        if self.work.is_function:  # which gets whole batches
+            solve = solve_among_all(self._solve, forward, well, self.estimator.temperature)
+        else:
+            solve, numbers = self._solve_again, list(map(numbers.__getitem__, to_list(well)))
+        part = self._estimated(forward_of_some(forward, well), gradient[:, well], solve, numbers, record)
+        return None if part is None else found.index_copy_(0, well, part)
+
+    def _estimated(
+        self,
+        forward: Forward,
+        gradient: Tensor,
+        solve: Callable[[Tensor, Forward], Solutions],
+        numbers: Sequence[int],
+        record: Record,
+    ) -> Tensor | None:
+        forward.begin_backward(solve, self._observe, is_training=self.is_training)
+        try:
+            return self.estimator.gradient(forward, gradient)
+        except RowsError as error:
+            if not record.fail(error, self.work, numbers):
+                raise
+        return None
 
     def _solve(self, rows: Tensor, known: Known | None = None) -> Solutions:
         shape = rows.shape
@@ -230,6 +301,8 @@ class Pass:
         if self.work.is_function:  # one sample of one mapped element at a time
             calls = max(lead.numel() // max(math.prod(self.lead[len(self.mapped) :]), 1), 1)
         solutions = self.work.solve(rows.reshape(-1, *self.event), known, calls)
+        if "clipped" in solutions.stats:
+            self._clipped += int(solutions.stats["clipped"])
         solutions.z, solutions.status = solutions.z.view_as(rows), solutions.status.view(*lead)
         return solutions
 
@@ -270,14 +343,23 @@ class Pass:
         edges = [count * piece // pieces for piece in range(pieces + 1)]
         return list(pairwise(edges))
 
-    def _in_parts(self, theta: Tensor, sampler: Sampler, parts: list[tuple[int, int]]) -> Forward:
+    def _in_parts(
+        self, theta: Tensor, sampler: Sampler, parts: list[tuple[int, int]], numbers: Sequence[int], record: Record
+    ) -> Forward | None:
         z = theta.new_empty((self.samples, *theta.shape))
         found: list[Forward] = []
+        places: list[Sequence[int]] = []
         for start, stop in parts:
-            part = self.estimator.forward(theta[start:stop], sampler.part(start, stop), self._solve)
-            z[:, start:stop] = part.z
-            part.z = z[:, start:stop]
-            found.append(part)
+            part = self._forward_of(theta[start:stop], sampler.part(start, stop), numbers[start:stop], record)
+            if part is not None:
+                z[:, start:stop] = part.z
+                part.z = z[:, start:stop]
+                found.append(part)
+                places.append(numbers[start:stop])
+        if len(found) < len(parts):
+            for place, part in zip(places, found, strict=True):
+                record.add(place, part.z, part.status)
+            return None
         rows = [part.rows for part in found if part.rows is not None and self.work.proves]
         return Forward(
             z,

@@ -9,7 +9,7 @@ from mapgrad.solvers._contract import (
     SolverSpec,
     Traits,
 )
-from mapgrad.solvers._function import FunctionSolver
+from mapgrad.solvers._function import FunctionSolver, context_names, require_no_reserved
 from mapgrad.solvers._hookspecs import hookimpl
 from mapgrad.solvers._listing import SolverInfo, list_solvers
 from mapgrad.solvers._lowering import Lowering, lower
@@ -29,10 +29,12 @@ __all__ = [
     "SolverLike",
     "SolverSpec",
     "Traits",
+    "context_names",
     "hookimpl",
     "list_solvers",
     "lower",
     "register",
+    "require_no_reserved",
     "resolve",
     "unregister",
 ]
