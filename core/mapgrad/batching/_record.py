@@ -33,23 +33,20 @@ class Record:
     Attributes:
         rows: How many rows were solved, each sample counted.
         clipped: How many of them were moved into a domain.
+        has_failed: Whether any row has.
     """
 
-    __slots__ = ("_dtypes", "_failed", "_infinite", "_outside", "_pieces", "batch", "clipped", "rows")
+    __slots__ = ("_dtypes", "_failed", "_infinite", "_outside", "_pieces", "batch", "clipped", "has_failed", "rows")
 
     def __init__(self, batch: tuple[int, ...], dtypes: torch.dtype | list[torch.dtype] | None = None) -> None:
         self.batch = batch
         self.rows = self.clipped = 0
         self._dtypes = dtypes
         self._pieces: list[_Piece] = []
+        self.has_failed = False
         self._infinite: set[int] = set()
         self._outside: dict[int, Problem] = {}
         self._failed: dict[int, FailedRow] = {}
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether any row has."""
-        return bool(self._failed or self._infinite or self._outside)
 
     def add(self, numbers: Sequence[int], z: Tensor, status: Tensor) -> None:
         """Note the answers z [S, N, *shape] and status [S, N] to rows of these numbers."""
@@ -62,6 +59,7 @@ class Record:
             Whether it is one: what an estimator raises on its own isn't.
         """
         count = len(numbers)
+        is_ours = bool(error.rows)
         rows = {numbers[row % count]: row for row in reversed(error.rows)}  # a row's first sample speaks for it
         if isinstance(error, NonFiniteError):
             self._infinite.update(rows)
@@ -74,8 +72,9 @@ class Record:
             values = torch.stack((found.objective, found.bound)).reshape(2, -1, count)
             self._pieces.append((numbers, z, found.status.reshape(-1, count), values))
         else:
-            return False
-        return bool(rows)
+            is_ours = False
+        self.has_failed |= is_ours
+        return is_ours
 
     def error(self, *, is_backward: bool = False) -> RowsError:
         """Return the error that names all rows that failed, of the gravest kind."""

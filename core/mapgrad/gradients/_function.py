@@ -58,11 +58,12 @@ def sample(
     if not is_traced(theta):
         number = 0 if key is None else int(key)
         pass_ = Pass(owner, work, noise, number, samples=samples, is_mean=is_mean, ids=ids)
-        owner.monitor.last = None
-        record = Record((), dtype)
+        monitor, record = owner.monitor, Record((), dtype)
+        monitor.last = None  # its memory may be needed
         output = Eager.apply(theta, pass_, record)
-        owner.monitor.observe_forward(record, [(pass_, theta)])
-        owner.monitor.last = record
+        monitor.last = record
+        if monitor.finds_clipped(record):
+            monitor.warn_of_clipping([pass_.clipping(theta)])
         return output
     if torch.compiler.is_compiling() and is_mapped():
         if theta.requires_grad or is_differentiated():
@@ -125,11 +126,12 @@ def sample_each(
         number = 0 if key is None else int(key)
         passes.append(Pass(owner, work, noise, number, samples=samples, is_mean=is_mean, ids=each, numbers=numbers))
     thetas = [theta for _, theta, _ in groups]
-    owner.monitor.last = None
-    record = Record((sum(map(len, thetas)),), dtypes)
+    monitor, record = owner.monitor, Record((sum(map(len, thetas)),), dtypes)
+    monitor.last = None
     outputs = Each.apply(passes, record, *thetas)
-    owner.monitor.observe_forward(record, list(zip(passes, thetas, strict=True)))
-    owner.monitor.last = record
+    monitor.last = record
+    if monitor.finds_clipped(record):
+        monitor.warn_of_clipping([pass_.clipping(theta) for pass_, theta in zip(passes, thetas, strict=True)])
     return list(outputs)
 
 
@@ -225,7 +227,8 @@ def _forward(
     if found is None:
         raise record.error()
     output, forward = found
-    pass_.monitor.observe_forward(record, [(pass_, theta)])
+    if pass_.monitor.finds_clipped(record):
+        pass_.monitor.warn_of_clipping([pass_.clipping(theta)])
     lead = pass_.samples, *pass_.lead
     rows, noise = forward.rows, forward.sampler.unrepeatable(theta)
     empty = theta.new_empty(0)

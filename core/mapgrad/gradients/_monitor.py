@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from mapgrad.batching import Record
     from mapgrad.gradients._noise import Noise
-    from mapgrad.gradients._pass import Pass
     from mapgrad.problems import Problem
 
 _WATCHED_STEPS: Final = 100
@@ -72,9 +71,8 @@ class Monitor:
     def __init__(self) -> None:
         self.last: Record | None = None
         self.clipped_backward = 0
-        self._clipped = 0
-        self._passes = 0
-        self._lately = [0, 0]
+        self._passes = self._rows = 0
+        self._clipped = self._clipped_before = 0
         self._warned_of_clipping = False
         self._waiting: list[_Step] = []
         self._improvable: list[Tensor] = []
@@ -104,30 +102,28 @@ class Monitor:
         if self._steps % _WATCHED_STEPS == 0:
             self._gather(warn=True)
 
-    def observe_forward(self, record: Record, passes: Iterable[tuple[Pass, Tensor]]) -> None:
-        """Count the clipped rows of a forward pass, and warn once when nearly all of many passes were.
-
-        Args:
-            record: What became of the rows.
-            passes: One for each problem, with its θ.
-        """
+    def finds_clipped(self, record: Record) -> bool:
+        """Count the clipped rows of a forward pass; tell, once, that nearly all of many passes were."""
         self._passes += 1
+        self._rows += record.rows
         self._clipped += record.clipped
-        self._lately[0] += record.rows
-        self._lately[1] += record.clipped
         if self._passes % _WATCHED_PASSES:
-            return
-        rows, clipped = self._lately
-        self._lately = [0, 0]
-        if clipped > _NEARLY_ALL * rows and not self._warned_of_clipping:
-            self._warned_of_clipping = True
-            reasons = (pass_.clipping(theta) for pass_, theta in passes)
-            reason = next((each.explain() for each in reasons if each is not None), "")
-            warnings.warn(
-                f"in the last {_WATCHED_PASSES} forward passes {clipped / rows:.0%} of the rows were clipped into the "
-                f"domain of their problem, which loses what θ says there: {reason}",
-                stacklevel=2,
-            )
+            return False
+        clipped = self._clipped - self._clipped_before
+        found = clipped > _NEARLY_ALL * self._rows and not self._warned_of_clipping
+        self._rows, self._clipped_before = 0, self._clipped
+        self._warned_of_clipping |= found
+        return found
+
+    @staticmethod
+    def warn_of_clipping(suspects: Iterable[Clipping | None]) -> None:
+        """Warn that nearly all rows of many forward passes were clipped, as the first suspect explains it."""
+        reason = next(each.explain() for each in suspects if each is not None)
+        warnings.warn(
+            f"nearly all rows of the last {_WATCHED_PASSES} forward passes were clipped into the domain of their problem, "
+            f"which loses what θ says there: {reason}",
+            stacklevel=2,
+        )
 
     def counts(self) -> dict[str, float]:
         """Return the counts so far."""

@@ -126,7 +126,7 @@ class Pass:
             the forward pass with θ [B, *shape], z [S, B, *shape]. None where rows failed.
         """
         utilities, sampler = self._begin(theta)
-        numbers = self._begin_record(record)
+        numbers = self._begin_record(record, utilities.shape[0])
         parts = self._parts(utilities)
         if len(parts) == 1:
             forward = self._forward_of(utilities, sampler, numbers, record)
@@ -141,10 +141,9 @@ class Pass:
         record.add(numbers, forward.z, forward.status)
         return self._output(forward.z, theta), forward
 
-    def _begin_record(self, record: Record) -> Sequence[int]:
-        """Return the numbers of the rows in the user's batch."""
+    def _begin_record(self, record: Record, count: int) -> Sequence[int]:
+        """Return the numbers of the B rows in the user's batch."""
         self._clipped = 0
-        count = math.prod(self.lead)
         record.rows += self.samples * count
         if self._numbers is not None:
             return self._numbers
@@ -243,7 +242,7 @@ class Pass:
             rows = gradient.unsqueeze(0) if len(self.lead) == 1 else gradient.reshape(1, -1, *self.event)
         else:
             rows = (gradient * self.samples if self.samples > 1 else gradient).reshape(self.samples, -1, *self.event)
-        numbers = self._begin_record(record)
+        numbers = self._begin_record(record, forward.theta.shape[0])
         parts = self._parts(forward.theta)
         if len(parts) == 1:
             found = self._gradient_of(forward, rows, numbers, record)
