@@ -31,9 +31,9 @@ def differentiable(
     What the function takes beside θ is context: the layer hands it on untouched, in both directions.
 
     A method becomes one layer for each object. That of an `nn.Module` is a submodule from the end of the class's
-    constructor on, with an estimator of its own, so that `train`, `eval`, `to`, `state_dict` and copies reach it; a class
-    whose constructor comes later, as a dataclass's, has it from its first use on. That of another object is made at its
-    first use and kept with the object; the estimator is shared.
+    constructor on, with an estimator of its own, so that `train`, `eval`, `to`, `state_dict` and copies reach it; an
+    object of a class whose constructor is replaced later, as a dataclass's is, has it from its first use on. That of
+    another object is made at its first use and kept with the object; the estimator is shared.
 
     Args:
         estimator: The gradient estimator; None for ``IMLE()``, which draws no noise where no problem is known.
@@ -110,10 +110,11 @@ class _Method:
     def __init__(self, instance: object, name: str) -> None:
         self._instance = instance
         self._name = name
+        self.__qualname__ = f"{type(instance).__qualname__}.{name}"  # by which messages name it
 
     def __call__(self, theta: Tensor, *context: Any, **named: Any) -> Tensor:
         layer: DifferentiableFunction = inspect.getattr_static(type(self._instance), self._name)
         return layer.function(self._instance, theta, *context, **named)
 
     def __repr__(self) -> str:
-        return f"{type(self._instance).__qualname__}.{self._name}"
+        return self.__qualname__

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mapgrad.batching import Solver, compute_dtype, group_rows, is_traced, new_handle
 from mapgrad.distribution import PerturbAndMAP
 from mapgrad.gradients import IMLE, Estimator, KeyStream, Monitor, next_key, sample, sample_each
-from mapgrad.solvers import require_no_reserved
+from mapgrad.solvers import advice_on, require_no_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ class MAPLayer(nn.Module):
             name = getattr(solver, "__name__", "name")  # a class's own
             raise TypeError(
                 f"solver must be a mapgrad.Solver or a function of θ, got {solver!r}: "
-                f"make one with mapgrad.get_solver({name}, problem)"
+                f"make one with mapgrad.get_solver({name}, problem){advice_on(solver)}"
             )
         super().__init__()
         self.solver = solver if isinstance(solver, Solver) else Solver.of_function(solver)

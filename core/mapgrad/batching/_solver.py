@@ -29,7 +29,15 @@ from mapgrad.batching._workers import Pool, Workers, require_workers
 from mapgrad.errors import DomainError, NonFiniteError, ShapeError
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions
-from mapgrad.solvers import FunctionSolver, SolverFactory, Traits, context_names, require_no_reserved, resolve
+from mapgrad.solvers import (
+    FunctionSolver,
+    SolverFactory,
+    Traits,
+    advice_on,
+    context_names,
+    require_no_reserved,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -304,7 +312,10 @@ def group_rows(theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) ->
     groups: dict[Problem, list[int]] = {}
     for number, (row, problem) in enumerate(zip(theta, problems, strict=True)):
         if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise TypeError(f"problems[{number}] must be a problem, such as mapgrad.KSubset(10, 3), got {problem!r}")
+            raise TypeError(
+                f"problems[{number}] must be a problem, such as mapgrad.KSubset(10, 3), "
+                f"got {problem!r}{advice_on(problem)}"
+            )
         if tuple(require_float(row).shape) != problem.shape:
             raise ShapeError(f"row {number} of θ has shape {tuple(row.shape)}, but its problem is {problem!r}")
         groups.setdefault(problem, []).append(number)
@@ -351,6 +362,11 @@ def get_solver(
     """
     if isinstance(solver, Solver):
         raise TypeError(f"{solver!r} is made already: call it, or pass its name, {solver.name!r}, for another problem")
+    if advice := advice_on(solver):
+        raise TypeError(
+            f'a solver was expected, such as "auto", got {solver!r}{advice}, and pass it beside the solver\'s name: '
+            f"get_solver(name, problem)"
+        )
     return Solver(solver, problem, Settings(workers, on_error, time_limit, domain, reuse, merge, options))
 
 

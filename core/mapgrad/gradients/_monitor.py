@@ -120,7 +120,7 @@ class Monitor:
         """Warn that nearly all rows of many forward passes were clipped, as the first suspect explains it."""
         reason = next(each.explain() for each in suspects if each is not None)
         warnings.warn(
-            f"nearly all rows of the last {_WATCHED_PASSES} forward passes were clipped into the domain of their problem, "
+            f"nearly all rows of the last {_WATCHED_PASSES} forward passes were clipped into their problem's domain, "
             f"which loses what θ says there: {reason}",
             stacklevel=2,
         )

@@ -13,6 +13,7 @@ from mapgrad.solvers._function import FunctionSolver, context_names, require_no_
 from mapgrad.solvers._hookspecs import hookimpl
 from mapgrad.solvers._listing import SolverInfo, list_solvers
 from mapgrad.solvers._lowering import Lowering, lower
+from mapgrad.solvers._native_models import advice_on
 from mapgrad.solvers._registry import register, unregister
 from mapgrad.solvers._resolve import SolverFactory, SolverLike, resolve
 
@@ -29,6 +30,7 @@ __all__ = [
     "SolverLike",
     "SolverSpec",
     "Traits",
+    "advice_on",
     "context_names",
     "hookimpl",
     "list_solvers",
