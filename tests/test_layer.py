@@ -10,6 +10,11 @@ SUBSET = mapgrad.KSubset(6, 2)
 GRID = mapgrad.GridShortestPath(3, 4)
 
 
+class Greedy(mapgrad.InstanceSolver):
+    def solve(self, state, theta, request):
+        return np.zeros(6)
+
+
 def random_theta(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -174,6 +179,8 @@ def test_noise_of_a_wrong_shape_is_refused():
     ("make", "error", "message"),
     [
         (lambda: mapgrad.MAPLayer("topk"), TypeError, r"mapgrad.get_solver\(name, problem\)"),
+        (lambda: mapgrad.MAPLayer(Greedy), TypeError, r"mapgrad.get_solver\(Greedy, problem\)"),
+        (lambda: mapgrad.MAPLayer(Greedy(SUBSET)), TypeError, r"mapgrad.get_solver\(name, problem\)"),
         (lambda: mapgrad.MAPLayer(top2, mapgrad.Step(1.0)), TypeError, r"estimator must be an Estimator"),
         (lambda: mapgrad.MAPLayer(top2, mapgrad.IMLE), TypeError, r"estimator must be an Estimator"),
         (lambda: mapgrad.MAPLayer(top2, reduction="sum"), ValueError, r"reduction must be .* got 'sum'"),
