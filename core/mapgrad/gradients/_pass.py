@@ -271,7 +271,7 @@ class Pass:
         if len(well) == 0:
             return found
         if self.work.is_function:  # which gets whole batches
-            solve = solve_among_all(self._solve, forward, well, self.estimator.temperature)
+            solve = solve_among_all(self._solve_again, forward, well, self.estimator.temperature)
         else:
             solve, numbers = self._solve_again, list(map(numbers.__getitem__, to_list(well)))
         part = self._estimated(forward_of_some(forward, well), gradient[:, well], solve, numbers, record)

@@ -48,12 +48,12 @@ def forward_of_some(forward: Forward, rows: Tensor) -> Forward:
 
 
 def solve_among_all(
-    solve: Callable[[Tensor], Solutions], forward: Forward, chosen: Tensor, temperature: float
+    solve: Callable[[Tensor, Forward], Solutions], forward: Forward, chosen: Tensor, temperature: float
 ) -> Callable[[Tensor, Forward], Solutions]:
     """Return what solves some rows within whole batches, of which the other rows are as in the forward pass.
 
     Args:
-        solve: Solves whole batches [..., B, *shape].
+        solve: Solves whole batches [..., B, *shape] of a forward pass.
         forward: What the forward pass found for all rows.
         chosen: [N] int64, ascending, which rows are asked for.
         temperature: τ of the forward pass.
@@ -65,7 +65,7 @@ def solve_among_all(
         has_samples = lead[-1:] == forward.z.shape[:1]
         before = forward.sampler.perturb(forward.theta, temperature) if has_samples else forward.theta
         whole = before.expand(*lead, *forward.theta.shape).clone().index_copy_(dim, chosen, rows)
-        answers = solve(whole)
+        answers = solve(whole, forward)
         answers.z, answers.status = answers.z.index_select(dim, chosen), answers.status.index_select(dim, chosen)
         return answers
 
