@@ -97,6 +97,16 @@ def test_many_problems_in_a_step_are_one_pass():
     assert layer.stats["clipped"] == 100
 
 
+@pytest.mark.parametrize("last", [[GRID], [mapgrad.KSubset(4, 2)]], ids=["inside", "another problem"])
+def test_the_last_pass_neednt_be_a_clipped_one(last):
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("auto", None), mapgrad.IMLE(None))
+    costs = costs_for(GRID, 4)
+    assert not texts_of(lambda: layer(costs, problems=[GRID] * 4), 49)
+    theta = [-costs_for(problem) for problem in last]
+    (text,) = texts_of(lambda: layer(theta, problems=last), 1)
+    assert "nearly all rows" in text
+
+
 def test_unbounded_domains_are_never_clipped():
     layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(5, 2)))
     assert not texts_of(lambda: layer(torch.randn(4, 5)))

@@ -118,10 +118,10 @@ class Monitor:
     @staticmethod
     def warn_of_clipping(suspects: Iterable[Clipping | None]) -> None:
         """Warn that nearly all rows of many forward passes were clipped, as the first suspect explains it."""
-        reason = next(each.explain() for each in suspects if each is not None)
+        reasons = (each.explain() for each in suspects if each is not None)
         warnings.warn(
             f"nearly all rows of the last {_WATCHED_PASSES} forward passes were clipped into their problem's domain, "
-            f"which loses what θ says there: {reason}",
+            f"which loses what θ says there: {next(reasons, 'other problems than those of the last pass have one')}",
             stacklevel=2,
         )
 

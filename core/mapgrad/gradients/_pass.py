@@ -15,6 +15,7 @@ from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._some_rows import forward_of_some, solve_among_all
 from mapgrad.gradients.estimators import Forward
+from mapgrad.problems import Domain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -159,10 +160,11 @@ class Pass:
         return None
 
     def clipping(self, theta: Tensor) -> Clipping | None:
-        """Return what may have moved rows of θ, as `forward` takes it, into the domain; None if none were."""
-        if self._clipped == 0 or self.work.problem is None:
+        """Return what moves rows of θ, as `forward` takes it, into the problem's domain; None where nothing can."""
+        problem = self.work.problem
+        if problem is None or problem.domain is Domain.REAL:
             return None
-        return Clipping(self.work.problem, self.noise, self._begin(theta.detach())[0], is_cost=self.minimize)
+        return Clipping(problem, self.noise, self._begin(theta.detach())[0], is_cost=self.minimize)
 
     def resumed(
         self, theta: Tensor, z: Tensor, status: Tensor, rows: Tensor, noise: Tensor, state: list[Tensor]
