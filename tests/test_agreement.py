@@ -102,13 +102,26 @@ def rows(problem, count, seed=0):
     return torch.tensor(theta)
 
 
+def masked(theta, problem):
+    """Rows in which none, few, most or all entries are forbidden that may be."""
+    generator = torch.Generator().manual_seed(7)
+    shares = torch.tensor([0.1, 0.3, 0.0, 0.8, 1.0]).repeat(len(theta))[: len(theta)]
+    chosen = torch.rand(theta.shape, generator=generator) < shares.reshape(-1, *[1] * len(problem.shape))
+    return theta.masked_fill(chosen & torch.as_tensor(problem.box[0] == 0), -torch.inf)
+
+
 def require_best(problem, name, theta, best):
     """Each answer is a state, called optimal, and worth `best` within 1e-9 of the largest utility."""
     with mapgrad.get_solver(name, problem) as solver:
         solutions = solver.solve(theta)
+    require_best_answers(problem, name, theta, solutions, best)
+
+
+def require_best_answers(problem, name, theta, solutions, best):
     assert solutions.status.tolist() == [Status.OPTIMAL] * len(theta)
     assert problem.contains(solutions.z).all()
-    prices = problem.domain.clip(theta).flatten(1)
+    assert not solutions.z[theta.isneginf()].any()
+    prices = problem.domain.clip(theta).nan_to_num(neginf=0.0).flatten(1)
     fixed = np.abs(problem.fixed).max(initial=0) if isinstance(problem, IntegerProgram) else 0
     scale = prices.abs().amax(1).clamp(min=max(fixed, 1e-300))
     reported = {"objective": solutions.objective, "bound": solutions.bound}
@@ -124,6 +137,31 @@ def require_best(problem, name, theta, best):
 def test_brute_force_agrees(problem, name):
     theta = rows(problem, 50)[:: 5 if name == "pulp.cbc" else 1]
     require_best(problem, name, theta, Enumeration(problem).values(problem.domain.clip(theta)).amax(1))
+
+
+@pytest.mark.parametrize(("problem", "name"), [(p, name) for p in SMALL for name in solvers(p)], ids=str)
+def test_brute_force_agrees_where_entries_are_forbidden(problem, name):
+    theta = masked(rows(problem, 30, seed=2), problem)[:: 3 if name == "pulp.cbc" else 1]
+    states = Enumeration(problem)
+    values = states.values(problem.domain.clip(theta).nan_to_num(neginf=0.0))
+    for row, entries in enumerate(theta.isneginf().flatten(1)):
+        values[row, states.states.flatten(1)[:, entries].any(dim=1)] = -torch.inf
+    best = values.amax(1)
+    has_state = best > -torch.inf
+    refused = ()
+    with mapgrad.get_solver(name, problem) as solver:
+        try:
+            solutions = solver.solve(theta)
+        except mapgrad.InfeasibleError as error:
+            solutions, refused = error.solutions, error.rows
+    assert list(refused) == (~has_state).nonzero().flatten().tolist()
+    assert (solutions.status == Status.INFEASIBLE).equal(~has_state)
+    assert solutions.z[~has_state].isnan().all()
+    if theta.isinf().any():
+        assert solutions.forbidden.equal(theta.isneginf())
+    parts = solutions.z, solutions.status, solutions.objective, solutions.bound
+    good = mapgrad.Solutions(*(part[has_state] for part in parts))
+    require_best_answers(problem, name, theta[has_state], good, best[has_state])
 
 
 @pytest.mark.parametrize("problem", MIDDLING, ids=lambda problem: type(problem).__name__)

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         AdaptiveIMLE,
         AdaptiveStep,
         Blackbox,
+        Centred,
         Combinatorial,
+        Context,
         Estimator,
         Forward,
         Gaussian,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
         SumOfGamma,
         Target,
     )
-    from mapgrad.layer import MAPLayer
+    from mapgrad.layer import MAPLayer, seed_layers
     from mapgrad.problems import (
         Assignment,
         Domain,
@@ -87,8 +89,10 @@ __all__ = [
     "BatchSolver",
     "Blackbox",
     "Block",
+    "Centred",
     "Combinatorial",
     "ConformanceError",
+    "Context",
     "Domain",
     "DomainError",
     "Estimator",
@@ -149,6 +153,7 @@ __all__ = [
     "hookimpl",
     "list_solvers",
     "register",
+    "seed_layers",
     "testing",
     "unregister",
 ]
@@ -182,7 +187,9 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         "AdaptiveIMLE",
         "AdaptiveStep",
         "Blackbox",
+        "Centred",
         "Combinatorial",
+        "Context",
         "Estimator",
         "Forward",
         "Gaussian",
@@ -197,7 +204,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         "SumOfGamma",
         "Target",
     ),
-    "layer": ("MAPLayer",),
+    "layer": ("MAPLayer", "seed_layers"),
     "problems": (
         "Assignment",
         "Domain",

@@ -82,7 +82,7 @@ class RowsError(MapgradError):
 
 
 class NonFiniteError(RowsError, ValueError):
-    """θ has NaN or infinite entries."""
+    """θ has NaN or infinite entries, other than −inf where that forbids an entry."""
 
 
 class DomainError(RowsError, ValueError):
@@ -90,7 +90,7 @@ class DomainError(RowsError, ValueError):
 
 
 class InfeasibleError(RowsError, ValueError):
-    """The feasible set is empty."""
+    """The feasible set is empty, or each of its states holds an entry that θ = −inf forbids."""
 
 
 class UnboundedError(RowsError):

@@ -9,7 +9,18 @@ from torch import Tensor, nn
 
 from mapgrad.batching import Solver, compute_dtype, group_rows, is_traced, new_handle
 from mapgrad.distribution import PerturbAndMAP
-from mapgrad.gradients import IMLE, Estimator, KeyStream, Monitor, next_key, sample, sample_each
+from mapgrad.gradients import (
+    IMLE,
+    Estimator,
+    KeyStream,
+    Monitor,
+    first_id,
+    next_key,
+    require_row_ids,
+    sample,
+    sample_each,
+    seed_of_path,
+)
 from mapgrad.solvers import advice_on, require_no_reserved
 
 if TYPE_CHECKING:
@@ -20,6 +31,8 @@ if TYPE_CHECKING:
     from mapgrad.solutions import Solutions
     from mapgrad.solvers import MAPSolver
 
+    RowIds = Tensor | Sequence[int]
+
 Reduction = Literal["mean", "none"]
 
 
@@ -28,7 +41,9 @@ class MAPLayer(nn.Module):
 
     In training mode θ is perturbed as the estimator says, and the output is the mean over its samples; in eval mode it
     is MAP(θ), without noise. Both have a gradient. Works under autocast, torch.compile(fullgraph=True), torch.vmap and
-    torch.func; a second derivative is refused. Under torch.vmap, noise heeds `randomness`.
+    torch.func; a second derivative is refused. Under torch.vmap, noise heeds `randomness`. torch.compile makes code for
+    each layer: where more than ``torch._dynamo.config.recompile_limit`` of them (8) go through one compiled function,
+    or are compiled one by one, raise that limit to their number.
 
     Args:
         solver: A `Solver` from `get_solver`, or any function θ [B, *shape] → z [B, *shape], which is called with whole
@@ -37,11 +52,13 @@ class MAPLayer(nn.Module):
         estimator: The gradient estimator; None for ``IMLE()``.
         minimize: Whether the layer's input are costs, to be minimised, instead of utilities.
         reduction: "mean" over the samples, or "none" for all of them in training, [S, *batch, *shape].
-        seed: None takes noise from torch's default generators; an int makes it a function of (seed, step, row, sample),
-            and (seed, step) are saved in `state_dict`.
+        seed: None takes noise from torch's default generators; an int makes it a function of (seed, step, row id,
+            sample), and (seed, step) are saved in `state_dict`. Two layers with one seed draw the same noise for a row:
+            `seed_layers` gives each layer of a model a stream of its own.
 
     Shape:
-        θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device.
+        θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device. An entry −inf
+        (+inf if `minimize`) whose lower bound is 0 is forbidden: z is 0 there, without noise and gradient.
 
     Raises:
         ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward pass or, as the message then
@@ -80,15 +97,23 @@ class MAPLayer(nn.Module):
 
     @overload
     def forward(
-        self, theta: Tensor, *context: Any, problems: Sequence[Problem] | None = None, **named: Any
+        self,
+        theta: Tensor,
+        *context: Any,
+        problems: Sequence[Problem] | None = None,
+        rows: RowIds | None = None,
+        **named: Any,
     ) -> Tensor: ...
     @overload
-    def forward(self, theta: Sequence[Tensor], *, problems: Sequence[Problem]) -> list[Tensor]: ...
+    def forward(
+        self, theta: Sequence[Tensor], *, problems: Sequence[Problem], rows: RowIds | None = None
+    ) -> list[Tensor]: ...
     def forward(
         self,
         theta: Tensor | Sequence[Tensor],
         *context: Any,
         problems: Sequence[Problem] | None = None,
+        rows: RowIds | None = None,
         **named: Any,
     ) -> Tensor | list[Tensor]:
         """Return z for θ (costs if `minimize`).
@@ -98,18 +123,24 @@ class MAPLayer(nn.Module):
             context: What else a function takes in place of a solver, of any kind: capacities or graphs of rows, say. It
                 is handed on untouched with each whole batch, in both directions.
             problems: One problem a row, in place of the solver's own.
+            rows: [*batch] integers that stand for the rows in the noise, such as their numbers in the data set: a row's
+                noise is then the same wherever in a batch, in whatever batch and on whatever rank it is. None for
+                rank · 2³² + place, with the rank in torch.distributed. Under torch.compile a tensor; under torch.vmap,
+                ids that aren't mapped too stand for other noise in each element unless it shall be the same.
             named: The same as `context`, by name; not `problems`, `rows` and `deadline`, the layer's own words.
 
         Returns:
             As the class says; a list of B tensors where θ is a list.
 
         Raises:
-            TypeError: there is context, but the solver isn't a function; or its name is one of the layer's own words.
+            TypeError: there is context, but the solver isn't a function; its name is one of the layer's own words; or
+                `rows` aren't integers.
+            ShapeError: `rows` haven't the batch's shape; or as the class says.
             RuntimeError: there is context or a list of problems where torch.compile, torch.vmap or torch.func trace.
         """
         if problems is not None:
             self._require_no_context(context, named)
-            return self._forward_each(theta, problems)
+            return self._forward_each(theta, problems, rows)
         work = self.solver.at_work()
         theta = work.require_theta(theta)
         if context or named:
@@ -121,7 +152,8 @@ class MAPLayer(nn.Module):
             work = work.with_context(context, named)
         training = self.training
         samples = self.estimator.samples if training else 1
-        return self._sample(work, theta, samples, perturb=training, is_mean=self.reduction == "mean" or not training)
+        is_mean = self.reduction == "mean" or not training
+        return self._sample(work, theta, samples, perturb=training, is_mean=is_mean, rows=rows)
 
     def _require_no_context(self, context: tuple[Any, ...], named: dict[str, Any]) -> None:
         if context or named:
@@ -131,7 +163,15 @@ class MAPLayer(nn.Module):
                 f"got {came}: describe each row by a problem of its own and pass problems=[…]"
             )
 
-    def sample(self, theta: object, samples: int, *, perturb: bool = True, is_mean: bool = False) -> Tensor:
+    def sample(
+        self,
+        theta: object,
+        samples: int,
+        *,
+        perturb: bool = True,
+        is_mean: bool = False,
+        rows: RowIds | None = None,
+    ) -> Tensor:
         """Return S MAP states of θ, or their mean, with the estimator's gradient.
 
         Args:
@@ -139,31 +179,52 @@ class MAPLayer(nn.Module):
             samples: S.
             perturb: Whether noise is added.
             is_mean: Whether the mean is asked for.
+            rows: As for `forward`.
 
         Returns:
             [S, *batch, *shape], or [*batch, *shape], of θ's dtype and device.
         """
         work = self.solver.at_work()
-        return self._sample(work, work.require_theta(theta), samples, perturb=perturb, is_mean=is_mean)
+        theta = work.require_theta(theta)
+        return self._sample(work, theta, samples, perturb=perturb, is_mean=is_mean, rows=rows)
 
-    def _sample(self, work: SolverAtWork, theta: Tensor, samples: int, *, perturb: bool, is_mean: bool) -> Tensor:
+    def _sample(
+        self,
+        work: SolverAtWork,
+        theta: Tensor,
+        samples: int,
+        *,
+        perturb: bool,
+        is_mean: bool,
+        rows: RowIds | None,
+    ) -> Tensor:
+        ids = None if rows is None else require_row_ids(rows, theta.shape[: work.lead_ndim(theta)], theta.device)
         dtype, wide = theta.dtype, compute_dtype(theta.dtype)
         if wide == dtype:
-            return sample(self, work, theta, samples=samples, perturb=perturb, is_mean=is_mean, dtype=dtype)
-        z = sample(self, work, theta.to(wide), samples=samples, perturb=perturb, is_mean=is_mean, dtype=dtype)
+            return sample(self, work, theta, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids, dtype=dtype)
+        z = sample(self, work, theta.to(wide), samples=samples, perturb=perturb, is_mean=is_mean, ids=ids, dtype=dtype)
         return z.to(dtype)
 
-    def _forward_each(self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) -> Tensor | list[Tensor]:
+    def _forward_each(
+        self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], row_ids: RowIds | None
+    ) -> Tensor | list[Tensor]:
         if not self.solver.takes_problems:
             raise TypeError(f"problems= needs a solver from mapgrad.get_solver, but this layer has {self.solver!r}")
         samples = self.estimator.samples if self.training else 1
         is_mean = self.reduction == "mean" or not self.training
         works = [(self.solver.at_work(problem), rows) for problem, rows in group_rows(theta, problems)]
         states: list[Tensor] = [torch.empty(0)] * len(theta)
+        device = theta[0].device if works and row_ids is not None else torch.device("cpu")
+        ids = (
+            torch.arange(len(theta), device=device) + first_id()
+            if row_ids is None
+            else require_row_ids(row_ids, (len(theta),), device)
+        )
         if works:
             stacked = [work.require_theta(torch.stack([theta[row] for row in rows])) for work, rows in works]
-            # the noise of a row is that of the step, whatever other rows have its problem
-            has_noise = self.training and any(self.estimator.noise_for(work.problem) is not None for work, _ in works)
+            # all rows are of one step, whatever other rows have their problem
+            has_noise = any(self.estimator.noise_for(work.problem) is not None for work, _ in works)
+            begins = self.training and (has_noise or self.estimator.is_adaptive)
             outputs = sample_each(
                 self,
                 [
@@ -174,8 +235,8 @@ class MAPLayer(nn.Module):
                 samples=samples,
                 perturb=self.training,
                 is_mean=is_mean,
-                key=next_key(self, theta[0]) if has_noise else None,
-                ids=[torch.tensor(rows, device="cpu") for _, rows in works],
+                key=next_key(self, theta[0]) if begins else None,
+                ids=[ids[rows] for _, rows in works],
             )
             for (_, rows), z in zip(works, outputs, strict=True):
                 for row, answers in zip(rows, z.unbind(0 if is_mean else 1), strict=True):
@@ -191,17 +252,15 @@ class MAPLayer(nn.Module):
 
     @property
     def stats(self) -> dict[str, float]:
-        """Counts since the layer was made.
+        """Counts since the layer was made; reading them changes nothing.
 
         Those of `Solver.stats`, but `clipped` counts the rows of this layer's forward passes, and `clipped_backward`
         those of its backward passes, whose steps may well leave the domain; over the backward passes with a target,
-        `improvable`, the rows that some state within the bounds would serve better to first order, and `dead`, those of
-        them whose answer the step didn't change; and `beta`, the step of an adaptive target.
+        `improvable`, the rows that another answer would serve better to first order, of those that came up beside them,
+        and `dead`, those of them whose answer the step didn't change; and what the estimator adds: `beta`, the coming
+        step of an adaptive target.
         """
-        counts = {**self.solver.stats, **self.monitor.counts()}
-        if self.estimator.adaptive:
-            counts["beta"] = float(self.estimator.advance())
-        return counts
+        return {**self.solver.stats, **self.monitor.counts(), **self.estimator.stats}
 
     @property
     def last(self) -> Solutions | None:
@@ -220,12 +279,14 @@ class MAPLayer(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Return (seed, step) as int64, or nothing without a seed."""
-        return torch.tensor([] if self.keys.seed is None else [self.keys.seed, self.keys.step], dtype=torch.int64)
+        return torch.tensor(self.keys.saved(), dtype=torch.int64, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Continue the noise of a saved layer."""
-        if state.numel():
-            self.keys.seed, self.keys.step = (int(number) for number in state)
+        """Continue the noise of a saved layer, if both have a seed.
+
+        A layer without a seed stays without one, and one with a seed keeps it where the saved layer had none.
+        """
+        self.keys.restore([int(number) for number in state])
 
     def extra_repr(self) -> str:
         """Return the arguments."""
@@ -239,11 +300,49 @@ class MAPLayer(nn.Module):
 
         @overload
         def __call__(
-            self, theta: Tensor, *context: Any, problems: Sequence[Problem] | None = None, **named: Any
+            self,
+            theta: Tensor,
+            *context: Any,
+            problems: Sequence[Problem] | None = None,
+            rows: RowIds | None = None,
+            **named: Any,
         ) -> Tensor: ...
         @overload
-        def __call__(self, theta: Sequence[Tensor], *, problems: Sequence[Problem]) -> list[Tensor]: ...
+        def __call__(
+            self, theta: Sequence[Tensor], *, problems: Sequence[Problem], rows: RowIds | None = None
+        ) -> list[Tensor]: ...
         def __call__(self, *arguments: Any, **named: Any) -> Any: ...  # noqa: D102 (forward has it)
+
+
+def seed_layers(model: nn.Module, seed: int) -> int:
+    """Give each `MAPLayer` of a model a stream of noise of its own, a function of the seed and the layer's path.
+
+    The path is the layer's name in `model.named_modules()`: layers that come or go elsewhere change nothing. Seed the
+    model before it is wrapped, as DistributedDataParallel and torch.compile put another name in front of all paths.
+
+    Args:
+        model: A module; the layers in it get another seed and start anew at step 0.
+        seed: Any integer.
+
+    Returns:
+        The number of layers.
+
+    Raises:
+        TypeError: `seed` isn't an int.
+
+    Example:
+        >>> import torch, mapgrad
+        >>> layers = [mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2))) for _ in range(2)]
+        >>> mapgrad.seed_layers(torch.nn.Sequential(*layers), 0)
+        2
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+        raise TypeError(f"seed must be an int, got {seed!r}")
+    modules: list[tuple[str, nn.Module]] = [*model.named_modules()]  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+    layers = [(path, module) for path, module in modules if isinstance(module, MAPLayer)]
+    for path, layer in layers:
+        layer.keys = KeyStream(seed_of_path(seed, path))
+    return len(layers)
 
 
 _NO_TRACED_CONTEXT: Final = (

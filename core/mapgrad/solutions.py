@@ -32,7 +32,7 @@ _MEANINGS: Final = {
     Status.ERROR: "the solver raised or gave no usable answer; the chained cause says what happened",
     Status.OPTIMAL: "the answer is proved optimal",
     Status.FEASIBLE: "the answer is feasible, but not proved optimal",
-    Status.INFEASIBLE: "the feasible set is empty; check the problem's constraints",
+    Status.INFEASIBLE: "the feasible set is empty; check the problem's constraints, and which entries θ = −inf forbids",
     Status.UNBOUNDED: "the objective is unbounded; give every priced variable finite bounds",
     Status.TIME_LIMIT: "the time limit came first; raise time_limit or accept incumbents",
 }
@@ -74,6 +74,7 @@ class Solutions:
         stats: Counts of this call, under the names of `Solver.stats`.
         causes: What rows raised, by their numbers over the flattened batch.
         samples: S; where it isn't 1, all of these have a dimension [S] before those of the batch.
+        forbidden: Bool, like z: the entries that θ = −inf forbids; None where there are none.
     """
 
     z: Any
@@ -85,6 +86,7 @@ class Solutions:
     stats: dict[str, float] = field(default_factory=dict[str, float])
     causes: dict[int, BaseException] = field(default_factory=dict[int, BaseException], repr=False)
     samples: int = 1
+    forbidden: Any = None
 
     @property
     def mask(self) -> Tensor:

@@ -143,6 +143,7 @@ class Model:
         *,
         reuse: bool = False,
         start: NDArray[np.float64] | None = None,
+        forbidden: NDArray[np.bool_] | None = None,
     ) -> Answer:
         """Return argmax ⟨θ, x⟩.
 
@@ -151,7 +152,20 @@ class Model:
             deadline: When to stop, by `time.monotonic`; None for no limit.
             reuse: Whether to begin with the basis that the last run left, where no variable is integer.
             start: A point to begin with where some variable is integer, [num_vars], NaN where it says nothing.
+            forbidden: [num_vars] bool, which variables must be 0 this time, none of them bound to be more.
         """
+        if forbidden is None:
+            return self._maximize(theta, deadline, reuse=reuse, start=start)
+        columns = np.flatnonzero(forbidden)
+        lower, upper = (bound[columns] for bound in self._bounds)
+        self._bound(columns, lower, np.zeros(len(columns)))
+        answer = self._maximize(theta, deadline, reuse=reuse, start=start)
+        self._bound(columns, lower, upper)
+        return answer
+
+    def _maximize(
+        self, theta: NDArray[np.float64], deadline: float | None, *, reuse: bool, start: NDArray[np.float64] | None
+    ) -> Answer:
         if not reuse:
             self._highs.clearSolver()
         costs = np.ldexp(theta, _COST_BITS)
@@ -183,6 +197,9 @@ class Model:
     def _set(self, options: Mapping[str, bool | float | str]) -> None:
         for name, value in options.items():
             self._highs.setOptionValue(name, value)
+
+    def _bound(self, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
+        self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
 
     def _price(self, costs: NDArray[np.float64]) -> None:
         self._highs.changeColsCost(len(costs), self._columns, costs)

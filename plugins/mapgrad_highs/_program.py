@@ -20,7 +20,7 @@ class HiGHS(mapgrad.InstanceSolver[mapgrad.IntegerProgram, Model]):
     state.
     """
 
-    traits = mapgrad.Traits(releases_gil=True)
+    traits = mapgrad.Traits(releases_gil=True, masks=True)
 
     def init(self) -> Model:
         """Pass the program to HiGHS."""
@@ -31,7 +31,8 @@ class HiGHS(mapgrad.InstanceSolver[mapgrad.IntegerProgram, Model]):
         state.stopped.clear()
         deadline = None if request.seconds is None else time.monotonic() + request.seconds
         start = request.start if request.reuse else None
-        status, x, bound = state.maximize(theta, deadline, reuse=request.reuse, start=start)
+        forbidden = request.forbidden
+        status, x, bound = state.maximize(theta, deadline, reuse=request.reuse, start=start, forbidden=forbidden)
         return mapgrad.Solution(x, status, bound=bound)
 
     def stop(self, state: Model) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -41,10 +41,10 @@ class BranchAndCut(mapgrad.InstanceSolver[mapgrad.TravelingSalesman, _State]):
     keeps them for the rows that follow; among several optimal tours another one may then be found.
     """
 
-    traits = mapgrad.Traits(releases_gil=True, history_free=False)
+    traits = mapgrad.Traits(releases_gil=True, history_free=False, masks=True)
 
-    def __init__(self, problem: mapgrad.TravelingSalesman, **options: Any) -> None:
-        super().__init__(problem, **options)
+    def __init__(self, problem: mapgrad.TravelingSalesman) -> None:
+        super().__init__(problem)
         self._num_nodes, self._edges = problem.n, problem.edges
 
     def init(self) -> _State:
@@ -64,14 +64,16 @@ class BranchAndCut(mapgrad.InstanceSolver[mapgrad.TravelingSalesman, _State]):
         if len(state.cuts) > _CUTS_KEPT * self._num_nodes:
             state.cuts.clear()
             state.linear.keep_rows(self._num_nodes)
-        status, x, _ = self._cut(state, state.linear, theta, deadline)
+        status, x, _ = self._cut(state, state.linear, theta, deadline, request.forbidden)
         if status is not Status.OPTIMAL or x is None:
             return mapgrad.Solution(None, status)
         if np.abs(x - np.rint(x)).max() <= _TOLERANCE:
             return mapgrad.Solution(np.rint(x))
         state.integer.keep_rows(self._num_nodes)
         state.integer.add_rows([cut for cut in state.cuts if x[cut[0]].sum() > cut[1] - _TOLERANCE])
-        status, tour, bound = self._cut(state, state.integer, theta, deadline, request if request.reuse else None)
+        status, tour, bound = self._cut(
+            state, state.integer, theta, deadline, request.forbidden, request if request.reuse else None
+        )
         return mapgrad.Solution(tour, status, bound=bound)
 
     def stop(self, state: _State) -> None:
@@ -90,11 +92,13 @@ class BranchAndCut(mapgrad.InstanceSolver[mapgrad.TravelingSalesman, _State]):
         model: Model,
         theta: NDArray[np.float64],
         deadline: float | None,
+        forbidden: NDArray[np.bool_] | None,
         request: mapgrad.Request | None = None,
     ) -> Answer:
         """Return a model's optimum, once no set of nodes is found there that has a tour of its own."""
         while True:
-            answer = model.maximize(theta, deadline, reuse=request is not None, start=request and request.start)
+            reuse, start = request is not None, request and request.start
+            answer = model.maximize(theta, deadline, reuse=reuse, start=start, forbidden=forbidden)
             cuts = [] if answer.x is None else self._subtours(answer.x)
             if not cuts:
                 return answer

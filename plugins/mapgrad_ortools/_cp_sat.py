@@ -14,6 +14,8 @@ from mapgrad_ortools._cp_problem import CpModelProblem
 from mapgrad_ortools._integers import IntegerForm, IntegerObjective, integer_form
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _SMALL: Final = 150  # variables, up to which presolving takes longer than it saves
@@ -42,10 +44,11 @@ class CpSat(mapgrad.InstanceSolver[mapgrad.IntegerProgram | CpModelProblem, _Sta
     of the answer's bound, and an answer for which it is more than 1e-9 of max |θ| is FEASIBLE, not OPTIMAL: that takes
     θ of more than float32's precision and variables with thousands of values.
 
-    The model is built once a worker and only its objective changes; no row leaves anything behind.
+    The model is built once a worker and only its objective and the domains of forbidden variables change; no row leaves
+    anything behind.
     """
 
-    traits = mapgrad.Traits(releases_gil=True)
+    traits = mapgrad.Traits(releases_gil=True, masks=True)
 
     def init(self) -> _State:
         """Build the model."""
@@ -86,7 +89,11 @@ class CpSat(mapgrad.InstanceSolver[mapgrad.IntegerProgram | CpModelProblem, _Sta
             proto.solution_hint.vars.extend(state.columns[known].tolist())
             proto.solution_hint.values.extend(np.rint(request.start[known]).astype(np.int64).tolist())
         state.solver.parameters.max_time_in_seconds = math.inf if request.seconds is None else max(request.seconds, 0)
+        barred = np.zeros(0, dtype=np.int64) if request.forbidden is None else state.columns[request.forbidden]
+        domains = [_replace_domain(proto, column, (0, 0)) for column in barred.tolist()]
         code = cp_model.UNKNOWN if state.stopped.is_set() else state.solver.solve(state.model)
+        for column, domain in zip(barred.tolist(), domains, strict=True):
+            _replace_domain(proto, column, domain)
         if code == cp_model.MODEL_INVALID:
             raise ValueError(f"CP-SAT refuses the model: {state.model.validate()}")
         if code not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
@@ -100,6 +107,15 @@ class CpSat(mapgrad.InstanceSolver[mapgrad.IntegerProgram | CpModelProblem, _Sta
         """End the search that runs, with the best solution found so far."""
         state.stopped.set()
         state.solver.stop_search()
+
+
+def _replace_domain(proto: Any, column: int, domain: Sequence[int]) -> list[int]:
+    """Give a variable another domain, and return the old one."""
+    held = proto.variables[column].domain
+    old = list(held)
+    held.clear()
+    held.extend(domain)
+    return old
 
 
 def _model_of(form: IntegerForm) -> cp_model.CpModel:

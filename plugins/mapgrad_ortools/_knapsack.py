@@ -37,7 +37,7 @@ class KnapsackSearch(mapgrad.InstanceSolver[mapgrad.Knapsack, _State]):
     limit only: OR-Tools has no call that stops it.
     """
 
-    traits = mapgrad.Traits(releases_gil=False)
+    traits = mapgrad.Traits(releases_gil=False, masks=True)  # an item of no utility, θ = 0, is never packed
 
     def init(self) -> _State:
         """Write weights and capacities in integers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -14,6 +15,8 @@ import mapgrad
 from mapgrad_ortools._interrupts import interrupts_kept
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 # Engines prune to tolerances of 1e-9 to 1e-5, so objectives reach them magnified. With 20 bits SCIP took the second
@@ -71,6 +74,11 @@ class _Model(NamedTuple):
         with interrupts_kept():
             return pywraplp.Solver.NOT_SOLVED if self.stopped.is_set() else self.solver.Solve(parameters)
 
+    def bound(self, columns: Iterable[int], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
+        """Bound some variables."""
+        for column in columns:
+            self.variables[column].SetBounds(float(lower[column]), float(upper[column]))
+
     def values(self) -> NDArray[np.float64]:
         """Return the variables' values; there must be some."""
         return np.array([variable.solution_value() for variable in self.variables])
@@ -104,10 +112,10 @@ class Mip(mapgrad.InstanceSolver[mapgrad.IntegerProgram, _State]):
         UnsupportedProblemError: GLOP was asked for and there are integer variables.
     """
 
-    traits = mapgrad.Traits(releases_gil=True)
+    traits = mapgrad.Traits(releases_gil=True, masks=True)
 
-    def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None, **options: Any) -> None:
-        super().__init__(problem, **options)
+    def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None) -> None:
+        super().__init__(problem)
         self._integer = problem.integrality
         self._is_mixed = bool(self._integer.any() and not self._integer.all())
         if engine is None:
@@ -122,7 +130,7 @@ class Mip(mapgrad.InstanceSolver[mapgrad.IntegerProgram, _State]):
                 "variables: leave engine out, or take 'cbc' or 'scip'"
             )
         self._engine = engine
-        self.traits = mapgrad.Traits(releases_gil=True, stoppable=engine != "cbc")
+        self.traits = replace(type(self).traits, stoppable=engine != "cbc")
 
     def init(self) -> _State:
         """Build the model."""
@@ -131,8 +139,22 @@ class Mip(mapgrad.InstanceSolver[mapgrad.IntegerProgram, _State]):
 
     def solve(self, state: _State, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
         """Return values of all variables, [num_vars]."""
-        model, start = state.model, request.start
+        model = state.model
         model.stopped.clear()
+        if request.forbidden is None:
+            return self._solve(state, theta, request)
+        lower, upper = self.problem.lower, self.problem.upper
+        columns = np.flatnonzero(request.forbidden).tolist()
+        models = [each for each in state if each is not None]
+        for each in models:
+            each.bound(columns, lower, np.where(request.forbidden, 0.0, upper))
+        solution = self._solve(state, theta, request)
+        for each in models:
+            each.bound(columns, lower, upper)
+        return solution
+
+    def _solve(self, state: _State, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
+        model, start = state.model, request.start
         # SCIP chokes on more than ten partial starts
         if request.reuse and start is not None and np.isfinite(start).all():
             model.solver.SetHint(model.variables, start.tolist())
@@ -168,8 +190,7 @@ class Mip(mapgrad.InstanceSolver[mapgrad.IntegerProgram, _State]):
         """
         x[self._integer] = x[self._integer].round() + 0.0
         if state.relaxation is not None:
-            for column in np.flatnonzero(self._integer).tolist():
-                state.relaxation.variables[column].SetBounds(x[column], x[column])
+            state.relaxation.bound(np.flatnonzero(self._integer).tolist(), x, x)
             fits = state.relaxation.run(coefficients) == pywraplp.Solver.OPTIMAL
             if fits:
                 x[~self._integer] = state.relaxation.values()[~self._integer]

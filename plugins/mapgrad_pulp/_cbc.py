@@ -49,8 +49,8 @@ class Cbc(PulpSolver):
     1e-9 of the optimum as long as it lies at a distance of less than 1000 from it, summed over the variables.
     """
 
-    def __init__(self, problem: mapgrad.IntegerProgram, **options: Any) -> None:
-        super().__init__(problem, **options)
+    def __init__(self, problem: mapgrad.IntegerProgram) -> None:
+        super().__init__(problem)
         self._path = cbcbox.cbc_bin_path()
 
     def init(self) -> Model:

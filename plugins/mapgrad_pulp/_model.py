@@ -89,6 +89,11 @@ class Model:
             return Status.UNBOUNDED, None
         return _STATUSES[outcome], np.where(self._program.integrality, np.rint(x), x) + 0.0  # no negative zeros
 
+    def set_upper(self, columns: Iterable[int], upper: NDArray[np.float64]) -> None:
+        """Give some variables other upper bounds, of those of all [num_vars]."""
+        for column in columns:
+            self._variables[column].upBound = _finite(float(upper[column]))
+
     def _sum(self, columns: Iterable[int], coefficients: Sequence[float]) -> pulp.LpAffineExpression:
         expression = pulp.lpSum([])
         for column, coefficient in zip(columns, coefficients, strict=True):

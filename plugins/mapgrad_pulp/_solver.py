@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class PulpSolver(mapgrad.InstanceSolver[mapgrad.IntegerProgram, Model]):
     """An integer or linear program through PuLP."""
 
-    traits = mapgrad.Traits(releases_gil=True)
+    traits = mapgrad.Traits(releases_gil=True, masks=True)
 
     def init(self) -> Model:
         """Build PuLP's model."""
@@ -28,6 +28,15 @@ class PulpSolver(mapgrad.InstanceSolver[mapgrad.IntegerProgram, Model]):
     def solve(self, state: Model, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
         """Return the best point, of θ's shape [num_vars]."""
         state.stopped.clear()
+        if request.forbidden is None:
+            return self._solve(state, theta, request)
+        columns = np.flatnonzero(request.forbidden).tolist()
+        state.set_upper(columns, np.zeros(len(theta)))
+        solution = self._solve(state, theta, request)
+        state.set_upper(columns, self.problem.upper)
+        return solution
+
+    def _solve(self, state: Model, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
         deadline = None if request.seconds is None else time.monotonic() + request.seconds
         status, x = self._run(state, -theta, deadline)
         if status in (Status.INFEASIBLE, Status.UNBOUNDED):

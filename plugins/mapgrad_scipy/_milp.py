@@ -34,7 +34,7 @@ class Milp(mapgrad.InstanceSolver[mapgrad.IntegerProgram, LinearConstraint]):
     The HiGHS of SciPy 1.17 prints a line to standard output when it repairs a solution; older ones are silent.
     """
 
-    traits = mapgrad.Traits(releases_gil=True)
+    traits = mapgrad.Traits(releases_gil=True, masks=True)
 
     def init(self) -> LinearConstraint:
         """Bring the rows into the form in which HiGHS reads them."""
@@ -51,15 +51,17 @@ class Milp(mapgrad.InstanceSolver[mapgrad.IntegerProgram, LinearConstraint]):
         Raises:
             RuntimeError: HiGHS failed, or found no answer whose integer variables can be rounded.
         """
-        program = self.problem
-        result = self._maximize(theta, state, program.lower, program.upper, request.seconds)
+        lower, upper = self.problem.lower, self.problem.upper
+        if request.forbidden is not None:
+            upper = np.where(request.forbidden, 0.0, upper)
+        result = self._maximize(theta, state, lower, upper, request.seconds)
         if result.x is None:
-            return mapgrad.Solution(None, self._ending(result, state, request.seconds))
+            return mapgrad.Solution(None, self._ending(result, state, lower, upper, request.seconds))
         z, status = self._rounded(result.x), _STATUS[result.status]
         activity = state.A @ z
         violation = np.maximum(state.lb - activity, activity - state.ub)
         if violation.max(initial=0) > _ROW_TOLERANCE:
-            z = self._completed(z, theta, state, request.seconds)
+            z = self._completed(z, theta, state, lower, upper, request.seconds)
             if theta @ z < theta @ result.x - _OPTIMALITY_TOLERANCE:
                 status = mapgrad.Status.FEASIBLE
         bound = None if result.mip_dual_bound is None else -result.mip_dual_bound / _SCALE
@@ -89,10 +91,16 @@ class Milp(mapgrad.InstanceSolver[mapgrad.IntegerProgram, LinearConstraint]):
     def _rounded(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(self.problem.integrality, x.round() + 0.0, x)  # no negative zeros
 
-    def _ending(self, result: Any, rows: LinearConstraint, seconds: float | None) -> mapgrad.Status:
-        program = self.problem
+    def _ending(
+        self,
+        result: Any,
+        rows: LinearConstraint,
+        lower: NDArray[np.float64],
+        upper: NDArray[np.float64],
+        seconds: float | None,
+    ) -> mapgrad.Status:
         if result.message.startswith(_OPEN):
-            result = self._maximize(np.zeros(program.shape), rows, program.lower, program.upper, seconds)
+            result = self._maximize(np.zeros(self.problem.shape), rows, lower, upper, seconds)
             if result.x is not None:
                 return mapgrad.Status.UNBOUNDED
         if result.status not in _STATUS:
@@ -100,10 +108,16 @@ class Milp(mapgrad.InstanceSolver[mapgrad.IntegerProgram, LinearConstraint]):
         return _STATUS[result.status]
 
     def _completed(
-        self, z: NDArray[np.float64], theta: NDArray[np.float64], rows: LinearConstraint, seconds: float | None
+        self,
+        z: NDArray[np.float64],
+        theta: NDArray[np.float64],
+        rows: LinearConstraint,
+        lower: NDArray[np.float64],
+        upper: NDArray[np.float64],
+        seconds: float | None,
     ) -> NDArray[np.float64]:
         """Return the best solution that has the integer variables of z."""
-        integrality, lower, upper = self.problem.integrality, self.problem.lower, self.problem.upper
+        integrality = self.problem.integrality
         result = self._maximize(theta, rows, np.where(integrality, z, lower), np.where(integrality, z, upper), seconds)
         if result.x is None:
             raise RuntimeError(

@@ -23,10 +23,10 @@ class TopK(mapgrad.BatchSolver[mapgrad.KSubset | mapgrad.Ranking]):
 
     Equal entries are ordered by index, the first one counting as the largest, on every device and in every dtype. So
     the k-subset always has exactly k ones, and holds the entries whose rank is at least n - k. Entries are only
-    compared, so their magnitude doesn't matter.
+    compared, so their magnitude doesn't matter, and −inf is less than all others.
     """
 
-    traits = mapgrad.Traits(releases_gil=True, scale_free=True)
+    traits = mapgrad.Traits(releases_gil=True, scale_free=True, masks=True)
 
     def solve(self, theta: Tensor) -> Tensor:
         """Return the subset's indicator or the ranks: θ's shape [N, n], dtype and device."""

@@ -19,6 +19,20 @@ def ragged(*problems, seed=0):
     return [-torch.rand(problem.shape, generator=generator) for problem in problems]
 
 
+@pytest.mark.parametrize(
+    ("solver", "options", "error", "message"),
+    [
+        ("topq", {}, mapgrad.UnknownSolverError, r"did you mean 'topk'\?"),
+        ("topk", {"worker": 2}, TypeError, r"^topk \(.*\) has no option 'worker': .* did you mean 'workers'\?"),
+        (torch.nn.Softmax(-1), {"gap": 0.1}, TypeError, r"Softmax takes no options, got gap"),
+        (3, {}, TypeError, r"a solver is a name, 'auto', .*; got 3"),
+    ],
+)
+def test_what_no_problem_could_help_is_refused_at_once(solver, options, error, message):
+    with pytest.raises(error, match=message):
+        mapgrad.get_solver(solver, None, **options)
+
+
 def test_ragged_rows_come_back_as_a_list():
     problems = [SMALL, GRID, LARGE, SMALL]
     theta = ragged(*problems)

@@ -145,7 +145,7 @@ def test_equal_rows_are_solved_apart_on_request_and_for_random_solvers():
         assert len(recorder.rows) == 4
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("factory", [Recorder, BruteForce])
 def test_non_finite_rows_are_named_before_any_solver_runs(factory, bad):
     solver = mapgrad.get_solver(factory, SUBSET)

@@ -48,6 +48,19 @@ def best_state(row, states):
     return states[np.argmax(states @ row)]
 
 
+def relative_move(theta, gradient, noise, lam, *, ones=2):
+    """The step λ · scale · d of one row of a k-subset, and the factor of the gradient that this is."""
+    n, spread = len(theta), np.std(noise)
+    order = np.sort(theta)[::-1]
+    distance = np.abs(theta - (order[ones - 1] + order[ones]) / 2)
+    typical = np.sort(distance)[int(np.ceil(0.3 * n)) - 1] + spread
+    weight = np.maximum(1 - (distance / (12 * typical)) ** 2, 0) ** 2
+    scale = np.sqrt((weight * distance**2).sum() / weight.sum() + spread**2)
+    direction = weight * (gradient - (weight * gradient).sum() / weight.sum())
+    size = max(np.sqrt((direction**2).sum() / weight.sum()), np.abs(direction).max() / 3)
+    return lam * scale * direction / size, lam * scale / size
+
+
 def reference(
     theta,
     noise,
@@ -74,13 +87,12 @@ def reference(
         forward = [best_state(theta[row] + temperature * noise[s, row], states) for s in range(samples)]
         for s in range(samples):
             g = 2 * ((np.mean(forward, axis=0) if reduction == "mean" else forward[s]) - aim[row])
-            step = relative * np.linalg.norm(theta[row]) / np.linalg.norm(g) if relative is not None else lam
+            move, step = lam and lam * g, lam
+            if relative is not None:
+                move, step = relative_move(theta[row], g, noise[:, row], relative)
 
-            def aimed(sign, g=g, step=step, row=row, s=s):
-                if combinatorial:
-                    goal = np.where(g == 0, theta[row], -sign * g)
-                else:
-                    goal = alpha * theta[row] - sign * step * g
+            def aimed(sign, g=g, move=move, row=row, s=s):
+                goal = np.where(g == 0, theta[row], -sign * g) if combinatorial else alpha * theta[row] - sign * move
                 return best_state(goal + target_temperature * noise[s, row], states)
 
             difference = (aimed(-1) - aimed(+1)) / 2 if symmetric else forward[s] - aimed(+1)
@@ -99,7 +111,7 @@ def reference(
         (mapgrad.Step(2.0), {"lam": 2.0}),
         (mapgrad.Step(0.7, alpha=0.0), {"lam": 0.7, "alpha": 0.0}),
         (mapgrad.RelativeStep(0.8), {"relative": 0.8}),
-        (None, {"relative": 1.0}),
+        (None, {"relative": 0.5}),
         (mapgrad.Combinatorial(), {"combinatorial": True}),
     ],
     ids=["step", "alpha0", "relative", "default", "combinatorial"],
@@ -136,7 +148,7 @@ def test_a_hand_computed_step():
     theta = torch.tensor([1.0, 0.0], requires_grad=True)
     for scaled, expected in ((True, [2.0, -2.0]), (False, [1.0, -1.0])):
         theta.grad = None
-        layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(noise=None, target=mapgrad.Step(0.5), scaled=scaled))
+        layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(None, mapgrad.Step(0.5), scaled=scaled, symmetric=False))
         (3 * layer(theta)[0]).backward()
         assert theta.grad.tolist() == expected
 
@@ -175,7 +187,7 @@ def test_without_noise_it_is_black_box_differentiation():
     moved = states[((costs + lam * 2 * (y - aim)) @ states.T).argmin(1)]
     expected = -(y - moved) / lam
     assert expected.abs().sum() > 0
-    for estimator in (mapgrad.Blackbox(lam), mapgrad.IMLE(noise=None, target=mapgrad.Step(lam))):
+    for estimator in (mapgrad.Blackbox(lam), mapgrad.IMLE(None, mapgrad.Step(lam), symmetric=False)):
         gradient, z = layer_gradient(costs, estimator, aim, minimize=True)
         assert torch.equal(z, y)
         torch.testing.assert_close(gradient, expected)
@@ -187,7 +199,7 @@ def test_combinatorial_target_with_hamming_loss_is_the_structured_perceptron():
     best = states[(theta @ states.T).argmax(1)]
     truth = states[[0, 3, 5, 9]]
     layer = mapgrad.MAPLayer(
-        mapgrad.get_solver(BruteForce, SUBSET), mapgrad.IMLE(noise=None, target=mapgrad.Combinatorial())
+        mapgrad.get_solver(BruteForce, SUBSET), mapgrad.IMLE(None, mapgrad.Combinatorial(), symmetric=False)
     )
     leaf = theta.clone().requires_grad_()
     z = layer(leaf)
@@ -199,7 +211,9 @@ def test_combinatorial_target_with_regret_moves_to_the_true_costs():
     costs, _, truth = draws(1, seed=6)
     states = SUBSET.states()
     layer = mapgrad.MAPLayer(
-        mapgrad.get_solver(BruteForce, SUBSET), mapgrad.IMLE(noise=None, target=mapgrad.Combinatorial()), minimize=True
+        mapgrad.get_solver(BruteForce, SUBSET),
+        mapgrad.IMLE(None, mapgrad.Combinatorial(), symmetric=False),
+        minimize=True,
     )
     leaf = costs.clone().requires_grad_()
     (truth * layer(leaf)).sum().backward()
@@ -217,13 +231,14 @@ def adaptive_reference(theta, noises, aim, *, symmetric, norm, initial, step, mo
         forward = np.stack([[best_state(theta[b] + noise[s, b], states) for b in range(rows)] for s in range(samples)])
         g = 2 * (forward.mean(0) - aim)
         if norm == "instance":
-            steps = [beta * np.linalg.norm(theta[b]) / np.linalg.norm(g[b]) for b in range(rows)]
+            moves, steps = zip(*(relative_move(theta[b], g[b], noise[:, b], beta) for b in range(rows)), strict=True)
         else:
             steps = [beta * np.linalg.norm(theta) / np.linalg.norm(g)] * rows
+            moves = [steps[b] * g[b] for b in range(rows)]
         gradient, counts = np.zeros_like(theta), []
         for s, b in itertools.product(range(samples), range(rows)):
-            right = best_state(theta[b] - steps[b] * g[b] + noise[s, b], states)
-            left = best_state(theta[b] + steps[b] * g[b] + noise[s, b], states) if symmetric else forward[s, b]
+            right = best_state(theta[b] - moves[b] + noise[s, b], states)
+            left = best_state(theta[b] + moves[b] + noise[s, b], states) if symmetric else forward[s, b]
             counts.append(np.count_nonzero(left - right))
             if steps[b] > 0:
                 gradient[b] += (left - right) / (2 if symmetric else 1) / steps[b] / samples
@@ -318,7 +333,7 @@ def test_a_zero_initialised_head_learns():
 
 def test_samples_that_come_back_one_by_one_may_have_different_gradients():
     theta, noise, _ = draws(3, seed=10)
-    estimator = mapgrad.IMLE(Given(noise), mapgrad.Step(1.0), samples=3)
+    estimator = mapgrad.IMLE(Given(noise), mapgrad.Step(1.0), samples=3, symmetric=False)
     layer = mapgrad.MAPLayer(mapgrad.get_solver(BruteForce, SUBSET), estimator, reduction="none")
     leaf = theta.clone().requires_grad_()
     weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64).reshape(3, 1, 1)
@@ -350,6 +365,17 @@ def test_samples_that_come_back_one_by_one_may_have_different_gradients():
         (lambda: mapgrad.AdaptiveStep(norm="row"), ValueError, 'norm must be "instance" or "batch"'),
         (lambda: mapgrad.AdaptiveStep(step=0), ValueError, "step must be positive"),
         (lambda: mapgrad.AdaptiveIMLE(lam=3.0), TypeError, "lam"),
+        (lambda: mapgrad.Step(float("inf")), ValueError, "lam must be finite, got inf"),
+        (lambda: mapgrad.Step(1.0, alpha=float("nan")), ValueError, "alpha must be finite, got nan"),
+        (lambda: mapgrad.Blackbox(float("inf")), ValueError, "lam must be finite, got inf"),
+        (lambda: mapgrad.RelativeStep(float("inf")), ValueError, "lam must be finite, got inf"),
+        (lambda: mapgrad.AdaptiveStep(initial=float("inf")), ValueError, "initial must be finite, got inf"),
+        (lambda: mapgrad.AdaptiveStep(step=float("inf")), ValueError, "step must be finite, got inf"),
+        (lambda: mapgrad.AdaptiveStep(momentum=float("nan")), ValueError, "momentum must be finite, got nan"),
+        (lambda: mapgrad.IMLE(temperature=float("inf")), ValueError, "temperature must be finite, got inf"),
+        (lambda: mapgrad.IMLE(target_temperature=float("inf")), ValueError, "target_temperature must be finite"),
+        (lambda: mapgrad.StraightThrough(temperature=float("inf")), ValueError, "temperature must be finite, got inf"),
+        (lambda: mapgrad.StraightThrough(temperature=float("nan")), ValueError, "temperature must be at least 0"),
     ],
 )
 def test_bad_arguments(make, error, message):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import mapgrad
 from mapgrad.gradients._counter import counter_noise, mix
+from mapgrad.testing import BruteForce
 
 SUBSET = mapgrad.KSubset(6, 2)
 
@@ -201,13 +203,72 @@ def test_no_warning_for_live_rows_or_rows_that_are_right():
         assert layer.stats["improvable"] > 110
         assert layer.stats["dead"] < layer.stats["improvable"] / 2
         theta = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(noise=None))
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(None, symmetric=False))
         truth = layer(theta).detach()
         for _ in range(110):
             z = layer(theta)
             (z + truth - 2 * z * truth).sum().backward()
         assert layer.stats["improvable"] == 0
         assert theta.grad.abs().sum() == 0
+
+
+def _train(problem, estimator, solver="auto", *, theta, slope):
+    """A hundred steps with a linear loss, and the layer."""
+    layer = mapgrad.MAPLayer(mapgrad.get_solver(solver, problem), estimator)
+    for _ in range(100):
+        leaf = theta.clone().requires_grad_()
+        (layer(leaf) * slope).sum().backward()
+    return layer
+
+
+WEIGHTS = [[3.0, 2.0, 4.0, 1.0, 5.0]]
+SOLVED = [
+    mapgrad.KSubset(10, 3),
+    mapgrad.KSubset(5, 5),
+    mapgrad.Knapsack(WEIGHTS, [7.0]),
+    mapgrad.Assignment(4),
+    mapgrad.SpanningTree(5, [(i, j) for i in range(5) for j in range(i)]),
+    mapgrad.ShortestPath(4, [(0, 1), (0, 2), (1, 3), (2, 3), (0, 3)], 0, 3),
+    mapgrad.TravelingSalesman(5),
+]
+
+
+@pytest.mark.parametrize("problem", SOLVED, ids=lambda problem: repr(problem)[:24])
+def test_rows_that_are_right_are_never_called_dead(problem):
+    values = torch.rand(16, *problem.shape, generator=torch.Generator().manual_seed(0))
+    if problem.domain is not mapgrad.Domain.REAL:
+        values = -values
+    estimator = mapgrad.IMLE(None, mapgrad.RelativeStep(0.01))
+    layer = _train(problem, estimator, BruteForce, theta=values, slope=-values)
+    assert layer.stats["improvable"] == layer.stats["dead"] == 0
+
+
+def test_rows_that_could_do_better_count_as_dead_whatever_the_feasible_set():
+    problem = mapgrad.Knapsack(WEIGHTS, [7.0])
+    values, slope = torch.rand(2, 16, 5, generator=torch.Generator().manual_seed(0))
+    states = problem.states().float()
+    taken = states[(values @ states.T).argmax(1)]
+    better = ((taken @ -slope.T).diagonal() > (states @ -slope.T).amin(0) + 1e-6).sum().item()
+    with pytest.warns(UserWarning, match="zero gradient"):
+        layer = _train(problem, mapgrad.IMLE(None, mapgrad.Step(1e-6)), BruteForce, theta=values, slope=-slope)
+    assert 0.6 * better <= layer.stats["improvable"] / 100 <= better  # states that never came up aren't known
+    assert layer.stats["dead"] == layer.stats["improvable"]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "advised", "in_use"),
+    [
+        (mapgrad.IMLE(None, mapgrad.Step(1e-6)), r"RelativeStep\(1.0\).* larger λ than 1e-06", "symmetric=True"),
+        (mapgrad.IMLE(None, mapgrad.Step(1e-6), symmetric=False), r"RelativeStep\(1.0\).*symmetric=True", None),
+        (mapgrad.IMLE(None, mapgrad.RelativeStep(1e-4)), "larger λ than 0.0001", "RelativeStep|symmetric=True"),
+        (mapgrad.AdaptiveIMLE(None, initial=0.0, step=1e-9), "larger step than 1e-09", "RelativeStep|symmetric=True"),
+    ],
+)
+def test_advice_is_never_what_is_in_use(estimator, advised, in_use):
+    theta, slope = torch.randn(2, 16, 6, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=advised) as caught:
+        _train(SUBSET, estimator, "topk", theta=theta, slope=slope)
+    assert in_use is None or not re.search(in_use, str(caught[0].message))
 
 
 def test_a_solver_that_answers_in_one_buffer():
@@ -261,6 +322,40 @@ def test_counts_of_a_pass_whose_graph_is_kept():
     theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
     torch.autograd.grad(layer(theta).square().sum(), theta, create_graph=True)
     assert layer.stats["improvable"] == 4
+
+
+def test_reading_stats_changes_nothing():
+    def train(read):
+        solver = mapgrad.get_solver("topk", SUBSET)
+        layer = mapgrad.MAPLayer(solver, mapgrad.AdaptiveIMLE(mapgrad.Gumbel(), step=0.25, momentum=0.5), seed=0)
+        theta = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        for scale in (1.0, 2.0, 3.0):
+            z = layer(theta)
+            for _ in range(2):  # what is recorded between the two would else be taken in twice
+                z.sub(scale).square().sum().backward(retain_graph=True)
+                seen = read(layer)
+                assert read(layer) == seen
+        return theta.grad, layer.state_dict(), layer.stats["dead"], layer.stats["beta"]
+
+    gradient, state, *counts = train(lambda layer: None)
+    other, other_state, *other_counts = train(lambda layer: {**layer.stats, "seconds": 0})
+    assert torch.equal(gradient, other)
+    assert all(torch.equal(state[name], other_state[name]) for name in state)
+    assert counts == other_counts
+    assert counts[1] == float(state["estimator.target.beta"]) != 1.0
+
+
+def test_reading_stats_changes_no_warning():
+    def warned(read):
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(noise=None, target=mapgrad.Step(1.0)))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _steps(layer, 10.0, 99)  # live
+            read(layer)
+            _steps(layer, 1e-4, 1)
+        return [str(each.message) for each in caught]
+
+    assert warned(lambda layer: None) == warned(lambda layer: layer.stats) == []
 
 
 @pytest.mark.parametrize("scaled", [True, False])

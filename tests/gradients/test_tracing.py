@@ -1,4 +1,4 @@
-"""The layer under torch.vmap, torch.func, torch.compile, torch.export and checkpointing: the same steps everywhere."""
+"""The layer under torch.vmap, torch.func, torch.compile and torch.export: the same steps everywhere."""
 
 import os
 import shutil
@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils.checkpoint import checkpoint
 
 import mapgrad
 
@@ -277,6 +276,7 @@ def test_opcheck(solver, name, options, mapped):
     work = layer.solver.at_work()
     theta = theta_for(solver, *(2,) * len(mapped), 3)
     key = None if layer.estimator.noise_for(work.problem) is None else torch.tensor(5)
+    layer.estimator.begin(5)
     rest = key, None, list(mapped), layer.estimator.samples, layer.reduction == "mean", layer.handle, work.handle
     output, *found = torch.ops.mapgrad.forward(theta, *rest)
     slope = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
@@ -424,27 +424,6 @@ def test_forward_mode_is_refused():
         layer(torch.autograd.forward_ad.make_dual(theta, theta))
 
 
-@pytest.mark.parametrize("name", ["imle", "unrepeatable", "adaptive", "late"])
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_a_checkpoint_of_an_unseeded_layer_changes_nothing(name, use_reentrant):
-    def train(*, is_checkpointed):
-        torch.manual_seed(0)
-        layer = make_layer(ESTIMATORS[name](), seed=None)
-        head = torch.nn.Linear(6, 6)
-
-        def body(x):
-            return layer(head(x)) * layer(2 * head(x))
-
-        leaf = theta_for("batch", 4).requires_grad_()
-        z = checkpoint(body, leaf, use_reentrant=use_reentrant) if is_checkpointed else body(leaf)
-        ((z - 0.1 * torch.arange(6.0)) ** 2).sum().backward()
-        return z.detach(), leaf.grad, head.weight.grad, torch.rand(3)
-
-    expected = train(is_checkpointed=False)
-    assert expected[1].abs().sum() > 0
-    assert_equal(train(is_checkpointed=True), expected)
-
-
 class Fussy(mapgrad.InstanceSolver):
     """Finds nothing where the first entry is positive."""
 
@@ -471,3 +450,14 @@ def test_errors_of_a_solver_reach_the_caller(transform):
         theta[1, 0, 0] = value
         with pytest.raises(error, match=r"row 2 \(index \(1, 0\)\) \(1 of 6\)"):
             run(theta)
+
+
+@COMPILED
+def test_many_layers_through_one_compiled_function_want_a_higher_limit():
+    layers = [
+        mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(20, k + 1)), mapgrad.IMLE(None)) for k in range(12)
+    ]
+    run = torch.compile(lambda layer, theta: layer(theta), fullgraph=True, backend="aot_eager")
+    theta = torch.randn(2, 20, generator=torch.Generator().manual_seed(0))
+    with torch._dynamo.config.patch(recompile_limit=len(layers)):
+        assert [run(layer, theta).sum(-1).tolist() for layer in layers] == [[k + 1] * 2 for k in range(12)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import pickle
@@ -12,9 +13,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+import mapgrad
 from mapgrad.errors import MissingDependencyError, PluginError, UnknownSolverError, UnsupportedProblemError
 from mapgrad.problems import Assignment, IntegerProgram, KSubset, Ranking
-from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver, SolverSpec, Traits, hookimpl, register, resolve
+from mapgrad.solvers import (
+    BatchSolver,
+    FunctionSolver,
+    InstanceSolver,
+    SolverSpec,
+    Traits,
+    hookimpl,
+    register,
+    require_solver,
+    resolve,
+)
+from mapgrad.solvers._options import COMMON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +40,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("install")
 
 PROBLEM = KSubset(4, 2)
+COMMON_ONES = " (every solver has workers, on_error, time_limit, domain, reuse, merge)"
 
 
 class Exact(InstanceSolver):
@@ -327,8 +341,96 @@ def test_a_class_stands_for_its_name():
     solver = factory.build(PROBLEM, {"depth": 2})
     assert isinstance(solver, Exact)
     assert solver.depth == 2
-    with pytest.raises(TypeError, match="width"):
-        factory.build(PROBLEM, {"width": 2})
+    with refused(TypeError, f"Exact has no option 'gap': its options are depth{COMMON_ONES}"):
+        factory.build(PROBLEM, {"gap": 2})
+
+
+class Plain(InstanceSolver):
+    pass
+
+
+class Open(InstanceSolver):
+    """Hands what it doesn't know to an engine, but for what that one has another name for."""
+
+    def __init__(self, problem: Problem, *, gap: float = 0.0, **parameters: Any) -> None:
+        super().__init__(problem, **({"threads": 1} if "threads" in parameters else {}))
+        self.parameters = parameters
+
+
+@pytest.mark.parametrize(
+    ("factory", "options", "message"),
+    [
+        (Exact, {"dept": 3, "depth": 1}, f"'dept': its options are depth{COMMON_ONES}; did you mean 'depth'?"),
+        (Exact, {"Depth": 3, "x": 1}, f"'Depth', 'x': its options are depth{COMMON_ONES}; did you mean 'depth'?"),
+        (Exact, {"worker": 2}, f"'worker': its options are depth{COMMON_ONES}; did you mean 'workers'?"),
+        (Plain, {"gap": 0.1}, f"'gap': it has no options of its own{COMMON_ONES}"),
+        (
+            Heuristic,
+            {"timelimit": 1},
+            f"'timelimit': it has no options of its own{COMMON_ONES}; did you mean 'time_limit'?",
+        ),
+    ],
+)
+def test_unknown_options(factory: Any, options: dict[str, Any], message: str):
+    offer(spec("deep", factory))
+    found = resolve("mine.deep", PROBLEM)
+    with refused(TypeError, f"mine.deep (registered by this program) has no option {message}"):
+        found.build(PROBLEM, options)
+    with refused(TypeError, f"mine.deep (registered by this program) has no option {message}"):
+        require_solver("mine.deep", options)
+
+
+def test_a_constructor_that_takes_any_option_decides_itself():
+    solver = resolve(Open, PROBLEM).build(PROBLEM, {"gap": 0.1, "mip_focus": 2})
+    assert isinstance(solver, Open)
+    assert solver.parameters == {"mip_focus": 2}
+    require_solver(Open, {"anything": 1})
+    with refused(TypeError, "Open has no option 'threads': its options are gap"):
+        resolve(Open, PROBLEM).build(PROBLEM, {"threads": 2})
+
+
+def test_compiled_classes_that_hide_their_options_decide_themselves(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inspect, "signature", lambda solver: int("no signature found"))
+    require_solver(Exact, {"width": 1})
+
+
+def test_what_no_problem_could_be_solved_by(install: Install):
+    install("acme-engine", {}, acme_late="raise AssertionError('imported')")
+    offer(
+        spec("deep", cost=seconds(1.0)),
+        spec("ranker", Plain, accepts=(Ranking,)),
+        spec("absent", requires=("acme_gone",), install="pip install acme"),
+        spec("late", factory="acme_late:Late"),
+    )
+    for fine in ("auto", "mine", "mine.deep", "mine.late", Exact, Exact(PROBLEM), double):
+        require_solver(fine, {})
+    require_solver("auto", {"any": 1})
+    require_solver("mine.deep", {"depth": 2})
+    with pytest.raises(UnknownSolverError, match=r"no solver is named 'mine\.dep'; did you mean 'mine\.deep'"):
+        require_solver("mine.dep", {})
+    with refused(
+        MissingDependencyError,
+        "mine.absent (registered by this program) needs acme_gone, which isn't installed: pip install acme",
+    ):
+        require_solver("mine.absent", {})
+    with refused(TypeError, "Exact takes no options, got depth: options go to a name or a class"):
+        require_solver(Exact(PROBLEM), {"depth": 3})
+    with refused(TypeError, "double takes no options, got depth: options go to a name or a class"):
+        require_solver(double, {"depth": 3})
+    with pytest.raises(PluginError, match=r"mine\.late .* can't be loaded"):
+        require_solver("mine.late", {"depth": 3})
+
+
+def test_options_for_a_plugins_name_are_those_of_its_solvers():
+    offer(spec("deep"), spec("plain", Plain))
+    require_solver("mine", {"depth": 1})
+    with refused(TypeError, f"'mine' has no option 'gap': its options are depth{COMMON_ONES}"):
+        require_solver("mine", {"gap": 1})
+
+
+def test_the_common_options_are_those_of_get_solver():
+    parameters = inspect.signature(mapgrad.get_solver).parameters.values()
+    assert [each.name for each in parameters if each.kind is each.KEYWORD_ONLY] == list(COMMON)
 
 
 def test_an_object_stands_for_its_name():
@@ -385,12 +487,13 @@ def test_all_but_functions_need_a_problem(solver: Any):
 
 @pytest.mark.parametrize("solver", [None, 3, dict, {"name": "topk"}, PROBLEM])
 def test_something_else_is_not_a_solver(solver: Any):
-    with refused(
-        TypeError,
-        "a solver is a name, 'auto', a class derived from InstanceSolver or BatchSolver, an object of such a class, or "
-        f"a function from θ to z; got {solver!r}",
-    ):
-        resolve(solver, PROBLEM)
+    for ask in (lambda: resolve(solver, PROBLEM), lambda: require_solver(solver, {})):
+        with refused(
+            TypeError,
+            "a solver is a name, 'auto', a class derived from InstanceSolver or BatchSolver, an object of such a "
+            f"class, or a function from θ to z; got {solver!r}",
+        ):
+            ask()
 
 
 @pytest.mark.parametrize("problem", [KSubset, (4, 2)])

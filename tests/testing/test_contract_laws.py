@@ -489,6 +489,108 @@ def test_a_solver_of_other_problems_needs_a_slow_one():
     assert "give a slow_problem that takes longer" in quick.result
 
 
+# ends_in_time
+
+
+class Limited(InstanceSolver):
+    """Honest: quick on few variables, and on more at work for as long as it may."""
+
+    def init(self):
+        return threading.Event()
+
+    def solve(self, state, theta, request):
+        seconds = request.seconds
+        return self.work(state, seconds) if theta.size > 5 else np.zeros(theta.shape)
+
+    def work(self, state, seconds):
+        state.wait(seconds)
+        return Solution(None, Status.TIME_LIMIT)
+
+    def stop(self, state):
+        state.set()
+
+
+class SaysSoByAnError(Limited):
+    """Honest too."""
+
+    def work(self, state, seconds):
+        state.wait(seconds)
+        raise mapgrad.SolveTimeoutError("too late")
+
+
+class Endless(Limited):
+    stopped = threading.Event()
+
+    def work(self, state, seconds):
+        if state.wait(60.0):
+            self.stopped.set()
+
+
+class EndlessAndDeaf(Limited):
+    over = threading.Event()
+    stop = InstanceSolver.stop
+
+    def work(self, state, seconds):
+        self.over.wait()
+
+
+class RaisesWhenLate(Limited):
+    def work(self, state, seconds):
+        raise ArithmeticError("too late")
+
+
+class CallsItOptimalWhenLate(Limited):
+    def work(self, state, seconds):
+        return Solution(slow_program().quick_answer, Status.OPTIMAL)
+
+
+@pytest.mark.parametrize("solver", [Limited, SaysSoByAnError, "highs"], ids=str)
+def test_who_keeps_its_limit_passes(solver):
+    assert testing.check_ends_in_time(solver, PROGRAM).result == "kept"
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (Endless, "a row that may take 0.2 s goes on a second after that"),
+        (EndlessAndDeaf, "a row that may take 0.2 s goes on a second after that"),
+        (CallsItOptimalWhenLate, "a row that may take 0.2 s, and needs hours to be proved, is called optimal"),
+        (RaisesWhenLate, "a row that may take 0.2 s raised ArithmeticError('too late')"),
+    ],
+    ids=name,
+)
+def test_who_ignores_its_limit_is_rejected(solver, message):
+    try:
+        assert message in broken("ends_in_time", solver, PROGRAM)
+        assert solver is not Endless or solver.stopped.wait(10.0)
+    finally:
+        getattr(solver, "over", threading.Event()).set()
+
+
+def test_limits_of_a_solver_of_other_problems_want_a_slow_one():
+    slow = mapgrad.KSubset(20, 10)
+    assert "give a slow_problem" in testing.check_ends_in_time(Limited, PROBLEM).result
+    assert testing.check_ends_in_time(Limited, PROBLEM, slow_problem=slow).result == "kept"
+    assert "goes on a second after" in broken("ends_in_time", Endless, slow_problem=slow)
+
+
+class SmallOnly(Limited):
+    def init(self):
+        if self.problem.num_vars > 5:
+            raise mapgrad.ProblemError("make it smaller")
+        return super().init()
+
+
+def test_who_cannot_take_the_slow_program_is_told_so():
+    result = testing.check_ends_in_time(SmallOnly, PROGRAM).result
+    assert result.startswith("doesn't apply: the solver has no native model for the slow row (make it smaller)")
+
+
+def test_who_knows_no_limit_need_not_keep_one():
+    result = testing.check_ends_in_time(Rows, PROBLEM).result
+    assert result == "doesn't apply: the solver doesn't look at `seconds` of what it is asked: it knows no limit"
+
+
 def test_the_slow_program_has_a_row_with_a_known_answer():
     known = slow_program()
     z = torch.as_tensor(known.quick_answer)

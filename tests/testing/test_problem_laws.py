@@ -20,7 +20,7 @@ def test_our_problems_keep_every_law(problem):
     found = outcomes(problem)
     assert list(found) == [law.__name__.removeprefix("check_") for law in PROBLEM_LAWS]
     skipped = {name for name, outcome in found.items() if not outcome.applies}
-    assert skipped <= {"problem_kappa"}  # of sets that aren't 0/1
+    assert skipped <= {"problem_kappa", "problem_constant_sums"}  # of sets that aren't 0/1, or have none
 
 
 class Pairs(KSubset):
@@ -113,6 +113,18 @@ class TightBox(Pairs):
 
 class SmallReach(Pairs):
     largest = 0.5
+
+
+class WrongSum(Pairs):
+    constant_sums = {(0,): 3.0}  # noqa: RUF012 (as an author may write it)
+
+
+class NegativeAxis(Pairs):
+    constant_sums = {(-1,): 2.0}  # noqa: RUF012 (as above)
+
+
+class NoSum(Pairs):
+    constant_sums = {(0,): "two"}  # noqa: RUF012 (as above)
 
 
 class AlwaysTrue(Pairs):
@@ -225,6 +237,9 @@ FAULTS = [
     (Crashing, "states", "it raises IndexError: no such item"),
     (TightBox, "bounds", r"the state \[1, 0, 0, 1\] lies outside the box"),
     (SmallReach, "bounds", "largest is 0.5, but a coordinate of a state is 1"),
+    (WrongSum, "constant_sums", r"adds up to 3 along the axes \(0,\), but the state \[1, 1, 0, 0\] adds up to \[2\]"),
+    (NegativeAxis, "constant_sums", r"tuples of distinct axes from 0 to 0 as keys, got \(-1,\)"),
+    (NoSum, "constant_sums", r"finite numbers as values, got 'two' for the axes \(0,\)"),
     (AlwaysTrue, "contains", r"contains accepts \[0, 0, 0, 0\], which iterate_states doesn't list"),
     (AlmostAlwaysTrue, "contains", "contains accepts"),
     (NeverTrue, "contains", r"contains rejects \[1, 1, 0, 0\], which iterate_states lists"),

@@ -6,8 +6,16 @@ from mapgrad.batching._op import define
 from mapgrad.batching._proofs import Known
 from mapgrad.batching._record import Record
 from mapgrad.batching._solver import Solver, get_solver, group_rows
-from mapgrad.batching._theta import compute_dtype, name_problem, require_finite, require_float, to_list
-from mapgrad.batching._tracing import hides_values, is_differentiated, is_mapped, is_traced
+from mapgrad.batching._theta import (
+    compute_dtype,
+    has_forbidden,
+    name_problem,
+    name_rows,
+    require_float,
+    row_numbers,
+    to_list,
+)
+from mapgrad.batching._tracing import hides_values, is_differentiated, is_in_backward, is_mapped, is_traced
 
 __all__ = [
     "Known",
@@ -19,13 +27,16 @@ __all__ = [
     "find",
     "get_solver",
     "group_rows",
+    "has_forbidden",
     "hides_values",
     "is_differentiated",
+    "is_in_backward",
     "is_mapped",
     "is_traced",
     "name_problem",
+    "name_rows",
     "new_handle",
-    "require_finite",
     "require_float",
+    "row_numbers",
     "to_list",
 ]

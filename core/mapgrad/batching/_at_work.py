@@ -10,10 +10,12 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mapgrad.batching._batches import solve_batch
+from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
 from mapgrad.batching._handles import new_handle
 from mapgrad.batching._host import Staged, to_device, to_host
 from mapgrad.batching._locks import new_lock
@@ -38,7 +40,6 @@ from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from mapgrad.batching._workers import Pool, Workers
@@ -158,6 +159,7 @@ class SolverAtWork:
         *,
         batch: tuple[int, ...] | None = None,
         priced: bool = False,
+        may_forbid: Tensor | None = None,
     ) -> Solutions:
         """Return z and status of rows [N, *shape].
 
@@ -167,14 +169,15 @@ class SolverAtWork:
             calls: In how many batches of equal length a function gets the rows.
             batch: The answers' batch dimensions, by which errors name rows; None for [N].
             priced: Whether objectives and bounds are asked for too.
+            may_forbid: Bool, which entries −inf may forbid, [N, *shape] or []; None for all.
 
         Raises:
-            NonFiniteError: rows have NaN or infinite entries.
+            NonFiniteError: rows have NaN or infinite entries that forbid nothing.
             DomainError: rows lie outside the problem's domain, under ``domain="raise"``.
             RowsError: a row has no acceptable answer; the error carries `rows` and the others' `solutions`.
         """
         try:
-            solutions, failed = self.try_to_solve(rows, known, calls, priced=priced)
+            solutions, failed = self.try_to_solve(rows, known, calls, priced=priced, may_forbid=may_forbid)
         except (NonFiniteError, DomainError) as error:
             if batch is None:
                 raise
@@ -190,7 +193,13 @@ class SolverAtWork:
         raise record.error()
 
     def try_to_solve(
-        self, rows: Tensor, known: Known | None = None, calls: int = 1, *, priced: bool = False
+        self,
+        rows: Tensor,
+        known: Known | None = None,
+        calls: int = 1,
+        *,
+        priced: bool = False,
+        may_forbid: Tensor | None = None,
     ) -> tuple[Solutions, list[int]]:
         """Return the answers to rows, and the numbers of those without an acceptable one; else as `solve`."""
         started = time.perf_counter()
@@ -198,22 +207,24 @@ class SolverAtWork:
         if rows.requires_grad:
             rows = rows.detach()
         rows = (rows if dtype in COMPUTED else rows.to(compute_dtype(dtype))).contiguous()
-        rows, clipped = admit(rows, self.problem, self._settings.domain)
+        rows, clipped, is_masked = admit(rows, self.problem, self._settings.domain, may_forbid)
         count = rows.shape[0]
         counts: dict[str, float] = {"rows": count, "clipped": clipped} if clipped else {"rows": count}
         if count == 0:
             empty = torch.empty(0, dtype=torch.int64, device=rows.device)
             solutions, is_clean = Solutions(torch.empty_like(rows), empty), True
         elif self.proves:
-            solutions, is_clean = self._solve_unproved(rows, known, calls, counts, priced=priced)
+            solutions, is_clean = self._solve_unproved(rows, known, calls, counts, priced=priced, is_masked=is_masked)
         else:
-            solutions, is_clean = self._ask(rows, None, calls, priced=priced)
+            solutions, is_clean = self._ask(rows, None, calls, priced=priced, is_masked=is_masked)
             counts["solves"] = count
+        if is_masked:
+            is_clean &= refuse_forbidden(solutions, rows)
         if solutions.z.dtype != dtype:
             solutions.z = solutions.z.to(dtype)
         failed = [] if is_clean else failed_rows(solutions, self._settings.on_error, exact=self.traits.exact)
         if priced or failed:
-            with_values(solutions, rows)
+            with_values(solutions, rows.masked_fill(solutions.forbidden, 0.0) if is_masked else rows)
         if failed:
             counts["failed"] = len(failed)
         counts["seconds"] = solutions.seconds = time.perf_counter() - started
@@ -224,7 +235,14 @@ class SolverAtWork:
         return solutions, failed
 
     def _solve_unproved(
-        self, rows: Tensor, known: Known | None, calls: int, counts: dict[str, float], *, priced: bool
+        self,
+        rows: Tensor,
+        known: Known | None,
+        calls: int,
+        counts: dict[str, float],
+        *,
+        priced: bool,
+        is_masked: bool,
     ) -> tuple[Solutions, bool]:
         """Solve the rows that no proof answers."""
         is_clean = True
@@ -234,14 +252,16 @@ class SolverAtWork:
             counts["solves"] = left.shape[0]
             if left.shape[0] == 0:
                 return Solutions(torch.empty_like(left), torch.empty(0, dtype=torch.int64, device=left.device))
-            solutions, is_clean = self._ask(left, near, calls, priced=priced)
+            solutions, is_clean = self._ask(left, near, calls, priced=priced, is_masked=is_masked)
             return solutions
 
         if known is not None and self.problem is not None:
             known = known._replace(rows=self.problem.domain.clip(known.rows))
         return solve_unproved(rows, known, solve, counts), is_clean
 
-    def _ask(self, rows: Tensor, near: Tensor | None, calls: int, *, priced: bool) -> tuple[Solutions, bool]:
+    def _ask(
+        self, rows: Tensor, near: Tensor | None, calls: int, *, priced: bool, is_masked: bool
+    ) -> tuple[Solutions, bool]:
         """Have rows [N, *shape], N ≥ 1, solved.
 
         Returns:
@@ -253,14 +273,24 @@ class SolverAtWork:
             assert self._runner is not None
             settings = self._settings
             near = near if settings.reuse else None
-            staged = Staged(rows, lowering, self.traits, near=near, seconds=settings.time_limit, reuse=settings.reuse)
+            staged = Staged(
+                rows,
+                lowering,
+                self.traits,
+                near=near,
+                seconds=settings.time_limit,
+                reuse=settings.reuse,
+                is_masked=is_masked,
+            )
             self._pool.solve(self._runner, self._job, staged.block)
             return staged.answers(priced=priced)
-        if self.is_function:
-            return _ask_function(solver, rows.chunk(calls))
         if lowering is not None and lowering.is_lowered:
-            return _solve_lowered(solver, lowering, rows)
-        return solve_batch(solver, rows)
+            return _solve_lowered(solver, lowering, rows, is_masked=is_masked)
+        unserved: list[int] = []
+        if is_masked and not self.traits.masks:
+            rows, unserved = with_penalties(rows, rows.isneginf(), self.problem)
+        answers = _ask_function(solver, rows.chunk(calls)) if self.is_function else solve_batch(solver, rows)
+        return fail_unserved(*answers, unserved) if unserved else answers
 
     def _is_worth_proofs(self) -> bool:
         cost = self.factory.spec and self.factory.spec.cost
@@ -288,14 +318,28 @@ def _ask_function(solver: BatchSolver[Any], batches: Sequence[Tensor]) -> tuple[
     return parts[0] if len(parts) == 1 else _joined(parts), is_clean
 
 
-def _solve_lowered(solver: BatchSolver[Any], lowering: Lowering, rows: Tensor) -> tuple[Solutions, bool]:
+def _solve_lowered(
+    solver: BatchSolver[Any], lowering: Lowering, rows: Tensor, *, is_masked: bool
+) -> tuple[Solutions, bool]:
     """Have a batch solver solve rows of another problem than its own."""
 
     def on_host(change: Callable[[NDArray[np.float64]], NDArray[np.float64]], values: Tensor) -> Tensor:
         return to_device(change(to_host(values).double().numpy()), like=rows)
 
-    native = on_host(lowering.rows, rows)
-    solutions, clean = solve_batch(solver, native)
+    unserved: list[int] = []
+    if is_masked:
+        entries = rows.isneginf()
+        native = on_host(lowering.rows, rows.masked_fill(entries, 0.0))
+        forbidden = on_host(lambda values: lowering.forbidden(values != 0).astype(np.float64), entries.to(rows)) != 0
+        if solver.traits.masks:
+            asked = native.masked_fill(forbidden, -torch.inf)
+        else:
+            asked, unserved = with_penalties(native, forbidden, lowering.native)
+    else:
+        asked = native = on_host(lowering.rows, rows)
+    solutions, clean = solve_batch(solver, asked)
+    if unserved:
+        solutions, clean = fail_unserved(solutions, clean, unserved)
     value = (native.double() * solutions.z.double()).flatten(1).sum(dim=1)
     if lowering.is_restated:  # the state may be better than the program's solution
         value = torch.full_like(value, torch.nan)
@@ -326,6 +370,8 @@ def _give_shape(solutions: Solutions, batch: tuple[int, ...]) -> None:
     """Give a flat batch's answers, z [N, *shape] and the rest [N], its dimensions."""
     solutions.z = solutions.z.reshape(*batch, *solutions.z.shape[1:])
     solutions.status = solutions.status.reshape(batch)
+    if solutions.forbidden is not None:
+        solutions.forbidden = solutions.forbidden.reshape(solutions.z.shape)
     if solutions.objective is not None:  # pyright: ignore[reportUnnecessaryComparison] (left out where nobody asked)
         solutions.objective, solutions.bound = solutions.objective.reshape(batch), solutions.bound.reshape(batch)
     if solutions.variables is not None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
-from mapgrad.batching._theta import extremes, row_numbers
+from mapgrad.batching._policy import unusable_rows
+from mapgrad.batching._theta import extremes
 from mapgrad.batching._traces import detach
 from mapgrad.solutions import Solutions, Status
 
@@ -97,19 +98,9 @@ def _plain_status(status: int, count: int, device: torch.device) -> Tensor:
 
 def _fail_unusable(solutions: Solutions) -> None:
     """Fail the rows whose status or state can't be an answer."""
-    status: Tensor = solutions.status
-    z: Tensor = solutions.z.flatten(1)
-    unknown = (status < min(Status)) | (status > max(Status))
-    answered = (status == Status.OPTIMAL) | (status == Status.FEASIBLE)
-    broken = ~z.isfinite().all(dim=1) & (answered | ~z.isnan().all(dim=1))
-    for row in row_numbers(unknown):
-        solutions.causes[row] = ValueError(
-            f"the solver reports status {int(status[row])}, which isn't a mapgrad.Status"
-        )
-    for row in row_numbers(broken & ~unknown):
-        solutions.causes[row] = ValueError("the solver answered with NaN or infinite entries")
+    solutions.causes.update(unusable_rows(solutions.z, solutions.status))
     if solutions.causes:
-        failed = unknown | broken
-        status[failed] = int(Status.ERROR)
+        failed = [*solutions.causes]
+        solutions.status[failed] = int(Status.ERROR)
         solutions.z = solutions.z.clone()  # the solver may keep its own
         solutions.z[failed] = torch.nan

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mapgrad.batching._forbidden import UNSERVED, with_penalties
+from mapgrad.batching._policy import unusable_rows
 from mapgrad.batching._theta import extremes
-from mapgrad.errors import ShapeError
+from mapgrad.errors import ShapeError, UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solutions, Status
 from mapgrad.solvers import Block
@@ -38,6 +40,7 @@ class Staged:
         near: [N, *shape], states to start from, or None.
         seconds: For each row, or None.
         reuse: Whether earlier rows may help.
+        is_masked: Whether rows have forbidden entries, −inf.
     """
 
     def __init__(
@@ -49,10 +52,17 @@ class Staged:
         near: Tensor | None,
         seconds: float | None,
         reuse: bool,
+        is_masked: bool,
     ) -> None:
         self._rows, self._lowering = rows, lowering
+        self._unserved: list[int] = []
         self._plain = int(Status.OPTIMAL if traits.exact else Status.FEASIBLE)
         values = to_host(rows)
+        forbidden: NDArray[np.bool_] | None = None
+        if is_masked:
+            entries = values.isneginf()
+            forbidden = lowering.forbidden(entries.numpy()).reshape(len(rows), -1)
+            values = values.masked_fill(entries, 0.0)
         if lowering.is_lowered:
             values = _from_numpy(lowering.rows(values.double().numpy()))
         flat = values.flatten(1)
@@ -64,10 +74,24 @@ class Staged:
         start = None
         if near is not None:
             start = lowering.start(to_host(near).double().numpy()).reshape(theta.shape)
+            if forbidden is not None:
+                start = np.where(forbidden, 0.0, start)
             start.flags.writeable = False
+        if forbidden is not None:
+            if traits.masks:
+                forbidden.flags.writeable = False
+            else:
+                theta, forbidden = self._with_penalties(theta, forbidden), None
         theta.flags.writeable = False
-        self.block = Block(theta, start=start, seconds=seconds, reuse=reuse, exact=traits.exact)
+        self.block = Block(theta, start=start, seconds=seconds, reuse=reuse, forbidden=forbidden, exact=traits.exact)
         self._whole = self.block.part(0, len(theta))  # the same arrays, whatever a solver puts in their places
+
+    def _with_penalties(self, theta: NDArray[np.float64], forbidden: NDArray[np.bool_]) -> NDArray[np.float64]:
+        native = self._lowering.native
+        shape = len(theta), *native.shape
+        rows, entries = _from_numpy(theta).reshape(shape), _from_numpy(forbidden).reshape(shape)
+        rows, self._unserved = with_penalties(rows, entries, native)
+        return rows.reshape(theta.shape).numpy()
 
     def answers(self, *, priced: bool) -> tuple[Solutions, bool]:
         """Return what the block holds once it is solved.
@@ -81,9 +105,12 @@ class Staged:
         """
         block, lowering = self._whole, self._lowering
         block.causes = self.block.causes
+        for row in self._unserved:
+            block.fail(row, UnsupportedProblemError(UNSERVED))
         clean = _is_finite(block.z) and bool((block.status == self._plain).all())
         if not clean:
-            _fail_unusable(block)
+            for row, error in unusable_rows(_from_numpy(block.z), _from_numpy(block.status)).items():
+                block.fail(row, error)
         z = block.z.reshape(-1, *lowering.native.shape)
         if lowering.is_lowered:
             z = lowering.states(z)
@@ -156,16 +183,6 @@ def scale_rows(rows: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
 
 def _is_finite(values: NDArray[np.float64]) -> bool:
     return values.size == 0 or all(map(math.isfinite, extremes(_from_numpy(values))))
-
-
-def _fail_unusable(block: Block) -> None:
-    """Fail the rows whose status or state can't be an answer."""
-    for row in np.flatnonzero((block.status < min(Status)) | (block.status > max(Status))).tolist():
-        block.fail(row, ValueError(f"the solver reports status {block.status[row]}, which isn't a mapgrad.Status"))
-    finite, missing = np.isfinite(block.z).all(axis=1), np.isnan(block.z).all(axis=1)
-    answered = (block.status == Status.OPTIMAL) | (block.status == Status.FEASIBLE)
-    for row in np.flatnonzero(~finite & (answered | ~missing)).tolist():
-        block.fail(row, ValueError("the solver answered with NaN or infinite entries, or wrote no answer"))
 
 
 def _fail_inexact(block: Block, z: NDArray[np.float64], integer: NDArray[np.bool_], dtype: torch.dtype) -> bool:

@@ -96,7 +96,8 @@ class Rows:
 
     def __reduce__(self) -> tuple[Any, ...]:
         part, job = self._part, self._parcel.data(is_asked_for=self._with_job)
-        return partial, (_solve, self._parcel.job.token, job, part.theta, part.start, part.seconds, part.reuse)
+        asked = part.theta, part.start, part.seconds, part.reuse, part.forbidden
+        return partial, (_solve, self._parcel.job.token, job, *asked)
 
 
 _runners: Final[OrderedDict[str, Runner]] = OrderedDict()
@@ -110,6 +111,7 @@ def _solve(
     start: NDArray[Any] | None,
     seconds: float | None,
     reuse: bool,
+    forbidden: NDArray[Any] | None,
 ) -> Answers | str:
     """Solve rows in a worker; jobs of late are kept with their native models."""
     began = time.perf_counter()
@@ -122,9 +124,11 @@ def _solve(
         if runner is None:
             return UNKNOWN
         theta.flags.writeable = False
-        if start is not None:
-            start.flags.writeable = False
-        block = Block(theta, start=start, seconds=seconds, reuse=reuse, exact=runner.solver.traits.exact)
+        for array in (start, forbidden):
+            if array is not None:
+                array.flags.writeable = False
+        exact = runner.solver.traits.exact
+        block = Block(theta, start=start, seconds=seconds, reuse=reuse, forbidden=forbidden, exact=exact)
         runner.run(block)
     causes = {row: portable(error) for row, error in block.causes.items()}
     return Answers(block.z, block.status, block.objective, block.bound, causes, time.perf_counter() - began)

@@ -30,6 +30,26 @@ _ERRORS: Final[dict[Status, type[RowsError]]] = {
 }
 
 
+def unusable_rows(z: Tensor, status: Tensor) -> dict[int, ValueError]:
+    """Return what is wrong with the rows whose status or state can't be an answer, by their numbers.
+
+    Args:
+        z: [N, *shape].
+        status: [N], what the solver reports.
+    """
+    unknown = (status < min(Status)) | (status > max(Status))
+    answered = (status == Status.OPTIMAL) | (status == Status.FEASIBLE)
+    states = z.flatten(1)
+    broken = ~states.isfinite().all(dim=1) & (answered | ~states.isnan().all(dim=1))
+    return {
+        row: ValueError("the solver answered with NaN or infinite entries, or wrote no answer")
+        for row in row_numbers(broken)
+    } | {
+        row: ValueError(f"the solver reports status {int(status[row])}, which isn't a mapgrad.Status")
+        for row in row_numbers(unknown)
+    }
+
+
 def failed_rows(solutions: Solutions, policy: ErrorPolicy, *, exact: bool) -> list[int]:
     """Return the numbers of the rows without an acceptable answer.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +19,23 @@ if TYPE_CHECKING:
     from mapgrad.batching._at_work import SolverAtWork
     from mapgrad.problems import Problem
 
-    _Piece = tuple[Sequence[int], Tensor, Tensor, Tensor | None]
-    """Numbers of rows, with z [S, N, *shape], status [S, N] and, if it was told, objectives and bounds [2, S, N]."""
+
+class _Piece(NamedTuple):
+    """Answers to some rows.
+
+    Attributes:
+        numbers: The rows' numbers.
+        z: [S, N, *shape].
+        status: [S, N].
+        forbidden: Bool, like z; None where nothing is.
+        values: Objectives and bounds, [2, S, N]; None where nobody told them.
+    """
+
+    numbers: Sequence[int]
+    z: Tensor
+    status: Tensor
+    forbidden: Tensor | None
+    values: Tensor | None
 
 
 class Record:
@@ -48,9 +63,18 @@ class Record:
         self._outside: dict[int, Problem] = {}
         self._failed: dict[int, FailedRow] = {}
 
-    def add(self, numbers: Sequence[int], z: Tensor, status: Tensor) -> None:
-        """Note the answers z [S, N, *shape] and status [S, N] to rows of these numbers."""
-        self._pieces.append((numbers, z, status, None))
+    def add(self, numbers: Sequence[int], z: Tensor, status: Tensor, forbidden: Tensor | None) -> None:
+        """Note the answers to rows of these numbers.
+
+        Args:
+            numbers: N of them.
+            z: [S, N, *shape].
+            status: [S, N].
+            forbidden: Bool [N, *shape], the entries that θ = −inf forbids; None where there are none.
+        """
+        if forbidden is not None:
+            forbidden = forbidden.expand(z.shape)
+        self._pieces.append(_Piece(numbers, z, status, forbidden, None))
 
     def fail(self, error: RowsError, work: SolverAtWork, numbers: Sequence[int]) -> bool:
         """Note an error that a solve raised about rows of these numbers, [..., N, *shape].
@@ -69,8 +93,9 @@ class Record:
             described = describe_failed(list(rows.values()), found, work.factory.label, work.problem)
             self._failed.update(zip(rows, described, strict=True))
             z = found.z.reshape(-1, count, *found.z.shape[1:])
+            forbidden = None if found.forbidden is None else found.forbidden.reshape(z.shape)
             values = torch.stack((found.objective, found.bound)).reshape(2, -1, count)
-            self._pieces.append((numbers, z, found.status.reshape(-1, count), values))
+            self._pieces.append(_Piece(numbers, z, found.status.reshape(-1, count), forbidden, values))
         else:
             is_ours = False
         self.has_failed |= is_ours
@@ -91,37 +116,55 @@ class Record:
         Where no solve told, z is NaN and the status ERROR. Objectives and bounds are there if any solve told them, and
         NaN where it didn't.
         """
-        samples = len(self._pieces[0][1]) if self._pieces else 1
-        pieces = [piece for piece in self._pieces if len(piece[1]) == samples]
+        samples = len(self._pieces[0].z) if self._pieces else 1
+        pieces = [piece for piece in self._pieces if len(piece.z) == samples]
         lead, count = (self.batch if samples == 1 else (samples, *self.batch)), math.prod(self.batch)
         status = torch.zeros(samples, count, dtype=torch.int64)
         values = torch.full((2, samples, count), torch.nan, dtype=torch.float64)
-        for numbers, _, found, told in pieces:
-            places = list(numbers)
-            status, values = status.to(found.device), values.to(found.device)
-            status[:, places] = found
-            if told is not None:
-                values[:, :, places] = told
-        solutions = Solutions(self._states(pieces, lead), status.reshape(lead), samples=samples)
-        if any(told is not None for *_, told in pieces):
+        for piece in pieces:
+            places, device = list(piece.numbers), piece.status.device
+            status, values = status.to(device), values.to(device)
+            status[:, places] = piece.status
+            if piece.values is not None:
+                values[:, :, places] = piece.values
+        z = self._gathered([(piece.numbers, piece.z) for piece in pieces], lead, self._dtypes)
+        solutions = Solutions(z, status.reshape(lead), samples=samples)
+        if any(piece.forbidden is not None for piece in pieces):
+            forbidden = [
+                (
+                    piece.numbers,
+                    torch.zeros_like(piece.z, dtype=torch.bool) if piece.forbidden is None else piece.forbidden,
+                )
+                for piece in pieces
+            ]
+            dtypes = [torch.bool] * count if isinstance(self._dtypes, list) else torch.bool
+            solutions.forbidden = self._gathered(forbidden, lead, dtypes)
+        if any(piece.values is not None for piece in pieces):
             solutions.objective, solutions.bound = values.reshape(2, *lead)
         solutions.causes = {number: row.cause for number, row in self._failed.items() if row.cause is not None}
         return solutions
 
-    def _states(self, pieces: list[_Piece], lead: tuple[int, ...]) -> Tensor | list[Tensor]:
+    def _gathered(
+        self,
+        found: list[tuple[Sequence[int], Tensor]],
+        lead: tuple[int, ...],
+        dtypes: torch.dtype | list[torch.dtype] | None,
+    ) -> Tensor | list[Tensor]:
+        """Return [*lead, *shape] from [S, N, *shape] of rows of these numbers; NaN, or False, elsewhere."""
         count = math.prod(self.batch)
-        if isinstance(self._dtypes, list):
-            states = [torch.tensor(torch.nan)] * count
-            for numbers, z, *_ in pieces:
-                for number, row in zip(numbers, z.unbind(1), strict=True):
-                    states[number] = (row[0] if lead == self.batch else row).to(self._dtypes[number])
+        rest = False if found and found[0][1].dtype == torch.bool else torch.nan
+        if isinstance(dtypes, list):
+            states = [torch.tensor(rest)] * count
+            for numbers, values in found:
+                for number, row in zip(numbers, values.unbind(1), strict=True):
+                    states[number] = (row[0] if lead == self.batch else row).to(dtypes[number])
             return states
-        if not pieces:
-            return torch.empty(*lead, 0, dtype=self._dtypes)
-        numbers, z, *_ = pieces[0]
+        if not found:
+            return torch.empty(*lead, 0, dtype=dtypes)
+        numbers, whole = found[0]
         if len(numbers) < count:
-            z = z.new_full((z.shape[0], count, *z.shape[2:]), torch.nan)
-            for numbers, found, *_ in pieces:
-                z[:, list(numbers)] = found
-        z = z.reshape(*lead, *z.shape[2:])
-        return z if self._dtypes is None else z.to(self._dtypes)
+            whole = whole.new_full((whole.shape[0], count, *whole.shape[2:]), rest)
+            for numbers, values in found:
+                whole[:, list(numbers)] = values
+        whole = whole.reshape(*lead, *whole.shape[2:])
+        return whole if dtypes is None else whole.to(dtypes)

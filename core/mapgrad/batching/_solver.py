@@ -36,6 +36,7 @@ from mapgrad.solvers import (
     advice_on,
     context_names,
     require_no_reserved,
+    require_solver,
     resolve,
 )
 
@@ -67,6 +68,8 @@ class Solver:
         _require_choice("on_error", settings.on_error, get_args(ErrorPolicy))
         _require_choice("domain", settings.domain, get_args(DomainPolicy))
         _require_time_limit(settings.time_limit)
+        if problem is None and not isinstance(solver, SolverFactory):
+            require_solver(solver, settings.options)
         self.problem = problem
         self._solver = solver
         self._settings = settings
@@ -137,7 +140,7 @@ class Solver:
 
         Args:
             theta: [*batch, *shape], any float dtype and device; not written to. With `problems`, [B, *shape], or a
-                list of B tensors of their shapes.
+                list of B tensors of their shapes. An entry −inf is forbidden: z is 0 there, or the row is infeasible.
             problems: One problem a row, in place of the solver's own.
 
         Returns:
@@ -145,7 +148,7 @@ class Solver:
 
         Raises:
             ShapeError: θ's shape or dtype doesn't fit the problem.
-            NonFiniteError: θ has NaN or infinite entries.
+            NonFiniteError: θ has NaN or infinite entries, other than −inf where the lower bound is 0.
             DomainError: θ leaves the problem's domain, under ``domain="raise"``.
             RowsError: a row has no acceptable answer; the error carries `rows` and the others' `solutions`.
         """
@@ -235,6 +238,11 @@ class Solver:
             found, bad = work.try_to_solve(utilities, priced=True)
             for row, answer in zip(rows, found.z, strict=True):
                 z[row] = answer.to(theta[row].dtype)
+            if found.forbidden is not None:
+                if solutions.forbidden is None:
+                    solutions.forbidden = [torch.zeros_like(row, dtype=torch.bool) for row in theta]
+                for row, entries in zip(rows, found.forbidden, strict=True):
+                    solutions.forbidden[row] = entries
             status[rows], objective[rows], bound[rows] = found.status, found.objective, found.bound
             solutions.causes.update({rows[row]: cause for row, cause in found.causes.items()})
             described = describe_failed(bad, found, work.factory.label, work.problem)
@@ -243,6 +251,8 @@ class Solver:
                 solutions.stats[name] += number
         if isinstance(theta, Tensor):
             solutions.z = torch.stack(z) if z else theta.clone()
+            if solutions.forbidden is not None:
+                solutions.forbidden = torch.stack(solutions.forbidden)
         solutions.seconds = time.perf_counter() - started
         if failed:
             raise error_of(failed, (len(problems),), solutions)
@@ -339,7 +349,8 @@ def get_solver(
     Args:
         solver: A name (``"plugin.solver"``, or ``"plugin"`` for its cheapest one that takes the problem), ``"auto"``
             for the cheapest exact solver installed, a solver class or object, or a function θ [N, *shape] → z.
-        problem: The feasible set; None if each call brings one problem a row.
+        problem: The feasible set; None if each call brings one problem a row. What can be known without a problem is
+            refused at once, and the rest on the first call.
         workers: None or 1 solves in the calling thread; n in n threads, each with its own native model;
             ``"processes:n"`` in n processes; any `concurrent.futures.Executor` in its workers. A solver that takes
             whole batches always runs in the calling thread.
@@ -358,7 +369,7 @@ def get_solver(
         MissingDependencyError: The solver's package isn't installed.
         PluginError: The solver's plugin is broken or blocked.
         UnsupportedProblemError: The solver can't take this problem.
-        TypeError: An option is unknown to the solver, or an argument has the wrong type.
+        TypeError: An option is unknown to the solver, which the message lists, or an argument has the wrong type.
     """
     if isinstance(solver, Solver):
         raise TypeError(f"{solver!r} is made already: call it, or pass its name, {solver.name!r}, for another problem")

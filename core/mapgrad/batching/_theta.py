@@ -85,27 +85,37 @@ def is_representable(problem: Problem, dtype: torch.dtype) -> bool:
     return True
 
 
-def admit(rows: Tensor, problem: Problem | None, policy: DomainPolicy) -> tuple[Tensor, int]:
-    """Check rows [N, *shape] and bring them into the problem's domain; one pass where nothing is wrong.
+def admit(
+    rows: Tensor, problem: Problem | None, policy: DomainPolicy, may_forbid: Tensor | None = None
+) -> tuple[Tensor, int, bool]:
+    """Check rows and bring them into the problem's domain; one pass where nothing is wrong.
+
+    Args:
+        rows: [N, *shape].
+        problem: What is to be solved.
+        policy: What becomes of rows outside of its domain.
+        may_forbid: As for `has_forbidden`.
 
     Returns:
-        The rows, the same tensor where none had to be changed; and how many were.
+        The rows, the same tensor where none had to be changed; how many were; and whether any has a forbidden entry,
+        which is −inf.
 
     Raises:
-        NonFiniteError: rows have NaN or infinite entries.
+        NonFiniteError: rows have NaN or infinite entries that forbid nothing.
         DomainError: rows lie outside the domain and the policy is "raise".
     """
     if rows.numel() == 0:
-        return rows, 0
+        return rows, 0, False
     low, high = extremes(rows)
+    is_masked = False
     if not math.isfinite(low) or not math.isfinite(high):
-        require_finite(rows)
+        is_masked = has_forbidden(rows, problem, may_forbid)
     if problem is None or problem.domain is Domain.REAL or high <= 0:
-        return rows, 0
+        return rows, 0, is_masked
     outside = row_numbers(~problem.domain.contains(rows).flatten(1).all(dim=1))
     if outside and policy == "raise":
         raise domain_error(problem, outside, (len(rows),))
-    return problem.domain.clip(rows), len(outside)
+    return problem.domain.clip(rows), len(outside), is_masked
 
 
 def extremes(values: Tensor) -> tuple[float, float]:
@@ -141,19 +151,32 @@ def name_problem(problem: object) -> str:
     return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}… ({len(text):,} characters)"
 
 
-def require_finite(rows: Tensor) -> None:
-    """Check that rows [N, *shape] have neither NaN nor infinities.
+def has_forbidden(rows: Tensor, problem: Problem | None, may_forbid: Tensor | None = None) -> bool:
+    """Tell whether rows have entries −inf, which forbid to choose what may be 0.
+
+    Args:
+        rows: [N, *shape].
+        problem: What is to be solved.
+        may_forbid: Bool, of which entries −inf is meant so, and isn't an overflow; None for all.
 
     Raises:
-        NonFiniteError: with the numbers of the rows that have.
+        NonFiniteError: with the numbers of the rows that have NaN, +inf, or −inf that isn't allowed or where the lower
+            bound isn't 0.
     """
     if rows.numel() == 0 or all(map(math.isfinite, extremes(rows))):
-        return
-    raise non_finite_error(row_numbers(~torch.isfinite(rows).flatten(1).all(dim=1)), (len(rows),))
+        return False
+    forbidden = rows.isneginf()
+    wrong = ~(rows.isfinite() | (forbidden if may_forbid is None else forbidden & may_forbid))
+    if problem is not None and problem.box[0].any():
+        wrong |= forbidden & torch.as_tensor(problem.box[0] != 0, device=rows.device)
+    bad = row_numbers(wrong.flatten(1).any(dim=1))
+    if bad:
+        raise non_finite_error(bad, (len(rows),))
+    return True
 
 
 def non_finite_error(bad: list[int], batch: tuple[int, ...], *, is_backward: bool = False) -> NonFiniteError:
-    """Return the error that names rows of θ, or of a backward pass's θ′, with NaN or infinite entries.
+    """Return the error that names rows of θ, or of a backward pass's θ′, whose NaN or infinite entries aren't allowed.
 
     Args:
         bad: Their numbers in the flattened batch.
@@ -162,13 +185,14 @@ def non_finite_error(bad: list[int], batch: tuple[int, ...], *, is_backward: boo
     """
     if is_backward:
         return NonFiniteError(
-            f"{IN_BACKWARD}θ′ has NaN or infinite entries in {name_rows(bad, batch)}, though θ and ∂L/∂z "
-            f"are finite: the step overflows, so take a smaller λ or scale the loss down",
+            f"{IN_BACKWARD}θ′ has NaN or infinite entries in {name_rows(bad, batch)}, where θ and ∂L/∂z are finite: "
+            f"the step overflows, so take a smaller λ or scale the loss down",
             rows=bad,
         )
     return NonFiniteError(
-        f"θ has NaN or infinite entries in {name_rows(bad, batch)}, which weren't solved: "
-        f"look for an overflow or a division by zero in what computes θ",
+        f"θ has NaN or infinite entries in {name_rows(bad, batch)}, which weren't solved: only −inf is allowed (+inf "
+        f"in costs), where the variable's lower bound is 0, and forbids that entry; look for an overflow or a division "
+        f"by zero in what computes θ",
         rows=bad,
     )
 

@@ -28,6 +28,11 @@ def hides_values(tensor: Tensor) -> bool:
     return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
+def is_in_backward() -> bool:
+    """Tell whether this thread is in a backward pass of eager or compiled autograd, which may repeat forward passes."""
+    return torch._C._current_graph_task_id() != -1
+
+
 def is_mapped() -> bool:
     """Tell whether torch.vmap is at work."""
     return torch._C._functorch.TransformType.Vmap in _transforms()

@@ -1,6 +1,7 @@
 """Gibbs distributions p(z; θ) ∝ exp(⟨θ, z⟩ / τ) over a feasible set, state by state.
 
-θ is used as it comes: states are enumerated whatever its sign, so nothing is clipped to the problem's domain. Where
+θ is used as it comes: states are enumerated whatever its sign, so nothing is clipped to the problem's domain. An entry
+−inf, where a variable's lower bound is 0, leaves the law of the states that don't hold it, and gets no gradient. Where
 variables that θ doesn't price have utilities, the best that these may add to a state counts with ⟨θ, z⟩.
 """
 
@@ -13,7 +14,7 @@ import torch
 
 from mapgrad.errors import ShapeError
 from mapgrad.exact import _subsets
-from mapgrad.exact._scaled_rows import scaled_rows
+from mapgrad.exact._scaled_rows import require_states_left, scaled_rows
 from mapgrad.problems import KSubset, batch_shape
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def map_state(problem: Problem, theta: Tensor) -> Tensor:
     Raises:
         ProblemError: there are too many states to enumerate.
         ShapeError: θ's shape or dtype doesn't fit.
-        NonFiniteError: θ has NaN or infinite entries.
+        NonFiniteError: θ has NaN or infinite entries that forbid nothing.
+        InfeasibleError: a row has no state without forbidden entries.
     """
     rows = scaled_rows(problem, theta, 1.0).detach()
     best = _scores(problem, rows, 1.0).argmax(dim=1)
@@ -67,7 +69,8 @@ def probabilities(problem: Problem, theta: Tensor, temperature: float = 1.0) -> 
     Raises:
         ProblemError: there are too many states to enumerate.
         ShapeError: θ's shape or dtype doesn't fit.
-        NonFiniteError: θ has NaN or infinite entries.
+        NonFiniteError: θ has NaN or infinite entries that forbid nothing.
+        InfeasibleError: a row has no state without forbidden entries.
         ValueError: `temperature` isn't positive.
     """
     chances = _probabilities(problem, theta, temperature)
@@ -90,11 +93,12 @@ def log_partition(problem: Problem, theta: Tensor, temperature: float = 1.0) -> 
     Raises:
         ProblemError: there are too many states to enumerate.
         ShapeError: θ's shape or dtype doesn't fit.
-        NonFiniteError: θ has NaN or infinite entries.
+        NonFiniteError: θ has NaN or infinite entries that forbid nothing.
+        InfeasibleError: a row has no state without forbidden entries.
         ValueError: `temperature` isn't positive.
     """
     if isinstance(problem, KSubset):
-        result = _subsets.log_partition(scaled_rows(problem, theta, temperature), problem.k)
+        result = _subsets.log_partition(_subset_rows(problem, theta, temperature), problem.k)
     else:
         result = _scores(problem, scaled_rows(problem, theta, temperature), temperature).logsumexp(dim=1)
     return result.reshape(batch_shape(problem, theta, "θ")).to(theta.dtype)
@@ -116,11 +120,12 @@ def marginals(problem: Problem, theta: Tensor, temperature: float = 1.0) -> Tens
     Raises:
         ProblemError: there are too many states to enumerate.
         ShapeError: θ's shape or dtype doesn't fit.
-        NonFiniteError: θ has NaN or infinite entries.
+        NonFiniteError: θ has NaN or infinite entries that forbid nothing.
+        InfeasibleError: a row has no state without forbidden entries.
         ValueError: `temperature` isn't positive.
     """
     if isinstance(problem, KSubset):
-        result = _subsets.marginals(scaled_rows(problem, theta, temperature), problem.k)
+        result = _subsets.marginals(_subset_rows(problem, theta, temperature), problem.k)
     else:
         chances = _probabilities(problem, theta, temperature)
         result = chances @ _states(problem).to(theta.device).flatten(1)
@@ -143,7 +148,8 @@ def expectation(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor], 
     Raises:
         ProblemError: there are too many states to enumerate.
         ShapeError: θ's shape or dtype, or that of f's values, doesn't fit.
-        NonFiniteError: θ has NaN or infinite entries.
+        NonFiniteError: θ has NaN or infinite entries that forbid nothing.
+        InfeasibleError: a row has no state without forbidden entries.
         ValueError: `temperature` isn't positive.
     """
     chances = _probabilities(problem, theta, temperature)
@@ -168,7 +174,8 @@ def gradient(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor], tem
     Raises:
         ProblemError: there are too many states to enumerate.
         ShapeError: θ's shape or dtype, or that of f's values, doesn't fit.
-        NonFiniteError: θ has NaN or infinite entries.
+        NonFiniteError: θ has NaN or infinite entries that forbid nothing.
+        InfeasibleError: a row has no state without forbidden entries.
         ValueError: `temperature` isn't positive.
     """
     chances = _probabilities(problem, theta, temperature)
@@ -195,8 +202,20 @@ def _completion_values(problem: Problem) -> Tensor:
 
 def _scores(problem: Problem, rows: Tensor, temperature: float) -> Tensor:
     """Return what each state is worth divided by τ, [B, N], for rows of θ / τ [B, d]."""
-    states, others = (part.to(rows.device) for part in (_states(problem), _completion_values(problem)))
-    return rows @ states.flatten(1).T + others / temperature
+    states, others = (part.to(rows.device) for part in (_states(problem).flatten(1), _completion_values(problem)))
+    forbidden = rows.detach().isneginf()
+    if not forbidden.any():
+        return rows @ states.T + others / temperature
+    is_barred = forbidden.double() @ (states != 0).double().T > 0
+    require_states_left(problem, ~is_barred.all(dim=1))
+    scores = rows.masked_fill(forbidden, 0.0) @ states.T + others / temperature
+    return scores.masked_fill(is_barred, -torch.inf)
+
+
+def _subset_rows(problem: KSubset, theta: Tensor, temperature: float) -> Tensor:
+    rows = scaled_rows(problem, theta, temperature)
+    require_states_left(problem, rows.detach().isfinite().sum(dim=1) >= problem.k)
+    return rows
 
 
 def _probabilities(problem: Problem, theta: Tensor, temperature: float) -> Tensor:

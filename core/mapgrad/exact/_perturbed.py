@@ -10,7 +10,7 @@ import torch
 from mapgrad.batching import require_float
 from mapgrad.errors import ShapeError
 from mapgrad.exact._poisson_binomial import others
-from mapgrad.exact._scaled_rows import scaled_rows
+from mapgrad.exact._scaled_rows import require_states_left, scaled_rows
 from mapgrad.problems import KSubset
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def topk_marginals(theta: Tensor, k: int, noise: StandardNoise, temperature: flo
     Raises:
         ShapeError: θ's dtype isn't a floating one, or θ has no dimension to choose along.
         ProblemError: `k` isn't an integer between 1 and n.
-        NonFiniteError: θ has NaN or infinite entries.
+        NonFiniteError: θ has NaN or +inf entries; one of −inf is never chosen.
+        InfeasibleError: a row has fewer than k other entries.
         ValueError: `temperature` isn't positive.
         TypeError: the noise can only be sampled.
         MapgradError: the noise is a finite `SumOfGamma`.
@@ -52,7 +53,11 @@ def topk_marginals(theta: Tensor, k: int, noise: StandardNoise, temperature: flo
         raise TypeError(f"exact marginals need the noise's {', '.join(missing)}, which {noise!r} doesn't have")
     if require_float(theta).ndim == 0:
         raise ShapeError("θ must have shape [*batch, n]: n entries to choose from; got a scalar")
-    rows = scaled_rows(KSubset(theta.shape[-1], k), theta, temperature)
+    problem = KSubset(theta.shape[-1], k)
+    rows = scaled_rows(problem, theta, temperature)
+    forbidden = rows.detach().isneginf()
+    require_states_left(problem, (~forbidden).sum(dim=1) >= k)
+    rows = torch.where(forbidden, rows.detach().amax(dim=1, keepdim=True), rows)  # where quantiles are needed anyway
     logits = torch.linspace(-36, 36, _PANELS + 1, dtype=torch.float64, device=theta.device)
     quantiles = noise.icdf(torch.sigmoid(logits))
     x, weights = _quadrature((rows.detach().unsqueeze(2) + quantiles).flatten(1).sort(dim=1).values)
@@ -61,8 +66,8 @@ def topk_marginals(theta: Tensor, k: int, noise: StandardNoise, temperature: flo
     # beyond its outer quantiles a law has no mass; there a log density may overflow, and its gradient be NaN
     inside = (distance > quantiles[0]) & (distance < quantiles[-1])
     distance = distance.clamp(quantiles[0], quantiles[-1])
-    density = torch.where(inside, noise.log_prob(distance).exp(), 0.0)
-    below = noise.cdf(distance)
+    density = torch.where(inside & ~forbidden.unsqueeze(1), noise.log_prob(distance).exp(), 0.0)
+    below = torch.where(forbidden.unsqueeze(1), 1.0, noise.cdf(distance))
     chosen = others(1 - below, below, k, at_most=True)
     return (weights.unsqueeze(2) * density * chosen).sum(dim=1).reshape(theta.shape).to(theta.dtype)
 

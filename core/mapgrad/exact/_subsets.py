@@ -42,7 +42,8 @@ def _weights(theta: Tensor, centre: Tensor, k: int) -> Tensor:
 def _centre(theta: Tensor, k: int) -> Tensor:
     """Return c of [B, 1] such that Σ_i σ(θ_i − c) = k, as far as floats allow."""
     theta = theta.detach()
-    low, high = theta.amin(dim=1, keepdim=True) - 40, theta.amax(dim=1, keepdim=True) + 40
+    low = theta.masked_fill(theta.isneginf(), torch.inf).amin(dim=1, keepdim=True) - 40
+    high = theta.amax(dim=1, keepdim=True) + 40
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         too_many = torch.sigmoid(theta - middle).sum(dim=1, keepdim=True) > k

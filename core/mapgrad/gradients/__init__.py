@@ -1,9 +1,12 @@
 """Which gradient: noise, targets, estimators, and the autograd function around a pass."""
 
+from mapgrad.gradients._context import Context
 from mapgrad.gradients._function import next_key, sample, sample_each
 from mapgrad.gradients._monitor import Monitor
-from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
-from mapgrad.gradients._sampler import KeyStream, Sampler
+from mapgrad.gradients._noise import Centred, Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
+from mapgrad.gradients._row_ids import first_id, require_row_ids
+from mapgrad.gradients._sampler import Sampler
+from mapgrad.gradients._steps import KeyStream, seed_of_path
 from mapgrad.gradients._targets import AdaptiveStep, Combinatorial, RelativeStep, Step, Target
 from mapgrad.gradients.estimators import IMLE, AdaptiveIMLE, Blackbox, Estimator, Forward, StraightThrough
 
@@ -12,7 +15,9 @@ __all__ = [
     "AdaptiveIMLE",
     "AdaptiveStep",
     "Blackbox",
+    "Centred",
     "Combinatorial",
+    "Context",
     "Estimator",
     "Forward",
     "Gaussian",
@@ -29,7 +34,10 @@ __all__ = [
     "StraightThrough",
     "SumOfGamma",
     "Target",
+    "first_id",
     "next_key",
+    "require_row_ids",
     "sample",
     "sample_each",
+    "seed_of_path",
 ]

@@ -203,9 +203,9 @@ def _fill_elsewhere(
         samples = torch.arange(first_sample + s.start, first_sample + s.stop, device=device)
         block = torch.arange(b.start, b.stop, device=device) if ids is None else ids[b.start : b.stop]
         entries = torch.arange(e.start, e.stop, device=device)
-        keys = (samples[:, None] + 1) * _signed(_SAMPLE) + _signed(key & _MASK)
-        keys = _scrambled_tensor(keys + (block + 1) * _signed(_GOLDEN))
-        bits = _scrambled_tensor(keys[..., None] + (entries + 1) * _signed(_GOLDEN)).reshape(-1)
+        keys = (samples[:, None] + 1) * signed(_SAMPLE) + signed(key & _MASK)
+        keys = _scrambled_tensor(keys + (block + 1) * signed(_GOLDEN))
+        bits = _scrambled_tensor(keys[..., None] + (entries + 1) * signed(_GOLDEN)).reshape(-1)
         u = ((bits >> 12) & _FRACTION | _ONE).view(torch.float64) - _ONE_LESS_HALF_A_STEP
         result[done : done + len(u)].copy_(noise.icdf(u))
         done += len(u)
@@ -213,9 +213,10 @@ def _fill_elsewhere(
 
 def _scrambled_tensor(bits: Tensor) -> Tensor:
     for shift, factor in _ROUNDS:
-        bits = (bits ^ (bits >> shift) & ((1 << 64 - shift) - 1)) * _signed(factor)
+        bits = (bits ^ (bits >> shift) & ((1 << 64 - shift) - 1)) * signed(factor)
     return bits
 
 
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
+def signed(value: int) -> int:
+    """Return an integer, taken modulo 2⁶⁴, as int64 has it."""
+    return (value + (1 << 63) & _MASK) - (1 << 63)

@@ -16,10 +16,13 @@ from torch import Tensor
 from mapgrad.batching import Record, SolverAtWork, define, find, is_differentiated, is_mapped, is_traced
 from mapgrad.gradients._counter import can_repeat
 from mapgrad.gradients._eager import Each, Eager, refuse
-from mapgrad.gradients._pass import Owner, Pass
+from mapgrad.gradients._pass import Pass
+from mapgrad.gradients.estimators._checks import require_state_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mapgrad.gradients._owner import Owner
 
 
 def sample(
@@ -43,20 +46,19 @@ def sample(
         samples: S.
         perturb: Whether noise is added.
         is_mean: Whether to return the mean over the samples, or all of them.
-        key: That of the noise, from `next_key`; None for a new one.
-        ids: [B] int64, what stands for a row in the noise; None for its place.
+        key: That of the step, from `next_key`; None for a new one.
+        ids: int64 [*batch], what stands for a row in the noise; None for its rank and place.
         dtype: What the user's θ has.
 
     Returns:
         [*batch, *shape], or [S, *batch, *shape], of θ's dtype and device.
     """
-    noise = owner.estimator.noise_for(work.problem) if perturb else None
-    if noise is None:
-        key = None
-    elif key is None:
+    estimator = owner.estimator
+    noise = estimator.noise_for(work.problem) if perturb else None
+    if key is None and perturb and (noise is not None or estimator.is_adaptive):
         key = next_key(owner, theta)
     if not is_traced(theta):
-        number = 0 if key is None else int(key)
+        number = None if key is None else int(key)
         pass_ = Pass(owner, work, noise, number, samples=samples, is_mean=is_mean, ids=ids)
         monitor, record = owner.monitor, Record((), dtype)
         monitor.last = None  # its memory may be needed
@@ -74,9 +76,9 @@ def sample(
 
 
 def next_key(owner: Owner, theta: Tensor) -> int | Tensor:
-    """Return the key of a new pass of θ: a number, or [] int64 where somebody traces."""
+    """Begin a step with a pass of θ, and return its key: a number, or [] int64 where somebody traces."""
     if not is_traced(theta):
-        return owner.keys.next()
+        return owner.keys.next(owner.estimator.begin)
     # of two calls with equal arguments, a compiler would keep one; aten.empty it never merges
     return _ops.key(torch.empty((), dtype=torch.int64, device="cpu"), owner.handle)
 
@@ -123,7 +125,7 @@ def sample_each(
     passes: list[Pass] = []
     for (work, _, numbers), each in zip(groups, ids, strict=True):
         noise = owner.estimator.noise_for(work.problem) if perturb else None
-        number = 0 if key is None else int(key)
+        number = None if key is None else int(key)
         passes.append(Pass(owner, work, noise, number, samples=samples, is_mean=is_mean, ids=each, numbers=numbers))
     thetas = [theta for _, theta, _ in groups]
     monitor, record = owner.monitor, Record((sum(map(len, thetas)),), dtypes)
@@ -208,13 +210,14 @@ def _new_pass(
 ) -> Pass:
     layer: Owner = find(owner)
     at_work: SolverAtWork = find(work)
-    noise, number = (None, 0) if key is None else (layer.estimator.noise_for(at_work.problem), int(key))
+    noise, number = (None, None) if key is None else (layer.estimator.noise_for(at_work.problem), int(key))
     differs = tuple(map(bool, mapped))
     return Pass(layer, at_work, noise, number, samples=samples, is_mean=is_mean, mapped=differs, ids=ids)
 
 
 def _key(_fresh: Tensor, owner: int) -> Tensor:
-    return torch.tensor(find(owner).keys.next(), device="cpu")
+    layer: Owner = find(owner)
+    return torch.tensor(layer.keys.next(layer.estimator.begin), device="cpu")
 
 
 def _forward(
@@ -263,7 +266,7 @@ def _forward_fake(
     flat = theta.new_empty((math.prod(theta.shape[:split]), *theta.shape[split:]))
     state = [
         tensor.new_empty((*theta.shape[:split], *tensor.shape[1:], 1) if tensor.ndim else theta.shape[: len(mapped)])
-        for tensor in pass_.estimator.state_like(flat)
+        for tensor in require_state_like(pass_.estimator, flat)
     ]
     return (
         theta.new_empty(theta.shape) if is_mean else torch.empty_like(z),
@@ -293,16 +296,25 @@ def _backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
 def _forward_vmap(
     info: Any, dims: Any, theta: Tensor, key: Any, ids: Any, mapped: Any, samples: int, *rest: Any
 ) -> Any:
-    if key is not None and info.randomness == "error":
+    layer, work = find(rest[-2]), find(rest[-1])
+    if key is not None and info.randomness == "error" and layer.estimator.noise_for(work.problem) is not None:
         raise RuntimeError(
             "vmap: a MAP layer draws noise, but vmap was called with randomness='error': pass "
             "randomness='different' for noise of its own for each element, or 'same' for the same noise for all"
         )
     mapped = [int(info.randomness == "different"), *mapped]
-    *found, state = _ops.forward(theta.movedim(dims[0], 0), key, ids, mapped, samples, *rest)
+    size = info.batch_size
+    theta = theta.expand(size, *theta.shape) if dims[0] is None else theta.movedim(dims[0], 0)
+    *found, state = _ops.forward(theta, key, _mapped_ids(ids, dims[2]), mapped, samples, *rest)
     is_mean = rest[0]
     places = [0 if is_mean else 1, *(1 if tensor.numel() else None for tensor in found[1:])]
     return (*found, state), (*places, [0] * len(state))
+
+
+def _mapped_ids(ids: Tensor | None, dim: int | None) -> Tensor | None:
+    if ids is None:
+        return None
+    return ids.unsqueeze(0) if dim is None else ids.movedim(dim, 0)
 
 
 def _gradient(
@@ -343,7 +355,7 @@ def _gradient_vmap(info: Any, dims: Any, *arguments: Any) -> Any:
         *(moved(tensor, dim, 1) for tensor, dim in zip((z, status, rows, noise), dims[2:6], strict=True)),
         [moved(tensor, dim, 0) for tensor, dim in zip(state, dims[6] or [None] * len(state), strict=True)],
         key,
-        ids,
+        _mapped_ids(ids, dims[8]),
         [int(is_mapped and info.randomness == "different"), *mapped],
         samples,
         is_mean,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mapgrad.batching import Record
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients.estimators import Estimator
     from mapgrad.problems import Problem
 
 _WATCHED_STEPS: Final = 100
@@ -26,6 +27,8 @@ _COUNTED: Final = 1 << 18
 _WAITING: Final = 4096
 """Entries up to which a backward pass waits to be counted together with others: one by one, counting costs more."""
 
+_COMPARED: Final = 32
+"""States that a row is compared with, which costs as much as a few elementwise operations."""
 
 _WATCHED_PASSES: Final = 50
 _NEARLY_ALL: Final = 0.95
@@ -63,6 +66,10 @@ class Clipping(NamedTuple):
 class Monitor:
     """Counts rows, and warns once about each thing that makes most of them useless.
 
+    A row counts as improvable where another answer of the same problem, of those that came up beside it, serves it
+    better to first order. So a row that is right counts for no feasible set, whatever its constraints; one that only
+    unseen states would serve better is missed.
+
     Attributes:
         last: What the last forward pass answered; None after one that failed or that somebody traced.
         clipped_backward: How many rows of backward passes were moved into the domain.
@@ -81,14 +88,17 @@ class Monitor:
         self._steps = 0
         self._warned = False
 
-    def observe(self, difference: Tensor, gradient: Tensor, z: Tensor, problem: Problem | None) -> None:
+    def observe(
+        self, difference: Tensor, gradient: Tensor, z: Tensor, problem: Problem | None, estimator: Estimator
+    ) -> None:
         """Count the rows of a backward pass; nothing waits for the device before many steps have come together.
 
         Args:
             difference: [S, B, *shape], of the answers.
             gradient: [S or 1, B, *shape], the loss's.
             z: [S, B, *shape], the forward pass's answers.
-            problem: What bounds them.
+            problem: Whose answers they are.
+            estimator: What a warning gives advice on.
         """
         self._steps += 1
         entries = difference.numel()
@@ -98,9 +108,9 @@ class Monitor:
             rows = difference.shape[1]
             step = max(_COUNTED * rows // entries, 1)
             for part in (slice(start, start + step) for start in range(0, rows, step)):
-                self._count(difference[:, part], gradient[:, part], z[:, part], problem)
+                self._count(difference[:, part], gradient[:, part], z[:, part])
         if self._steps % _WATCHED_STEPS == 0:
-            self._gather(warn=True)
+            self._gather(estimator)
 
     def finds_clipped(self, record: Record) -> bool:
         """Count the clipped rows of a forward pass; tell, once, that nearly all of many passes were."""
@@ -126,52 +136,57 @@ class Monitor:
         )
 
     def counts(self) -> dict[str, float]:
-        """Return the counts so far."""
-        self._gather(warn=False)
+        """Return the counts so far; reading them changes none, nor when a warning comes."""
+        improvable, dead = self._recent()
         return {
             "clipped": self._clipped,
             "clipped_backward": self.clipped_backward,
-            "improvable": self._totals[0],
-            "dead": self._totals[1],
+            "improvable": self._totals[0] + improvable,
+            "dead": self._totals[1] + dead,
         }
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "last": None}
 
     def _count_waiting(self) -> None:
-        for (problem, *_), steps in groupby(self._waiting, lambda step: (step[3], step[0].shape, step[1].shape)):
+        for _, steps in groupby(self._waiting, _alike):
             difference, gradient, z = (torch.cat(tensors, dim=1) for tensors in list(zip(*steps, strict=True))[:3])
-            self._count(difference, gradient, z, problem)
+            self._count(difference, gradient, z)
         self._waiting.clear()
 
-    def _count(self, difference: Tensor, gradient: Tensor, z: Tensor, problem: Problem | None) -> None:
+    def _count(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
         moved = difference.flatten(2).abs().amax(dim=2) != 0
-        lower, upper = z.aminmax() if problem is None else (_finite(bound, z) for bound in problem.bounds)
-        # to first order, some state within the bounds is better where g (z − lower) or g (z − upper) is positive
-        gain = (z - lower).mul_(gradient)
-        gain = torch.maximum(gain, (z - upper).mul_(gradient), out=gain)
-        improvable = gain.flatten(2).amax(dim=2) > 0
+        z, gradient = z.flatten(2), gradient.flatten(2)
+        count = z.shape[0] * z.shape[1]
+        places = torch.linspace(0, count - 1, min(count, _COMPARED), device=z.device).long()
+        others = z.reshape(count, -1)[places]
+        best = (gradient @ others.T).amin(dim=2)
+        rounding = gradient.abs().sum(dim=2) * (64 * torch.finfo(z.dtype).eps * others.abs().max())
+        improvable = (z * gradient).sum(dim=2) - best > rounding
         self._improvable.append(improvable.sum())
         self._dead.append((improvable & ~moved).sum())
 
-    def _gather(self, *, warn: bool) -> None:
+    def _recent(self) -> tuple[float, float]:
+        """Return how many rows could improve, and were dead, since they were last gathered."""
         self._count_waiting()
         improvable, dead = (float(sum(map(float, counts))) for counts in (self._improvable, self._dead))
+        return improvable, dead
+
+    def _gather(self, estimator: Estimator) -> None:
+        improvable, dead = self._recent()
         self._totals = [self._totals[0] + improvable, self._totals[1] + dead]
         self._improvable.clear()
         self._dead.clear()
-        if warn and not self._warned and dead > improvable / 2:
+        if not self._warned and dead > improvable / 2:
             self._warned = True
             warnings.warn(
                 f"in the last {_WATCHED_STEPS} backward passes {dead / improvable:.0%} of the rows that could improve "
-                f"got a zero gradient: the step is too short to change their answers, or the loss is the same for all "
-                f"states. Take target=RelativeStep(1.0), which no scale of θ or of the loss affects, or a larger λ (a "
-                f"loss that is a mean over the batch divides a fixed step by the batch size)",
+                f"got a zero gradient: {estimator.advice}",
                 stacklevel=2,
             )
 
 
-def _finite(bound: Tensor, z: Tensor) -> Tensor:
-    """Return a bound as a tensor like z, cut where it is infinite: 0 · ∞ isn't 0."""
-    limits = torch.finfo(z.dtype)
-    return bound.to(z).clamp(limits.min, limits.max)
+def _alike(step: _Step) -> object:
+    """Return what steps have in common that can be counted together: all but the number of rows."""
+    difference, gradient, _, problem = step
+    return problem, difference.shape[0], difference.shape[2:], gradient.shape[0], difference.dtype, difference.device

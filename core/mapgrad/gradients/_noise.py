@@ -38,7 +38,11 @@ _PART_ELSEWHERE: Final = 1 << 22
 
 @runtime_checkable
 class Noise(Protocol):
-    """What an estimator needs of its noise; any object with this method will do."""
+    """What an estimator needs of its noise; any object with this method will do.
+
+    With an attribute `std`, its standard deviation as a float, relative steps are fit to the law; without one, to the
+    noise that a row happens to get.
+    """
 
     def sample(
         self,
@@ -84,6 +88,11 @@ class StandardNoise(ABC):
     @abstractmethod
     def variance(self) -> float:
         """Variance."""
+
+    @property
+    def std(self) -> float:
+        """Standard deviation, to which relative steps fit their length."""
+        return math.sqrt(self.variance)
 
     @property
     def invertible(self) -> bool:
@@ -362,6 +371,52 @@ class Laplace(StandardNoise):
 
     def log_prob(self, x: Tensor) -> Tensor:
         return -x.abs() - math.log(2)
+
+
+@dataclass(frozen=True)
+class Centred(StandardNoise):
+    """A law less its mean, so that it moves no state's expected utility.
+
+    Args:
+        noise: The law.
+    """
+
+    noise: StandardNoise
+
+    @property
+    def mean(self) -> float:
+        return 0.0
+
+    @property
+    def variance(self) -> float:
+        return self.noise.variance
+
+    @property
+    def invertible(self) -> bool:
+        return self.noise.invertible
+
+    def icdf(self, u: Tensor) -> Tensor:
+        return self.noise.icdf(u) - self.noise.mean
+
+    def icdf_(self, u: NDArray[np.float64]) -> None:
+        self.noise.icdf_(u)
+        u -= self.noise.mean
+
+    def cdf(self, x: Tensor) -> Tensor:
+        return self.noise.cdf(x + self.noise.mean)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.noise.log_prob(x + self.noise.mean)
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        return self.noise.sample(shape, generator=generator, dtype=dtype, device=device).sub_(self.noise.mean)
 
 
 def _floating(dtype: torch.dtype | None) -> torch.dtype:

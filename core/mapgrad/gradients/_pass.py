@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
@@ -12,19 +12,20 @@ from torch import Tensor
 from mapgrad.batching import Known, to_list
 from mapgrad.errors import RowsError, SolverCrashError
 from mapgrad.gradients._monitor import Clipping
+from mapgrad.gradients._row_ids import first_id
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._some_rows import forward_of_some, solve_among_all
+from mapgrad.gradients._state import joined, taken
 from mapgrad.gradients.estimators import Forward
+from mapgrad.gradients.estimators._checks import require_forward, require_gradient, require_state_like
 from mapgrad.problems import Domain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from mapgrad.batching import Record, SolverAtWork
-    from mapgrad.gradients._monitor import Monitor
     from mapgrad.gradients._noise import Noise
-    from mapgrad.gradients._sampler import KeyStream
-    from mapgrad.gradients.estimators import Estimator
+    from mapgrad.gradients._owner import Owner
     from mapgrad.solutions import Solutions
 
 _SMALL: Final = 1 << 16
@@ -34,25 +35,8 @@ _PART_BYTES: Final = 1 << 19
 _PART_BYTES_ELSEWHERE: Final = 1 << 25
 """How much of a batch an estimator sees at a time, where it may: what it holds beside the answers is in proportion."""
 
-
-class Owner(Protocol):
-    """What a pass needs of a layer, and the ops, which find it by its handle.
-
-    Attributes:
-        estimator: The gradient estimator.
-        monitor: What counts rows that no step moves.
-        minimize: Whether the layer's input are costs.
-        training: Whether the layer is in training mode.
-        keys: Gives each pass the key of its noise.
-        handle: The number under which ops find the layer.
-    """
-
-    estimator: Estimator
-    monitor: Monitor
-    minimize: bool
-    training: bool
-    keys: KeyStream
-    handle: int
+_NONE: Final = torch.tensor(False, device="cpu")
+"""That −inf may forbid no entry."""
 
 
 class Pass:
@@ -62,24 +46,29 @@ class Pass:
         owner: The layer.
         work: The solver at work.
         noise: The law of the noise; None for none.
-        key: Its key.
+        key: The step's key; None for a pass that belongs to no step.
         samples: S.
         is_mean: Whether the mean over the samples comes out, or all of them.
         mapped: For each leading dimension that torch.vmap maps, whether its elements get noise of their own.
-        ids: [B] int64, what stands for a row in the noise; None for its place.
+        ids: int64, what stands for a row in the noise: [*mapped, *batch], with 1 for a mapped dimension where all
+            elements have the same; None for its rank and place.
         numbers: [B], those of the rows in the user's batch, where this pass has some of them only.
 
     Attributes:
         lead: Mapped and batch dimensions of θ, once a direction has begun.
         event: The shape of a row, likewise.
+        is_masked: Whether θ forbids entries by −inf, once the forward pass has solved some rows.
     """
 
     __slots__ = (
         "_clipped",
         "_numbers",
+        "by_row",
         "estimator",
         "event",
+        "first",
         "ids",
+        "is_masked",
         "is_mean",
         "is_training",
         "key",
@@ -97,7 +86,7 @@ class Pass:
         owner: Owner,
         work: SolverAtWork,
         noise: Noise | None,
-        key: int,
+        key: int | None,
         *,
         samples: int,
         is_mean: bool,
@@ -111,6 +100,9 @@ class Pass:
         self.work, self.noise, self.key = work, noise, key
         self.samples, self.is_mean = samples, is_mean
         self.mapped, self.ids, self._numbers = mapped, ids, numbers
+        self.first = first_id() if noise is not None and ids is None else 0
+        self.by_row = owner.keys.seed is not None
+        self.is_masked = False
         self._clipped = 0
         self.lead: tuple[int, ...] = ()
         self.event: tuple[int, ...] = ()
@@ -139,7 +131,7 @@ class Pass:
         if not self.work.proves:
             forward.rows = None
         forward.theta, forward.sampler = utilities, sampler
-        record.add(numbers, forward.z, forward.status)
+        record.add(numbers, forward.z, forward.status, self._forbidden(utilities))
         return self._output(forward.z, theta), forward
 
     def _begin_record(self, record: Record, count: int) -> Sequence[int]:
@@ -153,11 +145,16 @@ class Pass:
 
     def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
         try:
-            return self.estimator.forward(theta, sampler, self._solve)
+            forward = self.estimator.forward(theta, sampler, self._solve)
         except RowsError as error:
             if not record.fail(error, self.work, numbers):
                 raise
-        return None
+            return None
+        require_forward(self.estimator, forward, theta, self.samples)
+        return forward
+
+    def _forbidden(self, utilities: Tensor) -> Tensor | None:
+        return utilities.isneginf() if self.is_masked else None
 
     def clipping(self, theta: Tensor) -> Clipping | None:
         """Return what moves rows of θ, as `forward` takes it, into the problem's domain; None where nothing can."""
@@ -171,6 +168,7 @@ class Pass:
     ) -> Forward:
         """Return what `forward` did, from its tensors with all their dimensions; empty ones were left out."""
         utilities, sampler = self._begin(theta)
+        self.is_masked = bool(utilities.isneginf().any())
         if noise.numel():
             sampler.keep(noise.reshape(self.samples, *utilities.shape))
         flat = (self.samples, *utilities.shape)
@@ -186,42 +184,35 @@ class Pass:
         )
 
     def whole_state(self, forward: Forward) -> Sequence[Tensor]:
-        """Return the state of a forward pass as `resumed` takes it."""
-        return forward.state if len(self._parts(forward.theta)) > 1 else self._joined([forward.state])
+        """Return the state of a forward pass as `resumed` takes it, once it is like what compilers were told."""
+        theta = forward.theta
+        state = forward.state if len(self._parts(theta)) > 1 else self._joined([forward.state])
+        if len(theta):  # a map over nothing has no state of its own to look at
+            require_state_like(self.estimator, theta, self._taken(state, 0, 0, len(theta)))
+        return state
 
     def _joined(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """Return the state of all parts with all its dimensions; `_taken` gives a part's again.
-
-        Returns:
-            [*mapped] of tensors without dimensions, of which each element of a map may have another; else
-            [*mapped, *batch, …, 1], whose last dimension tells the two apart.
-        """
-        mapped = self.lead[: len(self.mapped)]
-        found: list[Tensor] = []
-        for column in zip(*states, strict=True):
-            if column[0].ndim > 0:
-                found.append(torch.cat(column).reshape(*self.lead, *column[0].shape[1:], 1))
-            elif len(column) == math.prod(mapped):
-                found.append(torch.stack(column).reshape(mapped))
-            else:
-                found.append(column[0].expand(mapped))
-        return tuple(found)
+        return joined(states, self.lead, len(self.mapped))
 
     def _taken(self, state: Sequence[Tensor], number: int, start: int, stop: int) -> tuple[Tensor, ...]:
         element = 0 if self.estimator.is_rowwise else number
-        count, split = math.prod(self.lead), len(self.lead)
-        return tuple(
-            tensor.reshape(-1)[element]
-            if tensor.ndim == len(self.mapped)
-            else tensor.reshape(count, *tensor.shape[split:-1])[start:stop]
-            for tensor in state
-        )
+        return taken(state, self.lead, len(self.mapped), element=element, start=start, stop=stop)
 
     def _begin(self, theta: Tensor) -> tuple[Tensor, Sampler]:
         """Return utilities [B, *shape], and their noise."""
         split = self.work.lead_ndim(theta, len(self.mapped))
         self.lead, self.event = tuple(theta.shape[:split]), tuple(theta.shape[split:])
-        sampler = Sampler(self.noise, self.key, self.samples, self.lead, self.event, mapped=self.mapped, ids=self.ids)
+        sampler = Sampler(
+            self.noise,
+            self.key,
+            self.samples,
+            self.lead,
+            self.event,
+            mapped=self.mapped,
+            ids=self.ids,
+            first=self.first,
+            by_row=self.by_row,
+        )
         utilities = theta.neg() if self.minimize else theta
         return utilities if split == 1 else utilities.reshape(-1, *self.event), sampler
 
@@ -245,6 +236,8 @@ class Pass:
         else:
             rows = (gradient * self.samples if self.samples > 1 else gradient).reshape(self.samples, -1, *self.event)
         numbers = self._begin_record(record, forward.theta.shape[0])
+        if self.is_masked:
+            rows = rows.masked_fill(forward.theta.isneginf(), 0.0)
         parts = self._parts(forward.theta)
         if len(parts) == 1:
             found = self._gradient_of(forward, rows, numbers, record)
@@ -257,6 +250,8 @@ class Pass:
         self.monitor.clipped_backward += self._clipped
         if found is None:
             return None
+        if self.is_masked:
+            found = found.masked_fill(forward.theta.isneginf(), 0.0)
         if self.minimize:
             found = found.neg()
         return found if len(shape) == found.ndim else found.reshape(shape)
@@ -287,29 +282,38 @@ class Pass:
         numbers: Sequence[int],
         record: Record,
     ) -> Tensor | None:
-        forward.begin_backward(solve, self._observe, is_training=self.is_training)
+        forward.begin_backward(solve, self._observe, is_training=self.is_training, problem=self.work.problem)
         try:
-            return self.estimator.gradient(forward, gradient)
+            found = self.estimator.gradient(forward, gradient)
         except RowsError as error:
             if not record.fail(error, self.work, numbers):
                 raise
-        return None
+            return None
+        require_gradient(self.estimator, found, forward.theta)
+        return found
 
-    def _solve(self, rows: Tensor, known: Known | None = None) -> Solutions:
+    def _solve(self, rows: Tensor, known: Known | None = None, may_forbid: Tensor | None = None) -> Solutions:
         shape = rows.shape
         lead = shape[: rows.ndim - len(self.event)]
         calls = 1
         if self.work.is_function:  # one sample of one mapped element at a time
             calls = max(lead.numel() // max(math.prod(self.lead[len(self.mapped) :]), 1), 1)
-        solutions = self.work.solve(rows.reshape(-1, *self.event), known, calls)
+        solutions = self.work.solve(rows.reshape(-1, *self.event), known, calls, may_forbid=may_forbid)
         if "clipped" in solutions.stats:
             self._clipped += int(solutions.stats["clipped"])
+        if solutions.forbidden is not None:
+            self.is_masked = True
         solutions.z, solutions.status = solutions.z.view_as(rows), solutions.status.view(*lead)
         return solutions
 
     def _solve_again(self, rows: Tensor, forward: Forward) -> Solutions:
+        may_forbid = _NONE
+        if self.is_masked:  # whatever an estimator or a target makes of −inf
+            forbidden = forward.theta.isneginf()
+            rows = rows.masked_fill(forbidden, -torch.inf)
+            may_forbid = forbidden.expand(rows.shape).reshape(-1, *self.event)
         if forward.rows is None:
-            answers = self._solve(rows)
+            answers = self._solve(rows, may_forbid=may_forbid)
             if answers.z.data_ptr() == forward.z.data_ptr() and answers.z.numel():
                 raise SolverCrashError(
                     f"{self.work.factory.label} answered the backward pass in the memory of the forward pass's states, "
@@ -322,10 +326,10 @@ class Pass:
             forward.z.expand(rows.shape).reshape(-1, *self.event),
             forward.status.expand(lead).reshape(-1),
         )
-        return self._solve(rows, known)
+        return self._solve(rows, known, may_forbid)
 
     def _observe(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
-        self.monitor.observe(difference, gradient, z, self.work.problem)
+        self.monitor.observe(difference, gradient, z, self.work.problem, self.estimator)
 
     def _parts(self, theta: Tensor) -> list[tuple[int, int]]:
         """Return where the rows are cut into parts that an estimator sees one after another."""
@@ -354,12 +358,12 @@ class Pass:
             part = self._forward_of(theta[start:stop], sampler.part(start, stop), numbers[start:stop], record)
             if part is not None:
                 z[:, start:stop] = part.z
-                part.z = z[:, start:stop]
+                part.z, part.theta = z[:, start:stop], theta[start:stop]
                 found.append(part)
                 places.append(numbers[start:stop])
         if len(found) < len(parts):
             for place, part in zip(places, found, strict=True):
-                record.add(place, part.z, part.status)
+                record.add(place, part.z, part.status, self._forbidden(part.theta))
             return None
         rows = [part.rows for part in found if part.rows is not None and self.work.proves]
         return Forward(

@@ -1,4 +1,4 @@
-"""Noise, seeds and ids: the noise of a pass is a function of its key, so that it needn't be kept."""
+"""The noise of a pass: a function of its key and the rows' ids, so that it needn't be kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.errors import ShapeError
-from mapgrad.gradients._counter import can_repeat, counter_noise, mix
+from mapgrad.gradients._counter import can_repeat, counter_noise, mix, signed
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
@@ -18,34 +18,8 @@ if TYPE_CHECKING:
 _KEPT: Final = 1 << 16
 """Entries up to which noise is kept for the backward pass, as drawing it again would cost more than its memory."""
 
-_ELEMENT: Final = 1 << 40
-"""Lies between the ids of one row in two elements of a map."""
-
-
-class KeyStream:
-    """Gives each training pass the key of its noise.
-
-    Args:
-        seed: None draws keys from torch's default generator for the CPU; an int makes a key a function of (seed, step).
-
-    Attributes:
-        seed: As given.
-        step: How many keys a seed has given.
-    """
-
-    def __init__(self, seed: int | None) -> None:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise TypeError(f"seed must be an int or None, got {seed!r}")
-        self.seed = seed
-        self.step = 0
-
-    def next(self) -> int:
-        """Return the key of the coming pass."""
-        if self.seed is None:
-            return int(torch.empty((), dtype=torch.int64, device="cpu").random_())
-        key = mix(self.seed, self.step)
-        self.step += 1
-        return key
+_ELEMENT: Final = -0x2B2AD4B0C7A5E3D1
+"""Lies between a row's ids in two elements of a map, its square in a map of maps, modulo 2⁶⁴: ids seldom meet."""
 
 
 class Sampler:
@@ -53,12 +27,16 @@ class Sampler:
 
     Args:
         noise: The law; None for no noise.
-        key: What the noise is a function of, beside row, sample and entry.
+        key: What the noise is a function of, beside row, sample and entry; None in passes that belong to no step.
         samples: S.
         lead: Mapped and batch dimensions, B elements in all.
         event: The shape of a row.
         mapped: For each mapped dimension, which come first in `lead`, whether its elements get noise of their own.
-        ids: Integers for the rows of the other dimensions, which stand for them in the noise; None for their places.
+        ids: int64 [*mapped, *batch], what stands for the rows in the noise; 1 for a mapped dimension where all elements
+            have the same. None for their places, counted from `first`.
+        first: What stands for the first row.
+        by_row: Whether the noise of a law that must be drawn is drawn for each row and sample apart, as a function of
+            them, too; always done with ids.
         rows: (start, stop) of the rows that this sampler is for; None for all.
         kept: Where noise is kept, shared by the samplers of all parts of a batch; None for a place of its own.
     """
@@ -66,20 +44,24 @@ class Sampler:
     def __init__(
         self,
         noise: Noise | None,
-        key: int,
+        key: int | None,
         samples: int,
         lead: tuple[int, ...],
         event: tuple[int, ...],
         *,
         mapped: tuple[bool, ...] = (),
         ids: Tensor | None = None,
+        first: int = 0,
+        by_row: bool = False,
         rows: tuple[int, int] | None = None,
         kept: list[Tensor] | None = None,
     ) -> None:
         self.samples = samples
-        self._noise, self._key = noise, key
+        self.key = key
+        self._noise = noise
         self._lead, self._event = lead, event
         self._mapped, self._ids = mapped, ids
+        self._first, self._by_row = first, by_row
         self._rows = (0, math.prod(lead)) if rows is None else rows
         self._kept: list[Tensor] = [] if kept is None else kept
 
@@ -99,12 +81,14 @@ class Sampler:
         """Return the sampler of some rows."""
         return Sampler(
             self._noise,
-            self._key,
+            self.key,
             self.samples,
             self._lead,
             self._event,
             mapped=self._mapped,
             ids=self._ids,
+            first=self._first,
+            by_row=self._by_row,
             rows=(start, stop),
             kept=self._kept,
         )
@@ -128,6 +112,23 @@ class Sampler:
             return theta + temperature * noise
         return (noise if temperature == 1 else noise.mul_(temperature)).add_(theta)
 
+    def noise_std(self, theta: Tensor) -> float | Tensor:
+        """Return the standard deviation of the noise.
+
+        Args:
+            theta: [B, *shape], utilities.
+
+        Returns:
+            What the law says of itself; else that of the noise of each row, [1, B, 1, …] like θ.
+        """
+        if self._noise is None:
+            return 0.0
+        known = getattr(self._noise, "std", None)
+        if known is not None:
+            return float(known)
+        noise = self._draw(self._noise, theta)[0]
+        return noise.var(dim=(0, *range(2, noise.ndim)), correction=0, keepdim=True).sqrt()
+
     def _draw(self, law: Noise, like: Tensor) -> tuple[Tensor, bool]:
         """Return ε [S, rows of this part, *shape], and whether it may be written to."""
         start, stop = self._rows
@@ -140,54 +141,65 @@ class Sampler:
         return self._kept[0][:, start:stop], False
 
     def _counted(self, law: Noise, like: Tensor, start: int, stop: int) -> Tensor:
-        ids = self._numbers()
-        if ids is not None:
-            ids = ids[start:stop]
-        elif start > 0:
-            ids = torch.arange(start, stop, device="cpu")
+        assert self.key is not None
         shape = self.samples, stop - start, *self._event
+        ids = self._numbers(start, stop)
         return counter_noise(
-            law, self._key, shape, event_ndim=len(self._event), dtype=like.dtype, device=like.device, rows=ids
+            law, self.key, shape, event_ndim=len(self._event), dtype=like.dtype, device=like.device, rows=ids
         )
 
     def _drawn(self, law: Noise, like: Tensor) -> Tensor:
-        """Return the whole noise of a law that must be asked for all rows at once, as it doesn't give them again."""
-        if self._ids is not None:
-            return self._drawn_each(law, like)
+        """Return the whole noise of a law that must be drawn, as it doesn't give it again."""
+        assert self.key is not None
+        if self._ids is not None or self._by_row:
+            return self._drawn_each(law, like, self.key)
         shape = self.samples, *self._distinct(), *self._event
-        noise = _asked(law, shape, self._key, like, event_ndim=len(self._event))
+        noise = _asked(law, shape, mix(self.key, self._first) if self._first else self.key, like, self._event)
         return noise.expand(self.samples, *self._lead, *self._event).reshape(self.samples, -1, *self._event)
 
-    def _drawn_each(self, law: Noise, like: Tensor) -> Tensor:
-        """Return noise of which each row is a function of what stands for it."""
-        shape = self.samples, 1, *self._event
-        numbers = self._numbers()
-        assert numbers is not None
-        return torch.cat(
-            [_asked(law, shape, mix(self._key, int(number)), like, event_ndim=len(self._event)) for number in numbers],
-            dim=1,
-        )
+    def _drawn_each(self, law: Noise, like: Tensor, key: int) -> Tensor:
+        """Return noise of which each row and sample is a function of what stands for them."""
+        count = math.prod(self._lead)
+        ids = self._numbers(0, count)
+        numbers = [*range(count)] if ids is None else [int(number) for number in ids]
+        if not numbers:
+            return like.new_empty((self.samples, 0, *self._event))
+        one = (1, 1, *self._event)
+        rows = {
+            number: torch.cat(
+                [_asked(law, one, mix(mix(key, number), sample), like, self._event) for sample in range(self.samples)]
+            )
+            for number in dict.fromkeys(numbers)
+        }
+        return torch.cat([rows[number] for number in numbers], dim=1)
 
     def _distinct(self) -> tuple[int, ...]:
         """Return the batch dimensions, 1 where all elements of a map share their noise."""
         return tuple(size if differs else 1 for size, differs in zip_longest(self._lead, self._mapped, fillvalue=True))
 
-    def _numbers(self) -> Tensor | None:
-        """Return what stands for the rows, [B] int64; None for 0, 1, 2 and so on."""
-        if self._ids is None and all(self._mapped):
-            return None
-        distinct = self._distinct()
-        if self._ids is None:
-            numbers = torch.arange(math.prod(distinct), device="cpu").reshape(distinct)
-        else:
-            inner = self._lead[len(self._mapped) :]
-            elements = torch.arange(math.prod(distinct[: len(self._mapped)]), device="cpu") * _ELEMENT
-            numbers = (elements.unsqueeze(1) + self._ids.cpu()).reshape(*distinct[: len(self._mapped)], *inner)
-        return numbers.expand(self._lead).reshape(-1)
+    def _numbers(self, start: int, stop: int) -> Tensor | None:
+        """Return what stands for some rows, int64; None for 0, 1, 2 and so on."""
+        if self._ids is None and not self._mapped:
+            first = self._first + start
+            return torch.arange(first, self._first + stop, device="cpu") if first else None
+        split = len(self._mapped)
+        numbers = self._ids
+        if numbers is None:
+            inner = self._lead[split:]
+            places = torch.arange(self._first, self._first + math.prod(inner), device="cpu")
+            numbers = places.reshape(*[1] * split, *inner)
+        apart = 1
+        for dim, differs in enumerate(self._mapped):
+            if differs:  # others are left out, as a backward pass may have more of them than its forward pass
+                apart *= _ELEMENT
+                if numbers.shape[dim] == 1:
+                    elements = torch.arange(self._lead[dim], device=numbers.device) * signed(apart)
+                    numbers = numbers + elements.reshape(-1, *[1] * (numbers.ndim - dim - 1))
+        return numbers.expand(self._lead).reshape(-1)[start:stop]
 
 
-def _asked(law: Noise, shape: tuple[int, ...], key: int, like: Tensor, *, event_ndim: int) -> Tensor:
-    noise: Any = counter_noise(law, key, shape, event_ndim=event_ndim, dtype=like.dtype, device=like.device)
+def _asked(law: Noise, shape: tuple[int, ...], key: int, like: Tensor, event: tuple[int, ...]) -> Tensor:
+    noise: Any = counter_noise(law, key, shape, event_ndim=len(event), dtype=like.dtype, device=like.device)
     if tuple(noise.shape) != shape:
         raise ShapeError(f"{law!r} drew noise of shape {tuple(noise.shape)} where {shape} was asked for")
     return noise.to(like)

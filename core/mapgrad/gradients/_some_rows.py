@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from torch import Tensor
+
 from mapgrad.gradients.estimators import Forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import Tensor
 
     from mapgrad.gradients._sampler import Sampler
     from mapgrad.solutions import Solutions
@@ -25,7 +25,7 @@ class SamplerOfSome:
     """
 
     def __init__(self, sampler: Sampler, rows: Tensor, like: Tensor) -> None:
-        self.samples = sampler.samples
+        self.samples, self.key = sampler.samples, sampler.key
         self._sampler, self._rows, self._like = sampler, rows, like
 
     def perturb(self, theta: Tensor, temperature: float) -> Tensor:
@@ -33,6 +33,11 @@ class SamplerOfSome:
         dim = theta.ndim - self._like.ndim
         whole = theta.new_zeros((*theta.shape[:dim], *self._like.shape)).index_copy_(dim, self._rows, theta)
         return self._sampler.perturb(whole, temperature).index_select(1, self._rows)
+
+    def noise_std(self, theta: Tensor) -> float | Tensor:
+        """Return the standard deviation of the noise, a number or [1, N, 1, …] for θ [N, *shape]."""
+        std = self._sampler.noise_std(self._like)
+        return std.index_select(1, self._rows) if isinstance(std, Tensor) else std
 
 
 def forward_of_some(forward: Forward, rows: Tensor) -> Forward:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from mapgrad.gradients._arguments import finite, non_negative, positive
+from mapgrad.gradients._scale import relative_step
+
+if TYPE_CHECKING:
+    from mapgrad.gradients._context import Context
 
 
 class Target(nn.Module, ABC):
     """Maps θ and the loss's gradient to the target's parameters θ′ and the divisor of the scaled gradient.
 
-    A target that adapts sets `adaptive`, returns its state from `advance` and learns from `record`.
+    A subclass gives `forward`. One that adapts sets `adaptive`, has a `state`, learns from `record`, and changes by
+    `advance`.
     """
 
     adaptive: bool = False
@@ -22,28 +29,51 @@ class Target(nn.Module, ABC):
         """Whether a row's θ′ depends on that row alone, so that a batch may be handled in parts."""
         return False
 
+    @property
+    def advice(self) -> str:
+        """What to do where most steps change no answer, to end a warning."""
+        return "the steps change no answer; take a target whose steps are longer"
+
     @abstractmethod
-    def forward(
-        self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | float]:
+    def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor | float]:
         """Return (θ′, divisor).
 
         Args:
-            theta: [1, *batch, *shape], utilities.
-            gradient: [S or 1, *batch, *shape], g̃ = S · ∂L/∂z_s, or its negative for the other side of a central step.
-            event_ndim: Number of dimensions of `shape`.
-            state: [], what `advance` returned in the forward pass.
+            theta: [1, *batch, *shape], utilities; not written to. −inf stays −inf.
+            gradient: [S or 1, *batch, *shape], g̃ = S · ∂L/∂z_s, or its negative for the other side of a central step;
+                not written to.
+            context: What else is known of the pass.
 
         Returns:
-            θ′ [S or 1, *batch, *shape], a fresh tensor, and a divisor that broadcasts against it.
+            θ′ [S or 1, *batch, *shape], a fresh tensor, and a divisor that broadcasts against it: in float64, it may
+            lie beyond the range of θ's dtype.
         """
 
+    @property
+    def state(self) -> Tensor:
+        """The state as it stands, []; passes that belong to no training step use it and change nothing."""
+        raise NotImplementedError(f"{type(self).__name__} doesn't adapt")
+
+    def both_sides(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Return (θ′, θ′ for −g̃, divisor), for a central step.
+
+        A subclass may override it where one computation gives both. The arguments are those of `forward`.
+        """
+        toward, divisor = self(theta, gradient, context)
+        away, _ = self(theta, -gradient, context)
+        return toward, away, divisor
+
     def advance(self) -> Tensor:
-        """Take in what was recorded since the last call, and return the state that the coming step uses."""
+        """Take in what was recorded since the last call, and return the state of the step that begins."""
         raise NotImplementedError(f"{type(self).__name__} doesn't adapt")
 
     def record(self, difference: Tensor) -> None:
         """Note a difference of answers [S, B, *shape], perhaps one of several; nothing changes before `advance`."""
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """What `MAPLayer.stats` shows of the target, as of the coming step; reading changes nothing."""
+        return {}
 
 
 class Step(Target):
@@ -53,21 +83,31 @@ class Step(Target):
         lam: λ, in units of θ per unit of ∂L/∂z. A loss that is a mean over the batch divides what it does by the batch
             size.
         alpha: α. The scaled gradient approximates the loss's only for α = 1.
+
+    Raises:
+        ValueError: `lam` isn't positive and finite, or `alpha` isn't finite.
     """
 
     def __init__(self, lam: float, alpha: float = 1.0) -> None:
         super().__init__()
-        self.lam = _positive("lam", lam)
-        self.alpha = float(alpha)
+        self.lam = positive("lam", lam)
+        self.alpha = finite("alpha", alpha)
 
     @property
     def is_rowwise(self) -> bool:
         """Always."""
         return True
 
-    def forward(
-        self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | float]:
+    @property
+    def advice(self) -> str:
+        """To take a relative step, or a larger λ."""
+        return (
+            f"the step is too short to change their answers. Take target=RelativeStep(1.0), whose step fits θ whatever "
+            f"the loss's scale, or a larger λ than {self.lam:g} (a loss that is a mean over the batch divides a fixed "
+            f"step by the batch size)"
+        )
+
+    def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor | float]:
         """Return (αθ − λg̃, λ)."""
         goal = theta if self.alpha == 1 else self.alpha * theta
         return torch.sub(goal, gradient, alpha=self.lam), self.lam
@@ -78,28 +118,54 @@ class Step(Target):
 
 
 class RelativeStep(Target):
-    """θ′ = θ − p g̃ with p = λ ‖θ_b‖ / ‖g̃_b‖ for each row b, so that neither the loss's nor θ's scale matters.
+    """θ′ = θ − λ · scale · d for each row: a direction d of unit size along g̃, and a scale of θ and its noise.
 
-    A row with θ = 0 is stepped as if ‖θ‖ were 1, so that a head initialised with zeros learns.
+    The scale is √(mean square of θ's distance from the boundary between in and out + τ² Var ε), so that the step fits θ
+    where it is large, and the noise where θ is small or 0. Neither scale nor direction depends, for each row,
+
+    - on the size of g̃, be it the loss's scale or a mean over the batch;
+    - on what the problem can't see: a constant added to θ or g̃ along `Problem.constant_sums`. The boundary is the
+      middle between the K-th and the K + 1-th largest entry, where states have K ones; for a square assignment, the
+      same with K = 1 for rows and columns, about; 0 where no sum is constant;
+    - on entries far from the boundary (masks at −1e9, or −inf), up to some 60 % of them: past 12 typical distances
+      (the .3-quantile, plus τ times the noise's standard deviation) they take no part, and get no step.
+
+    d is g̃ less its mean along `Problem.constant_sums`, with less weight on far entries; its root mean square is 1, or
+    less where single entries stick out. The scaled gradient is divided by the factor of g̃ that this comes to.
+
+    A relative step doesn't shrink when g̃ does. Where a loss isn't linear in z, it therefore steps past a nearby
+    optimum as far as towards a distant one, and training may stall: take `Step` there.
 
     Args:
-        lam: λ, the length of the step relative to ‖θ_b‖.
+        lam: λ, the length of the step relative to the scale.
+
+    Raises:
+        ValueError: `lam` isn't positive and finite.
     """
 
-    def __init__(self, lam: float = 1.0) -> None:
+    def __init__(self, lam: float = 0.5) -> None:
         super().__init__()
-        self.lam = _positive("lam", lam)
+        self.lam = positive("lam", lam)
 
     @property
     def is_rowwise(self) -> bool:
         """Always."""
         return True
 
-    def forward(
-        self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return (θ − p g̃, p)."""
-        return _relative_step(theta, gradient, self.lam, tuple(range(-event_ndim, 0)))
+    @property
+    def advice(self) -> str:
+        """To take a larger λ."""
+        return f"the step is too short to change their answers. Take a larger λ than {self.lam:g}, or more noise"
+
+    def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Return (θ − λ · scale · d, the factor of g̃ that this is)."""
+        step, divisor = relative_step(theta, gradient, self.lam, context)
+        return theta - step, divisor
+
+    def both_sides(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (θ − λ · scale · d, θ + λ · scale · d, the factor of g̃ that this is)."""
+        step, divisor = relative_step(theta, gradient, self.lam, context)
+        return theta - step, theta + step, divisor
 
     def extra_repr(self) -> str:
         """Return the arguments."""
@@ -119,21 +185,33 @@ class Combinatorial(Target):
         """Always."""
         return True
 
-    def forward(
-        self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | float]:
+    @property
+    def advice(self) -> str:
+        """To look at the loss's gradient."""
+        return (
+            "the loss's gradient already names the answers as the best ones. Take a loss whose gradient doesn't depend "
+            "on them, or another target"
+        )
+
+    def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor | float]:
         """Return (θ′, 1)."""
         return torch.where(gradient == 0, theta, -gradient), 1.0
 
 
 class AdaptiveStep(Target):
-    """θ′ = θ − p g̃ with p = β ‖θ‖ / ‖g̃‖, where β makes a wanted number of entries move (AIMLE).
+    """The step of `RelativeStep` with β for λ, where β makes a wanted number of entries move (AIMLE).
 
-    Minervini, Franceschi and Niepert, AAAI 2023. After each step, with nnz the mean number of non-zero entries of a
-    sample's difference of answers over all its backward passes: n ← decay · n + (1 − decay) · nnz, and
-    β ← max(β + δ, 0) with δ = momentum · δ_previous + step if n < target, else − step. The state lives in buffers. A
-    backward pass only records, and the next training forward pass (or `state_dict`) updates: so a step's β is always
-    the one that its forward pass saw.
+    Minervini, Franceschi and Niepert, AAAI 2023, whose own step is norm="batch": θ′ = θ − p g̃ with p = β ‖θ‖ / ‖g̃‖.
+    After each step, with nnz the mean number of non-zero entries of a sample's difference of answers over all its
+    backward passes: n ← decay · n + (1 − decay) · nnz, and β ← max(β + δ, 0) with δ = momentum · δ_previous + step if
+    n < target, else − step. The state lives in buffers. A backward pass only records, and the next training forward
+    pass (or `state_dict`) updates: so a step's β is always the one that its forward pass saw. Passes in eval mode, and
+    those that a checkpoint repeats, change nothing.
+
+    With several ranks no call of its own waits for the others, so that they may have different numbers of batches.
+    DistributedDataParallel hands rank 0's buffers to all ranks as a forward pass begins (`broadcast_buffers`, its
+    default), and each rank takes in what it recorded itself after that: rank 0's records alone decide where β goes, and
+    another rank's β is at most 2 · step from rank 0's in any step. Without these broadcasts each rank adapts by itself.
 
     Args:
         initial: β at the start.
@@ -141,7 +219,12 @@ class AdaptiveStep(Target):
         momentum: Share of the last change that is repeated.
         decay: Share of the running mean of nnz that is kept.
         target: Wanted nnz.
-        norm: "instance" takes both norms row by row, "batch" over the whole batch, as published.
+        norm: "instance" takes the scale and direction of `RelativeStep`, row by row; "batch" the norms of θ and g̃ over
+            the whole batch, as published, which neither noise nor what the problem can't see enters; of the rows with
+            different problems, over those that share one, as these are solved together.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     adaptive = True
@@ -159,18 +242,16 @@ class AdaptiveStep(Target):
         norm: Literal["instance", "batch"] = "instance",
     ) -> None:
         super().__init__()
-        if initial < 0:
-            raise ValueError(f"initial must be at least 0, got {initial}")
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay}")
         if norm not in ("instance", "batch"):
             raise ValueError(f'norm must be "instance" or "batch", got {norm!r}')
-        self.step = _positive("step", step)
-        self.target = _positive("target", target)
-        self.momentum = float(momentum)
+        self.step = positive("step", step)
+        self.target = positive("target", target)
+        self.momentum = finite("momentum", momentum)
         self.decay = float(decay)
         self.norm = norm
-        self.register_buffer("beta", torch.tensor(float(initial)))
+        self.register_buffer("beta", torch.tensor(non_negative("initial", initial)))
         self.register_buffer("nonzeros", torch.tensor(1.0))
         self.register_buffer("change", torch.tensor(0.0))
         self._recorded: list[tuple[Tensor, int]] = []
@@ -180,12 +261,34 @@ class AdaptiveStep(Target):
         """Whether both norms are."""
         return self.norm == "instance"
 
-    def forward(
-        self, theta: Tensor, gradient: Tensor, *, event_ndim: int, state: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return (θ − p g̃, p)."""
-        dims = tuple(range(-event_ndim, 0)) if self.norm == "instance" else tuple(range(1, theta.ndim))
-        return _relative_step(theta, gradient, self.beta if state is None else state, dims)
+    @property
+    def advice(self) -> str:
+        """To let β grow."""
+        return (
+            f"β, {float(self.beta):g} now, is too small to change their answers. Take a larger initial, a larger step "
+            f"than {self.step:g}, by which it grows faster, or a larger target than {self.target:g}"
+        )
+
+    def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Return (θ less the step, the factor of g̃ that this is)."""
+        step, divisor = self._step(theta, gradient, context)
+        return theta - step, divisor
+
+    def both_sides(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (θ less the step, θ plus the step, the factor of g̃ that this is)."""
+        step, divisor = self._step(theta, gradient, context)
+        return theta - step, theta + step, divisor
+
+    def _step(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        beta = self.beta if context.state is None else context.state
+        if self.norm == "instance":
+            return relative_step(theta, gradient, beta, context)
+        return _published_step(theta, gradient, beta)
+
+    @property
+    def state(self) -> Tensor:
+        """β."""
+        return self.beta
 
     def advance(self) -> Tensor:
         """Take in the recorded differences, and return β."""
@@ -196,6 +299,12 @@ class AdaptiveStep(Target):
         """Note how many entries of [S, B, *shape] aren't zero."""
         self._recorded.append((difference.count_nonzero(), difference.shape[:2].numel()))
 
+    @property
+    def stats(self) -> dict[str, float]:
+        """β, as the coming step uses it."""
+        beta, *_ = self._updated()
+        return {"beta": float(beta)}
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         self._update()
         super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
@@ -205,14 +314,20 @@ class AdaptiveStep(Target):
         super()._load_from_state_dict(*arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 
     def _update(self) -> None:
-        rows = sum(rows for _, rows in self._recorded)
-        if rows > 0:
-            nonzeros = sum(entries.to(self.beta) for entries, _ in self._recorded) / rows
-            self.nonzeros.mul_(self.decay).add_(nonzeros, alpha=1 - self.decay)
-            sign = torch.where(self.nonzeros < self.target, 1.0, -1.0)
-            self.change.mul_(self.momentum).add_(sign, alpha=self.step)
-            self.beta.add_(self.change).clamp_(min=0)
+        for buffer, value in zip((self.beta, self.nonzeros, self.change), self._updated(), strict=True):
+            buffer.copy_(value)
         self._recorded.clear()
+
+    def _updated(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return beta, nonzeros and change with what was recorded taken in."""
+        rows = sum(rows for _, rows in self._recorded)
+        if rows == 0:
+            return self.beta, self.nonzeros, self.change
+        recorded = sum(entries.to(self.beta) for entries, _ in self._recorded) / rows
+        nonzeros = self.nonzeros.mul(self.decay).add(recorded, alpha=1 - self.decay)
+        sign = torch.where(nonzeros < self.target, 1.0, -1.0)
+        change = self.change.mul(self.momentum).add(sign, alpha=self.step)
+        return self.beta.add(change).clamp(min=0), nonzeros, change
 
     def extra_repr(self) -> str:
         """Return the arguments."""
@@ -221,12 +336,12 @@ class AdaptiveStep(Target):
         )
 
 
-def _relative_step(
-    theta: Tensor, gradient: Tensor, factor: float | Tensor, dims: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
+def _published_step(theta: Tensor, gradient: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (p g̃, p) with p = β ‖θ‖ / ‖g̃‖ over the batch; ‖θ‖ = 1 where θ is 0."""
+    dims = tuple(range(1, theta.ndim))
     size, slope = _norm(theta, dims), _norm(gradient, dims)
-    step = factor * torch.where(size == 0, 1.0, size) / torch.where(slope == 0, 1.0, slope)
-    return theta - step * gradient, torch.where(step == 0, 1.0, step)
+    factor = beta * torch.where(size == 0, 1.0, size) / torch.where(slope == 0, 1.0, slope)
+    return factor * gradient, torch.where(factor == 0, 1.0, factor)
 
 
 def _norm(values: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -236,9 +351,3 @@ def _norm(values: Tensor, dims: tuple[int, ...]) -> Tensor:
     largest = values.abs().amax(dim=dims, keepdim=True)
     largest = torch.where(largest == 0, 1.0, largest)
     return largest * (values / largest).square().sum(dim=dims, keepdim=True).sqrt()
-
-
-def _positive(name: str, value: float) -> float:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}")
-    return float(value)

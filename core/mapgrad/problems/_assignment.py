@@ -13,7 +13,7 @@ from mapgrad.problems._program import IntegerProgram
 from mapgrad.problems._sparse import SparseRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -48,6 +48,11 @@ class Assignment(Problem):
     def kappa(self) -> float:
         """min(rows, cols), the number of ones of every state."""
         return float(min(self.rows, self.cols))
+
+    @property
+    def constant_sums(self) -> Mapping[tuple[int, ...], float]:
+        """The sum of each row, each column, or of a square both: 1 along the axis of the larger side."""
+        return {axis: 1.0 for axis, few in (((1,), self.rows), ((0,), self.cols)) if few == min(self.shape)}
 
     def to_ilp(self) -> IntegerProgram:
         """Return the program with a row for each row and column: the same feasible set, and integral as it is."""

@@ -16,7 +16,7 @@ from mapgrad.problems._budget import Budget
 from mapgrad.problems._identity import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
@@ -58,6 +58,8 @@ class Problem(Value):
     - takes named arguments in ``__init__``, checks them, and keeps each as an attribute of its name (`fields`): as
       numbers, strings, tuples or arrays, of which it then has a read-only copy;
     - gives `shape` and `kappa`, and `domain` and `box` where they aren't the usual ones;
+    - gives `constant_sums`, if some sums of z are the same for all states, so that gradients don't depend on what the
+      problem can't see;
     - implements `is_state` or, for many rows at once, `are_states`;
     - implements `iterate_states`, if the conformance kit and `mapgrad.exact` shall be able to enumerate small ones;
     - implements `to_ilp`, if an integer program can stand for it, so that every solver of programs takes it.
@@ -80,6 +82,15 @@ class Problem(Value):
     def domain(self) -> Domain:
         """The θ for which the problem is defined."""
         return Domain.REAL
+
+    @property
+    def constant_sums(self) -> Mapping[tuple[int, ...], float]:
+        """Sums of z that are the same for all states, by the axes of `shape` that are summed over: none, as here.
+
+        ``{(0,): k}`` says that Σᵢ zᵢ = k, and ``{(0,): 1, (1,): 1}`` of a matrix that each column and each row has the
+        sum 1. θ plus a constant along these axes has the same optima, which relative steps and the noise heed.
+        """
+        return {}
 
     @cached_property
     def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

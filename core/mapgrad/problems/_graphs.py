@@ -16,7 +16,7 @@ from mapgrad.problems._rows import Rows
 from mapgrad.problems._sparse import SparseRows
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -83,6 +83,11 @@ class Matching(EdgeSets):
     def kappa(self) -> float:
         """Number of edges of a largest matching: num_nodes / 2 for a perfect one."""
         return float(self._largest)
+
+    @property
+    def constant_sums(self) -> Mapping[tuple[int, ...], float]:
+        """The number of edges of a perfect matching."""
+        return {(0,): self.num_nodes / 2} if self.perfect else {}
 
     def to_ilp(self) -> IntegerProgram:
         """Return the program with a row for each node's degree: the same feasible set."""
@@ -153,6 +158,11 @@ class SpanningTree(EdgeSets):
     def kappa(self) -> float:
         """num_nodes - 1, the number of ones of every state (1 for a single node, as κ must be positive)."""
         return float(max(self.num_nodes - 1, 1))
+
+    @property
+    def constant_sums(self) -> Mapping[tuple[int, ...], float]:
+        """The number of edges of every tree."""
+        return {(0,): self.num_nodes - 1.0}
 
     def to_ilp(self) -> IntegerProgram:
         """Return a single-commodity flow program of O(num_nodes + E) size: the same feasible set.

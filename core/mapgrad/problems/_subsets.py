@@ -15,7 +15,7 @@ from mapgrad.problems._program import IntegerProgram
 from mapgrad.problems._rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -47,6 +47,11 @@ class KSubset(Problem):
     def kappa(self) -> float:
         """k, the number of ones of every state."""
         return float(self.k)
+
+    @property
+    def constant_sums(self) -> Mapping[tuple[int, ...], float]:
+        """The number of items in a set."""
+        return {(0,): float(self.k)}
 
     def to_ilp(self) -> IntegerProgram:
         """Return the program with one row, sum(z) = k: the same feasible set, and integral as it is."""
@@ -96,6 +101,11 @@ class Ranking(Problem):
         normal θ of standard deviation .3 to 3); the sum of squared ranks would leave hardly any noise.
         """
         return float(self.n)
+
+    @property
+    def constant_sums(self) -> Mapping[tuple[int, ...], float]:
+        """The sum of the ranks."""
+        return {(0,): self.n * (self.n - 1) / 2}
 
     def to_ilp(self) -> IntegerProgram:
         """Return the assignment program of items to ranks, with z_i = Σ_k k · x_ik: the same feasible set."""

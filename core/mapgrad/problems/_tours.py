@@ -16,7 +16,7 @@ from mapgrad.problems._program import IntegerProgram
 from mapgrad.problems._rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -52,6 +52,11 @@ class TravelingSalesman(Problem):
     def kappa(self) -> float:
         """n, the number of edges of every tour."""
         return float(self.n)
+
+    @property
+    def constant_sums(self) -> Mapping[tuple[int, ...], float]:
+        """The number of edges of every tour."""
+        return {(0,): float(self.n)}
 
     def to_ilp(self) -> IntegerProgram:
         """Return the two-commodity flow program of Finke, Claus and Gunn (1984), of O(n²) size: the same feasible set.

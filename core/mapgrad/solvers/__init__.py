@@ -15,7 +15,7 @@ from mapgrad.solvers._listing import SolverInfo, list_solvers
 from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._native_models import advice_on
 from mapgrad.solvers._registry import register, unregister
-from mapgrad.solvers._resolve import SolverFactory, SolverLike, resolve
+from mapgrad.solvers._resolve import SolverFactory, SolverLike, require_solver, resolve
 
 __all__ = [
     "BatchSolver",
@@ -37,6 +37,7 @@ __all__ = [
     "lower",
     "register",
     "require_no_reserved",
+    "require_solver",
     "resolve",
     "unregister",
 ]

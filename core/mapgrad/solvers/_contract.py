@@ -11,6 +11,7 @@ import numpy as np
 from mapgrad.errors import InfeasibleError, SolveTimeoutError, UnboundedError
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solution, Solutions, Status
+from mapgrad.solvers._options import options_of, unknown_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,9 @@ class Traits:
         history_free: An answer doesn't depend on the rows solved before.
         deterministic: Equal rows get equal answers, so they may be solved once.
         scale_free: Rows of any magnitude are solved exactly, so they come unscaled.
+        masks: It keeps forbidden entries at 0 itself: those of `Request.forbidden` or `Block.forbidden`, in whose
+            places θ is 0, or, if it takes whole batches, those where θ is −inf. Others get a finite θ there, so low
+            that an optimum holds such an entry only where every state does.
         stoppable: `InstanceSolver.stop` ends the row that runs, within a second or so; None: if the class has its own.
     """
 
@@ -40,6 +44,7 @@ class Traits:
     history_free: bool = True
     deterministic: bool = True
     scale_free: bool = False
+    masks: bool = False
     stoppable: bool | None = None
 
 
@@ -67,11 +72,14 @@ class Request:
         seconds: Seconds of wall-clock time that this row may take; None for no limit.
         reuse: Whether what earlier rows left behind (a basis, an incumbent) may speed up this one. Where it is false,
             the answer must not depend on the rows before.
+        forbidden: Bool array of the problem's shape, read-only: the entries that must be 0, whose lower bounds allow
+            it; None where there are none, and for solvers without ``masks`` among their traits.
     """
 
     start: NDArray[np.float64] | None = None
     seconds: float | None = None
     reuse: bool = False
+    forbidden: NDArray[np.bool_] | None = None
 
 
 class Block:
@@ -82,6 +90,7 @@ class Block:
         start: [m, n] float64, states to start from, NaN where nothing is known; None where there are none. Read-only.
         seconds: As in `Request`, for each row.
         reuse: As in `Request`.
+        forbidden: [m, n] bool, as in `Request`, None where no row has such entries.
         z: [m, n] float64, C-contiguous: the states. What is still NaN at the end counts as no answer.
         status: [m] int64, values of `Status`: OPTIMAL at first if the solver is exact, else FEASIBLE.
         objective: [m] float64: ⟨θ, z⟩, NaN at first and where the solver leaves it to the core.
@@ -94,7 +103,20 @@ class Block:
         causes: What rows raised, by their numbers in this block.
     """
 
-    __slots__ = ("bound", "causes", "objective", "reuse", "row", "seconds", "start", "status", "stopped", "theta", "z")
+    __slots__ = (
+        "bound",
+        "causes",
+        "forbidden",
+        "objective",
+        "reuse",
+        "row",
+        "seconds",
+        "start",
+        "status",
+        "stopped",
+        "theta",
+        "z",
+    )
 
     def __init__(
         self,
@@ -103,6 +125,7 @@ class Block:
         start: NDArray[np.float64] | None = None,
         seconds: float | None = None,
         reuse: bool = False,
+        forbidden: NDArray[np.bool_] | None = None,
         exact: bool = True,
     ) -> None:
         count = len(theta)
@@ -110,6 +133,7 @@ class Block:
         self.start = start
         self.seconds = seconds
         self.reuse = reuse
+        self.forbidden = forbidden
         self.z: NDArray[np.float64] = np.full(theta.shape, np.nan)
         self.status = np.full(count, int(Status.OPTIMAL if exact else Status.FEASIBLE), dtype=np.int64)
         self.objective, self.bound = np.full((2, count), np.nan)
@@ -125,6 +149,7 @@ class Block:
         part = Block.__new__(Block)
         part.theta = self.theta[start:stop]
         part.start = None if self.start is None else self.start[start:stop]
+        part.forbidden = None if self.forbidden is None else self.forbidden[start:stop]
         part.seconds, part.reuse, part.row, part.causes = self.seconds, self.reuse, None, {}
         part.stopped = self.stopped
         part.z, part.status = self.z[start:stop], self.status[start:stop]
@@ -161,6 +186,14 @@ class Block:
             raise ValueError(f"the solver answered with shape {z.shape} where {expected} was expected")
         self.z[row] = z.reshape(-1)
 
+    def request(self, row: int, shape: tuple[int, ...]) -> Request:
+        """Return what is asked of one row beside its utilities, with arrays of the problem's shape."""
+        start = None if self.start is None else self.start[row].reshape(shape)
+        forbidden = None if self.forbidden is None else self.forbidden[row]
+        if forbidden is not None:
+            forbidden = forbidden.reshape(shape) if forbidden.any() else None
+        return Request(start, self.seconds, self.reuse, forbidden)
+
     def fail(self, row: int, error: BaseException) -> None:
         """Note that a row raised; the state that it may have written is dropped."""
         self.causes[row] = error
@@ -191,7 +224,7 @@ class InstanceSolver(Generic[P, S]):
 
     def __init__(self, problem: P, **options: Any) -> None:
         if options:
-            raise TypeError(f"{type(self).__name__} has no option {', '.join(map(repr, sorted(options)))}")
+            raise unknown_options(type(self).__name__, options, options_of(type(self))[0])
         self.problem = problem
 
     def init(self) -> S:
@@ -205,7 +238,7 @@ class InstanceSolver(Generic[P, S]):
             state: What `init` returned.
             theta: float64, C-contiguous, of the problem's shape, read-only; scaled to max |θ| in [½, 1) unless it is
                 zero or the solver's traits say ``scale_free``.
-            request: A start, a limit of time, and whether earlier rows may help.
+            request: A start, a limit of time, whether earlier rows may help, and which entries must be 0.
 
         Returns:
             An array of the problem's shape, or a `Solution`.
@@ -227,8 +260,8 @@ class InstanceSolver(Generic[P, S]):
             for row, theta in enumerate(rows):
                 if block.stopped:
                     return
-                if block.start is not None:
-                    request = Request(block.start[row].reshape(shape), block.seconds, block.reuse)
+                if block.start is not None or block.forbidden is not None:
+                    request = block.request(row, shape)
                 answer = solve(state, theta, request)
                 if type(answer) is np.ndarray and answer.dtype == np.float64 and answer.shape == shape:
                     states[row] = answer
@@ -261,7 +294,7 @@ class BatchSolver(ABC, Generic[P]):
 
     def __init__(self, problem: P, **options: Any) -> None:
         if options:
-            raise TypeError(f"{type(self).__name__} has no option {', '.join(map(repr, sorted(options)))}")
+            raise unknown_options(type(self).__name__, options, options_of(type(self))[0])
         self.problem = problem
 
     @abstractmethod

@@ -58,6 +58,16 @@ class Lowering:
         """Return the native rows [N, *native.shape] of θ [N, *problem.shape]."""
         return theta if self._program is None else self._program.embed(theta)
 
+    def forbidden(self, entries: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which native entries [N, *native.shape] must be 0 so that these entries [N, *problem.shape] are.
+
+        Variables whose own bounds keep them from 0 are left out: an answer will show that they are chosen.
+        """
+        if self._program is None:
+            return entries
+        weights = self._program.embed(entries.astype(np.float64)) - self._program.embed(np.zeros(entries.shape))
+        return (weights != 0) & (self.native.box[0] <= 0)
+
     def states(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the problem's states [N, *problem.shape] of native answers; NaN where those are."""
         if self._program is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -14,6 +13,7 @@ from mapgrad.solvers._function import FunctionSolver
 from mapgrad.solvers._listing import all_entries, entries_for
 from mapgrad.solvers._loading import AUTO, is_strict
 from mapgrad.solvers._lowering import Lowering, lower
+from mapgrad.solvers._options import COMMON, did_you_mean, near_to, options_of, unknown_options
 from mapgrad.solvers._registry import REGISTRY
 from mapgrad.solvers._specs import is_solver_class
 
@@ -33,6 +33,8 @@ SolverLike: TypeAlias = "str | SolverClass | SolverObject | Callable[[Tensor], T
 
 _QUICK: Final = 1e-2
 """Seconds a row, up to which ``"auto"`` takes a solver of the problem's own class before it makes a program of it."""
+
+_BASES: Final[tuple[Any, ...]] = (InstanceSolver, BatchSolver)
 
 _logger = logging.getLogger("mapgrad")
 
@@ -71,12 +73,9 @@ class SolverFactory:
         Raises:
             TypeError: the solver has no such option; an object or a function takes none; a class needs a problem.
         """
+        _require_options(self.label, [self.factory], options)
         if isinstance(self.factory, type):
             return self.factory(self.lowering(require_problem(problem)).native, **options)
-        if options:
-            raise TypeError(
-                f"{self.label} takes no options, got {', '.join(sorted(options))}: options go to a name or a class"
-            )
         return self.factory
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -105,16 +104,68 @@ def resolve(solver: SolverLike | SolverFactory, problem: Problem | None) -> Solv
     if isinstance(solver, str):
         problem = require_problem(problem)
         return _cheapest_exact(problem) if solver == AUTO else _by_name(solver, problem)
+    given = _given(solver, problem)
+    is_function = given.factory is not solver  # it alone does without a problem
+    if not is_function or problem is not None:
+        problem = require_problem(problem)
+    if not is_function and not isinstance(solver, type):
+        own = getattr(solver, "problem", problem)
+        if own not in (problem, lower(problem, None).native):
+            raise UnsupportedProblemError(f"this {given.name} was made for {own!r}, but is asked to solve {problem!r}")
+    return given
+
+
+def require_solver(solver: SolverLike, options: Mapping[str, Any]) -> None:
+    """Refuse what can't be a solver of any problem, for who asks before there is one.
+
+    Args:
+        solver: As for `resolve`.
+        options: Options of the solver. Where a plugin's name stands for several solvers, one of them must take each;
+            those for ``"auto"`` aren't looked at, as the solver of any plugin may take them.
+
+    Raises:
+        UnknownSolverError: there is no such name.
+        PluginError: the plugin is broken or blocked, or, where there are options, its solver can't be loaded.
+        MissingDependencyError: the solver needs a package that isn't installed.
+        TypeError: `solver` can't be one, or has no such option.
+    """
+    if not isinstance(solver, str):
+        given = _given(solver, None)
+        _require_options(given.label, [given.factory], options)
+    elif solver != AUTO:
+        entries = _installed(_entries_named(solver))
+        if options:
+            label = entries[0].label if len(entries) == 1 else repr(solver)
+            _require_options(label, [entry.solver_class() for entry in entries], options)
+
+
+def _require_options(label: str, solvers: list[SolverClass | SolverObject], options: Mapping[str, Any]) -> None:
+    """Refuse options that none of some solvers takes, as far as their constructors name what they take."""
+    if not options:
+        return
+    known: dict[str, None] = {}
+    for solver in solvers:
+        if not isinstance(solver, type):
+            raise TypeError(
+                f"{label} takes no options, got {', '.join(sorted(options))}: options go to a name or a class"
+            )
+        named, takes_others = options_of(solver)
+        if takes_others and not any(solver.__init__ is base.__init__ for base in _BASES):
+            return  # its constructor decides: it may hand them to an engine
+        known |= dict.fromkeys(named)
+    unknown = options.keys() - known.keys()
+    if unknown:
+        raise unknown_options(label, unknown, known, COMMON)
+
+
+def _given(solver: SolverLike, problem: Problem | None) -> SolverFactory:
+    """Return the solver that a user gives in place of a name; the problem is a function's, who may do without."""
     if is_solver_class(solver):
-        require_problem(problem)
-        name = solver.__qualname__
-        require_traits(solver, name)
-        return SolverFactory(name, name, solver)
+        return _unnamed(solver, solver)
     if isinstance(solver, InstanceSolver | BatchSolver):
-        return _given_object(cast("SolverObject", solver), require_problem(problem))
+        made = cast("SolverObject", solver)
+        return _unnamed(made, type(made))
     if callable(solver) and not isinstance(solver, type):
-        if problem is not None:
-            require_problem(problem)
         name = getattr(solver, "__qualname__", type(solver).__qualname__)
         return SolverFactory(name, name, FunctionSolver(problem, solver))
     raise TypeError(
@@ -123,31 +174,38 @@ def resolve(solver: SolverLike | SolverFactory, problem: Problem | None) -> Solv
     )
 
 
-def _given_object(solver: SolverObject, problem: Problem) -> SolverFactory:
-    name = type(solver).__qualname__
-    require_traits(solver, name)
-    if getattr(solver, "problem", problem) not in (problem, lower(problem, None).native):
-        raise UnsupportedProblemError(f"this {name} was made for {solver.problem!r}, but is asked to solve {problem!r}")
-    return SolverFactory(name, name, solver)
+def _unnamed(solver: SolverClass | SolverObject, kind: type) -> SolverFactory:
+    require_traits(solver, kind.__qualname__)
+    return SolverFactory(kind.__qualname__, kind.__qualname__, solver)
 
 
-def _by_name(name: str, problem: Problem) -> SolverFactory:
+def _entries_named(name: str) -> list[SolverEntry]:
     plugin_name, dot, own_name = name.partition(".")
     plugin = REGISTRY.plugin(plugin_name)
     if plugin is None:
         raise _unknown(name)
     entries = entries_of(plugin)
-    if dot:
-        entries = [entry for entry in entries if entry.spec.name == own_name]
-        if not entries:
-            raise _unknown(name)
+    if not dot:
+        return entries
+    named = [entry for entry in entries if entry.spec.name == own_name]
+    if not named:
+        raise _unknown(name)
+    return named
+
+
+def _installed(entries: list[SolverEntry]) -> list[SolverEntry]:
+    installed = [entry for entry in entries if not entry.missing()]
+    if entries and not installed:
+        raise MissingDependencyError(_needs(entries))
+    return installed
+
+
+def _by_name(name: str, problem: Problem) -> SolverFactory:
+    entries = _entries_named(name)
     fitting = [entry for entry in entries if entry.refusal(problem) is None]
     if not fitting:
         raise _unsupported(name, entries, problem)
-    installed = [entry for entry in fitting if not entry.missing()]
-    if not installed:
-        raise MissingDependencyError(_needs(fitting))
-    return _factory(_by_cost(_priced(installed, problem))[0])
+    return _factory(_by_cost(_priced(_installed(fitting), problem))[0])
 
 
 def _cheapest_exact(problem: Problem) -> SolverFactory:
@@ -215,14 +273,9 @@ def _unknown(name: str) -> UnknownSolverError:
     plugins = REGISTRY.known()
     known = {AUTO, *(plugin.name for plugin in plugins)}
     known.update(entry.name for plugin in plugins for entry in entries_of(plugin))
-    near = _near(name, known) or _near(name.partition(".")[0], known)
+    near = near_to(name, known) or near_to(name.partition(".")[0], known)
     if near:
-        hint = f"did you mean {' or '.join(map(repr, near))}?"
+        hint = did_you_mean(near)
     else:
         hint = f"known are {', '.join(sorted(known))}; mapgrad.list_solvers() lists the solvers of all plugins"
     return UnknownSolverError(f"no solver is named {name!r}; {hint}")
-
-
-def _near(name: str, known: set[str]) -> list[str]:
-    lower = {each.lower(): each for each in sorted(known)}
-    return [lower[each] for each in difflib.get_close_matches(name.lower(), lower)]

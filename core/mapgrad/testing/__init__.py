@@ -20,6 +20,7 @@ from mapgrad.testing._contract_laws import (
     check_solve_rows,
     check_theta_unwritten,
 )
+from mapgrad.testing._forbidden_laws import check_forbidden_entries
 from mapgrad.testing._laws import (
     check_batch_equals_rows,
     check_deterministic,
@@ -45,7 +46,7 @@ from mapgrad.testing._outcome import Outcome
 from mapgrad.testing._problem_laws import check_problem
 from mapgrad.testing._problems import example_problems
 from mapgrad.testing._reference import BruteForce
-from mapgrad.testing._thread_laws import check_releases_gil, check_stop
+from mapgrad.testing._thread_laws import check_ends_in_time, check_releases_gil, check_stop
 
 __all__ = [
     "BruteForce",
@@ -54,7 +55,9 @@ __all__ = [
     "check_batch_equals_rows",
     "check_deterministic",
     "check_empty_batch",
+    "check_ends_in_time",
     "check_feasible",
+    "check_forbidden_entries",
     "check_gradient",
     "check_history_free",
     "check_infeasible",

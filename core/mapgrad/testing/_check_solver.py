@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mapgrad.errors import ConformanceError
-from mapgrad.testing import _contract_laws, _laws, _thread_laws
+from mapgrad.testing import _contract_laws, _forbidden_laws, _laws, _thread_laws
 from mapgrad.testing._case import name_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ LAWS: Final[tuple[Law, ...]] = (
     _laws.check_empty_batch,
     _laws.check_non_contiguous,
     _laws.check_non_finite_refused,
+    _forbidden_laws.check_forbidden_entries,
     _laws.check_wrong_shape_refused,
     _contract_laws.check_solve_rows,
     _laws.check_threads_equal_serial,
@@ -44,6 +45,7 @@ LAWS: Final[tuple[Law, ...]] = (
     _contract_laws.check_limits_apart,
     _laws.check_infeasible,
     _thread_laws.check_releases_gil,
+    _thread_laws.check_ends_in_time,
     _thread_laws.check_stop,
 )
 """All laws, in the order in which `check_solver` tries them."""
@@ -58,7 +60,8 @@ def check_solver(solver: SolverLike, problem: Problem, **options: Any) -> list[O
         options: As for `mapgrad.get_solver`, except that the kit sets ``merge``, ``on_error`` and ``domain`` itself, as
             it does ``time_limit`` and ``reuse`` in the laws on them. ``workers`` concerns
             `check_threads_equal_serial` alone. ``slow_problem``, a problem of which a row takes the solver some
-            seconds, is for `check_stop` and `check_releases_gil`; solvers of integer programs do without.
+            seconds, is for `check_releases_gil`, `check_ends_in_time` and `check_stop`; solvers of integer programs do
+            without.
 
     Returns:
         One outcome for each law: that it is kept, with what was left out, or that it doesn't apply, and why.

@@ -25,6 +25,16 @@ from mapgrad.errors import (
 )
 from mapgrad.problems import Domain, IntegerProgram
 from mapgrad.testing._outcome import Outcome
+from mapgrad.testing._points import (
+    BOX_LIMIT,
+    flat,
+    integer_points,
+    is_among,
+    near_misses,
+    odd_points,
+    sample_thetas,
+    show,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,10 +43,7 @@ if TYPE_CHECKING:
 
     from mapgrad.problems import Problem
 
-_BOX: Final = 2**13  # integer points of a box that are all looked at
-_NEAR: Final = 2**11  # points that are looked at in a larger one
 _REPR: Final = 2_000  # characters, so that a message about a problem can be read
-_VALUES_SHOWN: Final = 16
 _TOLERANCE: Final = 1e-9
 
 
@@ -159,7 +166,7 @@ def check_problem_states(problem: Problem, require: _Require) -> None:
     for state in problem.iterate_states():
         shape = np.shape(state)
         require(shape == problem.shape, f"iterate_states yields an array of shape {shape}, not {problem.shape}")
-        require(np.isfinite(state).all(), f"the state {_show(state[None])} isn't finite")
+        require(np.isfinite(state).all(), f"the state {show(state[None])} isn't finite")
     again, tensor = problem.state_rows(), problem.states()
     require(not np.signbit(states[states == 0]).any(), "a state has a negative zero: add 0.0 to it")
     require(np.array_equal(again, states), "a second enumeration gives other states or another order")
@@ -171,10 +178,31 @@ def check_problem_states(problem: Problem, require: _Require) -> None:
 def check_problem_bounds(problem: Problem, require: _Require) -> None:
     """∀ z ∈ C: lower ≤ z ≤ upper and |zᵢ| ≤ largest, where (lower, upper) = box."""
     states, (lower, upper) = _states(problem), problem.box
-    outside = _flat((states < lower) | (states > upper)).any(axis=1)
-    require(not outside.any(), f"the state {_show(states[outside])} lies outside the box")
+    outside = flat((states < lower) | (states > upper)).any(axis=1)
+    require(not outside.any(), f"the state {show(states[outside])} lies outside the box")
     reach = float(np.abs(states).max())
     require(problem.largest >= reach, f"largest is {problem.largest!r}, but a coordinate of a state is {reach:g}")
+
+
+@_law
+def check_problem_constant_sums(problem: Problem, require: _Require) -> None:
+    """∀ z ∈ C: Σ z over each of the axes of `constant_sums` = the value there; axes are distinct and of `shape`."""
+    ndim = len(problem.shape)
+    sums: Any = problem.constant_sums
+    for axes, value in sums.items():
+        given = cast("tuple[object, ...]", axes) if isinstance(axes, tuple) else ()
+        fine = 0 < len(given) == len({*given} & {*range(ndim)})
+        require(fine, f"constant_sums must have tuples of distinct axes from 0 to {ndim - 1} as keys, got {axes!r}")
+        fine = isinstance(value, (int, float)) and math.isfinite(value)
+        require(fine, f"constant_sums must have finite numbers as values, got {value!r} for the axes {axes}")
+    if not sums:
+        raise _NotApplicableError("no sum is said to be constant")
+    states = _states(problem)
+    for axes, value in sums.items():
+        found = states.sum(axis=tuple(axis + 1 for axis in axes))
+        off = flat(np.abs(found - value) > _TOLERANCE * (1 + abs(value))).any(axis=1)
+        message = f"constant_sums says that z adds up to {value:g} along the axes {axes}, but the state "
+        require(not off.any(), f"{message}{show(states[off])} adds up to {show(found[off])}")
 
 
 @_law
@@ -185,16 +213,16 @@ def check_problem_contains(problem: Problem, require: _Require) -> None:
     """
     _require_enumeration(problem)
     states = problem.state_rows()
-    points = np.concatenate((states, _near_misses(problem, states), _odd_points(problem, states)))
-    before, truth = points.copy(), _is_among(states, points)
+    points = np.concatenate((states, near_misses(problem, states), odd_points(problem, states)))
+    before, truth = points.copy(), is_among(states, points)
     answers = problem.contains_rows(points)
     fine = answers.dtype == np.bool_ and answers.shape == truth.shape
     require(fine, f"membership of {len(points)} rows is told by {answers.dtype} {answers.shape}")
     require(np.array_equal(points, before, equal_nan=True), "contains writes to what it is asked about")
     wrong = answers & ~truth
-    require(not wrong.any(), f"contains accepts {_show(points[wrong])}, which iterate_states doesn't list")
+    require(not wrong.any(), f"contains accepts {show(points[wrong])}, which iterate_states doesn't list")
     wrong = truth & ~answers
-    require(not wrong.any(), f"contains rejects {_show(points[wrong])}, which iterate_states lists")
+    require(not wrong.any(), f"contains rejects {show(points[wrong])}, which iterate_states lists")
     for batch in ((), (0,), (2, 0), (1, len(points))):
         z = torch.as_tensor(points[: math.prod(batch)].reshape(*batch, *problem.shape))
         fine = np.array_equal(problem.contains(z).numpy(), truth[: math.prod(batch)].reshape(batch))
@@ -210,7 +238,7 @@ def check_problem_kappa(problem: Problem, require: _Require) -> None:
     states, kappa = _states(problem), problem.kappa
     if not np.isin(states, (0, 1)).all():
         raise _NotApplicableError("some states have other entries than 0 and 1")
-    ones = max(1.0, float(_flat(states).sum(axis=1).mean()))
+    ones = max(1.0, float(flat(states).sum(axis=1).mean()))
     fine = ones / 10 <= kappa <= max(10 * ones, math.prod(problem.shape) / 2)
     require(fine, f"kappa is {kappa:g}, but the states have {ones:g} ones on average")
 
@@ -247,22 +275,22 @@ def check_problem_program(problem: Problem, require: _Require) -> None:
     before, repaired = points.copy(), problem.repair(points)
     require(np.array_equal(points, before), "repair writes to its argument")
     require(repaired.shape == points.shape, f"repair gives shape {repaired.shape} for {points.shape}")
-    lost = ~_is_among(states, repaired)
-    message = f"repair makes {_show(repaired[lost])} of the solution {_show(points[lost])}, and that isn't a state"
+    lost = ~is_among(states, repaired)
+    message = f"repair makes {show(repaired[lost])} of the solution {show(points[lost])}, and that isn't a state"
     require(not lost.any(), message)
-    theta = _thetas(problem)
+    theta = sample_thetas(problem)
     of_states, of_points, of_repaired = (
-        _flat(theta) @ _flat(z).T + of.completion_values(z)
+        flat(theta) @ flat(z).T + of.completion_values(z)
         for z, of in ((states, problem), (points, program), (repaired, problem))
     )
     margin = _TOLERANCE * (1 + np.abs(of_states).max(axis=1))
     best, found = of_states.max(axis=1), of_points.max(axis=1)
     row = int((np.abs(best - found) - margin).argmax())
-    message = f"at θ = {_show(theta[row:])} the best state is worth {best[row]:.12g}, but the program's best solution "
+    message = f"at θ = {show(theta[row:])} the best state is worth {best[row]:.12g}, but the program's best solution "
     require(abs(best[row] - found[row]) <= margin[row], f"{message}{found[row]:.12g}")
     loss = of_points - of_repaired - margin[:, None]
     row, point = divmod(int(loss.argmax()), len(points))
-    message = f"at θ = {_show(theta[row:])} repair makes the solution {_show(points[point:])} worse: "
+    message = f"at θ = {show(theta[row:])} repair makes the solution {show(points[point:])} worse: "
     require(loss[row, point] <= 0, f"{message}{of_points[row, point]:.12g} becomes {of_repaired[row, point]:.12g}")
 
 
@@ -272,6 +300,7 @@ PROBLEM_LAWS: Final = (
     check_problem_immutable,
     check_problem_states,
     check_problem_bounds,
+    check_problem_constant_sums,
     check_problem_contains,
     check_problem_kappa,
     check_problem_completion,
@@ -321,73 +350,8 @@ def _states(problem: Problem) -> NDArray[np.float64]:
     try:
         return problem.state_rows()
     except UnsupportedProblemError as error:
-        points = _integer_points(problem)
+        points = integer_points(problem)
         if points is None:
-            reason = f"{error}, and there are more than {_BOX:,} integer points in its box"
+            reason = f"{error}, and there are more than {BOX_LIMIT:,} integer points in its box"
             raise _NotApplicableError(reason) from None
     return points[problem.contains_rows(points)]
-
-
-def _integer_points(problem: Problem) -> NDArray[np.float64] | None:
-    """Return all integer points of the box, [N, *shape]; None where there are too many."""
-    lower, upper = (bound.ravel() for bound in problem.box)
-    lower = np.ceil(lower) + 0.0  # no negative zeros
-    counts = np.floor(upper) - lower + 1
-    if not np.prod(counts) <= _BOX:
-        return None
-    grid = np.stack(np.unravel_index(np.arange(int(np.prod(counts))), counts.astype(np.int64)), axis=1)
-    return (lower + grid).reshape(-1, *problem.shape)
-
-
-def _near_misses(problem: Problem, states: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return all integer points of the box, or of a large one some that differ little from states, [N, *shape]."""
-    points = _integer_points(problem)
-    if points is not None:
-        return points
-    rng = np.random.default_rng(0)
-    near = _flat(states)[rng.integers(len(states), size=_NEAR)]
-    number = np.arange(_NEAR)
-    first, second = rng.integers(near.shape[1], size=(2, _NEAR))
-    near[number, first], near[number, second] = near[number, second], near[number, first]
-    for some, place in ((number[::2], first[::2]), (number[::3], second[::3])):
-        near[some, place] += rng.choice((-1.0, 1.0), size=len(some))
-    return near.reshape(-1, *problem.shape)
-
-
-def _odd_points(problem: Problem, states: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return points that differ from the first state in one coordinate, which isn't whole or outside the box."""
-    lower, upper = problem.box
-    odd: list[NDArray[np.float64]] = []
-    for place in np.ndindex(*problem.shape):
-        for value in (states[0][place] + 0.25, lower[place] - 1, upper[place] + 1, np.nan, np.inf, -np.inf):
-            point = states[0].copy()
-            point[place] = value
-            odd.append(point)
-    return np.stack(odd)
-
-
-def _thetas(problem: Problem) -> NDArray[np.float64]:
-    """Return rows of the problem's domain, [24, *shape]: generic ones, some with ties and zeros, and one of zeros."""
-    rng = np.random.default_rng(0)
-    theta = rng.normal(size=(24, *problem.shape))
-    theta[8:16] = theta[8:16].round()
-    theta[12:20] *= rng.random(theta[12:20].shape) < 0.5
-    theta[20:] = -np.abs(theta[20:])
-    theta[0] = 0
-    return problem.domain.clip(theta)
-
-
-def _is_among(states: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    known = {state.tobytes() for state in states}
-    return np.array([point.tobytes() in known for point in points + 0.0])  # no negative zeros
-
-
-def _flat(rows: NDArray[Any]) -> NDArray[Any]:
-    return rows.reshape(len(rows), -1)
-
-
-def _show(rows: NDArray[np.float64]) -> str:
-    """Return the first of some rows as text; that of no numbers where there is none."""
-    values = rows[0].ravel() if len(rows) else np.empty(0)
-    shown = ", ".join(f"{value:.12g}" for value in values[:_VALUES_SHOWN])
-    return f"[{shown}{', …' if len(values) > _VALUES_SHOWN else ''}]"

@@ -48,19 +48,25 @@ class Enumeration:
         return self.problem.completion_values(self._states)
 
     def values(self, theta: Tensor) -> Tensor:
-        """Return what each state is worth, [N, M], for rows of θ [N, *shape] float64 CPU."""
-        return theta.flatten(1) @ self.states.flatten(1).T + self.fixed
+        """Return what each state is worth, [N, M], for rows of θ [N, *shape] float64 CPU; −inf if it is forbidden."""
+        states, forbidden = self.states.flatten(1), theta.isneginf()
+        values = theta.masked_fill(forbidden, 0.0).flatten(1) @ states.T + self.fixed
+        is_barred = forbidden.flatten(1).double() @ (states != 0).double().T > 0
+        return values.masked_fill(is_barred, -torch.inf)
 
     def value(self, theta: Tensor, z: Tensor) -> Tensor:
-        """Return what the states z [N, *shape] are worth, [N], for rows of θ [N, *shape], both float64 CPU."""
-        value = (theta * z).flatten(1).sum(1)
+        """Return what the states z [N, *shape] are worth, [N], for rows of θ [N, *shape], both float64 CPU.
+
+        No state may hold an entry that θ = −inf forbids.
+        """
+        value = (theta.masked_fill(theta.isneginf(), 0.0) * z).flatten(1).sum(1)
         if self.fixed.any():
             value += self.fixed[[self._numbers[np.asarray(state).tobytes()] for state in z + 0.0]]  # no negative zeros
         return value
 
     def scales(self, theta: Tensor) -> Tensor:
-        """Return the power of two that brings the largest utility of each row into [½, 1), [N] float64."""
-        rows = torch.as_tensor(lower(self.problem, None).rows(np.asarray(theta)))
+        """Return the power of two that brings the largest utility of each row into [½, 1), [N] float64; −inf aside."""
+        rows = torch.as_tensor(lower(self.problem, None).rows(np.asarray(theta.masked_fill(theta.isneginf(), 0.0))))
         return torch.exp2(torch.frexp(rows.flatten(1).abs().amax(1)).exponent.to(torch.float64))
 
     @cached_property

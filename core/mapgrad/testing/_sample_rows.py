@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mapgrad.testing._reference import Enumeration
 
 _GAPS: Final = (1e-3, 1e-5, 1e-8)
+_SHARES: Final = (0.0, 0.15, 0.3, 0.5, 0.8, 1.0)
 
 
 def generic_rows(problem: Problem, count: int = 24, *, seed: int = 0) -> Tensor:
@@ -53,6 +54,17 @@ def close_rows(enumeration: Enumeration, count: int = 48, *, seed: int = 1) -> T
         excess = values[:, 0] - values[:, 1] - gaps
         rows = rows - (excess / direction.square().sum(1))[:, None] * direction
     return problem.domain.clip(rows.reshape(-1, *problem.shape))
+
+
+def masked_rows(problem: Problem, count: int = 24, *, seed: int = 11) -> Tensor:
+    """Draw normal rows inside the problem's domain in which none, few, half, most or all entries are −inf.
+
+    Only entries are that may be forbidden, as their lower bound is 0.
+    """
+    theta = generic_rows(problem, count, seed=seed)
+    shares = torch.tensor(_SHARES).repeat(count)[:count].reshape(-1, *[1] * len(problem.shape))
+    chosen = torch.rand(theta.shape, generator=torch.Generator().manual_seed(seed)) < shares
+    return theta.masked_fill(chosen & torch.as_tensor(problem.box[0] == 0), -torch.inf)
 
 
 def tied_rows(problem: Problem, count: int = 24, *, seed: int = 2) -> Tensor:

@@ -1,4 +1,4 @@
-"""The laws on what a plugin does beside other threads: it releases the GIL as it says, and stops when it is told to."""
+"""The laws on what a plugin does beside other threads: it releases the GIL, and ends when it is told to or in time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from mapgrad.errors import UnsupportedProblemError
+from mapgrad.errors import MapgradError, UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Status
 from mapgrad.solvers import BatchSolver, Block, InstanceSolver, Request
@@ -37,6 +37,8 @@ _SEVERAL: Final = 3
 _MOST: Final = 0.8
 # stop: the limit that ends a row which nothing else ends
 _GUARD: Final = 10.0
+# ends_in_time: the limit of a row that takes longer
+_LIMIT: Final = 0.2
 
 
 @law
@@ -127,9 +129,7 @@ def check_stop(case: Case) -> None:
     if case.slow_problem is not None:
         _stopped(case, solver, state, rows, again=True)
     else:
-        # nobody proves within a second that less than no deviation at all is optimal
-        lies = block.status[0] == Status.OPTIMAL and (block.theta * block.z).sum() < 0
-        case.require(not lies, "the stopped row is called optimal")
+        case.require(not _is_lie(block), "the stopped row is called optimal")
         known = slow_program()
         after = Block(known.quick, seconds=_GUARD, exact=solver.traits.exact)
         with case.no_exceptions("the row after the stopped one"):
@@ -145,6 +145,45 @@ def _stopped(
 ) -> Block:
     """Start to solve a row in a thread, stop it, and return its block."""
     block = Block(rows[:1], seconds=_GUARD, exact=solver.traits.exact)
+    running = _started(solver, state, block)
+    if _ends(running, after=0.3, used=0.1, latest=1.0):
+        case.require(not again, "the row after the stopped one ended at once")
+        case.not_applicable("the slow row took less than a second: give a slow_problem that takes longer")
+    solver.stop(state)
+    case.require(_ends(running, after=1.0, used=1.0, latest=5.0), "the row goes on a second after it was stopped")
+    return block
+
+
+@law
+def check_ends_in_time(case: Case) -> None:
+    """A row that would take longer than its limit ends within a second after it, and isn't called OPTIMAL.
+
+    The row is that of `check_stop`. One that goes on all the same is told to stop; what can't be stopped goes on in a
+    thread of its own after the law is called broken.
+    """
+    if "seconds" not in attributes_read(
+        case.instance_solver, case.new_state(), case.native_rows(generic_rows(case.problem, 2, seed=13))
+    ):
+        case.not_applicable("the solver doesn't look at `seconds` of what it is asked: it knows no limit")
+    slow, rows = _slow_case(case)
+    solver = slow.instance_solver
+    try:
+        state = solver.init()
+    except MapgradError as error:
+        case.not_applicable(f"the solver has no native model for the slow row ({error}): give a slow_problem")
+    block = Block(rows[:1], seconds=_LIMIT, exact=solver.traits.exact)
+    running = _started(solver, state, block)
+    if not _ends(running, after=_LIMIT + 1.0, used=1.0, latest=5.0):
+        solver.stop(state)
+        case.fail(f"a row that may take {_LIMIT} s goes on a second after that")
+    solver.close(state)
+    case.require(block.status[0] != Status.ERROR, f"a row that may take {_LIMIT} s raised {block.causes.get(0)!r}")
+    lies = case.slow_problem is None and _is_lie(block)
+    case.require(not lies, f"a row that may take {_LIMIT} s, and needs hours to be proved, is called optimal")
+
+
+def _started(solver: InstanceSolver[Any, Any], state: Any, block: Block) -> Future[None]:
+    """Have a block of one row solved in a thread of its own."""
     running: Future[None] = Future()
 
     def run() -> None:
@@ -155,12 +194,12 @@ def _stopped(
         running.set_result(None)
 
     threading.Thread(target=run, daemon=True).start()
-    if _ends(running, after=0.3, used=0.1, latest=1.0):
-        case.require(not again, "the row after the stopped one ended at once")
-        case.not_applicable("the slow row took less than a second: give a slow_problem that takes longer")
-    solver.stop(state)
-    case.require(_ends(running, after=1.0, used=1.0, latest=5.0), "the row goes on a second after it was stopped")
-    return block
+    return running
+
+
+def _is_lie(block: Block) -> bool:
+    """Return whether the slow program's row is called optimal: nobody proves so soon that a deviation must remain."""
+    return bool(block.status[0] == Status.OPTIMAL and (block.theta * block.z).sum() < 0)
 
 
 def _ends(running: Future[None], *, after: float, used: float, latest: float) -> bool:

@@ -14,7 +14,10 @@ class Blackbox(IMLE):
     Args:
         lam: λ, in units of θ per unit of ∂L/∂z. A loss that is a mean over the batch divides what it does by the batch
             size.
+
+    Raises:
+        ValueError: `lam` isn't positive and finite.
     """
 
     def __init__(self, lam: float) -> None:
-        super().__init__(noise=None, target=Step(lam))
+        super().__init__(noise=None, target=Step(lam), symmetric=False)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
-from mapgrad.gradients._noise import SumOfGamma
+from mapgrad.gradients._arguments import non_negative
+from mapgrad.gradients._noise import Centred, SumOfGamma
 from mapgrad.problems import Domain
 from mapgrad.solutions import Solutions
 
@@ -29,7 +30,7 @@ class Forward:
     An estimator gives the first four; the others are there once `Estimator.gradient` is called.
 
     Attributes:
-        z: [S, B, *shape], the states of the pass.
+        z: [S, B, *shape], the states of the pass, of θ's dtype and device as `rows` are.
         status: [S, B] int64, `Status` values: where a row has no optimum, a gradient may look elsewhere.
         rows: [S, B, *shape], the rows whose states z are: backward rows equal to them needn't be solved. May be dropped
             where a solve takes no longer than a comparison.
@@ -38,6 +39,7 @@ class Forward:
         theta: [B, *shape], the utilities.
         sampler: The same noise as in the forward pass.
         is_training: Whether the layer is in training mode, so that what adapts may learn from this pass.
+        problem: What is solved; None for a function that doesn't say.
     """
 
     z: Tensor
@@ -47,6 +49,7 @@ class Forward:
     theta: Tensor = None  # pyright: ignore[reportAssignmentType] (there when `gradient` is called)
     sampler: Sampler = None  # pyright: ignore[reportAssignmentType] (as above)
     is_training: bool = False
+    problem: Problem | None = None
     _solve: Callable[[Tensor, Forward], Solutions] = field(init=False, repr=False)
     _observe: Callable[[Tensor, Tensor, Tensor], None] = field(init=False, repr=False)
 
@@ -56,9 +59,11 @@ class Forward:
         observe: Callable[[Tensor, Tensor, Tensor], None],
         *,
         is_training: bool,
+        problem: Problem | None,
     ) -> None:
-        """Take what `solve`, `observe` and `is_training` need; the layer does so before it calls `gradient`."""
-        self._solve, self._observe, self.is_training = solve, observe, is_training
+        """Take what the layer knows and the estimator may ask for; the layer does so before it calls `gradient`."""
+        self._solve, self._observe = solve, observe
+        self.is_training, self.problem = is_training, problem
 
     def solve(self, rows: Tensor) -> Solutions:
         """Return states of rows [..., S, B, *shape], as in the forward pass; rows equal to its own have its states."""
@@ -73,16 +78,25 @@ class Estimator(nn.Module, ABC):
     """Perturbs θ in the forward pass and turns the loss's gradient into one for θ in the backward pass.
 
     A subclass gives `gradient`, and `forward` where it does more than solve perturbed rows. Both see plain tensors and
-    are never traced, whatever happens around the layer: they may loop, branch on values and call NumPy.
+    are never traced, whatever happens around the layer: they may loop, branch on values and call NumPy. A layer raises
+    TypeError where they return something else than is said here, ShapeError where it is a tensor that doesn't fit.
 
     Args:
         noise: A noise law, any object with its `sample` method, None for no noise, or "auto": Sum-of-Gamma with the
-            problem's κ, or no noise where the problem's domain would clip it or no problem is known.
+            problem's κ, of mean 0 unless all states have the same sum, as its own mean would else make states with a
+            larger sum more likely; or no noise where the problem's domain would clip it or no problem is known.
         samples: S, the number of perturbed copies of θ.
         temperature: τ, what the noise is multiplied by.
+
+    Attributes:
+        is_adaptive: Whether what a step learns changes the steps after it, so that `begin` must be called.
+
+    Raises:
+        TypeError: `samples` isn't an int, or `noise` isn't one.
+        ValueError: `samples` is below 1, or `temperature` negative, infinite or NaN.
     """
 
-    adaptive: bool = False
+    is_adaptive: bool = False
 
     def __init__(self, noise: Noise | Literal["auto"] | None, *, samples: int, temperature: float) -> None:
         super().__init__()
@@ -108,17 +122,32 @@ class Estimator(nn.Module, ABC):
             return self.noise
         if problem is None or problem.domain is not Domain.REAL:
             return None
-        return SumOfGamma(problem.kappa)
+        law = SumOfGamma(problem.kappa)
+        return law if problem.constant_sums else Centred(law)
 
     @property
     def largest_temperature(self) -> float:
         """The largest factor by which noise is ever multiplied; where it is zero, none is drawn."""
         return self.temperature
 
+    def begin(self, key: int) -> None:
+        """Begin a training step: take in what the steps before have learnt.
+
+        Args:
+            key: What stands for the step, and is `sampler.key` in each of its passes, of which there are several where
+                rows have different problems. A pass that a checkpoint repeats has the key of the step that it repeats,
+                and begins none: what a pass uses of what was learnt must be kept under its key.
+        """
+
     @property
     def is_rowwise(self) -> bool:
         """Whether a row's gradient depends on that row alone, so that a batch may be handled in parts."""
         return False
+
+    @property
+    def advice(self) -> str:
+        """What to do where most rows that could improve get a zero gradient, to end a warning."""
+        return "take more samples, or a longer step"
 
     def forward(self, theta: Tensor, sampler: Sampler, solve: Solve) -> Forward:
         """Return the states of a pass; by default, those of θ + τε_s.
@@ -134,7 +163,7 @@ class Estimator(nn.Module, ABC):
 
     @abstractmethod
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
-        """Return the gradient for θ, [B, *shape].
+        """Return the gradient for θ, [B, *shape] of its dtype and device.
 
         Args:
             forward: What the forward pass saw and found.
@@ -143,24 +172,14 @@ class Estimator(nn.Module, ABC):
         """
 
     def state_like(self, theta: Tensor) -> tuple[Tensor, ...]:
-        """Return tensors of the shapes and dtypes of `Forward.state`, for compilers; needed where there is any.
+        """Return tensors of the shapes and dtypes of `Forward.state`; torch.compile and torch.func need them.
 
         Args:
             theta: [B, *shape], as for `forward`.
         """
         return ()
 
-    def advance(self) -> Tensor:
-        """Take in what was recorded, and return the state of the coming step; only for adaptive estimators."""
-        raise NotImplementedError(f"{type(self).__name__} doesn't adapt")
-
-
-def non_negative(name: str, value: float) -> float:
-    """Return an argument as a float.
-
-    Raises:
-        ValueError: it is negative or NaN.
-    """
-    if not value >= 0:
-        raise ValueError(f"{name} must be at least 0, got {value}")
-    return float(value)
+    @property
+    def stats(self) -> dict[str, float]:
+        """What `MAPLayer.stats` shows of the estimator beside the layer's own counts; reading changes nothing."""
+        return {}

@@ -1,0 +1,81 @@
+"""Points and rows that the laws on problems look at, and how messages show them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapgrad.problems import Problem
+
+BOX_LIMIT: Final = 2**13  # integer points of a box that are all looked at
+_NEAR: Final = 2**11  # points that are looked at in a larger one
+_VALUES_SHOWN: Final = 16
+
+
+def integer_points(problem: Problem) -> NDArray[np.float64] | None:
+    """Return all integer points of the box, [N, *shape]; None where there are too many."""
+    lower, upper = (bound.ravel() for bound in problem.box)
+    lower = np.ceil(lower) + 0.0  # no negative zeros
+    counts = np.floor(upper) - lower + 1
+    if not np.prod(counts) <= BOX_LIMIT:
+        return None
+    grid = np.stack(np.unravel_index(np.arange(int(np.prod(counts))), counts.astype(np.int64)), axis=1)
+    return (lower + grid).reshape(-1, *problem.shape)
+
+
+def near_misses(problem: Problem, states: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return all integer points of the box, or of a large one some that differ little from states, [N, *shape]."""
+    points = integer_points(problem)
+    if points is not None:
+        return points
+    rng = np.random.default_rng(0)
+    near = flat(states)[rng.integers(len(states), size=_NEAR)]
+    number = np.arange(_NEAR)
+    first, second = rng.integers(near.shape[1], size=(2, _NEAR))
+    near[number, first], near[number, second] = near[number, second], near[number, first]
+    for some, place in ((number[::2], first[::2]), (number[::3], second[::3])):
+        near[some, place] += rng.choice((-1.0, 1.0), size=len(some))
+    return near.reshape(-1, *problem.shape)
+
+
+def odd_points(problem: Problem, states: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return points that differ from the first state in one coordinate, which isn't whole or outside the box."""
+    lower, upper = problem.box
+    odd: list[NDArray[np.float64]] = []
+    for place in np.ndindex(*problem.shape):
+        for value in (states[0][place] + 0.25, lower[place] - 1, upper[place] + 1, np.nan, np.inf, -np.inf):
+            point = states[0].copy()
+            point[place] = value
+            odd.append(point)
+    return np.stack(odd)
+
+
+def sample_thetas(problem: Problem) -> NDArray[np.float64]:
+    """Return rows of the problem's domain, [24, *shape]: generic ones, some with ties and zeros, and one of zeros."""
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=(24, *problem.shape))
+    theta[8:16] = theta[8:16].round()
+    theta[12:20] *= rng.random(theta[12:20].shape) < 0.5
+    theta[20:] = -np.abs(theta[20:])
+    theta[0] = 0
+    return problem.domain.clip(theta)
+
+
+def is_among(states: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    known = {state.tobytes() for state in states}
+    return np.array([point.tobytes() in known for point in points + 0.0])  # no negative zeros
+
+
+def flat(rows: NDArray[Any]) -> NDArray[Any]:
+    return rows.reshape(len(rows), -1)
+
+
+def show(rows: NDArray[np.float64]) -> str:
+    """Return the first of some rows as text; that of no numbers where there is none."""
+    values = rows[0].ravel() if len(rows) else np.empty(0)
+    shown = ", ".join(f"{value:.12g}" for value in values[:_VALUES_SHOWN])
+    return f"[{shown}{', …' if len(values) > _VALUES_SHOWN else ''}]"

@@ -1,0 +1,170 @@
+"""Two ranks of torch.distributed: noise by ids is that of one rank, by default each has its own; AIMLE under DDP."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import distributed
+
+if not (distributed.is_available() and distributed.is_gloo_available()):
+    pytest.skip("torch.distributed has no gloo back-end here", allow_module_level=True)
+
+COMMON = """
+import sys
+
+import torch
+from torch import distributed
+
+import mapgrad
+
+class Drawn:
+    def sample(self, shape, *, generator, dtype, device):
+        return torch.randn(shape, generator=generator, dtype=dtype, device=device)
+
+NOISE = {"gumbel": mapgrad.Gumbel(), "sum of gamma": mapgrad.SumOfGamma(2.0), "drawn": Drawn()}
+SUBSET = mapgrad.KSubset(6, 2)
+
+def make_layer(noise, problem=SUBSET, seed=5):
+    estimator = mapgrad.IMLE(NOISE[noise], mapgrad.Step(2.0), samples=3)
+    return mapgrad.MAPLayer(mapgrad.get_solver("topk", problem), estimator, reduction="none", seed=seed)
+
+def steps(layer, theta, take, count=2, **how):
+    found = []
+    for number in range(count):
+        leaf = (theta + number)[take].clone().requires_grad_()
+        z = layer(leaf, **how)
+        (z * torch.arange(6.0)).sum().backward()
+        found.append((z.detach(), leaf.grad))
+    return found
+
+THETA = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
+IDS = torch.tensor([5, 2**35, -1, 0, 77, 3, 9, 2**50, 12])
+PROBLEMS = [mapgrad.KSubset(6, 1 + row % 3) for row in range(9)]
+PLACES = [[0, 3, 4, 7, 8], [1, 2, 5, 6]]  # uneven, in no order
+"""
+NAMES = {}
+exec(COMMON, NAMES)
+NOISE, steps, make_layer = NAMES["NOISE"], NAMES["steps"], NAMES["make_layer"]
+
+
+def on_two_ranks(script, folder):
+    """Run a script, which assigns `result`, on two ranks, and return their results."""
+    program = (
+        f"{COMMON}\n"
+        "folder, rank = sys.argv[1], int(sys.argv[2])\n"
+        "torch.set_num_threads(1)\n"
+        "distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)\n"
+        f"{script}\n"
+        "torch.save(result, f'{folder}/{rank}.pt')\n"
+        "distributed.destroy_process_group()\n"
+    )
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", program, folder, str(rank)], stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    try:
+        for process in ranks:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    script = """
+take = PLACES[rank]
+result = {}
+for noise in NOISE:
+    result[noise, "ids"] = steps(make_layer(noise), THETA, take, rows=IDS[take])
+    mine = [PROBLEMS[row] for row in take]
+    result[noise, "problems"] = steps(make_layer(noise, None), THETA, take, rows=IDS[take], problems=mine)
+    result[noise, "places"] = steps(make_layer(noise), THETA, take)
+    result[noise, "places, problems"] = steps(make_layer(noise, None), THETA, take, problems=[SUBSET] * len(take))
+    torch.manual_seed(0)
+    result[noise, "unseeded"] = steps(make_layer(noise, seed=None), torch.zeros(9, 6), PLACES[1])
+"""
+    return on_two_ranks(script, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.mark.parametrize("noise", NOISE)
+@pytest.mark.parametrize("kind", ["ids", "problems"])
+def test_two_ranks_with_ids_are_one_with_the_whole_batch(found, noise, kind):
+    layer = make_layer(noise, NAMES["SUBSET"] if kind == "ids" else None)
+    how = {} if kind == "ids" else {"problems": NAMES["PROBLEMS"]}
+    whole = steps(layer, NAMES["THETA"], slice(None), rows=NAMES["IDS"], **how)
+    for number, (z, gradient) in enumerate(whole):
+        assert gradient.abs().sum() > 0
+        for rank, take in enumerate(NAMES["PLACES"]):
+            mine = found[rank][noise, kind][number]
+            assert torch.equal(mine[0], z[:, take])
+            assert torch.equal(mine[1], gradient[take])
+
+
+@pytest.mark.parametrize("noise", NOISE)
+@pytest.mark.parametrize("kind", ["places", "places, problems"])
+def test_without_ids_a_rows_id_is_its_rank_and_place(found, noise, kind):
+    for rank, take in enumerate(NAMES["PLACES"]):
+        ids = torch.arange(len(take)) + rank * 2**32
+        expected = steps(make_layer(noise), NAMES["THETA"], take, rows=ids)
+        for mine, (z, gradient) in zip(found[rank][noise, kind], expected, strict=True):
+            assert torch.equal(mine[0], z)
+            assert torch.equal(mine[1], gradient)
+
+
+@pytest.mark.parametrize("noise", NOISE)
+def test_ranks_whose_generators_agree_draw_other_noise(found, noise):
+    one, other = (results[noise, "unseeded"][0][0] for results in found)
+    assert one.shape == other.shape
+    assert not torch.equal(one, other)
+
+
+DDP = """
+from torch.nn.parallel import DistributedDataParallel
+
+STEP = 0.01
+
+def make_model():
+    torch.manual_seed(0)
+    estimator = mapgrad.AdaptiveIMLE(None, step=STEP, decay=0.0, target=0.5)
+    return torch.nn.Sequential(torch.nn.Linear(6, 6), mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), estimator))
+
+def train(model, count, slope):
+    betas = []
+    for number in range(count):
+        x = torch.randn(4, 6, generator=torch.Generator().manual_seed(number))
+        z = model(x)
+        betas.append(float(target.beta))
+        (z * slope * torch.arange(6.0)).sum().backward()
+    return betas
+
+model = make_model()
+target = model[1].estimator.target
+slope = 1.0 - rank  # answers move on rank 0 alone
+"""
+
+
+def test_under_ddp_rank_0_says_where_an_adaptive_step_is(tmp_path):
+    script = f"{DDP}\nresult = train(DistributedDataParallel(model), 20, slope)"
+    first, second = on_two_ranks(script, tmp_path)
+    alone = on_two_ranks(f"{DDP}\nresult = train(model, 20, slope)", tmp_path)
+    assert first == alone[0]
+    assert first[-1] < 0.9
+    assert alone[1][-1] > 1.1
+    expected = [first[0], *(beta + 0.01 for beta in first[:-1])]  # rank 0's last one, and what rank 1 itself recorded
+    assert second == pytest.approx(expected)
+
+
+def test_ranks_with_more_steps_than_others_wait_for_nobody(tmp_path):
+    script = f"""{DDP}
+parallel = DistributedDataParallel(model)
+with parallel.join():
+    result = train(parallel, 6 - 3 * rank, slope)
+result += train(model, 3 * rank, slope)
+"""
+    first, second = on_two_ranks(script, tmp_path)
+    assert (len(first), len(second)) == (6, 6)
