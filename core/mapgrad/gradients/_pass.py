@@ -155,7 +155,7 @@ class Pass:
         try:
             return self.estimator.forward(theta, sampler, self._solve)
         except RowsError as error:
-            if not record.fail(error, self.work, numbers):
+            if not record.fail(error, numbers, self.work.factory.label, self.work.problem):
                 raise
         return None
 
@@ -291,7 +291,7 @@ class Pass:
         try:
             return self.estimator.gradient(forward, gradient)
         except RowsError as error:
-            if not record.fail(error, self.work, numbers):
+            if not record.fail(error, numbers, self.work.factory.label, self.work.problem):
                 raise
         return None
 
