@@ -143,6 +143,11 @@ def test_traced_calls_refuse_it_with_a_reason(transform):
         transform(lambda theta: layer(theta, [2]))(random_theta(4, 6))
 
 
+def test_a_function_takes_context_but_no_problems():
+    with pytest.raises(TypeError, match=r"problems= needs a solver from mapgrad\.get_solver"):
+        mapgrad.MAPLayer(choose)(random_theta(2, 6), [1, 2], problems=[mapgrad.KSubset(6, 2)] * 2)
+
+
 def test_non_finite_gradients_keep_the_context():
     layer = mapgrad.MAPLayer(choose, mapgrad.IMLE(mapgrad.Gumbel(), mapgrad.Step(5.0)))
     theta = random_theta(4, 6).requires_grad_()

@@ -136,10 +136,11 @@ class MAPLayer(nn.Module):
             TypeError: there is context, but the solver isn't a function; its name is one of the layer's own words; or
                 `rows` aren't integers.
             ShapeError: `rows` haven't the batch's shape; or as the class says.
-            RuntimeError: there is context or a list of problems where torch.compile, torch.vmap or torch.func trace.
+            RuntimeError: there is context where torch.compile, torch.vmap or torch.func trace.
         """
         if problems is not None:
-            self._require_no_context(context, named)
+            if self.solver.takes_problems:
+                self._require_no_context(context, named)
             return self._forward_each(theta, problems, rows)
         work = self.solver.at_work()
         theta = work.require_theta(theta)

@@ -182,7 +182,7 @@ class SolverAtWork:
             if batch is None:
                 raise
             record = Record(batch)
-            record.fail(error, self, range(len(rows)))
+            record.fail(error, range(len(rows)), self.factory.label, self.problem)
         else:
             if batch is not None and len(batch) != 1:
                 _give_shape(solutions, batch)

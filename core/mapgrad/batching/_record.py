@@ -16,7 +16,6 @@ from mapgrad.solutions import Solutions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mapgrad.batching._at_work import SolverAtWork
     from mapgrad.problems import Problem
 
 
@@ -76,8 +75,14 @@ class Record:
             forbidden = forbidden.expand(z.shape)
         self._pieces.append(_Piece(numbers, z, status, forbidden, None))
 
-    def fail(self, error: RowsError, work: SolverAtWork, numbers: Sequence[int]) -> bool:
+    def fail(self, error: RowsError, numbers: Sequence[int], label: str, problem: Problem | None) -> bool:
         """Note an error that a solve raised about rows of these numbers, [..., N, *shape].
+
+        Args:
+            error: It.
+            numbers: [N].
+            label: The solver's name, with that of its distribution.
+            problem: What was to be solved; None where it isn't known.
 
         Returns:
             Whether it is one: what an estimator raises on its own isn't.
@@ -87,10 +92,10 @@ class Record:
         rows = {numbers[row % count]: row for row in reversed(error.rows)}  # a row's first sample speaks for it
         if isinstance(error, NonFiniteError):
             self._infinite.update(rows)
-        elif isinstance(error, DomainError) and work.problem is not None:
-            self._outside.update(dict.fromkeys(rows, work.problem))
+        elif isinstance(error, DomainError) and problem is not None:
+            self._outside.update(dict.fromkeys(rows, problem))
         elif (found := error.solutions) is not None:
-            described = describe_failed(list(rows.values()), found, work.factory.label, work.problem)
+            described = describe_failed(list(rows.values()), found, label, problem)
             self._failed.update(zip(rows, described, strict=True))
             z = found.z.reshape(-1, count, *found.z.shape[1:])
             forbidden = None if found.forbidden is None else found.forbidden.reshape(z.shape)

@@ -147,7 +147,7 @@ class Pass:
         try:
             forward = self.estimator.forward(theta, sampler, self._solve)
         except RowsError as error:
-            if not record.fail(error, self.work, numbers):
+            if not record.fail(error, numbers, self.work.factory.label, self.work.problem):
                 raise
             return None
         require_forward(self.estimator, forward, theta, self.samples)
@@ -286,7 +286,7 @@ class Pass:
         try:
             found = self.estimator.gradient(forward, gradient)
         except RowsError as error:
-            if not record.fail(error, self.work, numbers):
+            if not record.fail(error, numbers, self.work.factory.label, self.work.problem):
                 raise
             return None
         require_gradient(self.estimator, found, forward.theta)
