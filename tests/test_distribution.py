@@ -66,3 +66,42 @@ def test_rsample_has_the_gradient_of_the_layer():
 def test_half_precision():
     law = make(random_theta(3, 5).bfloat16())
     assert law.sample((2,)).dtype == law.mode.dtype == law.mean.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda law: law.log_prob(law.sample()), r"no closed form: estimate it .*law.sample\(\(1000,\)\).*exact.prob"),
+        (lambda law: law.entropy(), r"no closed form.*mapgrad.exact.probabilities\(problem, theta\)"),
+        (lambda law: law.perplexity(), r"no closed form"),
+        (lambda law: law.variance, r"no closed form: take law.sample\(\(1000,\)\).var\(0\)"),
+        (lambda law: law.stddev, r"no closed form: take law.sample\(\(1000,\)\).var\(0\)"),
+        (lambda law: law.cdf(law.sample()), r"no order: law.mean gives marginals, law.mode the best state"),
+        (lambda law: law.icdf(torch.zeros(5)), r"no order"),
+        (lambda law: law.enumerate_support(), r"law.layer.problem.states\(\)"),
+        (lambda law: law.support, r"law.layer.problem.contains\(z\)"),
+    ],
+)
+def test_n11_methods_that_are_missing_say_why_and_what_to_do(call, message):
+    with pytest.raises(NotImplementedError, match=message):
+        call(make(random_theta(3, 5)))
+
+
+def test_what_these_messages_recommend_works():
+    theta = random_theta(3, 5)
+    law = make(theta)
+    assert law.sample((1000,)).var(0).shape == (3, 5)
+    assert mapgrad.exact.probabilities(law.layer.problem, theta).log().shape == (3, len(law.layer.problem.states()))
+    assert law.layer.problem.contains(law.sample()).all()
+
+
+def test_a_larger_batch():
+    theta = random_theta(5).requires_grad_()
+    law = make(theta).expand((4, 3))
+    assert law.batch_shape == (4, 3)
+    assert law.event_shape == (5,)
+    draws = law.rsample((2,))
+    assert draws.shape == (2, 4, 3, 5)
+    assert len(draws.reshape(-1, 5).unique(dim=0)) > 1
+    draws.sum().backward()
+    assert theta.grad.shape == (5,)

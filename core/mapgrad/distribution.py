@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 from torch import Size, Tensor
@@ -43,6 +43,10 @@ class PerturbAndMAP(Distribution):
         self.layer = layer
         self.theta = theta
 
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> PerturbAndMAP:
+        """Return the same law for a larger batch, whose rows are drawn independently."""
+        return PerturbAndMAP(self.layer, self.theta.expand(*batch_shape, *self.event_shape))
+
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw states, with the estimator's gradient for θ.
 
@@ -68,3 +72,53 @@ class PerturbAndMAP(Distribution):
     def mean(self) -> Tensor:
         """A Monte Carlo estimate of the marginals from the estimator's number of samples, with its gradient."""
         return self.layer.sample(self.theta, self.layer.estimator.samples, is_mean=True)
+
+    @property
+    def variance(self) -> Tensor:
+        """Not there: it is that of samples."""
+        raise NotImplementedError(f"{_NO_FORMULA}: take law.sample((1000,)).var(0)")
+
+    @property
+    def support(self) -> Any:
+        """Not there: the states are a finite set, which torch's constraints can't describe."""
+        raise NotImplementedError(
+            "torch.distributions.constraints has no name for a feasible set: law.layer.problem.contains(z) tells "
+            "states, and problem.states() lists those of a small one"
+        )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Not there: see the message."""
+        raise NotImplementedError(f"{_NO_FORMULA}: {_BY_FREQUENCY}; {_GIBBS}")
+
+    def entropy(self) -> Tensor:
+        """Not there: see the message."""
+        raise NotImplementedError(f"{_NO_FORMULA}: {_BY_FREQUENCY}; {_GIBBS}")
+
+    def perplexity(self) -> Tensor:
+        """Not there: see `entropy`."""
+        return self.entropy()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Not there: states have no order."""
+        raise NotImplementedError(_NO_ORDER)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Not there: states have no order."""
+        raise NotImplementedError(_NO_ORDER)
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """Not there: the states don't depend on the batch."""
+        raise NotImplementedError(
+            "the states are the problem's, not the batch's: law.layer.problem.states() lists those of a small one"
+        )
+
+
+_NO_FORMULA: Final = "the law of MAP(θ + noise) has no closed form"
+_BY_FREQUENCY: Final = "estimate it from the frequencies of law.sample((1000,))"
+_GIBBS: Final = (
+    "the Gibbs law, whose probabilities are proportional to exp ⟨θ, z⟩, has log-probabilities for small problems: "
+    "mapgrad.exact.probabilities(problem, theta).log()"
+)
+_NO_ORDER: Final = (
+    "states are vectors in a finite set, which have no order: law.mean gives marginals, law.mode the best state"
+)

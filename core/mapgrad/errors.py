@@ -64,9 +64,15 @@ class UndecidedError(MapgradError):
 class RowsError(MapgradError):
     """Something is wrong with some rows of a batch.
 
+    The batch is the one that the user passed, to a solver or to a layer, whatever became of it on the way: samples,
+    groups of rows with one problem, parts, or the steps of a backward pass, which the message then names. Under
+    torch.vmap its dimensions come after those that are mapped.
+
     Attributes:
-        rows: Numbers of the rows, counted over the flattened batch.
-        solutions: What was found for the whole batch, the other rows' answers included; None where no solver ran.
+        rows: Numbers of all such rows, counted over the flattened batch, each once.
+        solutions: What was found for the whole batch, the other rows' answers included. From a layer with S > 1 samples
+            the answers are [S, *batch, …], and objectives and bounds are NaN where rows were solved apart from those
+            that failed. None where no solver ran, and from a backward pass, whose answers are none to θ.
     """
 
     def __init__(self, message: str, *, rows: Sequence[int] = (), solutions: Solutions | None = None) -> None:

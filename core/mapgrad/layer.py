@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from mapgrad.batching import Solver, compute_dtype, group_rows, new_handle
+from mapgrad.batching import Solver, compute_dtype, group_rows, is_traced, new_handle
 from mapgrad.distribution import PerturbAndMAP
 from mapgrad.gradients import (
     IMLE,
@@ -18,14 +18,17 @@ from mapgrad.gradients import (
     next_key,
     require_row_ids,
     sample,
+    sample_each,
     seed_of_path,
 )
+from mapgrad.solvers import advice_on, require_no_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mapgrad.batching import SolverAtWork
     from mapgrad.problems import Problem
+    from mapgrad.solutions import Solutions
     from mapgrad.solvers import MAPSolver
 
     RowIds = Tensor | Sequence[int]
@@ -44,8 +47,8 @@ class MAPLayer(nn.Module):
 
     Args:
         solver: A `Solver` from `get_solver`, or any function θ [B, *shape] → z [B, *shape], which is called with whole
-            batches in order, once a sample. Where a function has an attribute `problem`, the shape of a row is known;
-            else all dimensions but the first of several are its.
+            batches in order, once a sample, and with the context of the call. Where a function has an attribute
+            `problem`, the shape of a row is known; else all dimensions but the first of several are its.
         estimator: The gradient estimator; None for ``IMLE()``.
         minimize: Whether the layer's input are costs, to be minimised, instead of utilities.
         reduction: "mean" over the samples, or "none" for all of them in training, [S, *batch, *shape].
@@ -58,7 +61,9 @@ class MAPLayer(nn.Module):
         (+inf if `minimize`) whose lower bound is 0 is forbidden: z is 0 there, without noise and gradient.
 
     Raises:
-        ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward or the backward pass.
+        ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward pass or, as the message then
+            says, on the backward pass. A row whose ∂L/∂z isn't finite fails nothing: its gradient is NaN, it isn't
+            solved (a function gets its forward θ instead), and the others keep theirs.
     """
 
     def __init__(
@@ -76,9 +81,10 @@ class MAPLayer(nn.Module):
         if reduction not in ("mean", "none"):
             raise ValueError(f'reduction must be "mean" or "none", got {reduction!r}')
         if not callable(solver) or isinstance(solver, type):
+            name = getattr(solver, "__name__", "name")  # a class's own
             raise TypeError(
                 f"solver must be a mapgrad.Solver or a function of θ, got {solver!r}: "
-                f"make one with mapgrad.get_solver(name, problem)"
+                f"make one with mapgrad.get_solver({name}, problem){advice_on(solver)}"
             )
         super().__init__()
         self.solver = solver if isinstance(solver, Solver) else Solver.of_function(solver)
@@ -91,42 +97,72 @@ class MAPLayer(nn.Module):
 
     @overload
     def forward(
-        self, theta: Tensor, problems: Sequence[Problem] | None = None, *, rows: RowIds | None = None
+        self,
+        theta: Tensor,
+        *context: Any,
+        problems: Sequence[Problem] | None = None,
+        rows: RowIds | None = None,
+        **named: Any,
     ) -> Tensor: ...
     @overload
     def forward(
-        self, theta: Sequence[Tensor], problems: Sequence[Problem], *, rows: RowIds | None = None
+        self, theta: Sequence[Tensor], *, problems: Sequence[Problem], rows: RowIds | None = None
     ) -> list[Tensor]: ...
     def forward(
         self,
         theta: Tensor | Sequence[Tensor],
+        *context: Any,
         problems: Sequence[Problem] | None = None,
-        *,
         rows: RowIds | None = None,
+        **named: Any,
     ) -> Tensor | list[Tensor]:
         """Return z for θ (costs if `minimize`).
 
         Args:
             theta: [*batch, *shape]; with `problems`, [B, *shape] or a list of B tensors of their shapes.
+            context: What else a function takes in place of a solver, of any kind: capacities or graphs of rows, say. It
+                is handed on untouched with each whole batch, in both directions.
             problems: One problem a row, in place of the solver's own.
             rows: [*batch] integers that stand for the rows in the noise, such as their numbers in the data set: a row's
                 noise is then the same wherever in a batch, in whatever batch and on whatever rank it is. None for
                 rank · 2³² + place, with the rank in torch.distributed. Under torch.compile a tensor; under torch.vmap,
                 ids that aren't mapped too stand for other noise in each element unless it shall be the same.
+            named: The same as `context`, by name; not `problems`, `rows` and `deadline`, the layer's own words.
 
         Returns:
             As the class says; a list of B tensors where θ is a list.
 
         Raises:
-            TypeError: `rows` aren't integers.
+            TypeError: there is context, but the solver isn't a function; its name is one of the layer's own words; or
+                `rows` aren't integers.
             ShapeError: `rows` haven't the batch's shape; or as the class says.
+            RuntimeError: there is context where torch.compile, torch.vmap or torch.func trace.
         """
         if problems is not None:
+            if self.solver.takes_problems:
+                self._require_no_context(context, named)
             return self._forward_each(theta, problems, rows)
+        work = self.solver.at_work()
+        theta = work.require_theta(theta)
+        if context or named:
+            if not work.is_function:
+                self._require_no_context(context, named)
+            require_no_reserved(named, "it is called with")
+            if is_traced(theta):
+                raise RuntimeError(_NO_TRACED_CONTEXT)
+            work = work.with_context(context, named)
         training = self.training
         samples = self.estimator.samples if training else 1
         is_mean = self.reduction == "mean" or not training
-        return self.sample(theta, samples, perturb=training, is_mean=is_mean, rows=rows)
+        return self._sample(work, theta, samples, perturb=training, is_mean=is_mean, rows=rows)
+
+    def _require_no_context(self, context: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if context or named:
+            came = ", ".join([*(type(each).__name__ for each in context), *(f"{name}=" for name in named)])
+            raise TypeError(
+                f"only a function in place of a solver takes context beside θ, and {self.solver!r} isn't one, "
+                f"got {came}: describe each row by a problem of its own and pass problems=[…]"
+            )
 
     def sample(
         self,
@@ -151,8 +187,7 @@ class MAPLayer(nn.Module):
         """
         work = self.solver.at_work()
         theta = work.require_theta(theta)
-        ids = None if rows is None else require_row_ids(rows, theta.shape[: work.lead_ndim(theta)], theta.device)
-        return self._sample(work, theta, samples, perturb=perturb, is_mean=is_mean, ids=ids)
+        return self._sample(work, theta, samples, perturb=perturb, is_mean=is_mean, rows=rows)
 
     def _sample(
         self,
@@ -162,14 +197,14 @@ class MAPLayer(nn.Module):
         *,
         perturb: bool,
         is_mean: bool,
-        key: int | Tensor | None = None,
-        ids: Tensor | None = None,
+        rows: RowIds | None,
     ) -> Tensor:
-        wide = compute_dtype(theta.dtype)
-        if wide == theta.dtype:
-            return sample(self, work, theta, samples=samples, perturb=perturb, is_mean=is_mean, key=key, ids=ids)
-        z = sample(self, work, theta.to(wide), samples=samples, perturb=perturb, is_mean=is_mean, key=key, ids=ids)
-        return z.to(theta.dtype)
+        ids = None if rows is None else require_row_ids(rows, theta.shape[: work.lead_ndim(theta)], theta.device)
+        dtype, wide = theta.dtype, compute_dtype(theta.dtype)
+        if wide == dtype:
+            return sample(self, work, theta, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids, dtype=dtype)
+        z = sample(self, work, theta.to(wide), samples=samples, perturb=perturb, is_mean=is_mean, ids=ids, dtype=dtype)
+        return z.to(dtype)
 
     def _forward_each(
         self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], row_ids: RowIds | None
@@ -179,21 +214,34 @@ class MAPLayer(nn.Module):
         samples = self.estimator.samples if self.training else 1
         is_mean = self.reduction == "mean" or not self.training
         works = [(self.solver.at_work(problem), rows) for problem, rows in group_rows(theta, problems)]
-        if row_ids is None:
-            ids = torch.arange(len(theta), device="cpu") + first_id()
-        else:
-            device = theta[0].device if len(theta) else torch.device("cpu")
-            ids = require_row_ids(row_ids, (len(theta),), device)
-        # all rows are of one step, whatever other rows have their problem
-        has_noise = any(self.estimator.noise_for(work.problem) is not None for work, _ in works)
-        begins = self.training and bool(works) and (has_noise or self.estimator.is_adaptive)
-        key = next_key(self, theta[0]) if begins else None
         states: list[Tensor] = [torch.empty(0)] * len(theta)
-        for work, rows in works:
-            stacked = work.require_theta(torch.stack([theta[row] for row in rows]))
-            z = self._sample(work, stacked, samples, perturb=self.training, is_mean=is_mean, key=key, ids=ids[rows])
-            for row, answers in zip(rows, z.unbind(0 if is_mean else 1), strict=True):
-                states[row] = answers.to(theta[row].dtype)
+        device = theta[0].device if works and row_ids is not None else torch.device("cpu")
+        ids = (
+            torch.arange(len(theta), device=device) + first_id()
+            if row_ids is None
+            else require_row_ids(row_ids, (len(theta),), device)
+        )
+        if works:
+            stacked = [work.require_theta(torch.stack([theta[row] for row in rows])) for work, rows in works]
+            # all rows are of one step, whatever other rows have their problem
+            has_noise = any(self.estimator.noise_for(work.problem) is not None for work, _ in works)
+            begins = self.training and (has_noise or self.estimator.is_adaptive)
+            outputs = sample_each(
+                self,
+                [
+                    (work, rows_of_work.to(compute_dtype(rows_of_work.dtype)), rows)
+                    for (work, rows), rows_of_work in zip(works, stacked, strict=True)
+                ],
+                dtypes=theta.dtype if isinstance(theta, Tensor) else [row.dtype for row in theta],
+                samples=samples,
+                perturb=self.training,
+                is_mean=is_mean,
+                key=next_key(self, theta[0]) if begins else None,
+                ids=[ids[rows] for _, rows in works],
+            )
+            for (_, rows), z in zip(works, outputs, strict=True):
+                for row, answers in zip(rows, z.unbind(0 if is_mean else 1), strict=True):
+                    states[row] = answers.to(theta[row].dtype)
         if not isinstance(theta, Tensor):
             return states
         return torch.stack(states, dim=-theta.ndim) if states else theta
@@ -207,11 +255,24 @@ class MAPLayer(nn.Module):
     def stats(self) -> dict[str, float]:
         """Counts since the layer was made; reading them changes nothing.
 
-        Those of `Solver.stats`; over the backward passes with a target, `improvable`, the rows that another answer
-        would serve better to first order, of those that came up beside them, and `dead`, those of them whose answer the
-        step didn't change; and what the estimator adds: `beta`, the coming step of an adaptive target.
+        Those of `Solver.stats`, but `clipped` counts the rows of this layer's forward passes, and `clipped_backward`
+        those of its backward passes, whose steps may well leave the domain; over the backward passes with a target,
+        `improvable`, the rows that another answer would serve better to first order, of those that came up beside them,
+        and `dead`, those of them whose answer the step didn't change; and what the estimator adds: `beta`, the coming
+        step of an adaptive target.
         """
         return {**self.solver.stats, **self.monitor.counts(), **self.estimator.stats}
+
+    @property
+    def last(self) -> Solutions | None:
+        """What the last call answered, or a call of its distribution; None before one, or after it failed.
+
+        `z` and `status` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn, lists as θ; `mask`, [*batch]
+        bool, tells which rows have an answer in all samples. z may share memory with the layer's output. Objectives and
+        bounds aren't worked out: `layer.solver.solve` tells those of θ. It is kept until the next call, isn't saved or
+        copied with the layer, and is None after a call that torch.compile, torch.vmap or torch.func traced.
+        """
+        return None if self.monitor.last is None else self.monitor.last.solutions()
 
     def distribution(self, theta: Tensor) -> PerturbAndMAP:
         """Return the perturb-and-MAP distribution of θ [*batch, *shape] (costs if `minimize`)."""
@@ -240,13 +301,18 @@ class MAPLayer(nn.Module):
 
         @overload
         def __call__(
-            self, theta: Tensor, problems: Sequence[Problem] | None = None, *, rows: RowIds | None = None
+            self,
+            theta: Tensor,
+            *context: Any,
+            problems: Sequence[Problem] | None = None,
+            rows: RowIds | None = None,
+            **named: Any,
         ) -> Tensor: ...
         @overload
         def __call__(
-            self, theta: Sequence[Tensor], problems: Sequence[Problem], *, rows: RowIds | None = None
+            self, theta: Sequence[Tensor], *, problems: Sequence[Problem], rows: RowIds | None = None
         ) -> list[Tensor]: ...
-        def __call__(self, theta: Any, problems: Any = None, *, rows: Any = None) -> Any: ...  # noqa: D102 (forward has it)
+        def __call__(self, *arguments: Any, **named: Any) -> Any: ...  # noqa: D102 (forward has it)
 
 
 def seed_layers(model: nn.Module, seed: int) -> int:
@@ -278,3 +344,9 @@ def seed_layers(model: nn.Module, seed: int) -> int:
     for path, layer in layers:
         layer.keys = KeyStream(seed_of_path(seed, path))
     return len(layers)
+
+
+_NO_TRACED_CONTEXT: Final = (
+    "a layer can't take context where torch.compile, torch.vmap or torch.func trace it, as they see tensors only: call "
+    "it outside of them, or let the function hold what it needs, as an attribute say"
+)

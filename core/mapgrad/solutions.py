@@ -73,6 +73,7 @@ class Solutions:
         seconds: Wall-clock time of the call.
         stats: Counts of this call, under the names of `Solver.stats`.
         causes: What rows raised, by their numbers over the flattened batch.
+        samples: S; where it isn't 1, all of these have a dimension [S] before those of the batch.
         forbidden: Bool, like z: the entries that θ = −inf forbids; None where there are none.
     """
 
@@ -84,4 +85,14 @@ class Solutions:
     seconds: float = 0.0
     stats: dict[str, float] = field(default_factory=dict[str, float])
     causes: dict[int, BaseException] = field(default_factory=dict[int, BaseException], repr=False)
+    samples: int = 1
     forbidden: Any = None
+
+    @property
+    def mask(self) -> Tensor:
+        """[*batch] bool: the rows that have an answer, proved optimal or not, in all samples."""
+        z: Tensor | list[Tensor] = self.z
+        if isinstance(z, list):
+            return self.status.new_tensor([bool(row.isfinite().all()) for row in z]).bool()
+        answered = z.flatten(self.status.ndim).isfinite().all(dim=-1)
+        return answered if self.samples == 1 else answered.all(dim=0)

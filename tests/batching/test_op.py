@@ -172,10 +172,10 @@ def test_errors_reach_the_caller_of_a_traced_call():
         expected = solver(theta)
         assert torch.equal(run(theta), expected)
         theta[1, 2, 0] = 1.0
-        with pytest.raises(mapgrad.InfeasibleError, match=r"row 5 \(1 of 12\)") as caught:
+        with pytest.raises(mapgrad.InfeasibleError, match=r"row 5 \(index \(1, 2\)\) \(1 of 12\)") as caught:
             run(theta)
         assert caught.value.rows == (5,)
         assert torch.equal(caught.value.solutions.z.reshape(4, 3, 6)[2:], expected[2:])
         theta[1, 2, 0] = torch.nan
-        with pytest.raises(mapgrad.NonFiniteError, match=r"row 5 \(1 of 12\)"):
+        with pytest.raises(mapgrad.NonFiniteError, match=r"row 5 \(index \(1, 2\)\) \(1 of 12\)"):
             run(theta)

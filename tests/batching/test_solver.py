@@ -151,7 +151,9 @@ def test_non_finite_rows_are_named_before_any_solver_runs(factory, bad):
     solver = mapgrad.get_solver(factory, SUBSET)
     theta = random_rows(2, 3)
     theta[0, 1, 2] = theta[1, 2, 0] = bad
-    with pytest.raises(mapgrad.NonFiniteError, match=r"rows 1, 5 \(2 of 6\)") as caught:
+    with pytest.raises(
+        mapgrad.NonFiniteError, match=r"rows 1 \(index \(0, 1\)\), 5 \(index \(1, 2\)\) \(2 of 6\)"
+    ) as caught:
         solver(theta)
     assert caught.value.rows == (1, 5)
     assert solver.stats["solves"] == 0

@@ -444,11 +444,11 @@ def test_errors_of_a_solver_reach_the_caller(transform):
     assert torch.equal(run(theta), layer(theta))
     leaf = theta.clone().requires_grad_()
     z = run(leaf)
-    with pytest.raises(mapgrad.InfeasibleError, match=r"row 3 \(1 of 6\)"):
+    with pytest.raises(mapgrad.InfeasibleError, match=r"row 3 \(index \(1, 1\)\) \(1 of 6\)"):
         (z * torch.tensor([0.0, 0, 0, -9, 0, 0]).reshape(3, 2, 1)).sum().backward()
     for value, error in ((1.0, mapgrad.InfeasibleError), (torch.nan, mapgrad.NonFiniteError)):
         theta[1, 0, 0] = value
-        with pytest.raises(error, match=r"row 2 \(1 of 6\)"):
+        with pytest.raises(error, match=r"row 2 \(index \(1, 0\)\) \(1 of 6\)"):
             run(theta)
 
 

@@ -4,12 +4,22 @@ from mapgrad.batching._at_work import SolverAtWork
 from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._op import define
 from mapgrad.batching._proofs import Known
+from mapgrad.batching._record import Record
 from mapgrad.batching._solver import Solver, get_solver, group_rows
-from mapgrad.batching._theta import compute_dtype, has_forbidden, name_rows, require_float, row_numbers
+from mapgrad.batching._theta import (
+    compute_dtype,
+    has_forbidden,
+    name_problem,
+    name_rows,
+    require_float,
+    row_numbers,
+    to_list,
+)
 from mapgrad.batching._tracing import hides_values, is_differentiated, is_in_backward, is_mapped, is_traced
 
 __all__ = [
     "Known",
+    "Record",
     "Solver",
     "SolverAtWork",
     "compute_dtype",
@@ -23,8 +33,10 @@ __all__ = [
     "is_in_backward",
     "is_mapped",
     "is_traced",
+    "name_problem",
     "name_rows",
     "new_handle",
     "require_float",
     "row_numbers",
+    "to_list",
 ]

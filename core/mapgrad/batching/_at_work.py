@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 import time
@@ -18,8 +19,9 @@ from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_pe
 from mapgrad.batching._handles import new_handle
 from mapgrad.batching._host import Staged, to_device, to_host
 from mapgrad.batching._locks import new_lock
-from mapgrad.batching._policy import ErrorPolicy, error_of, failed_rows, with_values
+from mapgrad.batching._policy import ErrorPolicy, describe_failed, error_of, failed_rows, with_values
 from mapgrad.batching._proofs import Known, are_worth_it, solve_unproved
+from mapgrad.batching._record import Record
 from mapgrad.batching._runner import Job, Runner
 from mapgrad.batching._theta import (
     COMPUTED,
@@ -30,6 +32,7 @@ from mapgrad.batching._theta import (
     require_float,
     require_representable,
 )
+from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.problems import IntegerProgram, batch_shape
 from mapgrad.solutions import Solutions
 from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver
@@ -111,6 +114,18 @@ class SolverAtWork:
         with self._lock:
             return dict(self._counts)
 
+    def with_context(self, context: tuple[Any, ...], named: dict[str, Any]) -> SolverAtWork:
+        """Return the same function at work, called with more than θ; counts are shared.
+
+        Args:
+            context: What comes after θ.
+            named: The same by name.
+        """
+        assert isinstance(self.plugin, FunctionSolver)
+        bound = copy.copy(self)
+        bound._batch_solver = self.plugin.with_context(context, named)  # noqa: SLF001 (an object of this class)
+        return bound
+
     def lead_ndim(self, theta: Tensor, mapped: int = 0) -> int:
         """Return how many leading dimensions of θ aren't those of a row: without a problem, the first of several.
 
@@ -144,6 +159,7 @@ class SolverAtWork:
         *,
         batch: tuple[int, ...] | None = None,
         priced: bool = False,
+        may_forbid: Tensor | None = None,
     ) -> Solutions:
         """Return z and status of rows [N, *shape].
 
@@ -151,23 +167,39 @@ class SolverAtWork:
             rows: Of any float dtype; not written to.
             known: Answers to as many rows, which aren't asked for again where they are equal.
             calls: In how many batches of equal length a function gets the rows.
-            batch: The answers' batch dimensions; None for [N].
+            batch: The answers' batch dimensions, by which errors name rows; None for [N].
             priced: Whether objectives and bounds are asked for too.
+            may_forbid: Bool, which entries −inf may forbid, [N, *shape] or []; None for all.
 
         Raises:
             NonFiniteError: rows have NaN or infinite entries that forbid nothing.
             DomainError: rows lie outside the problem's domain, under ``domain="raise"``.
             RowsError: a row has no acceptable answer; the error carries `rows` and the others' `solutions`.
         """
-        solutions, failed = self.try_to_solve(rows, known, calls, priced=priced)
-        if batch is not None and len(batch) != 1:
-            _give_shape(solutions, batch)
-        if failed:
-            raise error_of(failed, solutions, self.factory.label, self.problem)
-        return solutions
+        try:
+            solutions, failed = self.try_to_solve(rows, known, calls, priced=priced, may_forbid=may_forbid)
+        except (NonFiniteError, DomainError) as error:
+            if batch is None:
+                raise
+            record = Record(batch)
+            record.fail(error, range(len(rows)), self.factory.label, self.problem)
+        else:
+            if batch is not None and len(batch) != 1:
+                _give_shape(solutions, batch)
+            if not failed:
+                return solutions
+            described = describe_failed(failed, solutions, self.factory.label, self.problem)
+            raise error_of(dict(zip(failed, described, strict=True)), tuple(solutions.status.shape), solutions)
+        raise record.error()
 
     def try_to_solve(
-        self, rows: Tensor, known: Known | None = None, calls: int = 1, *, priced: bool = False
+        self,
+        rows: Tensor,
+        known: Known | None = None,
+        calls: int = 1,
+        *,
+        priced: bool = False,
+        may_forbid: Tensor | None = None,
     ) -> tuple[Solutions, list[int]]:
         """Return the answers to rows, and the numbers of those without an acceptable one; else as `solve`."""
         started = time.perf_counter()
@@ -175,7 +207,7 @@ class SolverAtWork:
         if rows.requires_grad:
             rows = rows.detach()
         rows = (rows if dtype in COMPUTED else rows.to(compute_dtype(dtype))).contiguous()
-        rows, clipped, is_masked = admit(rows, self.problem, self._settings.domain)
+        rows, clipped, is_masked = admit(rows, self.problem, self._settings.domain, may_forbid)
         count = rows.shape[0]
         counts: dict[str, float] = {"rows": count, "clipped": clipped} if clipped else {"rows": count}
         if count == 0:
@@ -199,8 +231,7 @@ class SolverAtWork:
         with self._lock:
             for name, number in counts.items():
                 self._counts[name] += number
-        if priced or failed:
-            solutions.stats = dict.fromkeys(COUNTS, 0.0) | counts
+        solutions.stats = dict.fromkeys(COUNTS, 0.0) | counts if priced or failed else counts
         return solutions, failed
 
     def _solve_unproved(

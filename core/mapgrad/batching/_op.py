@@ -88,8 +88,8 @@ def solve_op(theta: Tensor, work: SolverAtWork) -> Tensor:
 def _solve(theta: Tensor, mapped: int, handle: int) -> tuple[Tensor, Tensor]:
     work: SolverAtWork = find(handle)
     batch = theta.shape[: work.lead_ndim(theta, mapped)]
-    solutions = work.solve(theta.reshape(-1, *theta.shape[len(batch) :]), calls=batch[:mapped].numel())
-    return solutions.z.reshape(theta.shape), solutions.status.reshape(batch)
+    solutions = work.solve(theta.reshape(-1, *theta.shape[len(batch) :]), calls=batch[:mapped].numel(), batch=batch)
+    return solutions.z, solutions.status
 
 
 def _solve_fake(theta: Tensor, mapped: int, handle: int) -> tuple[Tensor, Tensor]:

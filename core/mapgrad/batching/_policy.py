@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import torch
 
-from mapgrad.batching._theta import name_problem, name_rows, row_numbers
+from mapgrad.batching._theta import IN_BACKWARD, name_problem, name_rows, row_numbers, to_list
 from mapgrad.batching._traces import text_of
 from mapgrad.errors import InfeasibleError, RowsError, SolverCrashError, SolveTimeoutError, UnboundedError
 from mapgrad.solutions import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import Tensor
 
+    from mapgrad.problems import Problem
     from mapgrad.solutions import Solutions
 
 ErrorPolicy = Literal["raise", "incumbent"]
@@ -65,27 +68,57 @@ def failed_rows(solutions: Solutions, policy: ErrorPolicy, *, exact: bool) -> li
     return [] if bool(accepted.all()) else row_numbers(~accepted)
 
 
-def error_of(failed: list[int], solutions: Solutions, label: str, problem: object) -> RowsError:
+class FailedRow(NamedTuple):
+    """A row without an acceptable answer.
+
+    Attributes:
+        status: How it ended.
+        cause: What the solver raised.
+        label: The solver's name, with that of its distribution.
+        problem: What was to be solved; None where it isn't known.
+    """
+
+    status: Status
+    cause: BaseException | None
+    label: str
+    problem: Problem | None
+
+
+def describe_failed(rows: Sequence[int], solutions: Solutions, label: str, problem: Problem | None) -> list[FailedRow]:
+    """Return what became of some rows, numbered over the flattened batch."""
+    statuses = to_list(solutions.status.flatten())
+    return [FailedRow(Status(statuses[row]), solutions.causes.get(row), label, problem) for row in rows]
+
+
+def error_of(
+    failed: Mapping[int, FailedRow],
+    batch: tuple[int, ...],
+    solutions: Solutions | None,
+    *,
+    is_backward: bool = False,
+) -> RowsError:
     """Return the error that names failing rows and carries the others' answers.
 
     Args:
-        failed: Their numbers.
-        solutions: The batch's answers, with any batch dimensions.
-        label: The solver's name, with that of its distribution.
-        problem: What the first of these rows was to solve; None where it isn't known.
+        failed: The rows, by their numbers in the flattened batch.
+        batch: The batch's dimensions.
+        solutions: The batch's answers.
+        is_backward: Whether the rows are those of a backward pass.
     """
-    first, statuses = failed[0], solutions.status.flatten()
-    status = Status(int(statuses[first]))
-    cause = solutions.causes.get(first)
-    said = "" if cause is None else f" ({text_of(cause)})"
-    of_problem = "" if problem is None else f" of {name_problem(problem)}"
-    error = _ERRORS[status](
-        f"{label} has no acceptable answer to {name_rows(failed, len(statuses))}{of_problem}; "
-        f"row {first}: {status.name}, {status.meaning}{said}",
-        rows=failed,
+    numbers = sorted(failed)
+    first = failed[numbers[0]]
+    said = "" if first.cause is None else f" ({text_of(first.cause)})"
+    of_problem = "" if first.problem is None else f" of {name_problem(first.problem)}"
+    if any(row.problem != first.problem for row in failed.values()):
+        of_problem += " and other problems"
+    where = IN_BACKWARD if is_backward else ""
+    error = _ERRORS[first.status](
+        f"{where}{first.label} has no acceptable answer to {name_rows(numbers, batch)}{of_problem}; "
+        f"row {numbers[0]}: {first.status.name}, {first.status.meaning}{said}",
+        rows=numbers,
         solutions=solutions,
     )
-    error.__cause__ = cause
+    error.__cause__ = first.cause
     return error
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mapgrad.batching._at_work import COUNTS, Settings, SolverAtWork
 from mapgrad.batching._locks import new_lock
 from mapgrad.batching._op import solve_op
-from mapgrad.batching._policy import ErrorPolicy, error_of
+from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
 from mapgrad.batching._theta import (
     DomainPolicy,
     admit,
@@ -29,7 +29,16 @@ from mapgrad.batching._workers import Pool, Workers, require_workers
 from mapgrad.errors import DomainError, NonFiniteError, ShapeError
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions
-from mapgrad.solvers import FunctionSolver, SolverFactory, Traits, require_solver, resolve
+from mapgrad.solvers import (
+    FunctionSolver,
+    SolverFactory,
+    Traits,
+    advice_on,
+    context_names,
+    require_no_reserved,
+    require_solver,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +83,12 @@ class Solver:
 
     @classmethod
     def of_function(cls, function: Callable[[Tensor], Tensor]) -> Solver:
-        """Return a solver around a function θ [B, *shape] → z, which says what it solves by an attribute `problem`."""
+        """Return a solver around a function θ [B, *shape] → z, which says what it solves by an attribute `problem`.
+
+        Raises:
+            TypeError: it takes context under one of the layer's own words.
+        """
+        require_no_reserved(context_names(function), "its parameters are named")
         problem = getattr(function, "problem", None)
         problem = problem if isinstance(problem, Problem) else None
         return Solver(resolve(function, problem), problem, Settings())
@@ -213,14 +227,13 @@ class Solver:
             )
         works = [(self.at_work(problem), rows) for problem, rows in groups]
         stacked = [work.require_theta(torch.stack([theta[row] for row in rows])) for work, rows in works]
-        self._refuse(works, stacked, len(problems))
+        self._refuse(works, stacked, (len(problems),))
         z: list[Tensor] = [torch.full_like(row, torch.nan) for row in theta]
         device = theta.device if isinstance(theta, Tensor) else z[0].device if z else torch.device("cpu")
         status = torch.zeros(len(z), dtype=torch.int64, device=device)
         objective, bound = torch.full((2, len(z)), torch.nan, dtype=torch.float64, device=device)
         solutions = Solutions(z, status, objective, bound, stats=dict.fromkeys(COUNTS, 0.0))
-        failed: list[int] = []
-        labels: dict[int, str] = {}
+        failed: dict[int, FailedRow] = {}
         for (work, rows), utilities in zip(works, stacked, strict=True):
             found, bad = work.try_to_solve(utilities, priced=True)
             for row, answer in zip(rows, found.z, strict=True):
@@ -232,8 +245,8 @@ class Solver:
                     solutions.forbidden[row] = entries
             status[rows], objective[rows], bound[rows] = found.status, found.objective, found.bound
             solutions.causes.update({rows[row]: cause for row, cause in found.causes.items()})
-            failed += [rows[row] for row in bad]
-            labels.update(dict.fromkeys(rows, work.factory.label))
+            described = describe_failed(bad, found, work.factory.label, work.problem)
+            failed.update({rows[row]: each for row, each in zip(bad, described, strict=True)})
             for name, number in found.stats.items():
                 solutions.stats[name] += number
         if isinstance(theta, Tensor):
@@ -242,11 +255,12 @@ class Solver:
                 solutions.forbidden = torch.stack(solutions.forbidden)
         solutions.seconds = time.perf_counter() - started
         if failed:
-            failed.sort()
-            raise error_of(failed, solutions, labels[failed[0]], problems[failed[0]])
+            raise error_of(failed, (len(problems),), solutions)
         return solutions
 
-    def _refuse(self, works: list[tuple[SolverAtWork, list[int]]], stacked: list[Tensor], total: int) -> None:
+    def _refuse(
+        self, works: list[tuple[SolverAtWork, list[int]]], stacked: list[Tensor], batch: tuple[int, ...]
+    ) -> None:
         """Refuse rows that can't be solved, by their numbers in the whole batch, before any is."""
         infinite: list[int] = []
         outside: list[int] = []
@@ -258,11 +272,11 @@ class Solver:
             except DomainError as error:
                 outside += [rows[row] for row in error.rows]
         if infinite:
-            raise non_finite_error(sorted(infinite), total)
+            raise non_finite_error(sorted(infinite), batch)
         if outside:
             problem = next(work.problem for work, rows in works if outside[0] in rows)
             assert problem is not None
-            raise domain_error(problem, sorted(outside), total)
+            raise domain_error(problem, sorted(outside), batch)
 
     def close(self) -> None:
         """Stop the workers and free the native models; rows that are at work finish, and a later call starts anew."""
@@ -308,7 +322,10 @@ def group_rows(theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) ->
     groups: dict[Problem, list[int]] = {}
     for number, (row, problem) in enumerate(zip(theta, problems, strict=True)):
         if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise TypeError(f"problems[{number}] must be a problem, such as mapgrad.KSubset(10, 3), got {problem!r}")
+            raise TypeError(
+                f"problems[{number}] must be a problem, such as mapgrad.KSubset(10, 3), "
+                f"got {problem!r}{advice_on(problem)}"
+            )
         if tuple(require_float(row).shape) != problem.shape:
             raise ShapeError(f"row {number} of θ has shape {tuple(row.shape)}, but its problem is {problem!r}")
         groups.setdefault(problem, []).append(number)
@@ -356,6 +373,11 @@ def get_solver(
     """
     if isinstance(solver, Solver):
         raise TypeError(f"{solver!r} is made already: call it, or pass its name, {solver.name!r}, for another problem")
+    if advice := advice_on(solver):
+        raise TypeError(
+            f'a solver was expected, such as "auto", got {solver!r}{advice}, and pass it beside the solver\'s name: '
+            f"get_solver(name, problem)"
+        )
     return Solver(solver, problem, Settings(workers, on_error, time_limit, domain, reuse, merge, options))
 
 

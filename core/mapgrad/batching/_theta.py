@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,9 @@ COMPUTED: Final = (torch.float32, torch.float64)
 
 to_list = cast("Callable[[Tensor], list[Any]]", Tensor.tolist)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 """Returns a tensor of one dimension as a list of numbers."""
+
+IN_BACKWARD: Final = "in the backward pass, which solves θ′ = θ − step, "
+"""How a message about rows of a backward pass begins."""
 
 _ROWS_NAMED: Final = 10
 _CHARACTERS: Final = 1000
@@ -81,8 +85,16 @@ def is_representable(problem: Problem, dtype: torch.dtype) -> bool:
     return True
 
 
-def admit(rows: Tensor, problem: Problem | None, policy: DomainPolicy) -> tuple[Tensor, int, bool]:
-    """Check rows [N, *shape] and bring them into the problem's domain; one pass where nothing is wrong.
+def admit(
+    rows: Tensor, problem: Problem | None, policy: DomainPolicy, may_forbid: Tensor | None = None
+) -> tuple[Tensor, int, bool]:
+    """Check rows and bring them into the problem's domain; one pass where nothing is wrong.
+
+    Args:
+        rows: [N, *shape].
+        problem: What is to be solved.
+        policy: What becomes of rows outside of its domain.
+        may_forbid: As for `has_forbidden`.
 
     Returns:
         The rows, the same tensor where none had to be changed; how many were; and whether any has a forbidden entry,
@@ -97,12 +109,12 @@ def admit(rows: Tensor, problem: Problem | None, policy: DomainPolicy) -> tuple[
     low, high = extremes(rows)
     is_masked = False
     if not math.isfinite(low) or not math.isfinite(high):
-        is_masked = has_forbidden(rows, problem)
+        is_masked = has_forbidden(rows, problem, may_forbid)
     if problem is None or problem.domain is Domain.REAL or high <= 0:
         return rows, 0, is_masked
     outside = row_numbers(~problem.domain.contains(rows).flatten(1).all(dim=1))
     if outside and policy == "raise":
-        raise domain_error(problem, outside, len(rows))
+        raise domain_error(problem, outside, (len(rows),))
     return problem.domain.clip(rows), len(outside), is_masked
 
 
@@ -120,10 +132,14 @@ def row_numbers(mask: Tensor) -> list[int]:
     return to_list(mask.nonzero().squeeze(1))
 
 
-def name_rows(rows: list[int], total: int) -> str:
-    """Name rows for a message, the first few by number."""
-    named = ", ".join(map(str, rows[:_ROWS_NAMED])) + (", …" if len(rows) > _ROWS_NAMED else "")
-    return f"{'row' if len(rows) == 1 else 'rows'} {named} ({len(rows)} of {total})"
+def name_rows(rows: list[int], batch: tuple[int, ...]) -> str:
+    """Name rows of a batch for a message, the first few by number and, if it has several dimensions, by index."""
+    named = [str(row) for row in rows[:_ROWS_NAMED]]
+    if len(batch) > 1:
+        indices = np.transpose(np.unravel_index(rows[:_ROWS_NAMED], batch)).tolist()
+        named = [f"{row} (index {tuple(index)})" for row, index in zip(named, indices, strict=True)]
+    listed = ", ".join(named) + (", …" if len(rows) > _ROWS_NAMED else "")
+    return f"{'row' if len(rows) == 1 else 'rows'} {listed} ({len(rows)} of {math.prod(batch)})"
 
 
 def name_problem(problem: object) -> str:
@@ -135,38 +151,57 @@ def name_problem(problem: object) -> str:
     return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}… ({len(text):,} characters)"
 
 
-def has_forbidden(rows: Tensor, problem: Problem | None) -> bool:
-    """Tell whether rows [N, *shape] have entries −inf, which forbid to choose what may be 0.
+def has_forbidden(rows: Tensor, problem: Problem | None, may_forbid: Tensor | None = None) -> bool:
+    """Tell whether rows have entries −inf, which forbid to choose what may be 0.
+
+    Args:
+        rows: [N, *shape].
+        problem: What is to be solved.
+        may_forbid: Bool, of which entries −inf is meant so, and isn't an overflow; None for all.
 
     Raises:
-        NonFiniteError: with the numbers of the rows that have NaN, +inf, or −inf where the lower bound isn't 0.
+        NonFiniteError: with the numbers of the rows that have NaN, +inf, or −inf that isn't allowed or where the lower
+            bound isn't 0.
     """
     if rows.numel() == 0 or all(map(math.isfinite, extremes(rows))):
         return False
     forbidden = rows.isneginf()
-    wrong = ~(rows.isfinite() | forbidden)
+    wrong = ~(rows.isfinite() | (forbidden if may_forbid is None else forbidden & may_forbid))
     if problem is not None and problem.box[0].any():
         wrong |= forbidden & torch.as_tensor(problem.box[0] != 0, device=rows.device)
     bad = row_numbers(wrong.flatten(1).any(dim=1))
     if bad:
-        raise non_finite_error(bad, len(rows))
+        raise non_finite_error(bad, (len(rows),))
     return True
 
 
-def non_finite_error(bad: list[int], total: int) -> NonFiniteError:
-    """Return the error that names rows of θ with NaN or infinite entries that aren't allowed, out of a batch."""
+def non_finite_error(bad: list[int], batch: tuple[int, ...], *, is_backward: bool = False) -> NonFiniteError:
+    """Return the error that names rows of θ, or of a backward pass's θ′, whose NaN or infinite entries aren't allowed.
+
+    Args:
+        bad: Their numbers in the flattened batch.
+        batch: The batch's dimensions.
+        is_backward: Whether they are those of a backward pass.
+    """
+    if is_backward:
+        return NonFiniteError(
+            f"{IN_BACKWARD}θ′ has NaN or infinite entries in {name_rows(bad, batch)}, where θ and ∂L/∂z are finite: "
+            f"the step overflows, so take a smaller λ or scale the loss down",
+            rows=bad,
+        )
     return NonFiniteError(
-        f"θ has NaN or infinite entries in {name_rows(bad, total)}; no solver was run: only −inf is allowed (+inf in "
-        f"costs), where the variable's lower bound is 0, and forbids that entry; look for an overflow or a division by "
-        f"zero in what computes θ",
+        f"θ has NaN or infinite entries in {name_rows(bad, batch)}, which weren't solved: only −inf is allowed (+inf "
+        f"in costs), where the variable's lower bound is 0, and forbids that entry; look for an overflow or a division "
+        f"by zero in what computes θ",
         rows=bad,
     )
 
 
-def domain_error(problem: Problem, bad: list[int], total: int) -> DomainError:
-    """Return the error that names rows of θ outside of a problem's domain, out of a batch."""
+def domain_error(problem: Problem, bad: list[int], batch: tuple[int, ...], *, is_backward: bool = False) -> DomainError:
+    """Return the error that names rows outside of a problem's domain; arguments as for `non_finite_error`."""
     return DomainError(
-        f"{name_problem(problem)} is defined for {problem.domain.value} only, and {name_rows(bad, total)} lie outside "
-        f'(the policy is domain="raise"): keep the costs −θ non-negative, or pass domain="clip"',
+        f"{IN_BACKWARD if is_backward else ''}{name_problem(problem)} is defined for {problem.domain.value} only, and "
+        f'{name_rows(bad, batch)} lie outside (the policy is domain="raise"): '
+        f'{"pass" if is_backward else "keep the costs −θ non-negative, or pass"} domain="clip"',
         rows=bad,
     )

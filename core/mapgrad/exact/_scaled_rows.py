@@ -43,7 +43,7 @@ def require_states_left(problem: Problem, is_left: Tensor) -> None:
     rows = row_numbers(~is_left)
     if rows:
         raise InfeasibleError(
-            f"{problem!r} has no state without entries that θ = −inf forbids in {name_rows(rows, len(is_left))}: "
+            f"{problem!r} has no state without entries that θ = −inf forbids in {name_rows(rows, (len(is_left),))}: "
             "forbid fewer",
             rows=rows,
         )

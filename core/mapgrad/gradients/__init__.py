@@ -1,7 +1,7 @@
 """Which gradient: noise, targets, estimators, and the autograd function around a pass."""
 
 from mapgrad.gradients._context import Context
-from mapgrad.gradients._function import next_key, sample
+from mapgrad.gradients._function import next_key, sample, sample_each
 from mapgrad.gradients._monitor import Monitor
 from mapgrad.gradients._noise import Centred, Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
 from mapgrad.gradients._row_ids import first_id, require_row_ids
@@ -38,5 +38,6 @@ __all__ = [
     "next_key",
     "require_row_ids",
     "sample",
+    "sample_each",
     "seed_of_path",
 ]

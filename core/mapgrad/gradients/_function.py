@@ -1,10 +1,8 @@
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownLambdaType=false, reportUntypedBaseClass=false
-"""The autograd functions around a pass: a lean one in eager mode, and one made of opaque ops where somebody traces.
+"""From a layer's θ to its answers: the autograd functions around a pass, made of opaque ops where somebody traces.
 
-Both run the same Python: `Pass.forward` and `Pass.gradient`. A backward pass that is asked for a graph runs inside
-another function whose own backward refuses, so that second derivatives, which these estimators don't define, are an
-error instead of zeros.
+These ops and the lean functions of eager mode run the same Python: `Pass.forward` and `Pass.gradient`.
 """
 
 from __future__ import annotations
@@ -15,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mapgrad.batching import SolverAtWork, define, find, hides_values, is_differentiated, is_mapped, is_traced
+from mapgrad.batching import Record, SolverAtWork, define, find, is_differentiated, is_mapped, is_traced
 from mapgrad.gradients._counter import can_repeat
-from mapgrad.gradients._pass import Owner, Pass
-from mapgrad.gradients.estimators import Forward
+from mapgrad.gradients._eager import Each, Eager, refuse
+from mapgrad.gradients._pass import Pass
 from mapgrad.gradients.estimators._checks import require_state_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from mapgrad.gradients._owner import Owner
 
 
 def sample(
@@ -35,6 +35,7 @@ def sample(
     is_mean: bool,
     key: int | Tensor | None = None,
     ids: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Return MAP states of S copies of θ, with the estimator's gradient.
 
@@ -47,6 +48,7 @@ def sample(
         is_mean: Whether to return the mean over the samples, or all of them.
         key: That of the step, from `next_key`; None for a new one.
         ids: int64 [*batch], what stands for a row in the noise; None for its rank and place.
+        dtype: What the user's θ has.
 
     Returns:
         [*batch, *shape], or [S, *batch, *shape], of θ's dtype and device.
@@ -57,7 +59,14 @@ def sample(
         key = next_key(owner, theta)
     if not is_traced(theta):
         number = None if key is None else int(key)
-        return _Eager.apply(theta, Pass(owner, work, noise, number, samples=samples, is_mean=is_mean, ids=ids))
+        pass_ = Pass(owner, work, noise, number, samples=samples, is_mean=is_mean, ids=ids)
+        monitor, record = owner.monitor, Record((), dtype)
+        monitor.last = None  # its memory may be needed
+        output = Eager.apply(theta, pass_, record)
+        monitor.last = record
+        if monitor.finds_clipped(record):
+            monitor.warn_of_clipping([pass_.clipping(theta)])
+        return output
     if torch.compiler.is_compiling() and is_mapped():
         if theta.requires_grad or is_differentiated():
             raise RuntimeError(_NO_COMPILED_MAP)
@@ -80,50 +89,52 @@ _NO_COMPILED_MAP = (
 )
 
 
-class _Eager(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, theta: Tensor, pass_: Pass) -> Tensor:
-        output, forward = pass_.forward(theta)
-        ctx.pass_, ctx.sampler, ctx.status, ctx.state = pass_, forward.sampler, forward.status, forward.state
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(forward.theta, forward.z, forward.rows)
-        return output
+def sample_each(
+    owner: Owner,
+    groups: Sequence[tuple[SolverAtWork, Tensor, Sequence[int]]],
+    *,
+    dtypes: torch.dtype | list[torch.dtype],
+    samples: int,
+    perturb: bool,
+    is_mean: bool,
+    key: int | Tensor | None,
+    ids: Sequence[Tensor],
+) -> list[Tensor]:
+    """Return what `sample` does for the rows of each problem of a batch; all are tried before failing rows are named.
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        gradient = gradients[0]
-        if gradient is None:
-            return None, None
-        theta, z, rows = ctx.saved_tensors
-        forward = Forward(z, ctx.status, rows, ctx.state, theta, ctx.sampler)
-        if hides_values(gradient):
-            raise RuntimeError(
-                "a MAP layer can't take is_grads_batched=True, whose tensors hide their values from it: "
-                "take torch.func.jacrev or torch.func.vmap of torch.func.vjp instead"
-            )
-        if torch.is_grad_enabled():
-            # without an input that requires grad, nobody would ask its backward
-            asked = gradient.new_empty(0).requires_grad_()
-            return _OneDerivative.apply(asked, gradient, ctx.pass_, forward), None
-        return ctx.pass_.gradient(forward, gradient), None
+    Where somebody traces, the first group that fails is named alone.
 
+    Args:
+        owner: The layer.
+        groups: For each problem the solver at work on it, its rows θ [N, *shape], and their numbers in the batch.
+        dtypes: That of the user's batch, or of each row of a list.
+        samples: S.
+        perturb: Whether noise is added.
+        is_mean: As for `sample`.
+        key: That of the noise of all groups.
+        ids: For each group, what stands for its rows in the noise.
 
-def _refuse(ctx: Any, *_: Any) -> Any:
-    raise RuntimeError(_NO_SECOND_DERIVATIVE)
-
-
-class _OneDerivative(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, asked: Tensor, gradient: Tensor, pass_: Pass, forward: Forward) -> Tensor:
-        return pass_.gradient(forward, gradient.detach())
-
-    backward = staticmethod(_refuse)
-
-
-_NO_SECOND_DERIVATIVE = (
-    "a MAP layer has no second derivative: its gradient is itself an estimate from solver calls. "
-    "Drop create_graph=True, or detach the layer's gradient before differentiating again"
-)
+    Returns:
+        For each group, as from `sample`.
+    """
+    if any(is_traced(theta) for _, theta, _ in groups):
+        return [
+            sample(owner, work, theta, samples=samples, perturb=perturb, is_mean=is_mean, key=key, ids=each)
+            for (work, theta, _), each in zip(groups, ids, strict=True)
+        ]
+    passes: list[Pass] = []
+    for (work, _, numbers), each in zip(groups, ids, strict=True):
+        noise = owner.estimator.noise_for(work.problem) if perturb else None
+        number = None if key is None else int(key)
+        passes.append(Pass(owner, work, noise, number, samples=samples, is_mean=is_mean, ids=each, numbers=numbers))
+    thetas = [theta for _, theta, _ in groups]
+    monitor, record = owner.monitor, Record((sum(map(len, thetas)),), dtypes)
+    monitor.last = None
+    outputs = Each.apply(passes, record, *thetas)
+    monitor.last = record
+    if monitor.finds_clipped(record):
+        monitor.warn_of_clipping([pass_.clipping(theta) for pass_, theta in zip(passes, thetas, strict=True)])
+    return list(outputs)
 
 
 class _Traced(torch.autograd.Function):
@@ -188,7 +199,7 @@ class _TracedGradient(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         pass
 
-    backward = staticmethod(_refuse)
+    backward = staticmethod(refuse)
 
 
 _ops = torch.ops.mapgrad
@@ -213,7 +224,14 @@ def _forward(
     theta: Tensor, key: Tensor | None, ids: Tensor | None, mapped: Sequence[int], *rest: Any
 ) -> tuple[Tensor, ...]:
     pass_ = _new_pass(key, ids, mapped, *rest)
-    output, forward = pass_.forward(theta)
+    pass_.monitor.last = None  # answers are never kept where somebody traces
+    record = Record(())
+    found = pass_.forward(theta, record)
+    if found is None:
+        raise record.error()
+    output, forward = found
+    if pass_.monitor.finds_clipped(record):
+        pass_.monitor.warn_of_clipping([pass_.clipping(theta)])
     lead = pass_.samples, *pass_.lead
     rows, noise = forward.rows, forward.sampler.unrepeatable(theta)
     empty = theta.new_empty(0)
@@ -312,7 +330,11 @@ def _gradient(
     if theta.numel() == 0:
         return torch.empty_like(theta)
     pass_ = _new_pass(*rest)
-    return pass_.gradient(pass_.resumed(theta, z, status, rows, noise, state), gradient)
+    record = Record(())
+    found = pass_.gradient(pass_.resumed(theta, z, status, rows, noise, state), gradient, record)
+    if found is None:
+        raise record.error(is_backward=True)
+    return found
 
 
 def _gradient_vmap(info: Any, dims: Any, *arguments: Any) -> Any:
@@ -364,5 +386,5 @@ define(
     _gradient,
     lambda gradient, theta, *_: theta.new_empty(theta.shape),
     _gradient_vmap,
-    autograd=(lambda ctx, inputs, output: None, _refuse),
+    autograd=(lambda ctx, inputs, output: None, refuse),
 )

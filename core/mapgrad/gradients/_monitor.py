@@ -1,16 +1,22 @@
-"""What a layer notices about its backward passes: rows that no step moves."""
+"""What a layer notices about its passes: rows that no step moves, or that its problem's domain cuts off."""
 
 from __future__ import annotations
 
 import warnings
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
+from mapgrad.batching import name_problem
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor
 
+    from mapgrad.batching import Record
+    from mapgrad.gradients._noise import Noise
     from mapgrad.gradients.estimators import Estimator
     from mapgrad.problems import Problem
 
@@ -24,19 +30,57 @@ _WAITING: Final = 4096
 _COMPARED: Final = 32
 """States that a row is compared with, which costs as much as a few elementwise operations."""
 
+_WATCHED_PASSES: Final = 50
+_NEARLY_ALL: Final = 0.95
+
 _Step = tuple["Tensor", "Tensor", "Tensor", "Problem | None"]
 """A difference, a gradient and the answers of one backward pass, and what was solved."""
 
 
+class Clipping(NamedTuple):
+    """What may have moved rows into a domain.
+
+    Attributes:
+        problem: Whose domain it is.
+        noise: The law of the noise; None for none.
+        utilities: [B, *shape], the rows without it.
+        is_cost: Whether the layer's input are costs.
+    """
+
+    problem: Problem
+    noise: Noise | None
+    utilities: Tensor
+    is_cost: bool
+
+    def explain(self) -> str:
+        """Return why they were moved, and what to do."""
+        named = f"{name_problem(self.problem)} is defined for {self.problem.domain.value}"
+        inside = self.problem.domain.contains(self.utilities).flatten(1).all(dim=1)
+        if self.noise is not None and bool(inside.double().mean() > 0.5):
+            return f"{named}, and the noise {self.noise!r} pushes θ out: take noise=None, or a smaller temperature"
+        if self.is_cost:
+            return f"{named}, that is for costs ≥ 0: let the network end so, with softplus for example"
+        return f"{named}: is minimize=True forgotten? Without it, what the layer is given are utilities, −costs"
+
+
 class Monitor:
-    """Counts rows whose step changed nothing although it could have, and warns once when they are most.
+    """Counts rows, and warns once about each thing that makes most of them useless.
 
     A row counts as improvable where another answer of the same problem, of those that came up beside it, serves it
     better to first order. So a row that is right counts for no feasible set, whatever its constraints; one that only
     unseen states would serve better is missed.
+
+    Attributes:
+        last: What the last forward pass answered; None after one that failed or that somebody traced.
+        clipped_backward: How many rows of backward passes were moved into the domain.
     """
 
     def __init__(self) -> None:
+        self.last: Record | None = None
+        self.clipped_backward = 0
+        self._passes = self._rows = 0
+        self._clipped = self._clipped_before = 0
+        self._warned_of_clipping = False
         self._waiting: list[_Step] = []
         self._improvable: list[Tensor] = []
         self._dead: list[Tensor] = []
@@ -68,10 +112,41 @@ class Monitor:
         if self._steps % _WATCHED_STEPS == 0:
             self._gather(estimator)
 
+    def finds_clipped(self, record: Record) -> bool:
+        """Count the clipped rows of a forward pass; tell, once, that nearly all of many passes were."""
+        self._passes += 1
+        self._rows += record.rows
+        self._clipped += record.clipped
+        if self._passes % _WATCHED_PASSES:
+            return False
+        clipped = self._clipped - self._clipped_before
+        found = clipped > _NEARLY_ALL * self._rows and not self._warned_of_clipping
+        self._rows, self._clipped_before = 0, self._clipped
+        self._warned_of_clipping |= found
+        return found
+
+    @staticmethod
+    def warn_of_clipping(suspects: Iterable[Clipping | None]) -> None:
+        """Warn that nearly all rows of many forward passes were clipped, as the first suspect explains it."""
+        reasons = (each.explain() for each in suspects if each is not None)
+        warnings.warn(
+            f"nearly all rows of the last {_WATCHED_PASSES} forward passes were clipped into their problem's domain, "
+            f"which loses what θ says there: {next(reasons, 'other problems than those of the last pass have one')}",
+            stacklevel=2,
+        )
+
     def counts(self) -> dict[str, float]:
         """Return the counts so far; reading them changes none, nor when a warning comes."""
         improvable, dead = self._recent()
-        return {"improvable": self._totals[0] + improvable, "dead": self._totals[1] + dead}
+        return {
+            "clipped": self._clipped,
+            "clipped_backward": self.clipped_backward,
+            "improvable": self._totals[0] + improvable,
+            "dead": self._totals[1] + dead,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "last": None}
 
     def _count_waiting(self) -> None:
         for _, steps in groupby(self._waiting, _alike):

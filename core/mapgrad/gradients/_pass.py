@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
-from mapgrad.batching import Known
-from mapgrad.errors import SolverCrashError
+from mapgrad.batching import Known, to_list
+from mapgrad.errors import RowsError, SolverCrashError
+from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._row_ids import first_id
 from mapgrad.gradients._sampler import Sampler
+from mapgrad.gradients._some_rows import forward_of_some, solve_among_all
+from mapgrad.gradients._state import joined, taken
 from mapgrad.gradients.estimators import Forward
 from mapgrad.gradients.estimators._checks import require_forward, require_gradient, require_state_like
+from mapgrad.problems import Domain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from mapgrad.batching import SolverAtWork
-    from mapgrad.gradients._monitor import Monitor
+    from mapgrad.batching import Record, SolverAtWork
     from mapgrad.gradients._noise import Noise
-    from mapgrad.gradients._steps import KeyStream
-    from mapgrad.gradients.estimators import Estimator
+    from mapgrad.gradients._owner import Owner
     from mapgrad.solutions import Solutions
 
 _SMALL: Final = 1 << 16
@@ -33,25 +35,8 @@ _PART_BYTES: Final = 1 << 19
 _PART_BYTES_ELSEWHERE: Final = 1 << 25
 """How much of a batch an estimator sees at a time, where it may: what it holds beside the answers is in proportion."""
 
-
-class Owner(Protocol):
-    """What a pass needs of a layer, and the ops, which find it by its handle.
-
-    Attributes:
-        estimator: The gradient estimator.
-        monitor: What counts rows that no step moves.
-        minimize: Whether the layer's input are costs.
-        training: Whether the layer is in training mode.
-        keys: Gives each pass the key of its noise.
-        handle: The number under which ops find the layer.
-    """
-
-    estimator: Estimator
-    monitor: Monitor
-    minimize: bool
-    training: bool
-    keys: KeyStream
-    handle: int
+_NONE: Final = torch.tensor(False, device="cpu")
+"""That −inf may forbid no entry."""
 
 
 class Pass:
@@ -67,6 +52,7 @@ class Pass:
         mapped: For each leading dimension that torch.vmap maps, whether its elements get noise of their own.
         ids: int64, what stands for a row in the noise: [*mapped, *batch], with 1 for a mapped dimension where all
             elements have the same; None for its rank and place.
+        numbers: [B], those of the rows in the user's batch, where this pass has some of them only.
 
     Attributes:
         lead: Mapped and batch dimensions of θ, once a direction has begun.
@@ -75,6 +61,8 @@ class Pass:
     """
 
     __slots__ = (
+        "_clipped",
+        "_numbers",
         "by_row",
         "estimator",
         "event",
@@ -104,36 +92,76 @@ class Pass:
         is_mean: bool,
         mapped: tuple[bool, ...] = (),
         ids: Tensor | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         # taken now: a backward pass goes on as its forward pass began, whatever becomes of the layer
         self.estimator, self.monitor = owner.estimator, owner.monitor
         self.minimize, self.is_training = owner.minimize, owner.training
         self.work, self.noise, self.key = work, noise, key
         self.samples, self.is_mean = samples, is_mean
-        self.mapped, self.ids = mapped, ids
+        self.mapped, self.ids, self._numbers = mapped, ids, numbers
         self.first = first_id() if noise is not None and ids is None else 0
         self.by_row = owner.keys.seed is not None
         self.is_masked = False
+        self._clipped = 0
         self.lead: tuple[int, ...] = ()
         self.event: tuple[int, ...] = ()
 
-    def forward(self, theta: Tensor) -> tuple[Tensor, Forward]:
+    def forward(self, theta: Tensor, record: Record) -> tuple[Tensor, Forward] | None:
         """Return the layer's output and what the backward pass needs.
 
         Args:
             theta: [*mapped, *batch, *shape], at least float32; costs if `minimize`.
+            record: Gets the answers, and the rows that failed.
 
         Returns:
             z [*mapped, *batch, *shape] or [S, *mapped, *batch, *shape], which shares no memory that is written to; and
-            the forward pass with θ [B, *shape], z [S, B, *shape].
+            the forward pass with θ [B, *shape], z [S, B, *shape]. None where rows failed.
         """
         utilities, sampler = self._begin(theta)
+        numbers = self._begin_record(record, utilities.shape[0])
         parts = self._parts(utilities)
-        forward = self._forward_of(utilities, sampler) if len(parts) == 1 else self._in_parts(utilities, sampler, parts)
+        if len(parts) == 1:
+            forward = self._forward_of(utilities, sampler, numbers, record)
+        else:
+            forward = self._in_parts(utilities, sampler, parts, numbers, record)
+        record.clipped += self._clipped
+        if forward is None:
+            return None
         if not self.work.proves:
             forward.rows = None
         forward.theta, forward.sampler = utilities, sampler
+        record.add(numbers, forward.z, forward.status, self._forbidden(utilities))
         return self._output(forward.z, theta), forward
+
+    def _begin_record(self, record: Record, count: int) -> Sequence[int]:
+        """Return the numbers of the B rows in the user's batch."""
+        self._clipped = 0
+        record.rows += self.samples * count
+        if self._numbers is not None:
+            return self._numbers
+        record.batch = self.lead
+        return range(count)
+
+    def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
+        try:
+            forward = self.estimator.forward(theta, sampler, self._solve)
+        except RowsError as error:
+            if not record.fail(error, numbers, self.work.factory.label, self.work.problem):
+                raise
+            return None
+        require_forward(self.estimator, forward, theta, self.samples)
+        return forward
+
+    def _forbidden(self, utilities: Tensor) -> Tensor | None:
+        return utilities.isneginf() if self.is_masked else None
+
+    def clipping(self, theta: Tensor) -> Clipping | None:
+        """Return what moves rows of θ, as `forward` takes it, into the problem's domain; None where nothing can."""
+        problem = self.work.problem
+        if problem is None or problem.domain is Domain.REAL:
+            return None
+        return Clipping(problem, self.noise, self._begin(theta.detach())[0], is_cost=self.minimize)
 
     def resumed(
         self, theta: Tensor, z: Tensor, status: Tensor, rows: Tensor, noise: Tensor, state: list[Tensor]
@@ -164,32 +192,11 @@ class Pass:
         return state
 
     def _joined(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """Return the state of all parts with all its dimensions; `_taken` gives a part's again.
-
-        Returns:
-            [*mapped] of tensors without dimensions, of which each element of a map may have another; else
-            [*mapped, *batch, …, 1], whose last dimension tells the two apart.
-        """
-        mapped = self.lead[: len(self.mapped)]
-        found: list[Tensor] = []
-        for column in zip(*states, strict=True):
-            if column[0].ndim > 0:
-                found.append(torch.cat(column).reshape(*self.lead, *column[0].shape[1:], 1))
-            elif len(column) == math.prod(mapped):
-                found.append(torch.stack(column).reshape(mapped))
-            else:
-                found.append(column[0].expand(mapped))
-        return tuple(found)
+        return joined(states, self.lead, len(self.mapped))
 
     def _taken(self, state: Sequence[Tensor], number: int, start: int, stop: int) -> tuple[Tensor, ...]:
         element = 0 if self.estimator.is_rowwise else number
-        count, split = math.prod(self.lead), len(self.lead)
-        return tuple(
-            tensor.reshape(-1)[element]
-            if tensor.ndim == len(self.mapped)
-            else tensor.reshape(count, *tensor.shape[split:-1])[start:stop]
-            for tensor in state
-        )
+        return taken(state, self.lead, len(self.mapped), element=element, start=start, stop=stop)
 
     def _begin(self, theta: Tensor) -> tuple[Tensor, Sampler]:
         """Return utilities [B, *shape], and their noise."""
@@ -215,66 +222,98 @@ class Pass:
         # a tensor of its own, not a view: users may write to a layer's output
         return (z.mean(dim=0) if self.samples > 1 else z).view_as(theta).detach()
 
-    def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
-        """Return the gradient for θ, of the shape that the forward pass was given.
+    def gradient(self, forward: Forward, gradient: Tensor, record: Record) -> Tensor | None:
+        """Return the gradient for θ, of the shape that the forward pass was given; None where rows failed.
 
         Args:
             forward: What `forward` returned.
             gradient: ∂L/∂output.
+            record: Gets the rows that failed.
         """
         shape = (*self.lead, *self.event)
         if self.is_mean:
             rows = gradient.unsqueeze(0) if len(self.lead) == 1 else gradient.reshape(1, -1, *self.event)
         else:
             rows = (gradient * self.samples if self.samples > 1 else gradient).reshape(self.samples, -1, *self.event)
+        numbers = self._begin_record(record, forward.theta.shape[0])
         if self.is_masked:
             rows = rows.masked_fill(forward.theta.isneginf(), 0.0)
         parts = self._parts(forward.theta)
         if len(parts) == 1:
-            found = self._gradient_of(forward, rows)
+            found = self._gradient_of(forward, rows, numbers, record)
         else:
-            found = torch.cat(
-                [
-                    self._gradient_of(part, rows[:, start:stop])
-                    for part, start, stop in self._taken_apart(forward, parts)
-                ]
-            )
+            pieces = [
+                self._gradient_of(part, rows[:, start:stop], numbers[start:stop], record)
+                for part, start, stop in self._taken_apart(forward, parts)
+            ]
+            found = None if record.has_failed else torch.cat([piece for piece in pieces if piece is not None])
+        self.monitor.clipped_backward += self._clipped
+        if found is None:
+            return None
         if self.is_masked:
             found = found.masked_fill(forward.theta.isneginf(), 0.0)
         if self.minimize:
             found = found.neg()
         return found if len(shape) == found.ndim else found.reshape(shape)
 
-    def _gradient_of(self, forward: Forward, gradient: Tensor) -> Tensor:
-        forward.begin_backward(
-            self._solve_again, self._observe, is_training=self.is_training, problem=self.work.problem
-        )
-        found = self.estimator.gradient(forward, gradient)
+    def _gradient_of(self, forward: Forward, gradient: Tensor, numbers: Sequence[int], record: Record) -> Tensor | None:
+        """Return the gradient of some rows, NaN for those whose ∂L/∂z isn't finite: nothing is solved for them."""
+        if math.isfinite(gradient.sum().item()):
+            return self._estimated(forward, gradient, self._solve_again, numbers, record)
+        finite = gradient.isfinite().flatten(2).all(dim=2).all(dim=0)
+        well = finite.nonzero().squeeze(1)
+        if len(well) == len(finite):  # their sum alone overflows
+            return self._estimated(forward, gradient, self._solve_again, numbers, record)
+        found = torch.full_like(forward.theta, torch.nan)
+        if len(well) == 0:
+            return found
+        if self.work.is_function:  # which gets whole batches
+            solve = solve_among_all(self._solve_again, forward, well, self.estimator.temperature)
+        else:
+            solve, numbers = self._solve_again, list(map(numbers.__getitem__, to_list(well)))
+        part = self._estimated(forward_of_some(forward, well), gradient[:, well], solve, numbers, record)
+        return None if part is None else found.index_copy_(0, well, part)
+
+    def _estimated(
+        self,
+        forward: Forward,
+        gradient: Tensor,
+        solve: Callable[[Tensor, Forward], Solutions],
+        numbers: Sequence[int],
+        record: Record,
+    ) -> Tensor | None:
+        forward.begin_backward(solve, self._observe, is_training=self.is_training, problem=self.work.problem)
+        try:
+            found = self.estimator.gradient(forward, gradient)
+        except RowsError as error:
+            if not record.fail(error, numbers, self.work.factory.label, self.work.problem):
+                raise
+            return None
         require_gradient(self.estimator, found, forward.theta)
         return found
 
-    def _forward_of(self, theta: Tensor, sampler: Sampler) -> Forward:
-        forward = self.estimator.forward(theta, sampler, self._solve)
-        require_forward(self.estimator, forward, theta, self.samples)
-        return forward
-
-    def _solve(self, rows: Tensor, known: Known | None = None) -> Solutions:
+    def _solve(self, rows: Tensor, known: Known | None = None, may_forbid: Tensor | None = None) -> Solutions:
         shape = rows.shape
         lead = shape[: rows.ndim - len(self.event)]
         calls = 1
         if self.work.is_function:  # one sample of one mapped element at a time
             calls = max(lead.numel() // max(math.prod(self.lead[len(self.mapped) :]), 1), 1)
-        solutions = self.work.solve(rows.reshape(-1, *self.event), known, calls)
+        solutions = self.work.solve(rows.reshape(-1, *self.event), known, calls, may_forbid=may_forbid)
+        if "clipped" in solutions.stats:
+            self._clipped += int(solutions.stats["clipped"])
         if solutions.forbidden is not None:
             self.is_masked = True
         solutions.z, solutions.status = solutions.z.view_as(rows), solutions.status.view(*lead)
         return solutions
 
     def _solve_again(self, rows: Tensor, forward: Forward) -> Solutions:
+        may_forbid = _NONE
         if self.is_masked:  # whatever an estimator or a target makes of −inf
-            rows = rows.masked_fill(forward.theta.isneginf(), -torch.inf)
+            forbidden = forward.theta.isneginf()
+            rows = rows.masked_fill(forbidden, -torch.inf)
+            may_forbid = forbidden.expand(rows.shape).reshape(-1, *self.event)
         if forward.rows is None:
-            answers = self._solve(rows)
+            answers = self._solve(rows, may_forbid=may_forbid)
             if answers.z.data_ptr() == forward.z.data_ptr() and answers.z.numel():
                 raise SolverCrashError(
                     f"{self.work.factory.label} answered the backward pass in the memory of the forward pass's states, "
@@ -287,7 +326,7 @@ class Pass:
             forward.z.expand(rows.shape).reshape(-1, *self.event),
             forward.status.expand(lead).reshape(-1),
         )
-        return self._solve(rows, known)
+        return self._solve(rows, known, may_forbid)
 
     def _observe(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
         self.monitor.observe(difference, gradient, z, self.work.problem, self.estimator)
@@ -309,14 +348,23 @@ class Pass:
         edges = [count * piece // pieces for piece in range(pieces + 1)]
         return list(pairwise(edges))
 
-    def _in_parts(self, theta: Tensor, sampler: Sampler, parts: list[tuple[int, int]]) -> Forward:
+    def _in_parts(
+        self, theta: Tensor, sampler: Sampler, parts: list[tuple[int, int]], numbers: Sequence[int], record: Record
+    ) -> Forward | None:
         z = theta.new_empty((self.samples, *theta.shape))
         found: list[Forward] = []
+        places: list[Sequence[int]] = []
         for start, stop in parts:
-            part = self._forward_of(theta[start:stop], sampler.part(start, stop))
-            z[:, start:stop] = part.z
-            part.z = z[:, start:stop]
-            found.append(part)
+            part = self._forward_of(theta[start:stop], sampler.part(start, stop), numbers[start:stop], record)
+            if part is not None:
+                z[:, start:stop] = part.z
+                part.z, part.theta = z[:, start:stop], theta[start:stop]
+                found.append(part)
+                places.append(numbers[start:stop])
+        if len(found) < len(parts):
+            for place, part in zip(places, found, strict=True):
+                record.add(place, part.z, part.status, self._forbidden(part.theta))
+            return None
         rows = [part.rows for part in found if part.rows is not None and self.work.proves]
         return Forward(
             z,

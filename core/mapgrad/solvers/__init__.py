@@ -9,10 +9,11 @@ from mapgrad.solvers._contract import (
     SolverSpec,
     Traits,
 )
-from mapgrad.solvers._function import FunctionSolver
+from mapgrad.solvers._function import FunctionSolver, context_names, require_no_reserved
 from mapgrad.solvers._hookspecs import hookimpl
 from mapgrad.solvers._listing import SolverInfo, list_solvers
 from mapgrad.solvers._lowering import Lowering, lower
+from mapgrad.solvers._native_models import advice_on
 from mapgrad.solvers._registry import register, unregister
 from mapgrad.solvers._resolve import SolverFactory, SolverLike, require_solver, resolve
 
@@ -29,10 +30,13 @@ __all__ = [
     "SolverLike",
     "SolverSpec",
     "Traits",
+    "advice_on",
+    "context_names",
     "hookimpl",
     "list_solvers",
     "lower",
     "register",
+    "require_no_reserved",
     "require_solver",
     "resolve",
     "unregister",

@@ -14,6 +14,7 @@ from mapgrad.errors import MissingDependencyError, PluginError, UnsupportedProbl
 from mapgrad.problems import IntegerProgram, Problem
 from mapgrad.solvers._contract import Traits
 from mapgrad.solvers._lowering import lower
+from mapgrad.solvers._native_models import advice_on
 from mapgrad.solvers._specs import SolverClass, is_solver_class
 
 if TYPE_CHECKING:
@@ -141,7 +142,9 @@ def require_problem(problem: Any) -> Problem:
         TypeError: `problem` isn't a `Problem`.
     """
     if not isinstance(problem, Problem):
-        raise TypeError(f"problem must be a problem, such as mapgrad.KSubset(10, 3), got {problem!r}")
+        raise TypeError(
+            f"problem must be a problem, such as mapgrad.KSubset(10, 3), got {problem!r}{advice_on(problem)}"
+        )
     return problem
 
 

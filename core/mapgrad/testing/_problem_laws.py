@@ -190,8 +190,8 @@ def check_problem_constant_sums(problem: Problem, require: _Require) -> None:
     ndim = len(problem.shape)
     sums: Any = problem.constant_sums
     for axes, value in sums.items():
-        names = cast("tuple[Any, ...]", axes) if isinstance(axes, tuple) else ()
-        fine = len(names) > 0 and len({*names} & {*range(ndim)}) == len(names)
+        given = cast("tuple[object, ...]", axes) if isinstance(axes, tuple) else ()
+        fine = 0 < len(given) == len({*given} & {*range(ndim)})
         require(fine, f"constant_sums must have tuples of distinct axes from 0 to {ndim - 1} as keys, got {axes!r}")
         fine = isinstance(value, (int, float)) and math.isfinite(value)
         require(fine, f"constant_sums must have finite numbers as values, got {value!r} for the axes {axes}")
@@ -199,7 +199,7 @@ def check_problem_constant_sums(problem: Problem, require: _Require) -> None:
         raise _NotApplicableError("no sum is said to be constant")
     states = _states(problem)
     for axes, value in sums.items():
-        found: NDArray[np.float64] = states.sum(axis=tuple(axis + 1 for axis in axes))
+        found = states.sum(axis=tuple(axis + 1 for axis in axes))
         off = flat(np.abs(found - value) > _TOLERANCE * (1 + abs(value))).any(axis=1)
         message = f"constant_sums says that z adds up to {value:g} along the axes {axes}, but the state "
         require(not off.any(), f"{message}{show(states[off])} adds up to {show(found[off])}")

@@ -1,0 +1,175 @@
+"""What became of the batch that a user passed, gathered over all solves into which it was cut."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mapgrad.batching._policy import FailedRow, describe_failed, error_of
+from mapgrad.batching._theta import domain_error, non_finite_error
+from mapgrad.errors import DomainError, NonFiniteError, RowsError
+from mapgrad.solutions import Solutions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mapgrad.problems import Problem
+
+
+class _Piece(NamedTuple):
+    """Answers to some rows.
+
+    Attributes:
+        numbers: The rows' numbers.
+        z: [S, N, *shape].
+        status: [S, N].
+        forbidden: Bool, like z; None where nothing is.
+        values: Objectives and bounds, [2, S, N]; None where nobody told them.
+    """
+
+    numbers: Sequence[int]
+    z: Tensor
+    status: Tensor
+    forbidden: Tensor | None
+    values: Tensor | None
+
+
+class Record:
+    """Answers and failures of a user's batch, by its own row numbers.
+
+    Args:
+        batch: The batch dimensions of what the user passed.
+        dtypes: Its dtype; a list of one for each row where it is a list of rows.
+
+    Attributes:
+        rows: How many rows were solved, each sample counted.
+        clipped: How many of them were moved into a domain.
+        has_failed: Whether any row has.
+    """
+
+    __slots__ = ("_dtypes", "_failed", "_infinite", "_outside", "_pieces", "batch", "clipped", "has_failed", "rows")
+
+    def __init__(self, batch: tuple[int, ...], dtypes: torch.dtype | list[torch.dtype] | None = None) -> None:
+        self.batch = batch
+        self.rows = self.clipped = 0
+        self._dtypes = dtypes
+        self._pieces: list[_Piece] = []
+        self.has_failed = False
+        self._infinite: set[int] = set()
+        self._outside: dict[int, Problem] = {}
+        self._failed: dict[int, FailedRow] = {}
+
+    def add(self, numbers: Sequence[int], z: Tensor, status: Tensor, forbidden: Tensor | None) -> None:
+        """Note the answers to rows of these numbers.
+
+        Args:
+            numbers: N of them.
+            z: [S, N, *shape].
+            status: [S, N].
+            forbidden: Bool [N, *shape], the entries that θ = −inf forbids; None where there are none.
+        """
+        if forbidden is not None:
+            forbidden = forbidden.expand(z.shape)
+        self._pieces.append(_Piece(numbers, z, status, forbidden, None))
+
+    def fail(self, error: RowsError, numbers: Sequence[int], label: str, problem: Problem | None) -> bool:
+        """Note an error that a solve raised about rows of these numbers, [..., N, *shape].
+
+        Args:
+            error: It.
+            numbers: [N].
+            label: The solver's name, with that of its distribution.
+            problem: What was to be solved; None where it isn't known.
+
+        Returns:
+            Whether it is one: what an estimator raises on its own isn't.
+        """
+        count = len(numbers)
+        is_ours = bool(error.rows)
+        rows = {numbers[row % count]: row for row in reversed(error.rows)}  # a row's first sample speaks for it
+        if isinstance(error, NonFiniteError):
+            self._infinite.update(rows)
+        elif isinstance(error, DomainError) and problem is not None:
+            self._outside.update(dict.fromkeys(rows, problem))
+        elif (found := error.solutions) is not None:
+            described = describe_failed(list(rows.values()), found, label, problem)
+            self._failed.update(zip(rows, described, strict=True))
+            z = found.z.reshape(-1, count, *found.z.shape[1:])
+            forbidden = None if found.forbidden is None else found.forbidden.reshape(z.shape)
+            values = torch.stack((found.objective, found.bound)).reshape(2, -1, count)
+            self._pieces.append(_Piece(numbers, z, found.status.reshape(-1, count), forbidden, values))
+        else:
+            is_ours = False
+        self.has_failed |= is_ours
+        return is_ours
+
+    def error(self, *, is_backward: bool = False) -> RowsError:
+        """Return the error that names all rows that failed, of the gravest kind."""
+        if self._infinite:
+            return non_finite_error(sorted(self._infinite), self.batch, is_backward=is_backward)
+        if self._outside:
+            rows = sorted(self._outside)
+            return domain_error(self._outside[rows[0]], rows, self.batch, is_backward=is_backward)
+        return error_of(self._failed, self.batch, None if is_backward else self.solutions(), is_backward=is_backward)
+
+    def solutions(self) -> Solutions:
+        """Return all answers, [S, *batch] or, where S = 1, [*batch].
+
+        Where no solve told, z is NaN and the status ERROR. Objectives and bounds are there if any solve told them, and
+        NaN where it didn't.
+        """
+        samples = len(self._pieces[0].z) if self._pieces else 1
+        pieces = [piece for piece in self._pieces if len(piece.z) == samples]
+        lead, count = (self.batch if samples == 1 else (samples, *self.batch)), math.prod(self.batch)
+        status = torch.zeros(samples, count, dtype=torch.int64)
+        values = torch.full((2, samples, count), torch.nan, dtype=torch.float64)
+        for piece in pieces:
+            places, device = list(piece.numbers), piece.status.device
+            status, values = status.to(device), values.to(device)
+            status[:, places] = piece.status
+            if piece.values is not None:
+                values[:, :, places] = piece.values
+        z = self._gathered([(piece.numbers, piece.z) for piece in pieces], lead, self._dtypes)
+        solutions = Solutions(z, status.reshape(lead), samples=samples)
+        if any(piece.forbidden is not None for piece in pieces):
+            forbidden = [
+                (
+                    piece.numbers,
+                    torch.zeros_like(piece.z, dtype=torch.bool) if piece.forbidden is None else piece.forbidden,
+                )
+                for piece in pieces
+            ]
+            dtypes = [torch.bool] * count if isinstance(self._dtypes, list) else torch.bool
+            solutions.forbidden = self._gathered(forbidden, lead, dtypes)
+        if any(piece.values is not None for piece in pieces):
+            solutions.objective, solutions.bound = values.reshape(2, *lead)
+        solutions.causes = {number: row.cause for number, row in self._failed.items() if row.cause is not None}
+        return solutions
+
+    def _gathered(
+        self,
+        found: list[tuple[Sequence[int], Tensor]],
+        lead: tuple[int, ...],
+        dtypes: torch.dtype | list[torch.dtype] | None,
+    ) -> Tensor | list[Tensor]:
+        """Return [*lead, *shape] from [S, N, *shape] of rows of these numbers; NaN, or False, elsewhere."""
+        count = math.prod(self.batch)
+        rest = False if found and found[0][1].dtype == torch.bool else torch.nan
+        if isinstance(dtypes, list):
+            states = [torch.tensor(rest)] * count
+            for numbers, values in found:
+                for number, row in zip(numbers, values.unbind(1), strict=True):
+                    states[number] = (row[0] if lead == self.batch else row).to(dtypes[number])
+            return states
+        if not found:
+            return torch.empty(*lead, 0, dtype=dtypes)
+        numbers, whole = found[0]
+        if len(numbers) < count:
+            whole = whole.new_full((whole.shape[0], count, *whole.shape[2:]), rest)
+            for numbers, values in found:
+                whole[:, list(numbers)] = values
+        whole = whole.reshape(*lead, *whole.shape[2:])
+        return whole if dtypes is None else whole.to(dtypes)

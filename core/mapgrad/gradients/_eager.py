@@ -1,0 +1,115 @@
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUntypedBaseClass=false
+"""The autograd functions of eager mode.
+
+A backward pass that is asked for a graph runs inside another function whose own backward refuses, so that second
+derivatives, which these estimators don't define, are an error instead of zeros.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mapgrad.batching import Record, hides_values
+from mapgrad.gradients.estimators import Forward
+
+if TYPE_CHECKING:
+    from mapgrad.gradients._pass import Pass
+
+
+class Eager(torch.autograd.Function):
+    """One pass."""
+
+    @staticmethod
+    def forward(ctx: Any, theta: Tensor, pass_: Pass, record: Record) -> Tensor:
+        found = pass_.forward(theta, record)
+        if found is None:
+            raise record.error()
+        output, forward = found
+        ctx.pass_, ctx.sampler, ctx.status, ctx.state = pass_, forward.sampler, forward.status, forward.state
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(forward.theta, forward.z, forward.rows)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        gradient = gradients[0]
+        if gradient is None:
+            return None, None, None
+        theta, z, rows = ctx.saved_tensors
+        forward = Forward(z, ctx.status, rows, ctx.state, theta, ctx.sampler)
+        record = Record(())
+        found = _gradient_in_eager(ctx.pass_, forward, gradient, record)
+        if found is None:
+            raise record.error(is_backward=True)
+        return found, None, None
+
+
+class Each(torch.autograd.Function):
+    """The passes of a batch whose rows have several problems: all are tried before rows that failed are named."""
+
+    @staticmethod
+    def forward(ctx: Any, passes: list[Pass], record: Record, *thetas: Tensor) -> tuple[Tensor, ...]:
+        tried = [pass_.forward(theta, record) for pass_, theta in zip(passes, thetas, strict=True)]
+        if record.has_failed:
+            raise record.error()
+        found = [each for each in tried if each is not None]
+        ctx.passes, ctx.batch = passes, record.batch
+        ctx.rest = [(forward.sampler, forward.status, forward.state) for _, forward in found]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*(each for _, made in found for each in (made.theta, made.z, made.rows)))
+        return tuple(output for output, _ in found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        saved = ctx.saved_tensors
+        record = Record(ctx.batch)
+        found: list[Tensor | None] = []
+        for place, (pass_, gradient) in enumerate(zip(ctx.passes, gradients, strict=True)):
+            if gradient is None or not ctx.needs_input_grad[2 + place]:
+                found.append(None)
+                continue
+            theta, z, rows = saved[3 * place : 3 * place + 3]
+            sampler, status, state = ctx.rest[place]
+            forward = Forward(z, status, rows, state, theta, sampler)
+            found.append(_gradient_in_eager(pass_, forward, gradient, record))
+        if record.has_failed:
+            raise record.error(is_backward=True)
+        return None, None, *found
+
+
+def _gradient_in_eager(pass_: Pass, forward: Forward, gradient: Tensor, record: Record) -> Tensor | None:
+    if hides_values(gradient):
+        raise RuntimeError(
+            "a MAP layer can't take is_grads_batched=True, whose tensors hide their values from it: "
+            "take torch.func.jacrev or torch.func.vmap of torch.func.vjp instead"
+        )
+    if torch.is_grad_enabled():
+        # without an input that requires grad, nobody would ask its backward
+        asked = gradient.new_empty(0).requires_grad_()
+        return _OneDerivative.apply(asked, gradient, pass_, forward, record)
+    return pass_.gradient(forward, gradient, record)
+
+
+def refuse(ctx: Any, *_: Any) -> Any:
+    """Refuse a second derivative."""
+    raise RuntimeError(_NO_SECOND_DERIVATIVE)
+
+
+class _OneDerivative(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, asked: Tensor, gradient: Tensor, pass_: Pass, forward: Forward, record: Record
+    ) -> Tensor | None:
+        return pass_.gradient(forward, gradient.detach(), record)
+
+    backward = staticmethod(refuse)
+
+
+_NO_SECOND_DERIVATIVE = (
+    "a MAP layer has no second derivative: its gradient is itself an estimate from solver calls. "
+    "Drop create_graph=True, or detach the layer's gradient before differentiating again"
+)

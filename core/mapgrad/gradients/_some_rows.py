@@ -1,0 +1,77 @@
+"""A backward pass for some rows of a forward pass: those whose ∂L/∂z is finite."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from torch import Tensor
+
+from mapgrad.gradients.estimators import Forward
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mapgrad.gradients._sampler import Sampler
+    from mapgrad.solutions import Solutions
+
+
+class SamplerOfSome:
+    """The noise of some rows of a pass, as `Sampler` gives it.
+
+    Args:
+        sampler: The noise of all rows.
+        rows: [N] int64, ascending, which rows these are.
+        like: [B, *shape], all rows.
+    """
+
+    def __init__(self, sampler: Sampler, rows: Tensor, like: Tensor) -> None:
+        self.samples, self.key = sampler.samples, sampler.key
+        self._sampler, self._rows, self._like = sampler, rows, like
+
+    def perturb(self, theta: Tensor, temperature: float) -> Tensor:
+        """Return θ + τε_s, [S, N, *shape], for θ [N, *shape] or [S or 1, N, *shape]."""
+        dim = theta.ndim - self._like.ndim
+        whole = theta.new_zeros((*theta.shape[:dim], *self._like.shape)).index_copy_(dim, self._rows, theta)
+        return self._sampler.perturb(whole, temperature).index_select(1, self._rows)
+
+    def noise_std(self, theta: Tensor) -> float | Tensor:
+        """Return the standard deviation of the noise, a number or [1, N, 1, …] for θ [N, *shape]."""
+        std = self._sampler.noise_std(self._like)
+        return std.index_select(1, self._rows) if isinstance(std, Tensor) else std
+
+
+def forward_of_some(forward: Forward, rows: Tensor) -> Forward:
+    """Return what a forward pass found for some rows [N] int64, ascending."""
+    return Forward(
+        forward.z.index_select(1, rows),
+        forward.status.index_select(1, rows),
+        None if forward.rows is None else forward.rows.index_select(1, rows),
+        tuple(tensor[rows] if tensor.ndim else tensor for tensor in forward.state),
+        forward.theta[rows],
+        cast("Sampler", SamplerOfSome(forward.sampler, rows, forward.theta)),
+    )
+
+
+def solve_among_all(
+    solve: Callable[[Tensor, Forward], Solutions], forward: Forward, chosen: Tensor, temperature: float
+) -> Callable[[Tensor, Forward], Solutions]:
+    """Return what solves some rows within whole batches, of which the other rows are as in the forward pass.
+
+    Args:
+        solve: Solves whole batches [..., B, *shape] of a forward pass.
+        forward: What the forward pass found for all rows.
+        chosen: [N] int64, ascending, which rows are asked for.
+        temperature: τ of the forward pass.
+    """
+
+    def solve_some(rows: Tensor, _: Forward) -> Solutions:
+        dim = rows.ndim - forward.theta.ndim
+        lead = rows.shape[:dim]
+        has_samples = lead[-1:] == forward.z.shape[:1]
+        before = forward.sampler.perturb(forward.theta, temperature) if has_samples else forward.theta
+        whole = before.expand(*lead, *forward.theta.shape).clone().index_copy_(dim, chosen, rows)
+        answers = solve(whole, forward)
+        answers.z, answers.status = answers.z.index_select(dim, chosen), answers.status.index_select(dim, chosen)
+        return answers
+
+    return solve_some

@@ -1,0 +1,161 @@
+"""`MAPLayer.last`: the answers of the last call."""
+
+import copy
+import gc
+import io
+import pickle
+import weakref
+
+import pytest
+import torch
+
+import mapgrad
+from mapgrad import Status
+
+SUBSET = mapgrad.KSubset(6, 2)
+
+
+def random_theta(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def layer_of(**options):
+    return mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(mapgrad.Gumbel(), **options), seed=0)
+
+
+class Lazy(mapgrad.InstanceSolver):
+    """Has no time where the first entry is positive; if it is larger than one, it has an incumbent."""
+
+    def solve(self, state, theta, request):
+        z = theta * 0
+        z[theta.argsort()[-2:]] = 1
+        if theta[0] <= 0:
+            return z
+        return mapgrad.Solution(z, Status.TIME_LIMIT)
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3), (0,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shapes(batch, dtype):
+    layer = layer_of()
+    assert layer.last is None
+    theta = random_theta(*batch, 6).to(dtype)
+    z = layer(theta)
+    last = layer.last
+    assert isinstance(last, mapgrad.Solutions)
+    assert torch.equal(last.z, z)
+    assert last.z.dtype == dtype
+    assert last.status.shape == last.mask.shape == batch
+    assert last.mask.dtype == torch.bool
+    assert last.mask.all()
+    assert (last.status == Status.OPTIMAL).all()
+
+
+def test_samples_come_first():
+    layer = layer_of(samples=5)
+    theta = random_theta(2, 3, 6)
+    z = layer(theta)
+    last = layer.last
+    assert last.z.shape == (5, 2, 3, 6)
+    assert last.status.shape == (5, 2, 3)
+    assert last.mask.shape == (2, 3)
+    torch.testing.assert_close(last.z.mean(0), z)
+    layer.eval()(theta)
+    assert layer.last.z.shape == theta.shape
+
+
+def test_a_mask_of_incumbents():
+    solver = mapgrad.get_solver(Lazy, SUBSET, on_error="incumbent")
+    theta = -random_theta(4, 6).abs()
+    theta[1, 0] = 5.0
+    layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(None))
+    layer(theta)
+    assert layer.last.status.tolist() == [1, 5, 1, 1]
+    assert layer.last.mask.tolist() == [True] * 4
+
+
+def test_a_row_counts_as_solved_if_all_its_samples_are():
+    z = torch.ones(3, 2, 4)
+    z[1, 0, 2] = torch.nan
+    solutions = mapgrad.Solutions(z, torch.ones(3, 2, dtype=torch.int64), samples=3)
+    assert solutions.mask.tolist() == [False, True]
+    assert mapgrad.Solutions(z[1], torch.ones(2, dtype=torch.int64)).mask.tolist() == [False, True]
+    rows = [torch.tensor([1.0]), torch.tensor([torch.nan, 1.0])]
+    assert mapgrad.Solutions(rows, torch.ones(2, dtype=torch.int64)).mask.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_problems_of_different_shapes(samples):
+    problems = [mapgrad.KSubset(5, 2), mapgrad.KSubset(8, 3), mapgrad.KSubset(5, 2)]
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", None), mapgrad.IMLE(mapgrad.Gumbel(), samples=samples))
+    theta = [random_theta(*problem.shape) for problem in problems]
+    z = layer(theta, problems=problems)
+    last = layer.last
+    for found, answer in zip(last.z, z, strict=True):
+        torch.testing.assert_close(found.mean(0) if samples > 1 else found, answer)
+    assert last.mask.tolist() == [True] * 3
+    whole = random_theta(3, 5)
+    z = layer(whole, problems=[mapgrad.KSubset(5, k) for k in (1, 2, 1)])
+    torch.testing.assert_close(layer.last.z.reshape(samples, 3, 5).mean(0), z)
+
+
+def test_it_is_gone_after_a_call_that_failed_or_was_traced():
+    layer = layer_of()
+    theta = random_theta(4, 6)
+
+    def fail():
+        with pytest.raises(mapgrad.NonFiniteError):
+            layer(theta * torch.nan)
+
+    for call in (
+        lambda: torch.vmap(layer, randomness="different")(theta),
+        lambda: torch.func.vjp(layer, theta),
+        fail,
+    ):
+        layer(theta)
+        assert layer.last is not None
+        call()
+        assert layer.last is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it compiles
+def test_a_compiled_call_keeps_nothing():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(None))
+    theta = random_theta(4, 6)
+    layer(theta)
+    torch.compiler.reset()
+    torch.compile(layer, fullgraph=True, backend="aot_eager")(theta)
+    assert layer.last is None
+
+
+def test_it_lives_no_longer_than_the_next_call_and_isnt_saved():
+    layer = layer_of()
+    theta = random_theta(4, 6)
+    layer(theta)
+    _, z, *_ = layer.monitor.last._pieces[0]
+    kept = weakref.ref(z)
+    del z, _
+    before = io.BytesIO()
+    torch.save(layer.state_dict(), before)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert twin.last is None
+    layer(theta)
+    gc.collect()
+    assert kept() is None
+    after = io.BytesIO()
+    torch.save(layer.state_dict(), after)
+    assert len(after.getvalue()) == len(before.getvalue())
+
+
+def test_it_holds_no_graph():
+    layer = layer_of()
+    layer(random_theta(4, 6).requires_grad_())
+    assert not layer.last.z.requires_grad
+
+
+def test_a_loss_over_the_rows_that_have_an_answer():
+    layer = layer_of(samples=2)
+    theta = random_theta(4, 6).requires_grad_()
+    z = layer(theta)
+    z[layer.last.mask].square().sum().backward()
+    assert theta.grad.isfinite().all()
