@@ -284,6 +284,23 @@ def test_adaptive_state_changes_only_in_the_next_training_forward():
     assert float(estimator.target.beta) in (0.75, 1.25)
 
 
+@pytest.mark.parametrize("target", [None, mapgrad.Step(2.0)])
+def test_both_sides_by_default_where_there_is_noise(target):
+    theta, noise, aim = draws(2, seed=11)
+    for law, sides in ((Given(noise), True), (None, False)):
+        default, explicit = (
+            layer_gradient(theta, mapgrad.IMLE(law, target, samples=2, **options), aim)[0]
+            for options in ({}, {"symmetric": sides})
+        )
+        assert torch.equal(default, explicit)
+        assert not torch.equal(
+            default, layer_gradient(theta, mapgrad.IMLE(law, target, samples=2, symmetric=not sides), aim)[0]
+        )
+    lam = mapgrad.RelativeStep(1.0)
+    one, other = (layer_gradient(theta, mapgrad.IMLE(None, rule), aim)[0] for rule in (None, lam))
+    assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e3, 1e30])
 def test_a_relative_step_ignores_the_scale_of_loss_and_theta(scale):
     theta, _, aim = draws(1, seed=9)

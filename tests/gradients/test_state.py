@@ -260,7 +260,11 @@ def test_rows_that_could_do_better_count_as_dead_whatever_the_feasible_set():
     [
         (mapgrad.IMLE(None, mapgrad.Step(1e-6)), r"RelativeStep\(1.0\).* larger λ than 1e-06", "symmetric=True"),
         (mapgrad.IMLE(None, mapgrad.Step(1e-6), symmetric=False), r"RelativeStep\(1.0\).*symmetric=True", None),
-        (mapgrad.IMLE(None, mapgrad.RelativeStep(1e-4)), "larger λ than 0.0001", "RelativeStep|symmetric=True"),
+        (
+            mapgrad.IMLE(None, mapgrad.RelativeStep(1e-4), symmetric=True),
+            "larger λ than 0.0001",
+            "RelativeStep|symmetric=True",
+        ),
         (mapgrad.AdaptiveIMLE(None, initial=0.0, step=1e-9), "larger step than 1e-09", "RelativeStep|symmetric=True"),
     ],
 )

@@ -97,20 +97,26 @@ class Sampler:
         """Return θ + τε_s for each sample s.
 
         Args:
-            theta: [B, *shape] or [S, B, *shape], utilities; not written to.
+            theta: [B, *shape], [S or 1, B, *shape] or [..., S or 1, B, *shape], utilities; not written to.
             temperature: τ.
 
         Returns:
-            [S, B, *shape]; without noise, a view of θ.
+            [..., S, B, *shape], with the same noise for each leading element; without noise, a view of θ.
         """
         if theta.ndim == len(self._event) + 1:
             theta = theta.unsqueeze(0)
         if self._noise is None or temperature == 0:
-            return theta if theta.shape[0] == self.samples else theta.expand(self.samples, *theta.shape[1:])
+            place = theta.ndim - len(self._event) - 2
+            return theta.expand(*theta.shape[:place], self.samples, *theta.shape[place + 1 :])
         noise, is_fresh = self._draw(self._noise, theta)
-        if not is_fresh:
+        if not is_fresh or noise.ndim < theta.ndim:
             return theta + temperature * noise
         return (noise if temperature == 1 else noise.mul_(temperature)).add_(theta)
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether there is any."""
+        return self._noise is not None
 
     def noise_std(self, theta: Tensor) -> float | Tensor:
         """Return the standard deviation of the noise.

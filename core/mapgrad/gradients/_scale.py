@@ -114,12 +114,12 @@ def _boundary(values: Tensor, dims: tuple[int, ...], ones: float) -> Tensor:
         count = row.shape[-1]
         row = _some(row, count)
         place = min(max(round(ones * row.shape[-1] / count), 1), row.shape[-1] - 1)
+    limits = torch.finfo(values.dtype)
     if place == 0:
-        return values
+        return values.clamp(min=limits.min)
     top = row.topk(place + 1, dim=-1).values
     # where no more are finite, the last one that is
     out = top.masked_fill(top == -math.inf, math.inf).amin(dim=-1, keepdim=True)
-    limits = torch.finfo(values.dtype)
     middle = torch.maximum(top[..., -2:-1], out).div_(2).add_(out, alpha=0.5).clamp_(limits.min, limits.max)
     return middle.reshape([1 if dim - values.ndim in dims else size for dim, size in enumerate(values.shape)])
 

@@ -137,15 +137,16 @@ class RelativeStep(Target):
     optimum as far as towards a distant one, and training may stall: take `Step` there.
 
     Args:
-        lam: λ, the length of the step relative to the scale.
+        lam: λ, the length of the step relative to the scale; None for 0.5 in passes with noise, and 1 in others, where
+            a shorter step changes too few answers.
 
     Raises:
         ValueError: `lam` isn't positive and finite.
     """
 
-    def __init__(self, lam: float = 0.5) -> None:
+    def __init__(self, lam: float | None = None) -> None:
         super().__init__()
-        self.lam = positive("lam", lam)
+        self.lam = None if lam is None else positive("lam", lam)
 
     @property
     def is_rowwise(self) -> bool:
@@ -155,17 +156,25 @@ class RelativeStep(Target):
     @property
     def advice(self) -> str:
         """To take a larger λ."""
-        return f"the step is too short to change their answers. Take a larger λ than {self.lam:g}, or more noise"
+        taken = "the default" if self.lam is None else f"{self.lam:g}"
+        return f"the step is too short to change their answers. Take a larger λ than {taken}, or more noise"
 
     def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Return (θ − λ · scale · d, the factor of g̃ that this is)."""
-        step, divisor = relative_step(theta, gradient, self.lam, context)
+        step, divisor = self._step(theta, gradient, context)
         return theta - step, divisor
 
     def both_sides(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Return (θ − λ · scale · d, θ + λ · scale · d, the factor of g̃ that this is)."""
-        step, divisor = relative_step(theta, gradient, self.lam, context)
+        step, divisor = self._step(theta, gradient, context)
         return theta - step, theta + step, divisor
+
+    def _step(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        lam = self.lam
+        if lam is None:
+            is_certain = isinstance(context.noise_std, float) and not context.noise_std
+            lam = 1.0 if is_certain else 0.5
+        return relative_step(theta, gradient, lam, context)
 
     def extra_repr(self) -> str:
         """Return the arguments."""

@@ -34,12 +34,14 @@ class IMLE(Estimator):
 
     Args:
         noise: ρ(ε); see `Estimator`.
-        target: Rule for θ′; None for ``RelativeStep(0.5)``, whose step fits the scale of θ and of its noise. It doesn't
+        target: Rule for θ′; None for ``RelativeStep()``, whose step fits the scale of θ and of its noise. It doesn't
             shrink with the loss's gradient: for a loss that isn't linear in z take `Step`, if training stalls.
         samples: S.
-        symmetric: Whether to step to both sides of θ, as by default; costs two backward solves per sample instead of
-            one. With the default target, the mean gradient has a cosine of .94 to 1 to the exact one, and .8 to 1 of
-            its length; a one-sided step of λ = 1 has .6 to .9 (``python tests/benchmarks/bench_gradients.py``).
+        symmetric: Whether to step to both sides of θ, which costs two backward solves per sample instead of one; None
+            for both sides in passes with noise, one side in others. With noise, the mean gradient has by default a
+            cosine of .96 to 1 to the exact one and .78 to .98 of its length on small problems, and with a one-sided
+            step of λ = 1 a cosine of .79 to .99 (``python tests/benchmarks/bench_gradients.py``). Without, there is no
+            gradient to come close to, and a step away from the loss's optimum moves answers that are right, too.
         scaled: Whether to divide by the step's length, so that the result approximates the loss's gradient in size too.
         temperature: τ of the forward pass.
         target_temperature: τ′ of the backward pass; None for τ. Another value than τ uncouples the two: even a zero
@@ -52,7 +54,7 @@ class IMLE(Estimator):
         target: Target | None = None,
         *,
         samples: int = 1,
-        symmetric: bool = True,
+        symmetric: bool | None = None,
         scaled: bool = True,
         temperature: float = 1.0,
         target_temperature: float | None = None,
@@ -87,8 +89,8 @@ class IMLE(Estimator):
 
     @property
     def advice(self) -> str:
-        """What the target says, and to step to both sides, if this doesn't yet."""
-        if self.symmetric:
+        """What the target says, and to step to both sides where that was switched off."""
+        if self.symmetric is not False:
             return self.target.advice
         return f"{self.target.advice}; symmetric=True steps to both sides of θ, so that fewer rows stay where they are"
 
@@ -111,10 +113,10 @@ class IMLE(Estimator):
             noise_std=self.largest_temperature * forward.sampler.noise_std(forward.theta),
             state=forward.state[0] if forward.state else None,
         )
-        if self.symmetric:
-            *goals, divisor = self.target.both_sides(theta, gradient, context)
-            toward, away = (forward.sampler.perturb(goal, self.target_temperature) for goal in goals)
-            toward_z, away_z = forward.solve(torch.stack([toward, away])).z
+        if self.symmetric or (self.symmetric is None and forward.sampler.has_noise):
+            toward, away, divisor = self.target.both_sides(theta, gradient, context)
+            rows = forward.sampler.perturb(torch.stack([toward, away]), self.target_temperature)
+            toward_z, away_z = forward.solve(rows).z
             difference = (away_z - toward_z).div_(2)
         else:
             goal, divisor = self.target(theta, gradient, context)
