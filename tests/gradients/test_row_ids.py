@@ -232,7 +232,7 @@ def test_samples_of_rows_with_ids():
 @pytest.mark.parametrize("problems", [None, [SUBSET] * 8])
 def test_what_ids_can_not_be(rows, error, message, problems):
     with pytest.raises(error, match=message):
-        make_layer("gumbel")(torch.zeros(8, 6), problems, rows=rows)
+        make_layer("gumbel")(torch.zeros(8, 6), problems=problems, rows=rows)
 
 
 def test_no_rows_need_no_ids():

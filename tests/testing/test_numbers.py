@@ -230,4 +230,4 @@ def test_an_honest_core_passes(monkeypatch):
         "stop",
         "time_limit",
     }
-    assert len(outcomes) == 23
+    assert len(outcomes) == 24

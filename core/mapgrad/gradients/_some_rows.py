@@ -26,13 +26,15 @@ class SamplerOfSome:
 
     def __init__(self, sampler: Sampler, rows: Tensor, like: Tensor) -> None:
         self.samples, self.key = sampler.samples, sampler.key
+        self.has_noise = sampler.has_noise
         self._sampler, self._rows, self._like = sampler, rows, like
 
     def perturb(self, theta: Tensor, temperature: float) -> Tensor:
-        """Return θ + τε_s, [S, N, *shape], for θ [N, *shape] or [S or 1, N, *shape]."""
+        """Return θ + τε_s, [..., S, N, *shape], for θ [N, *shape] or [..., S or 1, N, *shape]."""
         dim = theta.ndim - self._like.ndim
         whole = theta.new_zeros((*theta.shape[:dim], *self._like.shape)).index_copy_(dim, self._rows, theta)
-        return self._sampler.perturb(whole, temperature).index_select(1, self._rows)
+        perturbed = self._sampler.perturb(whole, temperature)
+        return perturbed.index_select(perturbed.ndim - self._like.ndim, self._rows)
 
     def noise_std(self, theta: Tensor) -> float | Tensor:
         """Return the standard deviation of the noise, a number or [1, N, 1, …] for θ [N, *shape]."""
