@@ -1,9 +1,10 @@
 """Which gradient: noise, targets, estimators, and the autograd function around a pass."""
 
+from mapgrad.gradients._centred import Centred
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._function import next_key, sample
 from mapgrad.gradients._monitor import Monitor
-from mapgrad.gradients._noise import Centred, Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
+from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
 from mapgrad.gradients._pass import Pass
 from mapgrad.gradients._sampler import KeyStream, Sampler
 from mapgrad.gradients._targets import AdaptiveStep, Combinatorial, RelativeStep, Step, Target
