@@ -1,9 +1,10 @@
 """Which gradient: noise, targets, estimators, and the autograd function around a pass."""
 
+from mapgrad.gradients._centred import Centred
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._function import next_key, sample, sample_each
 from mapgrad.gradients._monitor import Monitor
-from mapgrad.gradients._noise import Centred, Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
+from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
 from mapgrad.gradients._row_ids import first_id, require_row_ids
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._steps import KeyStream, seed_of_path

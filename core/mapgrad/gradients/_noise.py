@@ -38,11 +38,7 @@ _PART_ELSEWHERE: Final = 1 << 22
 
 @runtime_checkable
 class Noise(Protocol):
-    """What an estimator needs of its noise; any object with this method will do.
-
-    With an attribute `std`, its standard deviation as a float, relative steps are fit to the law; without one, to the
-    noise that a row happens to get.
-    """
+    """What an estimator needs of its noise: any object with this method, and for relative steps better with `std`."""
 
     def sample(
         self,
@@ -91,7 +87,7 @@ class StandardNoise(ABC):
 
     @property
     def std(self) -> float:
-        """Standard deviation, to which relative steps fit their length."""
+        """Standard deviation; relative steps fit it, or where a law has none the noise that a row happens to get."""
         return math.sqrt(self.variance)
 
     @property
@@ -373,52 +369,6 @@ class Laplace(StandardNoise):
         return -x.abs() - math.log(2)
 
 
-@dataclass(frozen=True)
-class Centred(StandardNoise):
-    """A law less its mean, so that it moves no state's expected utility.
-
-    Args:
-        noise: The law.
-    """
-
-    noise: StandardNoise
-
-    @property
-    def mean(self) -> float:
-        return 0.0
-
-    @property
-    def variance(self) -> float:
-        return self.noise.variance
-
-    @property
-    def invertible(self) -> bool:
-        return self.noise.invertible
-
-    def icdf(self, u: Tensor) -> Tensor:
-        return self.noise.icdf(u) - self.noise.mean
-
-    def icdf_(self, u: NDArray[np.float64]) -> None:
-        self.noise.icdf_(u)
-        u -= self.noise.mean
-
-    def cdf(self, x: Tensor) -> Tensor:
-        return self.noise.cdf(x + self.noise.mean)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        return self.noise.log_prob(x + self.noise.mean)
-
-    def sample(
-        self,
-        shape: Sequence[int],
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        return self.noise.sample(shape, generator=generator, dtype=dtype, device=device).sub_(self.noise.mean)
-
-
 def _floating(dtype: torch.dtype | None) -> torch.dtype:
     """Return the dtype to sample in, torch's default for None.
 
@@ -435,8 +385,7 @@ def _in_parts(
     shape: Sequence[int], device: torch.device | str | None, draw: Callable[[int], Tensor], width: int = 1
 ) -> Tensor:
     """Return draws of a few numbers at a time as one tensor, so that their float64, `width` for each, stay small."""
-    shape = torch.Size(shape)
-    count = shape.numel()
+    shape, count = torch.Size(shape), math.prod(shape)
     if count * width <= _PART or torch.compiler.is_compiling():
         return draw(count).reshape(shape)
     on_cpu = (torch.get_default_device() if device is None else torch.device(device)).type == "cpu"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor, nn
 
 from mapgrad.gradients._arguments import non_negative
-from mapgrad.gradients._noise import Centred, SumOfGamma
+from mapgrad.gradients._centred import Centred
+from mapgrad.gradients._noise import SumOfGamma
 from mapgrad.problems import Domain
 from mapgrad.solutions import Solutions
 
