@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
 import os
@@ -60,10 +61,14 @@ class EntryPointClaim:
 
     @property
     def is_being_imported(self) -> bool:
-        """Whether the code of the module, or of a package around it, is running at this moment."""
-        names = itertools.accumulate(self.module.split("."), "{}.{}".format)
-        specs = (getattr(sys.modules.get(name), "__spec__", None) for name in names)
-        return any(getattr(spec, "_initializing", False) for spec in specs)
+        """Whether this thread is running the code of the module, or of a package around it."""
+        names = {*itertools.accumulate(self.module.split("."), "{}.{}".format)}
+        frame = inspect.currentframe()
+        while frame is not None:
+            if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") in names:
+                return True
+            frame = frame.f_back
+        return False
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,6 @@ def load_plugin(plugin: Plugin) -> LoadResult | None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 (whatever a plugin raises, SystemExit too, breaks this plugin alone)
-        # An import waits while another thread runs the module: if it is still running, it is this thread that runs it.
         if claim.is_being_imported:
             return None
         return LoadResult("broken", detail=f"{type(error).__name__}: {' '.join(str(error).split())}", cause=error)
