@@ -239,7 +239,7 @@ def test_a_failing_batch_leaves_nothing_behind(solver, answer, monkeypatch):
         gc.disable()
         try:
             held = min(held_by(lambda call=call: repeat(call, 20))[1] for _ in range(2))  # caches fill at first
-            assert held < 20_000, name
+            assert held < 40_000, name  # allocators keep half of it; a record kept a call is 59 kB, an error 162 kB
             assert gc.collect(0) == 0, name
         finally:
             gc.enable()
