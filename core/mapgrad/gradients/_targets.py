@@ -117,7 +117,25 @@ class Step(Target):
         return f"lam={self.lam}, alpha={self.alpha}"
 
 
-class RelativeStep(Target):
+class _Stepping(Target):
+    """A target whose two sides lie one and the same step away from θ."""
+
+    def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Return (θ less the step, the factor of g̃ that this is)."""
+        step, divisor = self._step(theta, gradient, context)
+        return theta - step, divisor
+
+    def both_sides(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (θ less the step, θ plus the step, the factor of g̃ that this is)."""
+        step, divisor = self._step(theta, gradient, context)
+        return theta - step, theta + step, divisor
+
+    @abstractmethod
+    def _step(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Return the step [S or 1, *batch, *shape], and the factor of g̃ that it is, as a divisor of `forward`."""
+
+
+class RelativeStep(_Stepping):
     """θ′ = θ − λ · scale · d for each row: a direction d of unit size along g̃, and a scale of θ and its noise.
 
     The scale is √(mean square of θ's distance from the boundary between in and out + τ² Var ε), so that the step fits θ
@@ -159,16 +177,6 @@ class RelativeStep(Target):
         taken = "the default" if self.lam is None else f"{self.lam:g}"
         return f"the step is too short to change their answers. Take a larger λ than {taken}, or more noise"
 
-    def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Return (θ − λ · scale · d, the factor of g̃ that this is)."""
-        step, divisor = self._step(theta, gradient, context)
-        return theta - step, divisor
-
-    def both_sides(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (θ − λ · scale · d, θ + λ · scale · d, the factor of g̃ that this is)."""
-        step, divisor = self._step(theta, gradient, context)
-        return theta - step, theta + step, divisor
-
     def _step(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         lam = self.lam
         if lam is None:
@@ -207,7 +215,7 @@ class Combinatorial(Target):
         return torch.where(gradient == 0, theta, -gradient), 1.0
 
 
-class AdaptiveStep(Target):
+class AdaptiveStep(_Stepping):
     """The step of `RelativeStep` with β for λ, where β makes a wanted number of entries move (AIMLE).
 
     Minervini, Franceschi and Niepert, AAAI 2023, whose own step is norm="batch": θ′ = θ − p g̃ with p = β ‖θ‖ / ‖g̃‖.
@@ -277,16 +285,6 @@ class AdaptiveStep(Target):
             f"β, {float(self.beta):g} now, is too small to change their answers. Take a larger initial, a larger step "
             f"than {self.step:g}, by which it grows faster, or a larger target than {self.target:g}"
         )
-
-    def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Return (θ less the step, the factor of g̃ that this is)."""
-        step, divisor = self._step(theta, gradient, context)
-        return theta - step, divisor
-
-    def both_sides(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (θ less the step, θ plus the step, the factor of g̃ that this is)."""
-        step, divisor = self._step(theta, gradient, context)
-        return theta - step, theta + step, divisor
 
     def _step(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         beta = self.beta if context.state is None else context.state
