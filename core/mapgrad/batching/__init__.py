@@ -7,6 +7,7 @@ from mapgrad.batching._proofs import Known
 from mapgrad.batching._record import Record
 from mapgrad.batching._solver import Solver, get_solver, group_rows
 from mapgrad.batching._theta import (
+    are_finite,
     compute_dtype,
     has_forbidden,
     name_problem,
@@ -22,6 +23,7 @@ __all__ = [
     "Record",
     "Solver",
     "SolverAtWork",
+    "are_finite",
     "compute_dtype",
     "define",
     "find",

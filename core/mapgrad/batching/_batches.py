@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching._policy import unusable_rows
-from mapgrad.batching._theta import extremes
+from mapgrad.batching._theta import are_finite
 from mapgrad.batching._traces import detach
 from mapgrad.solutions import Solutions, Status
 
@@ -66,8 +65,7 @@ def _checked(answer: Any, rows: Tensor, version: int, plain: int) -> tuple[Solut
     if z.data_ptr() == rows.data_ptr():
         z = z.clone()  # an answer that shares θ's memory would change with it
     if not isinstance(answer, Solutions):
-        low, high = extremes(z)
-        is_finite = math.isfinite(low) and math.isfinite(high)
+        is_finite = are_finite(z)
         solutions = Solutions(z, _plain_status(plain, rows.shape[0], rows.device))
         if not is_finite:
             solutions.status = solutions.status.clone()

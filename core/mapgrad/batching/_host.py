@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from mapgrad.batching._forbidden import UNSERVED, with_penalties
 from mapgrad.batching._policy import unusable_rows
-from mapgrad.batching._theta import extremes
+from mapgrad.batching._theta import are_finite
 from mapgrad.errors import ShapeError, UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solutions, Status
@@ -182,7 +181,7 @@ def scale_rows(rows: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
 
 
 def _is_finite(values: NDArray[np.float64]) -> bool:
-    return values.size == 0 or all(map(math.isfinite, extremes(_from_numpy(values))))
+    return are_finite(_from_numpy(values))
 
 
 def _fail_inexact(block: Block, z: NDArray[np.float64], integer: NDArray[np.bool_], dtype: torch.dtype) -> bool:

@@ -106,16 +106,22 @@ def admit(
     """
     if rows.numel() == 0:
         return rows, 0, False
+    if problem is None or problem.domain is Domain.REAL:
+        return rows, 0, not are_finite(rows) and has_forbidden(rows, problem, may_forbid)
     low, high = extremes(rows)
-    is_masked = False
-    if not math.isfinite(low) or not math.isfinite(high):
-        is_masked = has_forbidden(rows, problem, may_forbid)
-    if problem is None or problem.domain is Domain.REAL or high <= 0:
+    is_finite = math.isfinite(low) and math.isfinite(high)
+    is_masked = not is_finite and has_forbidden(rows, problem, may_forbid)
+    if high <= 0:
         return rows, 0, is_masked
     outside = row_numbers(~problem.domain.contains(rows).flatten(1).all(dim=1))
     if outside and policy == "raise":
         raise domain_error(problem, outside, (len(rows),))
     return problem.domain.clip(rows), len(outside), is_masked
+
+
+def are_finite(values: Tensor) -> bool:
+    """Tell whether a tensor has finite entries only: where it is so, their sum tells, which takes least."""
+    return math.isfinite(values.sum().item()) or all(map(math.isfinite, extremes(values)))
 
 
 def extremes(values: Tensor) -> tuple[float, float]:
@@ -163,7 +169,7 @@ def has_forbidden(rows: Tensor, problem: Problem | None, may_forbid: Tensor | No
         NonFiniteError: with the numbers of the rows that have NaN, +inf, or −inf that isn't allowed or where the lower
             bound isn't 0.
     """
-    if rows.numel() == 0 or all(map(math.isfinite, extremes(rows))):
+    if are_finite(rows):
         return False
     forbidden = rows.isneginf()
     wrong = ~(rows.isfinite() | (forbidden if may_forbid is None else forbidden & may_forbid))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """What a target is told of a pass beside θ and the loss's gradient.
 

@@ -59,7 +59,7 @@ def sample(
         key = next_key(owner, theta)
     if not is_traced(theta):
         number = None if key is None else int(key)
-        pass_ = Pass(owner, work, noise, number, samples=samples, is_mean=is_mean, ids=ids)
+        pass_ = Pass(owner, estimator, work, noise, number, samples=samples, is_mean=is_mean, ids=ids)
         monitor, record = owner.monitor, Record((), dtype)
         monitor.last = None  # its memory may be needed
         output = Eager.apply(theta, pass_, record)
@@ -123,10 +123,12 @@ def sample_each(
             for (work, theta, _), each in zip(groups, ids, strict=True)
         ]
     passes: list[Pass] = []
+    estimator = owner.estimator
     for (work, _, numbers), each in zip(groups, ids, strict=True):
-        noise = owner.estimator.noise_for(work.problem) if perturb else None
+        noise = estimator.noise_for(work.problem) if perturb else None
         number = None if key is None else int(key)
-        passes.append(Pass(owner, work, noise, number, samples=samples, is_mean=is_mean, ids=each, numbers=numbers))
+        made = Pass(owner, estimator, work, noise, number, samples=samples, is_mean=is_mean, ids=each, numbers=numbers)
+        passes.append(made)
     thetas = [theta for _, theta, _ in groups]
     monitor, record = owner.monitor, Record((sum(map(len, thetas)),), dtypes)
     monitor.last = None
@@ -210,9 +212,10 @@ def _new_pass(
 ) -> Pass:
     layer: Owner = find(owner)
     at_work: SolverAtWork = find(work)
-    noise, number = (None, None) if key is None else (layer.estimator.noise_for(at_work.problem), int(key))
+    estimator = layer.estimator
+    noise, number = (None, None) if key is None else (estimator.noise_for(at_work.problem), int(key))
     differs = tuple(map(bool, mapped))
-    return Pass(layer, at_work, noise, number, samples=samples, is_mean=is_mean, mapped=differs, ids=ids)
+    return Pass(layer, estimator, at_work, noise, number, samples=samples, is_mean=is_mean, mapped=differs, ids=ids)
 
 
 def _key(_fresh: Tensor, owner: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from mapgrad.batching import Known, to_list
+from mapgrad.batching import Known, are_finite, to_list
 from mapgrad.errors import RowsError, SolverCrashError
 from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._row_ids import first_id
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mapgrad.batching import Record, SolverAtWork
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._owner import Owner
+    from mapgrad.gradients.estimators import Estimator
     from mapgrad.solutions import Solutions
 
 _SMALL: Final = 1 << 16
@@ -44,6 +45,7 @@ class Pass:
 
     Args:
         owner: The layer.
+        estimator: Its own, which takes time to ask it for.
         work: The solver at work.
         noise: The law of the noise; None for none.
         key: The step's key; None for a pass that belongs to no step.
@@ -84,6 +86,7 @@ class Pass:
     def __init__(
         self,
         owner: Owner,
+        estimator: Estimator,
         work: SolverAtWork,
         noise: Noise | None,
         key: int | None,
@@ -95,7 +98,7 @@ class Pass:
         numbers: Sequence[int] | None = None,
     ) -> None:
         # taken now: a backward pass goes on as its forward pass began, whatever becomes of the layer
-        self.estimator, self.monitor = owner.estimator, owner.monitor
+        self.estimator, self.monitor = estimator, owner.monitor
         self.minimize, self.is_training = owner.minimize, owner.training
         self.work, self.noise, self.key = work, noise, key
         self.samples, self.is_mean = samples, is_mean
@@ -258,12 +261,9 @@ class Pass:
 
     def _gradient_of(self, forward: Forward, gradient: Tensor, numbers: Sequence[int], record: Record) -> Tensor | None:
         """Return the gradient of some rows, NaN for those whose ∂L/∂z isn't finite: nothing is solved for them."""
-        if math.isfinite(gradient.sum().item()):
+        if are_finite(gradient):
             return self._estimated(forward, gradient, self._solve_again, numbers, record)
-        finite = gradient.isfinite().flatten(2).all(dim=2).all(dim=0)
-        well = finite.nonzero().squeeze(1)
-        if len(well) == len(finite):  # their sum alone overflows
-            return self._estimated(forward, gradient, self._solve_again, numbers, record)
+        well = gradient.isfinite().flatten(2).all(dim=2).all(dim=0).nonzero().squeeze(1)
         found = torch.full_like(forward.theta, torch.nan)
         if len(well) == 0:
             return found

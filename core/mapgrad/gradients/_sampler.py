@@ -106,6 +106,8 @@ class Sampler:
         if theta.ndim == len(self._event) + 1:
             theta = theta.unsqueeze(0)
         if self._noise is None or temperature == 0:
+            if self.samples == 1:
+                return theta
             place = theta.ndim - len(self._event) - 2
             return theta.expand(*theta.shape[:place], self.samples, *theta.shape[place + 1 :])
         noise, is_fresh = self._draw(self._noise, theta)

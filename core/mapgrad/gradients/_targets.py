@@ -59,8 +59,8 @@ class Target(nn.Module, ABC):
 
         A subclass may override it where one computation gives both. The arguments are those of `forward`.
         """
-        toward, divisor = self(theta, gradient, context)
-        away, _ = self(theta, -gradient, context)
+        toward, divisor = self.forward(theta, gradient, context)
+        away, _ = self.forward(theta, -gradient, context)
         return toward, away, divisor
 
     def advance(self) -> Tensor:

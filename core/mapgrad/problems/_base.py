@@ -266,10 +266,11 @@ def batch_shape(problem: Problem, z: Tensor | NDArray[Any], name: str) -> tuple[
     Raises:
         ShapeError: the trailing dimensions aren't the problem's shape.
     """
-    split = z.ndim - len(problem.shape)
-    if split < 0 or z.shape[split:] != problem.shape:
+    shape = problem.shape
+    split = z.ndim - len(shape)
+    if split < 0 or z.shape[split:] != shape:
         raise ShapeError(
             f"{name} has shape {tuple(z.shape)}, but {problem!r} needs [*batch, "
-            f"{', '.join(map(str, problem.shape))}]: any batch dimensions, then {problem.shape}"
+            f"{', '.join(map(str, shape))}]: any batch dimensions, then {shape}"
         )
     return tuple(z.shape[:split])

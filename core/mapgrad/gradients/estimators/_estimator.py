@@ -117,10 +117,11 @@ class Estimator(nn.Module, ABC):
 
     def noise_for(self, problem: Problem | None) -> Noise | None:
         """Return the noise that is drawn for a problem; None where none is."""
-        if self.largest_temperature == 0:
+        noise = self.noise
+        if noise is None or self.largest_temperature == 0:
             return None
-        if not isinstance(self.noise, str):
-            return self.noise
+        if not isinstance(noise, str):
+            return noise
         if problem is None or problem.domain is not Domain.REAL:
             return None
         law = SumOfGamma(problem.kappa)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -119,7 +120,7 @@ class IMLE(Estimator):
             toward_z, away_z = forward.solve(rows).z
             difference = (away_z - toward_z).div_(2)
         else:
-            goal, divisor = self.target(theta, gradient, context)
+            goal, divisor = self.target.forward(theta, gradient, context)
             difference = forward.z - forward.solve(forward.sampler.perturb(goal, self.target_temperature)).z
         forward.observe(difference, gradient)
         if self.is_adaptive and forward.is_training:
@@ -148,6 +149,13 @@ class IMLE(Estimator):
 def _divided(difference: Tensor, divisor: Tensor | float) -> Tensor:
     """Return the quotient, in the difference's dtype whatever the divisor's, and finite."""
     if not isinstance(divisor, Tensor):
-        return difference / divisor
+        return difference / _scalar(divisor, difference.dtype)
     most = torch.finfo(difference.dtype).max * 2.0**-16
     return difference * divisor.double().reciprocal().clamp(-most, most).to(difference.dtype)
+
+
+@lru_cache(maxsize=16)
+def _scalar(value: float, dtype: torch.dtype) -> Tensor:
+    """Return a number as a tensor [], shared by all who ask: torch makes one of a number each time, which takes longer."""
+    with torch.inference_mode(mode=False):
+        return torch.full((), value, dtype=dtype, device="cpu")
