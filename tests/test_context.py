@@ -92,12 +92,37 @@ def test_a_solver_made_by_get_solver_of_a_function_takes_it_too():
     assert layer.stats["rows"] == 4
 
 
+def test_a_distribution_takes_it_as_a_layer_does():
+    theta = random_theta(4, 6).requires_grad_()
+    found = {}
+    for draw in (lambda layer: layer(theta, CAPACITIES), lambda layer: layer.distribution(theta, CAPACITIES).mean):
+        layer = mapgrad.MAPLayer(choose, mapgrad.IMLE(mapgrad.Gumbel(), mapgrad.Step(5.0), samples=3), seed=0)
+        z = draw(layer)
+        (z * random_theta(4, 6, seed=1)).sum().backward()
+        found[draw] = z.detach(), theta.grad
+        theta.grad = None
+    for one, other in zip(*found.values(), strict=True):
+        assert torch.equal(one, other)
+    law = layer.distribution(theta, capacities=CAPACITIES)
+    assert law.mode.sum(-1).tolist() == CAPACITIES
+    assert law.rsample((5, 2)).sum(-1).tolist() == [[CAPACITIES] * 2] * 5
+    assert not law.sample().requires_grad
+    assert law.expand((1, 4)).sample().sum(-1).tolist() == [CAPACITIES]
+
+
 def test_a_missing_argument_is_a_failure_of_the_function():
     with pytest.raises(mapgrad.SolverCrashError, match=r"choose has no .*missing 1 required positional argument"):
         mapgrad.MAPLayer(choose)(random_theta(4, 6))
 
 
-@pytest.mark.parametrize("call", [lambda layer, theta: layer(theta, 3), lambda layer, theta: layer(theta, mask=3)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda layer, theta: layer(theta, 3),
+        lambda layer, theta: layer(theta, mask=3),
+        lambda layer, theta: layer.distribution(theta, mask=3),
+    ],
+)
 @pytest.mark.parametrize("given", ["topk", "highs"])
 def test_a_plugin_solver_refuses_it(call, given):
     layer = mapgrad.MAPLayer(mapgrad.get_solver(given, mapgrad.KSubset(6, 2)))

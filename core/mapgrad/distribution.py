@@ -21,7 +21,16 @@ class Layer(Protocol):
     solver: Solver
     estimator: Estimator
 
-    def sample(self, theta: object, samples: int, *, perturb: bool = True, is_mean: bool = False) -> Tensor:
+    def sample(
+        self,
+        theta: object,
+        samples: int,
+        *,
+        perturb: bool = True,
+        is_mean: bool = False,
+        context: tuple[Any, ...] = (),
+        named: dict[str, Any] | None = None,
+    ) -> Tensor:
         """Return MAP states of copies of θ."""
         ...
 
@@ -32,20 +41,32 @@ class PerturbAndMAP(Distribution):
     Args:
         layer: Solver, estimator and noise.
         theta: [*batch, *shape], costs if the layer minimises.
+        context: What else a function takes in place of a solver, with each batch.
+        named: The same by name.
     """
 
     arg_constraints = {}  # noqa: RUF012  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType] (as in torch's own)
     has_rsample = True
 
-    def __init__(self, layer: Layer, theta: Tensor) -> None:
+    def __init__(
+        self, layer: Layer, theta: Tensor, context: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+    ) -> None:
         split = layer.solver.at_work().lead_ndim(theta)
         super().__init__(theta.shape[:split], theta.shape[split:], validate_args=False)
         self.layer = layer
         self.theta = theta
+        self._context = context
+        self._named = named
+
+    def _draw(self, samples: int, *, perturb: bool = True, is_mean: bool = False) -> Tensor:
+        return self.layer.sample(
+            self.theta, samples, perturb=perturb, is_mean=is_mean, context=self._context, named=self._named
+        )
 
     def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> PerturbAndMAP:
-        """Return the same law for a larger batch, whose rows are drawn independently."""
-        return PerturbAndMAP(self.layer, self.theta.expand(*batch_shape, *self.event_shape))
+        """Return the same law for a larger batch, whose rows are drawn independently; context stays as it is."""
+        theta = self.theta.expand(*batch_shape, *self.event_shape)
+        return PerturbAndMAP(self.layer, theta, self._context, self._named)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw states, with the estimator's gradient for θ.
@@ -54,7 +75,7 @@ class PerturbAndMAP(Distribution):
             [*sample_shape, *batch, *shape] of θ's dtype and device.
         """
         shape = Size(sample_shape)
-        z = self.layer.sample(self.theta, shape.numel())
+        z = self._draw(shape.numel())
         return z.reshape(*shape, *self.theta.shape)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -66,12 +87,12 @@ class PerturbAndMAP(Distribution):
     def mode(self) -> Tensor:
         """MAP(θ), [*batch, *shape]: the state of the largest ⟨θ, z⟩."""
         with torch.no_grad():
-            return self.layer.sample(self.theta, 1, perturb=False, is_mean=True)
+            return self._draw(1, perturb=False, is_mean=True)
 
     @property
     def mean(self) -> Tensor:
         """A Monte Carlo estimate of the marginals from the estimator's number of samples, with its gradient."""
-        return self.layer.sample(self.theta, self.layer.estimator.samples, is_mean=True)
+        return self._draw(self.layer.estimator.samples, is_mean=True)
 
     @property
     def variance(self) -> Tensor:

@@ -142,6 +142,14 @@ class MAPLayer(nn.Module):
             if self.solver.takes_problems:
                 self._require_no_context(context, named)
             return self._forward_each(theta, problems, rows)
+        work, theta = self._at_work(theta, context, named)
+        training = self.training
+        samples = self.estimator.samples if training else 1
+        is_mean = self.reduction == "mean" or not training
+        return self._sample(work, theta, samples, perturb=training, is_mean=is_mean, rows=rows)
+
+    def _at_work(self, theta: object, context: tuple[Any, ...], named: dict[str, Any]) -> tuple[SolverAtWork, Tensor]:
+        """Return what solves θ, in this context, and θ, typed."""
         work = self.solver.at_work()
         theta = work.require_theta(theta)
         if context or named:
@@ -151,10 +159,7 @@ class MAPLayer(nn.Module):
             if is_traced(theta):
                 raise RuntimeError(_NO_TRACED_CONTEXT)
             work = work.with_context(context, named)
-        training = self.training
-        samples = self.estimator.samples if training else 1
-        is_mean = self.reduction == "mean" or not training
-        return self._sample(work, theta, samples, perturb=training, is_mean=is_mean, rows=rows)
+        return work, theta
 
     def _require_no_context(self, context: tuple[Any, ...], named: dict[str, Any]) -> None:
         if context or named:
@@ -172,6 +177,8 @@ class MAPLayer(nn.Module):
         perturb: bool = True,
         is_mean: bool = False,
         rows: RowIds | None = None,
+        context: tuple[Any, ...] = (),
+        named: dict[str, Any] | None = None,
     ) -> Tensor:
         """Return S MAP states of θ, or their mean, with the estimator's gradient.
 
@@ -181,12 +188,13 @@ class MAPLayer(nn.Module):
             perturb: Whether noise is added.
             is_mean: Whether the mean is asked for.
             rows: As for `forward`.
+            context: What else a function takes in place of a solver, as for `forward`.
+            named: The same by name.
 
         Returns:
             [S, *batch, *shape], or [*batch, *shape], of θ's dtype and device.
         """
-        work = self.solver.at_work()
-        theta = work.require_theta(theta)
+        work, theta = self._at_work(theta, context, named or {})
         return self._sample(work, theta, samples, perturb=perturb, is_mean=is_mean, rows=rows)
 
     def _sample(
@@ -274,9 +282,19 @@ class MAPLayer(nn.Module):
         """
         return None if self.monitor.last is None else self.monitor.last.solutions()
 
-    def distribution(self, theta: Tensor) -> PerturbAndMAP:
-        """Return the perturb-and-MAP distribution of θ [*batch, *shape] (costs if `minimize`)."""
-        return PerturbAndMAP(self, theta)
+    def distribution(self, theta: Tensor, *context: Any, **named: Any) -> PerturbAndMAP:
+        """Return the perturb-and-MAP distribution of θ [*batch, *shape] (costs if `minimize`).
+
+        Args:
+            theta: As for `forward`.
+            context: As for `forward`; the function gets it with each batch that is drawn.
+            named: The same by name.
+
+        Raises:
+            TypeError, ShapeError, RuntimeError: As for `forward`.
+        """
+        _, theta = self._at_work(theta, context, named)
+        return PerturbAndMAP(self, theta, context, named)
 
     def get_extra_state(self) -> Tensor:
         """Return (seed, step) as int64, or nothing without a seed."""

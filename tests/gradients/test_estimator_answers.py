@@ -97,15 +97,6 @@ WRONG_FORWARDS = {
 }
 
 
-@COMPILED
-@pytest.mark.parametrize("run_by", [lambda function: function, compiled], ids=["eager", "compile"])
-@pytest.mark.parametrize("name", WRONG_FORWARDS)
-def test_a_wrong_forward(name, run_by):
-    change, error, message = WRONG_FORWARDS[name]
-    with pytest.raises(error, match=rf"^Honest\.forward .*{message}"):
-        step(Honest(change=change), run_by)
-
-
 WRONG_GRADIENTS = {
     "nothing": (lambda gradient: None, TypeError, r"returned NoneType as the gradient for θ"),
     "all samples": (
@@ -124,11 +115,17 @@ WRONG_GRADIENTS = {
 
 @COMPILED
 @pytest.mark.parametrize("run_by", [lambda function: function, compiled], ids=["eager", "compile"])
-@pytest.mark.parametrize("name", WRONG_GRADIENTS)
-def test_a_wrong_gradient(name, run_by):
-    give, error, message = WRONG_GRADIENTS[name]
-    with pytest.raises(error, match=rf"^Honest\.gradient .*{message}"):
-        step(Honest(give=give), run_by)
+@pytest.mark.parametrize(
+    ("method", "wrong", "error", "message"),
+    [
+        pytest.param(method, {option: wrong}, error, message, id=f"{method}: {name}")
+        for method, option, table in (("forward", "change", WRONG_FORWARDS), ("gradient", "give", WRONG_GRADIENTS))
+        for name, (wrong, error, message) in table.items()
+    ],
+)
+def test_a_wrong_answer(method, wrong, error, message, run_by):
+    with pytest.raises(error, match=rf"^Honest\.{method} .*{message}"):
+        step(Honest(**wrong), run_by)
 
 
 WRONG_STATES = {

@@ -329,6 +329,32 @@ def test_the_noise_of_a_law_that_doesnt_say_its_spread_is_measured():
         assert 0.5 < (found.norm() / visible(SUBSET, exact_gradient(SUBSET, scale * theta, slope, 3.0)).norm()) < 1.5
 
 
+@pytest.mark.parametrize(
+    ("target", "times"),
+    [
+        (mapgrad.Step(1.0), 0),
+        (mapgrad.Combinatorial(), 0),
+        (mapgrad.AdaptiveStep(norm="batch"), 0),
+        (mapgrad.RelativeStep(), 1),
+        (mapgrad.AdaptiveStep(), 1),
+    ],
+)
+def test_a_spread_is_asked_for_where_a_target_needs_it(target, times):
+    class Asked(Unsaid):
+        times = 0
+
+        @property
+        def std(self):
+            self.times += 1
+            return 3.0
+
+    law = Asked()
+    theta, slope = random_pair(SUBSET, 0)
+    layer = mapgrad.MAPLayer(solver_of(SUBSET), mapgrad.IMLE(law, target))
+    (layer(theta.requires_grad_()) * slope).sum().backward()
+    assert law.times == times
+
+
 def test_auto_noise_leaves_integers_where_they_were():
     program = mapgrad.IntegerProgram(A_ub=[[1.0, 1, 1]], b_ub=[30.0], upper=10)
     theta = torch.full((4000, 3), -0.5)

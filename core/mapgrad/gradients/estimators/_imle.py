@@ -111,7 +111,7 @@ class IMLE(Estimator):
         context = Context(
             event_ndim=theta.ndim - 2,
             problem=forward.problem,
-            noise_std=self.largest_temperature * forward.sampler.noise_std(forward.theta),
+            noise_std=lambda: self.largest_temperature * forward.sampler.noise_std(forward.theta),
             state=forward.state[0] if forward.state else None,
         )
         if self.symmetric or (self.symmetric is None and forward.sampler.has_noise):
