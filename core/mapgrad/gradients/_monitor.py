@@ -155,11 +155,10 @@ class Monitor:
         self._waiting.clear()
 
     def _count(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
-        moved = difference.flatten(2).abs().amax(dim=2) != 0
+        moved = torch.linalg.vector_norm(difference.flatten(2), dim=2) != 0
         z, gradient = z.flatten(2), gradient.flatten(2)
         count = z.shape[0] * z.shape[1]
-        places = torch.linspace(0, count - 1, min(count, _COMPARED), device=z.device).long()
-        others = z.reshape(count, -1)[places]
+        others = z.reshape(count, -1)[:: -(-count // _COMPARED)]
         best = (gradient @ others.T).amin(dim=2)
         rounding = gradient.abs().sum(dim=2) * (64 * torch.finfo(z.dtype).eps * others.abs().max())
         improvable = (z * gradient).sum(dim=2) - best > rounding

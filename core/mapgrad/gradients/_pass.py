@@ -235,7 +235,7 @@ class Pass:
         """
         shape = (*self.lead, *self.event)
         if self.is_mean:
-            rows = gradient.unsqueeze(0) if len(self.lead) == 1 else gradient.reshape(1, -1, *self.event)
+            rows = gradient[None] if len(self.lead) == 1 else gradient.reshape(1, -1, *self.event)
         else:
             rows = (gradient * self.samples if self.samples > 1 else gradient).reshape(self.samples, -1, *self.event)
         numbers = self._begin_record(record, forward.theta.shape[0])

@@ -104,7 +104,7 @@ class Sampler:
             [..., S, B, *shape], with the same noise for each leading element; without noise, a view of θ.
         """
         if theta.ndim == len(self._event) + 1:
-            theta = theta.unsqueeze(0)
+            theta = theta[None]
         if self._noise is None or temperature == 0:
             if self.samples == 1:
                 return theta

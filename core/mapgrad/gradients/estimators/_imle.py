@@ -107,7 +107,7 @@ class IMLE(Estimator):
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return (1/S) Σ_s (z_s − z′_s), divided by the step's length if scaled."""
-        theta = forward.theta.unsqueeze(0)
+        theta = forward.theta[None]
         context = Context(
             event_ndim=theta.ndim - 2,
             problem=forward.problem,
@@ -127,7 +127,7 @@ class IMLE(Estimator):
             self.target.record(difference)
         # a tensor of its own in any case: it becomes θ's gradient, which users write to
         difference = _divided(difference, divisor) if self.scaled else difference.clone()
-        return difference.squeeze(0) if difference.shape[0] == 1 else difference.mean(dim=0)
+        return difference.view_as(forward.theta) if difference.shape[0] == 1 else difference.mean(dim=0)
 
     def state_like(self, theta: Tensor) -> tuple[Tensor, ...]:
         """Return the state of a target that adapts."""
