@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import torch
 
 from mapgrad.batching import name_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from torch import Tensor
 
@@ -32,6 +32,8 @@ _COMPARED: Final = 32
 
 _WATCHED_PASSES: Final = 50
 _NEARLY_ALL: Final = 0.95
+
+_norm = cast("Callable[..., Tensor]", torch.linalg.vector_norm)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 
 _Step = tuple["Tensor", "Tensor", "Tensor", "Problem | None"]
 """A difference, a gradient and the answers of one backward pass, and what was solved."""
@@ -155,8 +157,8 @@ class Monitor:
         self._waiting.clear()
 
     def _count(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
-        moved = torch.linalg.vector_norm(difference.flatten(2), dim=2) != 0
-        z, gradient = z.flatten(2), gradient.flatten(2)
+        difference, gradient, z = (values.flatten(2) for values in (difference, gradient, z))
+        moved = _norm(difference, dim=2) != 0
         count = z.shape[0] * z.shape[1]
         others = z.reshape(count, -1)[:: -(-count // _COMPARED)]
         best = (gradient @ others.T).amin(dim=2)

@@ -156,6 +156,6 @@ def _divided(difference: Tensor, divisor: Tensor | float) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _scalar(value: float, dtype: torch.dtype) -> Tensor:
-    """Return a number as a tensor [], shared by all who ask: torch makes one of a number each time, which takes longer."""
+    """Return a number as a tensor [], the same for all who ask: torch would make one each time, in more time."""
     with torch.inference_mode(mode=False):
         return torch.full((), value, dtype=dtype, device="cpu")
