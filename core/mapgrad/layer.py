@@ -261,9 +261,10 @@ class MAPLayer(nn.Module):
 
     @property
     def stats(self) -> dict[str, float]:
-        """Counts since the layer was made; reading them changes nothing.
+        """Counts; reading them changes nothing.
 
-        Those of `Solver.stats`, but `clipped` counts the rows of this layer's forward passes, and `clipped_backward`
+        Those of `Solver.stats`, since the solver was made and for all layers that share it, but since this layer was made
+        `clipped` counts the rows of this layer's forward passes, and `clipped_backward`
         those of its backward passes, whose steps may well leave the domain; over the backward passes with a target,
         `improvable`, the rows that another answer would serve better to first order, of those that came up beside them,
         and `dead`, those of them whose answer the step didn't change; and what the estimator adds: `beta`, the coming

@@ -34,7 +34,7 @@ _MEANINGS: Final = {
     Status.FEASIBLE: "the answer is feasible, but not proved optimal",
     Status.INFEASIBLE: "the feasible set is empty; check the problem's constraints, and which entries θ = −inf forbids",
     Status.UNBOUNDED: "the objective is unbounded; give every priced variable finite bounds",
-    Status.TIME_LIMIT: "the time limit came first; raise time_limit or accept incumbents",
+    Status.TIME_LIMIT: 'the time limit came first; raise time_limit or take on_error="incumbent"',
 }
 
 

@@ -50,3 +50,14 @@ def test_the_estimator_of_the_guide():
     slope = theta.grad.mean((0, 1))
     assert slope[:2].max() < 0 < slope[2:].min()  # what costs more is wanted less
     assert slope.sum().abs() < 1e-5
+
+
+def test_the_noise_law():
+    names = names_of("Write a noise law")
+    law, layer = names["Uniform"](), names["layer"]
+    drawn = law.sample((50_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu")
+    assert abs(drawn.std() - law.std) < 0.01
+    theta = torch.randn(4, 6)
+    rows = torch.arange(4)
+    again = mapgrad.MAPLayer(layer.solver, layer.estimator, seed=0)
+    assert torch.equal(layer(theta, rows=rows)[[2, 0]], again(theta[[2, 0]], rows=rows[[2, 0]]))
