@@ -263,12 +263,11 @@ class MAPLayer(nn.Module):
     def stats(self) -> dict[str, float]:
         """Counts; reading them changes nothing.
 
-        Those of `Solver.stats`, since the solver was made and for all layers that share it, but since this layer was made
-        `clipped` counts the rows of this layer's forward passes, and `clipped_backward`
-        those of its backward passes, whose steps may well leave the domain; over the backward passes with a target,
-        `improvable`, the rows that another answer would serve better to first order, of those that came up beside them,
-        and `dead`, those of them whose answer the step didn't change; and what the estimator adds: `beta`, the coming
-        step of an adaptive target.
+        Those of `Solver.stats`, since the solver was made and for all layers that share it; but `clipped` counts the
+        rows of this layer's forward passes, and `clipped_backward` those of its backward passes, whose steps may well
+        leave the domain. Over the backward passes with a target, `improvable` counts the rows that another answer, of
+        those that other rows and samples got, would serve better to first order, and `dead` those of them whose answer
+        the step didn't change. The estimator may add more: `beta`, the coming step of an adaptive target.
         """
         return {**self.solver.stats, **self.monitor.counts(), **self.estimator.stats}
 

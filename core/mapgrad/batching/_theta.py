@@ -197,8 +197,8 @@ def non_finite_error(bad: list[int], batch: tuple[int, ...], *, is_backward: boo
         )
     return NonFiniteError(
         f"θ has NaN or infinite entries in {name_rows(bad, batch)}, which weren't solved: only −inf is allowed (+inf "
-        f"in costs), where the variable's lower bound is 0, and forbids that entry; look for an overflow or a division "
-        f"by zero in what computes θ",
+        f"in costs, which take minimize=True), where the variable's lower bound is 0, and forbids that entry; look for "
+        f"an overflow or a division by zero in what computes θ",
         rows=bad,
     )
 
