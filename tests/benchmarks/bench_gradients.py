@@ -1,10 +1,11 @@
 """How good one backward pass is: length and cosine of the mean gradient against the exact one.
 
 Run by hand: ``python tests/benchmarks/bench_gradients.py [--rows 2000]``. Each row of the tables is a problem and a
-rule; each column something that users feed a layer: θ as it is, small, or shifted; ∂L/∂z shifted, tiny, or infinite in
-another row; a third of the entries masked by −1e9 or by −inf. Shown are cosine, × length, and, where it isn't 0, the
-share of rows without a gradient. The rules are a step as long as θ, to one side, and the relative step of this library,
-to one side and, as by default, to both sides. Gaussian noise of temperature 1, a linear loss, the same noise for all.
+rule; each column something that users feed a layer: θ as it is, small, or shifted; ∂L/∂z shifted, tiny, or with an
+infinite entry in another row, as where mixed precision overflows; a third of the entries masked by −1e9 or by −inf.
+Shown are cosine, × length, and, where it isn't 0, the share of rows without a gradient; an error's name where the pass
+failed. The rules are a step as long as θ, to one side, as before, and the relative step of this library, to one side
+and, as by default, to both sides. Gaussian noise of temperature 1, a linear loss, the same noise for all.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+Cell = tuple[float, float, float] | str
+"""Cosine, relative length, and the share of rows without a gradient; or why there are none."""
+
 MASKED = 1 / 3
 SEEDS = range(3)
 
@@ -39,12 +43,12 @@ class AsLongAsTheta(mapgrad.Target):
 
 
 RULES: dict[str, Callable[[], mapgrad.IMLE]] = {
-    "‖θ‖, one side": lambda: mapgrad.IMLE(mapgrad.Gaussian(), AsLongAsTheta(), symmetric=False),
+    "before: ‖θ‖, one side": lambda: mapgrad.IMLE(mapgrad.Gaussian(), AsLongAsTheta(), symmetric=False),
     "relative 1, one side": lambda: mapgrad.IMLE(mapgrad.Gaussian(), mapgrad.RelativeStep(1.0), symmetric=False),
     "relative 1, both": lambda: mapgrad.IMLE(mapgrad.Gaussian(), mapgrad.RelativeStep(1.0)),
-    "relative .5, both": lambda: mapgrad.IMLE(mapgrad.Gaussian()),
+    "default: relative .5, both": lambda: mapgrad.IMLE(mapgrad.Gaussian()),
 }
-COLUMNS = ["plain", "θ · 1e-3", "θ + 1000", "g + 10", "third −1e9", "third −inf", "inf row", "g · 1e-40"]
+COLUMNS = ["plain", "θ · 1e-3", "θ + 1000", "g + 10", "third −1e9", "third −inf", "AMP overflow", "g · 1e-40"]
 PROBLEMS = {
     "k-subset 12, 4": mapgrad.KSubset(12, 4),
     "one-hot 8": mapgrad.KSubset(8, 1),
@@ -129,17 +133,19 @@ def measure(
     layer = mapgrad.MAPLayer(solver_of(problem), make(), seed=seed)
     leaf = theta.float().expand(rows, *problem.shape).clone().requires_grad_()
     gradient = (slope * size).float().expand(rows, *problem.shape).clone()
-    if column == "inf row":
-        gradient[0] = math.inf
+    overflown = int(column == "AMP overflow")
+    gradient[:overflown].flatten(1)[:, 0] = math.inf
     layer(leaf).backward(gradient)
     assert leaf.grad is not None
-    found = leaf.grad.double()[int(column == "inf row") :] / size
+    if not (leaf.grad[:overflown].isnan().all() and leaf.grad[overflown:].isfinite().all()):
+        raise RuntimeError("the rows that overflowed, and only these, must have a NaN gradient")
+    found = leaf.grad.double()[overflown:] / size
     dead = (found == 0).flatten(1).all(1).double().mean().item()
     mean = visible(problem, found.mean(0))
     return torch.cosine_similarity(mean, truth, dim=0).item(), (mean.norm() / truth.norm()).item(), dead
 
 
-def cell(problem: mapgrad.Problem, column: str, make: Callable[[], mapgrad.IMLE], rows: int) -> str:
+def cell(problem: mapgrad.Problem, column: str, make: Callable[[], mapgrad.IMLE], rows: int) -> Cell:
     """Return the means over the seeds, that of the length geometric; or why there is none."""
     if column in ("θ + 1000", "g + 10") and not problem.constant_sums:
         return "visible"
@@ -149,18 +155,39 @@ def cell(problem: mapgrad.Problem, column: str, make: Callable[[], mapgrad.IMLE]
         return type(error).__name__
     cosine, length, dead = zip(*found, strict=True)
     size = math.exp(sum(math.log(max(value, 1e-300)) for value in length) / len(length))
-    share = sum(dead) / len(dead)
-    return f"{sum(cosine) / len(cosine):.2f} ×{size:.2g}" + (f" {share:.0%}" if share >= 0.005 else "")
+    return sum(cosine) / len(cosine), size, sum(dead) / len(dead)
+
+
+def text(found: Cell) -> str:
+    """Return what a cell shows."""
+    if isinstance(found, str):
+        return found
+    cosine, length, dead = found
+    return f"{cosine:.2f} ×{length:.2g}" + (f" {dead:.0%}" if dead >= 0.005 else "")
+
+
+def extremes(rule: str, cells: list[Cell]) -> list[str]:
+    """Return a row of the last table: from where to where a rule's figures reach."""
+    cosine, length, dead = zip(*(found for found in cells if not isinstance(found, str)), strict=True)
+    errors = sum(isinstance(found, str) and found != "visible" for found in cells)
+    return [rule, *(f"{min(x):.2g} to {max(x):.2g}" for x in (cosine, length, dead)), str(errors)]
 
 
 def main() -> None:
-    """Measure all and show a table for each problem."""
+    """Measure all and show a table for each problem, and one for all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=2000, help="rows whose gradients are averaged")
     rows = parser.parse_args().rows
+    everywhere: dict[str, list[Cell]] = {rule: [] for rule in RULES}
     for name, problem in PROBLEMS.items():
-        table = [[rule, *(cell(problem, column, make, rows) for column in COLUMNS)] for rule, make in RULES.items()]
+        table: list[list[str]] = []
+        for rule, make in RULES.items():
+            cells = [cell(problem, column, make, rows) for column in COLUMNS]
+            everywhere[rule] += cells
+            table.append([rule, *map(text, cells)])
         _timing.show(f"{name}: cosine × length, rows without a gradient", ["rule", *COLUMNS], table)
+    header = ["rule", "cosine", "length", "rows without a gradient", "errors"]
+    _timing.show("All of these", header, [extremes(*each) for each in everywhere.items()])
 
 
 if __name__ == "__main__":

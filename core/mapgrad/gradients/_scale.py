@@ -22,8 +22,8 @@ _SAMPLE: Final = 64
 _TOP: Final = 8
 """Ones up to which the boundary is looked for in the whole row."""
 
-_QUANTILE: Final = 0.3
-"""Share of the entries that are nearer than the typical distance: below .4, so that 60 % of them may be masked."""
+_NEARER: Final = 3
+"""How many of ten entries are nearer than the typical distance: fewer than 4, so that 60 % of them may be masked."""
 
 _REACH: Final = 12.0
 """Typical distances from the boundary at which an entry no longer counts."""
@@ -53,28 +53,26 @@ def relative_step(theta: Tensor, gradient: Tensor, factor: float | Tensor, conte
     limits = torch.finfo(theta.dtype)
     every = tuple(range(-context.event_ndim, 0))
     sums = _constant_sums(context.problem)
-    weight, scale = _weight_and_scale(theta, sums, every, context.noise_std)
-    count = weight.sum(dim=every, keepdim=True).clamp_(min=limits.tiny)
+    weight, count, scale = _weight_and_scale(theta, sums, every, context.noise_std)
 
     step = gradient * weight
     # a peak may be the smallest number of all
     peak = step.abs().amax(dim=every, keepdim=True).clamp_(min=limits.smallest_normal * limits.eps)
     step = _without_means(step.div_(peak), weight, count, sums, every)
     size = torch.maximum(
-        (step.square().sum(dim=every, keepdim=True) / count).sqrt_(),
-        step.abs().amax(dim=every, keepdim=True) / _PEAK,
+        step.square().sum(dim=every, keepdim=True).div_(count).sqrt_(),
+        step.abs().amax(dim=every, keepdim=True).div_(_PEAK),
     )
-    size.masked_fill_(size <= 64 * limits.eps, math.inf)  # which is what rounding leaves of equal entries: no step
+    torch.threshold_(size, 64 * limits.eps, math.inf)  # which is what rounding leaves of equal entries: no step
     # so far below the largest number, a step can't carry an entry beyond it
     length = (factor * scale).clamp_(max=limits.max * 2.0**-64) / size
-    divisor = length / peak
-    return step.mul_(length.to(step.dtype)), divisor.masked_fill_(length == 0, 1.0)
+    return step.mul_(length), torch.threshold_(length.double() / peak, 0.0, 1.0)
 
 
 def _weight_and_scale(
     theta: Tensor, sums: _Sums, every: tuple[int, ...], noise: float | Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return how much each entry counts, from 0 to 1, and the root mean square of the row's spread and noise."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how much each entry counts, from 0 to 1, their sum, and the rms of the row's spread and noise."""
     limits = torch.finfo(theta.dtype)
     rest = theta
     for _ in range(1 if len(sums) <= 1 else 2):
@@ -82,54 +80,69 @@ def _weight_and_scale(
             rest = rest - _boundary(rest, dims, ones)
     is_certain = isinstance(noise, float) and not noise
     typical = _typical(rest.flatten(every[0]), is_certain=is_certain)
-    typical = (
-        typical.reshape(*rest.shape[: every[0]], *[1] * len(every)).add(noise).clamp_(limits.tiny, limits.max / 64)
-    )
+    if len(every) > 1:
+        typical = typical.reshape(*rest.shape[: every[0]], *[1] * len(every))
+    typical = typical.add(noise).clamp_(limits.tiny, limits.max / 64)
     reach = _REACH * typical
     square = (rest / reach).square_().clamp_(max=1)
-    weight = (1 - square).square_()
-    spread = square.mul_(weight).sum(dim=every, keepdim=True) / weight.sum(dim=every, keepdim=True).add_(limits.tiny)
-    reach = reach.double()
-    scale = (noise / reach).square().add_(spread).sqrt_().mul_(reach)
-    return weight, torch.where(scale > 0, scale, typical) if is_certain else scale
+    weight = (square - 1).square_()
+    count = weight.sum(dim=every, keepdim=True).clamp_(min=limits.tiny)
+    spread = square.mul_(weight).sum(dim=every, keepdim=True) / count
+    scale = reach.reciprocal().mul_(noise).square_().add_(spread).sqrt_().mul_(reach)
+    return weight, count, torch.where(scale > 0, scale, typical) if is_certain else scale
 
 
 def _typical(rest: Tensor, *, is_certain: bool) -> Tensor:
-    """Return the quantile of |rest| [..., n] over what is finite; no 0 without noise, which would take its place."""
-    some = _some(rest, rest.shape[-1]).abs().sort(dim=-1).values
+    """Return a quantile of |rest| [..., n] over what is finite; no 0 without noise, which would take its place."""
+    some = _some(rest, -1).abs()
     finite = (some < math.inf).sum(dim=-1, keepdim=True)
-    typical = some.gather(-1, (finite * _QUANTILE).long().clamp_(max=some.shape[-1] - 1))
-    if is_certain:
-        smallest = some.masked_fill(some == 0, math.inf).amin(dim=-1, keepdim=True)
-        typical = torch.where(typical > 0, typical, smallest)
+    nearest = some.topk(some.shape[-1] * _NEARER // 10 + 1, dim=-1, largest=False).values
+    typical = nearest.gather(-1, finite * _NEARER // 10)
+    if not is_certain:
+        return typical
+    smallest = some.masked_fill_(some == 0, math.inf).amin(dim=-1, keepdim=True)
+    typical = torch.where(typical > 0, typical, smallest)
     return typical.masked_fill_(typical == math.inf, 1.0)
 
 
 def _boundary(values: Tensor, dims: tuple[int, ...], ones: float) -> Tensor:
     """Return the middle between the last entry along some dimensions that is in by size and the first that isn't."""
-    ends = tuple(range(-len(dims), 0))
-    row = (values if dims == ends else values.movedim(dims, ends)).flatten(ends[0])
-    place = min(max(round(ones), 1), row.shape[-1] - 1)
-    if place > _TOP:
-        count = row.shape[-1]
-        row = _some(row, count)
-        place = min(max(round(ones * row.shape[-1] / count), 1), row.shape[-1] - 1)
+    dim, row = dims[0], values
+    if len(dims) > 1:
+        dim, ends = -1, tuple(range(-len(dims), 0))
+        row = values.movedim(dims, ends).flatten(ends[0])
+    count = row.shape[dim]
+    place = min(max(round(ones), 1), count - 1)
     limits = torch.finfo(values.dtype)
     if place == 0:
         return values.clamp(min=limits.min)
-    top = row.topk(place + 1, dim=-1).values
-    # where no more are finite, the last one that is
-    out = top.masked_fill(top == -math.inf, math.inf).amin(dim=-1, keepdim=True)
-    middle = torch.maximum(top[..., -2:-1], out).div_(2).add_(out, alpha=0.5).clamp_(limits.min, limits.max)
-    return middle.reshape([1 if dim - values.ndim in dims else size for dim, size in enumerate(values.shape)])
+    if place > _TOP and count > _SAMPLE:
+        row = _some(row, dim)
+        place = min(max(round(ones * _SAMPLE / count), 1), _SAMPLE - 1)
+    last_in, out = _around(row, place, dim)
+    middle = torch.maximum(last_in, out).div_(2).add_(out, alpha=0.5).clamp_(limits.min, limits.max)
+    if len(dims) == 1:
+        return middle
+    return middle.reshape([1 if axis - values.ndim in dims else size for axis, size in enumerate(values.shape)])
 
 
-def _some(values: Tensor, length: int) -> Tensor:
-    """Return some of the entries in the last dimension, the same ones always, and not at equal distances."""
+def _around(values: Tensor, place: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Return the entry at a place, by size, and the next one that is finite; where none is, the last one that is."""
+    if place == 1:  # much quicker than topk
+        first, index = values.max(dim=dim, keepdim=True)
+        second = values.scatter(dim, index, -math.inf).amax(dim=dim, keepdim=True)
+        return first, torch.minimum(second.nan_to_num_(neginf=math.inf), first)
+    top = values.topk(place + 1, dim=dim).values
+    return top.narrow(dim, place - 1, 1), top.nan_to_num(neginf=math.inf).amin(dim=dim, keepdim=True)
+
+
+def _some(values: Tensor, dim: int) -> Tensor:
+    """Return some of the entries in a dimension, the same ones always, and not at equal distances."""
+    length = values.shape[dim]
     if length <= _SAMPLE:
         return values
     golden = torch.arange(_SAMPLE, dtype=torch.float64, device=values.device) * ((math.sqrt(5) - 1) / 2) % 1
-    return values.index_select(-1, (golden * length).long())
+    return values.index_select(dim, (golden * length).long())
 
 
 def _without_means(step: Tensor, weight: Tensor, count: Tensor, sums: _Sums, every: tuple[int, ...]) -> Tensor:

@@ -40,8 +40,8 @@ class IMLE(Estimator):
         samples: S.
         symmetric: Whether to step to both sides of θ, which costs two backward solves per sample instead of one; None
             for both sides in passes with noise, one side in others. With noise, the mean gradient has by default a
-            cosine of .96 to 1 to the exact one and .78 to .98 of its length on small problems, and with a one-sided
-            step of λ = 1 a cosine of .79 to .99 (``python tests/benchmarks/bench_gradients.py``). Without, there is no
+            cosine of .96 to 1 to the exact one and .79 to .97 of its length on small problems, and with a one-sided
+            step of λ = 1 a cosine of .8 to .99 (``python tests/benchmarks/bench_gradients.py``). Without, there is no
             gradient to come close to, and a step away from the loss's optimum moves answers that are right, too.
         scaled: Whether to divide by the step's length, so that the result approximates the loss's gradient in size too.
         temperature: τ of the forward pass.
