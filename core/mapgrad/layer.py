@@ -54,7 +54,9 @@ class MAPLayer(nn.Module):
         reduction: "mean" over the samples, or "none" for all of them in training, [S, *batch, *shape].
         seed: None takes noise from torch's default generators; an int makes it a function of (seed, step, row id,
             sample), and (seed, step) are saved in `state_dict`. Two layers with one seed draw the same noise for a row:
-            `seed_layers` gives each layer of a model a stream of its own.
+            `seed_layers` gives each layer of a model a stream of its own. Activation checkpointing, which calls a layer
+            again, tells its calls by torch's default generator: don't reseed that one alike between two checkpointed
+            calls of a seeded layer whose backward passes are both to come.
 
     Shape:
         θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device. An entry −inf
