@@ -60,7 +60,8 @@ class MAPLayer(nn.Module):
 
     Shape:
         θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device. An entry −inf
-        (+inf if `minimize`) whose lower bound is 0 is forbidden: z is 0 there, without noise and gradient.
+        (+inf if `minimize`) whose lower bound is 0 is forbidden: z is 0 there, without noise and gradient. What
+        overflows before the layer, beyond 65504 in float16, can't be told from it.
 
     Raises:
         ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward pass or, as the message then
