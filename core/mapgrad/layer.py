@@ -270,7 +270,8 @@ class MAPLayer(nn.Module):
         those of its backward passes, whose steps may well leave the domain; over the backward passes with a target,
         `improvable`, the rows that another answer would serve better to first order, of those that came up beside them,
         and `dead`, those of them whose answer the step didn't change; and what the estimator adds: `beta`, the coming
-        step of an adaptive target.
+        step of an adaptive target. A forward pass inside a backward pass, as activation checkpointing repeats one,
+        counts only in what the solver did.
         """
         return {**self.solver.stats, **self.monitor.counts(), **self.estimator.stats}
 
@@ -281,7 +282,8 @@ class MAPLayer(nn.Module):
         `z` and `status` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn, lists as θ; `mask`, [*batch]
         bool, tells which rows have an answer in all samples. z may share memory with the layer's output. Objectives and
         bounds aren't worked out: `layer.solver.solve` tells those of θ. It is kept until the next call, isn't saved or
-        copied with the layer, and is None after a call that torch.compile, torch.vmap or torch.func traced.
+        copied with the layer, and is None after a call that torch.compile, torch.vmap or torch.func traced. A call
+        inside a backward pass, as activation checkpointing repeats one, leaves it as it is.
         """
         return None if self.monitor.last is None else self.monitor.last.solutions()
 
