@@ -233,6 +233,7 @@ def test_a_number_that_is_noted_again_is_a_late_one(monkeypatch):
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_repeated_pass_counts_once_and_leaves_the_last_answers(kind, training, problems, seed):
     def stats(run):
+        torch.manual_seed(0)
         solver = mapgrad.get_solver("scipy.shortest_path", GRID)
         layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(mapgrad.Gumbel()), seed=seed).train(training)
         x = torch.rand(3, 2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
