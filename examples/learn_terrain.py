@@ -1,4 +1,6 @@
-"""A network learns to read terrain from routes alone: what `mapgrad demo` does, on one page.
+"""A network learns to read terrain from routes alone: the core of `mapgrad demo`, on one page.
+
+The demo also turns and mirrors the land, averages the network over steps, and takes the best epoch by validation.
 
 pip install 'mapgrad[networkx,plot]' && python learn_terrain.py
 """
@@ -84,7 +86,9 @@ def main():
     experts, test_experts = solver(-costs), solver(-test_costs)  # solvers maximise ⟨θ, z⟩, so θ = -costs
 
     network = CostNetwork()
-    layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(), minimize=True)
+    # to both sides: without noise, IMLE() would step to one
+    estimator = mapgrad.IMLE(target=mapgrad.RelativeStep(0.5), symmetric=True)
+    layer = mapgrad.MAPLayer(solver, estimator, minimize=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.1)
     steps = arguments.epochs * -(-arguments.crops // 32)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -54,11 +54,14 @@ class MAPLayer(nn.Module):
         reduction: "mean" over the samples, or "none" for all of them in training, [S, *batch, *shape].
         seed: None takes noise from torch's default generators; an int makes it a function of (seed, step, row id,
             sample), and (seed, step) are saved in `state_dict`. Two layers with one seed draw the same noise for a row:
-            `seed_layers` gives each layer of a model a stream of its own.
+            `seed_layers` gives each layer of a model a stream of its own. Activation checkpointing, which calls a layer
+            again, tells its calls by torch's default generator: don't reseed that one alike between two checkpointed
+            calls of a seeded layer whose backward passes are both to come.
 
     Shape:
         θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device. An entry −inf
-        (+inf if `minimize`) whose lower bound is 0 is forbidden: z is 0 there, without noise and gradient.
+        (+inf if `minimize`) whose lower bound is 0 is forbidden: z is 0 there, without noise and gradient. What
+        overflows before the layer, beyond 65504 in float16, can't be told from it.
 
     Raises:
         ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward pass or, as the message then
@@ -267,7 +270,8 @@ class MAPLayer(nn.Module):
         rows of this layer's forward passes, and `clipped_backward` those of its backward passes, whose steps may well
         leave the domain. Over the backward passes with a target, `improvable` counts the rows that another answer, of
         those that other rows and samples got, would serve better to first order, and `dead` those of them whose answer
-        the step didn't change. The estimator may add more: `beta`, the coming step of an adaptive target.
+        the step didn't change. A forward pass inside a backward pass, as activation checkpointing repeats one, counts
+        only in what the solver did. The estimator may add more: `beta`, the coming step of an adaptive target.
         """
         return {**self.solver.stats, **self.monitor.counts(), **self.estimator.stats}
 
@@ -278,7 +282,8 @@ class MAPLayer(nn.Module):
         `z` and `status` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn, lists as θ; `mask`, [*batch]
         bool, tells which rows have an answer in all samples. z may share memory with the layer's output. Objectives and
         bounds aren't worked out: `layer.solver.solve` tells those of θ. It is kept until the next call, isn't saved or
-        copied with the layer, and is None after a call that torch.compile, torch.vmap or torch.func traced.
+        copied with the layer, and is None after a call that torch.compile, torch.vmap or torch.func traced. A call
+        inside a backward pass, as activation checkpointing repeats one, leaves it as it is.
         """
         return None if self.monitor.last is None else self.monitor.last.solutions()
 

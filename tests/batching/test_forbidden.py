@@ -427,6 +427,26 @@ def test_a_heuristic_that_finds_no_allowed_state_fails():
     assert refused.value.solutions.z[1].tolist() == [0, 0, 1, 0, 1]
 
 
+def test_a_function_that_answers_with_a_forbidden_entry_is_told_what_may_be_wrong():
+    def first_two(theta):
+        return torch.zeros_like(theta).index_fill(1, torch.tensor([0, 1]), 1)
+
+    theta = torch.tensor([[1.0, 2, 3, -INF, 4], [1, -INF, 2, 3, 4]])
+    message = r"row 1: INFEASIBLE.* answered with an entry that θ = −inf forbids.* make it a mapgrad\.BatchSolver"
+    with pytest.raises(mapgrad.InfeasibleError, match=message) as refused:
+        mapgrad.MAPLayer(first_two)(theta)
+    assert refused.value.rows == (1,)
+
+    class FirstTwo(mapgrad.BatchSolver):
+        traits = Traits(exact=False)
+
+        def solve(self, theta):
+            return first_two(theta)
+
+    with pytest.raises(mapgrad.SolverCrashError, match=r"row 1 .*hasn't proved that each does"):
+        mapgrad.get_solver(FirstTwo, SUBSET)(theta)
+
+
 class Hurried(Honest):
     """Runs out of time with its first state."""
 

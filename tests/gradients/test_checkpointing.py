@@ -13,6 +13,7 @@ import mapgrad
 from mapgrad.gradients import _steps
 
 SUBSET = mapgrad.KSubset(6, 2)
+GRID = mapgrad.GridShortestPath(2, 3)
 PROBLEMS = [mapgrad.KSubset(6, k) for k in (1, 2, 3)]
 
 ESTIMATORS = {
@@ -224,6 +225,40 @@ def test_a_number_that_is_noted_again_is_a_late_one(monkeypatch):
     assert (recent.find(1), recent.find(3)) == ("c", "d")
     with pytest.raises(RuntimeError, match="one of its last"):
         recent.find(2)
+
+
+@pytest.mark.parametrize("seed", [3, None])
+@pytest.mark.parametrize("problems", [None, [GRID] * 3], ids=["one", "each"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_repeated_pass_counts_once_and_leaves_the_last_answers(kind, training, problems, seed):
+    def stats(run):
+        torch.manual_seed(0)
+        solver = mapgrad.get_solver("scipy.shortest_path", GRID)
+        layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(mapgrad.Gumbel()), seed=seed).train(training)
+        x = torch.rand(3, 2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        z = run(lambda theta: layer(theta, problems=problems), x)
+        other = layer(x[:2].detach() - 5, problems=problems and problems[:2])
+        z.square().sum().backward()
+        assert torch.equal(layer.last.z, other)
+        return layer.stats["clipped"], layer.stats["clipped_backward"]
+
+    clipped, backward = stats(plain)
+    assert clipped >= 3
+    assert stats(RUNS[kind]) == (clipped, backward)
+
+
+@COMPILED
+def test_a_repeated_pass_that_is_compiled_counts_once():
+    def clipped(run):
+        torch._dynamo.reset()
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("scipy.shortest_path", GRID), mapgrad.IMLE(None))
+        x = torch.rand(3, 2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        call = torch.compile(lambda theta: run(layer, theta), fullgraph=True, backend="aot_eager_decomp_partition")
+        call(x).square().sum().backward()
+        return layer.stats["clipped"]
+
+    assert clipped(RUNS["not reentrant"]) == clipped(plain) == 3
 
 
 def test_evaluation_moves_no_adaptive_step():

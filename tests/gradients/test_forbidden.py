@@ -214,6 +214,81 @@ def test_an_estimator_of_a_user_need_not_care():
     assert not gradient[:, BARRED].any()
 
 
+class Reflected(IMLE):
+    """Solves θ − τε too, as 2θ less the other rows, which is NaN where θ = −inf."""
+
+    def forward(self, theta, sampler, solve):
+        rows = sampler.perturb(theta, self.temperature)
+        forward = mapgrad.Forward(solve(rows).z, solve(2 * theta - rows).status)
+        forward.z = (forward.z + solve(2 * theta - rows).z) / 2
+        return forward
+
+
+class Clamped(IMLE):
+    """Solves finite rows, of which forbidden entries are the largest."""
+
+    def forward(self, theta, sampler, solve):
+        answers = solve(sampler.perturb(theta, self.temperature).nan_to_num(neginf=9.0))
+        return mapgrad.Forward(answers.z, answers.status)
+
+
+@pytest.mark.parametrize("transform", [lambda layer: layer, torch.func.vmap], ids=["eager", "vmap"])
+@pytest.mark.parametrize("minimize", [False, True])
+@pytest.mark.parametrize("kind", [Reflected, Clamped])
+def test_a_forward_pass_of_a_user_need_not_care(kind, minimize, transform):
+    theta, weights = masked()
+    theta = -theta if minimize else theta
+
+    def layer_of(problem, noise):
+        layer = MAPLayer(get_solver("topk", problem), kind(noise, Step(2.0), samples=3), minimize=minimize)
+        return transform(layer) if noise is None else layer
+
+    noises = [(None, None)] if transform is torch.func.vmap else [(None, None), (Given(range(7)), Given(KEPT))]
+    for whole, part in noises:
+        z, gradient = pass_through(layer_of(WHOLE, whole), theta, weights)
+        expected = pass_through(layer_of(PART, part), theta[:, KEPT], weights[:, KEPT])
+        assert torch.equal(z[:, KEPT], expected[0])
+        assert torch.equal(gradient[:, KEPT], expected[1])
+        assert not z[:, BARRED].any()
+        assert not gradient[:, BARRED].any()
+        assert gradient.any()
+
+
+def test_a_row_without_a_state_is_named_whatever_a_user_makes_of_it():
+    theta, _ = masked()
+    theta[4, :6] = -INF
+    with pytest.raises(mapgrad.InfeasibleError, match="row 4"):
+        MAPLayer(get_solver("topk", WHOLE), Clamped(None))(theta)
+
+
+class Downward:
+    """Noise that is −3e38 in the first two entries, and 0 elsewhere."""
+
+    def sample(self, shape, *, generator, dtype, device):
+        return torch.zeros(shape, dtype=dtype).index_fill(-1, torch.tensor([0, 1]), -3e38)
+
+
+@pytest.mark.parametrize(
+    "transform", [lambda layer: layer, lambda layer: torch.func.vmap(layer, randomness="same")], ids=["eager", "vmap"]
+)
+@pytest.mark.parametrize("solver", ["topk", "highs"])
+def test_what_noise_makes_infinite_forbids_nothing(solver, transform):
+    theta = torch.zeros(2, 2, 7)
+    theta[:, :, 3] = -INF  # which does
+    for estimator in (IMLE(Downward()), IMLE(Downward(), samples=2)):
+        layer = transform(MAPLayer(get_solver(solver, WHOLE), estimator))
+        assert not layer(theta)[..., [0, 1, 3]].any()
+        overflown = theta.clone()
+        overflown[1, 0, 0] = -3e38
+        told = r"^θ itself is fine in row 2 \(index \(1, 0\)\) .*smaller temperature"
+        with pytest.raises(mapgrad.NonFiniteError, match=told) as refused:
+            layer(overflown)
+        assert refused.value.rows == (2,)
+        overflown[0, 1, 5] = torch.nan
+        with pytest.raises(mapgrad.NonFiniteError, match=r"^θ has NaN or infinite entries in row 1 .*\(1 of 4\)"):
+            layer(overflown)
+
+
 @pytest.mark.parametrize("estimator", [Blackbox(20.0), IMLE(mapgrad.SumOfGamma(3.0), Step(20.0), samples=2)])
 def test_a_network_learns_beside_masked_entries(estimator):
     torch.manual_seed(0)

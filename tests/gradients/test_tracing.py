@@ -461,3 +461,26 @@ def test_many_layers_through_one_compiled_function_want_a_higher_limit():
     theta = torch.randn(2, 20, generator=torch.Generator().manual_seed(0))
     with torch._dynamo.config.patch(recompile_limit=len(layers)):
         assert [run(layer, theta).sum(-1).tolist() for layer in layers] == [[k + 1] * 2 for k in range(12)]
+
+
+@COMPILED
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, too
+@pytest.mark.parametrize("problems", [None, [mapgrad.KSubset(6, k) for k in (1, 2, 1, 3)]], ids=["one", "each"])
+@pytest.mark.parametrize("estimator", [mapgrad.IMLE, mapgrad.AdaptiveIMLE])
+def test_compiled_autograd_goes_back_through_an_eager_layer(estimator, problems):
+    theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+
+    def gradient(back):
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2)), estimator(), seed=3)
+        found = []
+        for _ in range(2):
+            leaf = theta.clone().requires_grad_()
+            back((layer(leaf, problems=problems) * torch.arange(6.0)).sum())
+            found.append(leaf.grad)
+        return torch.stack(found)
+
+    torch._dynamo.reset()
+    expected = gradient(torch.Tensor.backward)
+    assert expected.abs().sum() > 0
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        assert torch.equal(gradient(torch.compile(torch.Tensor.backward, backend="eager")), expected)

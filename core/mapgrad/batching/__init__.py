@@ -16,7 +16,14 @@ from mapgrad.batching._theta import (
     row_numbers,
     to_list,
 )
-from mapgrad.batching._tracing import hides_values, is_differentiated, is_in_backward, is_mapped, is_traced
+from mapgrad.batching._tracing import (
+    hides_values,
+    is_differentiated,
+    is_in_backward,
+    is_in_compiled_autograd,
+    is_mapped,
+    is_traced,
+)
 
 __all__ = [
     "Known",
@@ -33,6 +40,7 @@ __all__ = [
     "hides_values",
     "is_differentiated",
     "is_in_backward",
+    "is_in_compiled_autograd",
     "is_mapped",
     "is_traced",
     "name_problem",

@@ -159,7 +159,7 @@ class SolverAtWork:
         *,
         batch: tuple[int, ...] | None = None,
         priced: bool = False,
-        may_forbid: Tensor | None = None,
+        may_forbid: Callable[[], Tensor] | None = None,
     ) -> Solutions:
         """Return z and status of rows [N, *shape].
 
@@ -169,7 +169,8 @@ class SolverAtWork:
             calls: In how many batches of equal length a function gets the rows.
             batch: The answers' batch dimensions, by which errors name rows; None for [N].
             priced: Whether objectives and bounds are asked for too.
-            may_forbid: Bool, which entries −inf may forbid, [N, *shape] or []; None for all.
+            may_forbid: Returns bool, which entries −inf may forbid, [N, *shape] or []; only asked where rows aren't
+                finite. None for all.
 
         Raises:
             NonFiniteError: rows have NaN or infinite entries that forbid nothing.
@@ -199,7 +200,7 @@ class SolverAtWork:
         calls: int = 1,
         *,
         priced: bool = False,
-        may_forbid: Tensor | None = None,
+        may_forbid: Callable[[], Tensor] | None = None,
     ) -> tuple[Solutions, list[int]]:
         """Return the answers to rows, and the numbers of those without an acceptable one; else as `solve`."""
         started = time.perf_counter()
@@ -219,7 +220,7 @@ class SolverAtWork:
             solutions, is_clean = self._ask(rows, None, calls, priced=priced, is_masked=is_masked)
             counts["solves"] = count
         if is_masked:
-            is_clean &= refuse_forbidden(solutions, rows)
+            is_clean &= refuse_forbidden(solutions, rows, is_of_function=self.is_function)
         if solutions.z.dtype != dtype:
             solutions.z = solutions.z.to(dtype)
         failed = [] if is_clean else failed_rows(solutions, self._settings.on_error, exact=self.traits.exact)

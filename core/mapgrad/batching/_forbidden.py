@@ -27,6 +27,13 @@ UNSERVED: Final = (
 )
 
 
+_OF_FUNCTION: Final = (
+    "the function answered with an entry that θ = −inf forbids, where it was given a utility so low that an argmax "
+    "holds the entry only if every state holds such an entry. If another state has none, let the function return the "
+    "argmax, or make it a mapgrad.BatchSolver with traits = Traits(exact=False)"
+)
+
+
 def with_penalties(rows: Tensor, forbidden: Tensor, problem: Problem | None) -> tuple[Tensor, list[int]]:
     """Return rows whose optima hold a forbidden entry only where each state does.
 
@@ -87,15 +94,16 @@ def fail_unserved(solutions: Solutions, _is_clean: bool, unserved: list[int]) ->
     return solutions, False
 
 
-def refuse_forbidden(solutions: Solutions, rows: Tensor) -> bool:
+def refuse_forbidden(solutions: Solutions, rows: Tensor, *, is_of_function: bool) -> bool:
     """Fail the rows whose answers hold a forbidden entry; elsewhere these are 0, and not only nearly.
 
     Where such an answer is optimal, each state holds a forbidden entry: the row is infeasible. Else it is an error, or
-    no answer in time.
+    no answer in time. A user's function counts as exact, as its contract says, but is told what else may be wrong.
 
     Args:
         solutions: z [N, *shape], status [N].
         rows: [N, *shape], with −inf where an entry is forbidden.
+        is_of_function: Whether they come from a user's function.
 
     Returns:
         Whether there are no such rows.
@@ -111,6 +119,10 @@ def refuse_forbidden(solutions: Solutions, rows: Tensor) -> bool:
     for row in row_numbers(held & (status == Status.FEASIBLE)):
         solutions.causes[row] = ValueError(
             "the solver found only a state that holds an entry which θ = −inf forbids, and hasn't proved that each does"
+        )
+    if is_of_function:
+        solutions.causes.update(
+            {row: ValueError(_OF_FUNCTION) for row in row_numbers(held & (status == Status.OPTIMAL))}
         )
     settled = torch.where(status == Status.OPTIMAL, int(Status.INFEASIBLE), status)
     settled = torch.where(status == Status.FEASIBLE, int(Status.ERROR), settled)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching._policy import FailedRow, describe_failed, error_of
-from mapgrad.batching._theta import domain_error, non_finite_error
+from mapgrad.batching._theta import domain_error, non_finite_error, overflow_error
 from mapgrad.errors import DomainError, NonFiniteError, RowsError
 from mapgrad.solutions import Solutions
 
@@ -50,7 +50,18 @@ class Record:
         has_failed: Whether any row has.
     """
 
-    __slots__ = ("_dtypes", "_failed", "_infinite", "_outside", "_pieces", "batch", "clipped", "has_failed", "rows")
+    __slots__ = (
+        "_dtypes",
+        "_failed",
+        "_infinite",
+        "_outside",
+        "_overflown",
+        "_pieces",
+        "batch",
+        "clipped",
+        "has_failed",
+        "rows",
+    )
 
     def __init__(self, batch: tuple[int, ...], dtypes: torch.dtype | list[torch.dtype] | None = None) -> None:
         self.batch = batch
@@ -59,6 +70,7 @@ class Record:
         self._pieces: list[_Piece] = []
         self.has_failed = False
         self._infinite: set[int] = set()
+        self._overflown: set[int] = set()
         self._outside: dict[int, Problem] = {}
         self._failed: dict[int, FailedRow] = {}
 
@@ -75,7 +87,15 @@ class Record:
             forbidden = forbidden.expand(z.shape)
         self._pieces.append(_Piece(numbers, z, status, forbidden, None))
 
-    def fail(self, error: RowsError, numbers: Sequence[int], label: str, problem: Problem | None) -> bool:
+    def fail(
+        self,
+        error: RowsError,
+        numbers: Sequence[int],
+        label: str,
+        problem: Problem | None,
+        *,
+        is_overflow: bool = False,
+    ) -> bool:
         """Note an error that a solve raised about rows of these numbers, [..., N, *shape].
 
         Args:
@@ -83,6 +103,7 @@ class Record:
             numbers: [N].
             label: The solver's name, with that of its distribution.
             problem: What was to be solved; None where it isn't known.
+            is_overflow: Whether a `NonFiniteError` is about more than θ itself.
 
         Returns:
             Whether it is one: what an estimator raises on its own isn't.
@@ -91,7 +112,7 @@ class Record:
         is_ours = bool(error.rows)
         rows = {numbers[row % count]: row for row in reversed(error.rows)}  # a row's first sample speaks for it
         if isinstance(error, NonFiniteError):
-            self._infinite.update(rows)
+            (self._overflown if is_overflow else self._infinite).update(rows)
         elif isinstance(error, DomainError) and problem is not None:
             self._outside.update(dict.fromkeys(rows, problem))
         elif (found := error.solutions) is not None:
@@ -110,6 +131,8 @@ class Record:
         """Return the error that names all rows that failed, of the gravest kind."""
         if self._infinite:
             return non_finite_error(sorted(self._infinite), self.batch, is_backward=is_backward)
+        if self._overflown:
+            return overflow_error(sorted(self._overflown), self.batch)
         if self._outside:
             rows = sorted(self._outside)
             return domain_error(self._outside[rows[0]], rows, self.batch, is_backward=is_backward)

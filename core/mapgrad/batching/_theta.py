@@ -86,7 +86,7 @@ def is_representable(problem: Problem, dtype: torch.dtype) -> bool:
 
 
 def admit(
-    rows: Tensor, problem: Problem | None, policy: DomainPolicy, may_forbid: Tensor | None = None
+    rows: Tensor, problem: Problem | None, policy: DomainPolicy, may_forbid: Callable[[], Tensor] | None = None
 ) -> tuple[Tensor, int, bool]:
     """Check rows and bring them into the problem's domain; one pass where nothing is wrong.
 
@@ -157,13 +157,14 @@ def name_problem(problem: object) -> str:
     return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}… ({len(text):,} characters)"
 
 
-def has_forbidden(rows: Tensor, problem: Problem | None, may_forbid: Tensor | None = None) -> bool:
+def has_forbidden(rows: Tensor, problem: Problem | None, may_forbid: Callable[[], Tensor] | None = None) -> bool:
     """Tell whether rows have entries −inf, which forbid to choose what may be 0.
 
     Args:
         rows: [N, *shape].
         problem: What is to be solved.
-        may_forbid: Bool, of which entries −inf is meant so, and isn't an overflow; None for all.
+        may_forbid: Returns bool, of which entries −inf is meant so, and isn't an overflow; only asked where rows aren't
+            finite. None for all.
 
     Raises:
         NonFiniteError: with the numbers of the rows that have NaN, +inf, or −inf that isn't allowed or where the lower
@@ -172,7 +173,7 @@ def has_forbidden(rows: Tensor, problem: Problem | None, may_forbid: Tensor | No
     if are_finite(rows):
         return False
     forbidden = rows.isneginf()
-    wrong = ~(rows.isfinite() | (forbidden if may_forbid is None else forbidden & may_forbid))
+    wrong = ~(rows.isfinite() | (forbidden if may_forbid is None else forbidden & may_forbid()))
     if problem is not None and problem.box[0].any():
         wrong |= forbidden & torch.as_tensor(problem.box[0] != 0, device=rows.device)
     bad = row_numbers(wrong.flatten(1).any(dim=1))
@@ -199,6 +200,16 @@ def non_finite_error(bad: list[int], batch: tuple[int, ...], *, is_backward: boo
         f"θ has NaN or infinite entries in {name_rows(bad, batch)}, which weren't solved: only −inf is allowed (+inf "
         f"in costs, which take minimize=True), where the variable's lower bound is 0, and forbids that entry; look for "
         f"an overflow or a division by zero in what computes θ",
+        rows=bad,
+    )
+
+
+def overflow_error(bad: list[int], batch: tuple[int, ...]) -> NonFiniteError:
+    """Return the error that names rows whose θ is fine, but not what is made of it in a forward pass to be solved."""
+    return NonFiniteError(
+        f"θ itself is fine in {name_rows(bad, batch)}, but what the estimator makes of it, θ + temperature · noise "
+        f"say, has NaN or infinite entries there: take a smaller temperature, a wider dtype, or look at what the noise "
+        f"and the estimator give",
         rows=bad,
     )
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 import torch
@@ -33,6 +34,12 @@ def is_in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+def is_in_compiled_autograd() -> bool:
+    """Tell whether torch's compiled autograd is at work, which has dynamo trace the backward of eager functions."""
+    module = sys.modules.get("torch._dynamo.compiled_autograd")
+    return module is not None and module.in_compiled_autograd_region
+
+
 def is_mapped() -> bool:
     """Tell whether torch.vmap is at work."""
     return torch._C._functorch.TransformType.Vmap in _transforms()
@@ -47,6 +54,6 @@ def _transforms() -> set[Any]:
     return {level.key() for level in torch._C._functorch.get_interpreter_stack() or ()}
 
 
-for _question in (is_mapped, is_differentiated):
+for _question in (is_in_compiled_autograd, is_mapped, is_differentiated):
     # what torch.compiler.assume_constant_result does, which costs a second to import: compilers ask once, as they trace
     vars(_question)["_dynamo_marked_constant"] = True

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mapgrad.batching import Record, hides_values
+from mapgrad.batching import Record, hides_values, is_in_compiled_autograd
 from mapgrad.gradients.estimators import Forward
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Each(torch.autograd.Function):
 
 
 def _gradient_in_eager(pass_: Pass, forward: Forward, gradient: Tensor, record: Record) -> Tensor | None:
+    if is_in_compiled_autograd():  # else dynamo would trace noise and solver, to other numbers
+        return torch.compiler.disable(pass_.gradient)(forward, gradient, record)  # pyright: ignore[reportCallIssue] (as a decorator in torch)
     if hides_values(gradient):
         raise RuntimeError(
             "a MAP layer can't take is_grads_batched=True, whose tensors hide their values from it: "

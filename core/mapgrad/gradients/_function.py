@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mapgrad.batching import Record, SolverAtWork, define, find, is_differentiated, is_mapped, is_traced
+from mapgrad.batching import Record, SolverAtWork, define, find, is_differentiated, is_in_backward, is_mapped, is_traced
 from mapgrad.gradients._counter import can_repeat
 from mapgrad.gradients._eager import Each, Eager, refuse
 from mapgrad.gradients._pass import Pass
@@ -61,6 +61,8 @@ def sample(
         number = None if key is None else int(key)
         pass_ = Pass(owner, estimator, work, noise, number, samples=samples, is_mean=is_mean, ids=ids)
         monitor, record = owner.monitor, Record((), dtype)
+        if is_in_backward():  # the pass that this one repeats was noted
+            return Eager.apply(theta, pass_, record)
         monitor.last = None  # its memory may be needed
         output = Eager.apply(theta, pass_, record)
         monitor.last = record
@@ -131,6 +133,8 @@ def sample_each(
         passes.append(made)
     thetas = [theta for _, theta, _ in groups]
     monitor, record = owner.monitor, Record((sum(map(len, thetas)),), dtypes)
+    if is_in_backward():
+        return list(Each.apply(passes, record, *thetas))
     monitor.last = None
     outputs = Each.apply(passes, record, *thetas)
     monitor.last = record
@@ -227,13 +231,14 @@ def _forward(
     theta: Tensor, key: Tensor | None, ids: Tensor | None, mapped: Sequence[int], *rest: Any
 ) -> tuple[Tensor, ...]:
     pass_ = _new_pass(key, ids, mapped, *rest)
-    pass_.monitor.last = None  # answers are never kept where somebody traces
-    record = Record(())
+    record, is_repeated = Record(()), is_in_backward()
+    if not is_repeated:
+        pass_.monitor.last = None  # answers are never kept where somebody traces
     found = pass_.forward(theta, record)
     if found is None:
         raise record.error()
     output, forward = found
-    if pass_.monitor.finds_clipped(record):
+    if not is_repeated and pass_.monitor.finds_clipped(record):
         pass_.monitor.warn_of_clipping([pass_.clipping(theta)])
     lead = pass_.samples, *pass_.lead
     rows, noise = forward.rows, forward.sampler.unrepeatable(theta)

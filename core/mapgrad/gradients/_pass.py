@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mapgrad.batching import Known, are_finite, to_list
 from mapgrad.errors import RowsError, SolverCrashError
+from mapgrad.gradients._forbidden import note_failure, solve_of_forward
 from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._row_ids import first_id
 from mapgrad.gradients._sampler import Sampler
@@ -148,9 +149,9 @@ class Pass:
 
     def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
         try:
-            forward = self.estimator.forward(theta, sampler, self._solve)
+            forward = self.estimator.forward(theta, sampler, solve_of_forward(self._solve, self.estimator, theta))
         except RowsError as error:
-            if not record.fail(error, numbers, self.work.factory.label, self.work.problem):
+            if not note_failure(error, theta, numbers, self.work, record):
                 raise
             return None
         require_forward(self.estimator, forward, theta, self.samples)
@@ -292,7 +293,7 @@ class Pass:
         require_gradient(self.estimator, found, forward.theta)
         return found
 
-    def _solve(self, rows: Tensor, known: Known | None = None, may_forbid: Tensor | None = None) -> Solutions:
+    def _solve(self, rows: Tensor, known: Known | None = None, *, may_forbid: Callable[[], Tensor]) -> Solutions:
         shape = rows.shape
         lead = shape[: rows.ndim - len(self.event)]
         calls = 1
@@ -307,13 +308,13 @@ class Pass:
         return solutions
 
     def _solve_again(self, rows: Tensor, forward: Forward) -> Solutions:
-        may_forbid = _NONE
+        forbidden = _NONE
         if self.is_masked:  # whatever an estimator or a target makes of −inf
             forbidden = forward.theta.isneginf()
             rows = rows.masked_fill(forbidden, -torch.inf)
-            may_forbid = forbidden.expand(rows.shape).reshape(-1, *self.event)
+            forbidden = forbidden.expand(rows.shape).reshape(-1, *self.event)
         if forward.rows is None:
-            answers = self._solve(rows, may_forbid=may_forbid)
+            answers = self._solve(rows, may_forbid=lambda: forbidden)
             if answers.z.data_ptr() == forward.z.data_ptr() and answers.z.numel():
                 raise SolverCrashError(
                     f"{self.work.factory.label} answered the backward pass in the memory of the forward pass's states, "
@@ -326,7 +327,7 @@ class Pass:
             forward.z.expand(rows.shape).reshape(-1, *self.event),
             forward.status.expand(lead).reshape(-1),
         )
-        return self._solve(rows, known, may_forbid)
+        return self._solve(rows, known, may_forbid=lambda: forbidden)
 
     def _observe(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
         self.monitor.observe(difference, gradient, z, self.work.problem, self.estimator)

@@ -157,7 +157,8 @@ class Estimator(nn.Module, ABC):
         Args:
             theta: [B, *shape], utilities, at least float32; not written to.
             sampler: The noise; `sampler.perturb(theta, τ)` adds it, and `sampler.samples` is S.
-            solve: Returns the states of rows [..., B, *shape]; may be asked several times.
+            solve: Returns the states of rows [..., B, *shape]; may be asked several times. Where θ = −inf, an entry
+                is forbidden whatever the rows have there; −inf elsewhere is refused.
         """
         rows = sampler.perturb(theta, self.temperature)
         answers = solve(rows)

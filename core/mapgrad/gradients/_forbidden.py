@@ -1,0 +1,60 @@
+"""Forward passes whose θ = −inf forbids entries: these alone are forbidden, whatever noise and an estimator add."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+import torch
+
+from mapgrad.batching import has_forbidden
+from mapgrad.errors import NonFiniteError
+from mapgrad.gradients.estimators import IMLE, Estimator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from mapgrad.batching import Record, SolverAtWork
+    from mapgrad.errors import RowsError
+    from mapgrad.gradients.estimators import Solve
+    from mapgrad.solutions import Solutions
+
+_KEEP: Final = (Estimator.forward, IMLE.forward)
+"""The forward passes that only add noise, which leaves −inf as it is."""
+
+
+class _Solve(Protocol):
+    def __call__(self, rows: Tensor, *, may_forbid: Callable[[], Tensor]) -> Solutions: ...
+
+
+def solve_of_forward(solve: _Solve, estimator: Estimator, theta: Tensor) -> Solve:
+    """Return what solves the rows that an estimator's forward pass makes of θ.
+
+    Args:
+        solve: Solves rows [..., B, *shape], and is told which entries −inf may forbid.
+        estimator: Whose pass it is.
+        theta: [B, *shape], utilities.
+    """
+    lost = None
+    if type(estimator).forward not in _KEEP:
+        forbidden = theta.isneginf()
+        lost = forbidden if bool(forbidden.any()) else None
+
+    def solve_rows(rows: Tensor) -> Solutions:
+        if lost is not None:
+            rows = rows.masked_fill(lost, -torch.inf)
+        return solve(rows, may_forbid=lambda: theta.isneginf().expand(rows.shape).flatten(0, -theta.ndim))
+
+    return solve_rows
+
+
+def note_failure(error: RowsError, theta: Tensor, numbers: Sequence[int], work: SolverAtWork, record: Record) -> bool:
+    """Note an error of a forward pass of θ [B, *shape], as `Record.fail` does: that of θ itself, where it has one."""
+    is_overflow = isinstance(error, NonFiniteError)
+    if is_overflow:
+        try:
+            has_forbidden(theta, work.problem)
+        except NonFiniteError as of_theta:
+            return record.fail(of_theta, numbers, work.factory.label, work.problem)
+    return record.fail(error, numbers, work.factory.label, work.problem, is_overflow=is_overflow)
