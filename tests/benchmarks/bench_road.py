@@ -134,7 +134,7 @@ def rows(count: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def layer_of(solver: Any, n: int, noise: Any = None, *, samples: int = 1, seed: int | None = None) -> mapgrad.MAPLayer:
-    estimator = mapgrad.IMLE(noise, mapgrad.Step(LAM), samples=samples)
+    estimator = mapgrad.IMLE(noise, mapgrad.Step(LAM), samples=samples, symmetric=False)
     return mapgrad.MAPLayer(mapgrad.get_solver(solver, mapgrad.KSubset(n, 1)), estimator, seed=seed)
 
 
@@ -268,6 +268,8 @@ def report_peaks() -> None:
     theta, weights = rows(*MEMORY_SHAPE)
     problem = mapgrad.KSubset(MEMORY_SHAPE[1], 10)
     peaks: list[tuple[str, int, float]] = []
+    # what torch and the noise keep for good, once a process
+    peak_bytes(mapgrad.MAPLayer(mapgrad.get_solver("topk", problem), mapgrad.IMLE(mapgrad.Gumbel())), theta, weights)
     for kind, seed in (("unseeded", None), ("seeded", 0)):
         for samples in (1, 4, 8):
             estimator = mapgrad.IMLE(mapgrad.Gumbel(), mapgrad.Step(LAM), samples=samples)
