@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -37,6 +38,23 @@ class _Piece(NamedTuple):
     values: Tensor | None
 
 
+@dataclass(slots=True)
+class _Failures:
+    """Rows that failed, by their numbers.
+
+    Attributes:
+        infinite: θ, or a backward pass's θ′, isn't finite.
+        overflown: What is made of θ to be solved isn't finite.
+        outside: The problem whose domain θ lies outside of.
+        unsolved: What became of rows that were solved.
+    """
+
+    infinite: set[int] = field(default_factory=set[int])
+    overflown: set[int] = field(default_factory=set[int])
+    outside: dict[int, Problem] = field(default_factory=dict[int, "Problem"])
+    unsolved: dict[int, FailedRow] = field(default_factory=dict[int, FailedRow])
+
+
 class Record:
     """Answers and failures of a user's batch, by its own row numbers.
 
@@ -47,32 +65,21 @@ class Record:
     Attributes:
         rows: How many rows were solved, each sample counted.
         clipped: How many of them were moved into a domain.
-        has_failed: Whether any row has.
     """
 
-    __slots__ = (
-        "_dtypes",
-        "_failed",
-        "_infinite",
-        "_outside",
-        "_overflown",
-        "_pieces",
-        "batch",
-        "clipped",
-        "has_failed",
-        "rows",
-    )
+    __slots__ = ("_dtypes", "_failures", "_pieces", "batch", "clipped", "rows")
 
     def __init__(self, batch: tuple[int, ...], dtypes: torch.dtype | list[torch.dtype] | None = None) -> None:
         self.batch = batch
         self.rows = self.clipped = 0
         self._dtypes = dtypes
         self._pieces: list[_Piece] = []
-        self.has_failed = False
-        self._infinite: set[int] = set()
-        self._overflown: set[int] = set()
-        self._outside: dict[int, Problem] = {}
-        self._failed: dict[int, FailedRow] = {}
+        self._failures: _Failures | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether any row has."""
+        return self._failures is not None
 
     def add(self, numbers: Sequence[int], z: Tensor, status: Tensor, forbidden: Tensor | None) -> None:
         """Note the answers to rows of these numbers.
@@ -109,34 +116,38 @@ class Record:
             Whether it is one: what an estimator raises on its own isn't.
         """
         count = len(numbers)
-        is_ours = bool(error.rows)
+        if not error.rows:
+            return False
+        failures = self._failures or _Failures()
         rows = {numbers[row % count]: row for row in reversed(error.rows)}  # a row's first sample speaks for it
         if isinstance(error, NonFiniteError):
-            (self._overflown if is_overflow else self._infinite).update(rows)
+            (failures.overflown if is_overflow else failures.infinite).update(rows)
         elif isinstance(error, DomainError) and problem is not None:
-            self._outside.update(dict.fromkeys(rows, problem))
+            failures.outside.update(dict.fromkeys(rows, problem))
         elif (found := error.solutions) is not None:
             described = describe_failed(list(rows.values()), found, label, problem)
-            self._failed.update(zip(rows, described, strict=True))
+            failures.unsolved.update(zip(rows, described, strict=True))
             z = found.z.reshape(-1, count, *found.z.shape[1:])
             forbidden = None if found.forbidden is None else found.forbidden.reshape(z.shape)
             values = torch.stack((found.objective, found.bound)).reshape(2, -1, count)
             self._pieces.append(_Piece(numbers, z, found.status.reshape(-1, count), forbidden, values))
         else:
-            is_ours = False
-        self.has_failed |= is_ours
-        return is_ours
+            return False
+        self._failures = failures
+        return True
 
     def error(self, *, is_backward: bool = False) -> RowsError:
         """Return the error that names all rows that failed, of the gravest kind."""
-        if self._infinite:
-            return non_finite_error(sorted(self._infinite), self.batch, is_backward=is_backward)
-        if self._overflown:
-            return overflow_error(sorted(self._overflown), self.batch)
-        if self._outside:
-            rows = sorted(self._outside)
-            return domain_error(self._outside[rows[0]], rows, self.batch, is_backward=is_backward)
-        return error_of(self._failed, self.batch, None if is_backward else self.solutions(), is_backward=is_backward)
+        failures = self._failures or _Failures()
+        if failures.infinite:
+            return non_finite_error(sorted(failures.infinite), self.batch, is_backward=is_backward)
+        if failures.overflown:
+            return overflow_error(sorted(failures.overflown), self.batch)
+        if failures.outside:
+            rows = sorted(failures.outside)
+            return domain_error(failures.outside[rows[0]], rows, self.batch, is_backward=is_backward)
+        found = None if is_backward else self.solutions()
+        return error_of(failures.unsolved, self.batch, found, is_backward=is_backward)
 
     def solutions(self) -> Solutions:
         """Return all answers, [S, *batch] or, where S = 1, [*batch].
@@ -169,7 +180,9 @@ class Record:
             solutions.forbidden = self._gathered(forbidden, lead, dtypes)
         if any(piece.values is not None for piece in pieces):
             solutions.objective, solutions.bound = values.reshape(2, *lead)
-        solutions.causes = {number: row.cause for number, row in self._failed.items() if row.cause is not None}
+        if self._failures is not None:
+            unsolved = self._failures.unsolved.items()
+            solutions.causes = {number: row.cause for number, row in unsolved if row.cause is not None}
         return solutions
 
     def _gathered(

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mapgrad.gradients.estimators import Solve
     from mapgrad.solutions import Solutions
 
-_KEEP: Final = (Estimator.forward, IMLE.forward)
-"""The forward passes that only add noise, which leaves −inf as it is."""
+PLAIN: Final = (Estimator.forward, IMLE.forward)
+"""The forward passes of our own that only add noise: −inf stays as it is, and what they return is right."""
 
 
 class _Solve(Protocol):
@@ -37,7 +37,7 @@ def solve_of_forward(solve: _Solve, estimator: Estimator, theta: Tensor) -> Solv
         theta: [B, *shape], utilities.
     """
     lost = None
-    if type(estimator).forward not in _KEEP:
+    if type(estimator).forward not in PLAIN:
         forbidden = theta.isneginf()
         lost = forbidden if bool(forbidden.any()) else None
 

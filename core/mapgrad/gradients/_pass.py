@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mapgrad.batching import Known, are_finite, to_list
 from mapgrad.errors import RowsError, SolverCrashError
-from mapgrad.gradients._forbidden import note_failure, solve_of_forward
+from mapgrad.gradients._forbidden import PLAIN, note_failure, solve_of_forward
 from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._row_ids import first_id
 from mapgrad.gradients._sampler import Sampler
@@ -154,7 +154,8 @@ class Pass:
             if not note_failure(error, theta, numbers, self.work, record):
                 raise
             return None
-        require_forward(self.estimator, forward, theta, self.samples)
+        if type(self.estimator).forward not in PLAIN:
+            require_forward(self.estimator, forward, theta, self.samples)
         return forward
 
     def _forbidden(self, utilities: Tensor) -> Tensor | None:
