@@ -28,9 +28,9 @@ def solve_batch(plugin: BatchSolver[Any], rows: Tensor) -> tuple[Solutions, bool
         z [N, *shape] of the rows' dtype and device, status [N], the rest as the solver gave it; and whether all rows
         succeeded: each has a state, and is OPTIMAL or, from a heuristic, FEASIBLE.
     """
-    # A function may write to θ through NumPy, which no version counts, and θ may be the user's own memory. An inference
-    # tensor has no version, which a copy made outside of inference mode has.
-    if isinstance(plugin, FunctionSolver) or rows.is_inference():
+    if isinstance(plugin, FunctionSolver):  # it may write to the user's θ through NumPy, which no version counts
+        rows = rows.clone()
+    if rows.is_inference():  # it has no version, which a copy made outside of inference mode has
         with torch.inference_mode(False):
             rows = rows.clone()
     version = rows._version  # noqa: SLF001 (torch documents it for this use)
