@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import pickle
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
@@ -56,6 +57,12 @@ class Mixed(Mixin, torch.nn.Module):
     pass
 
 
+class MixedLast(torch.nn.Module, Mixin):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(3, 5)
+
+
 @dataclasses.dataclass(eq=False)
 class Late(torch.nn.Module):
     k: int = 1
@@ -95,7 +102,7 @@ def test_it_is_there_before_its_first_use():
     assert len(list(model.parameters())) == 2
     assert sum(1 for _ in model.modules()) == len(set(model.modules()))
     assert [name for name, _ in Derived().named_children()] == ["head", "select", "reject", "tail"]
-    assert [name for name, _ in Overriding().named_children()] == ["head", "select"]
+    assert [name for name, _ in Overriding().named_children()] == ["head", "select", "reject_super"]
     assert [name for name, _ in WithoutConstructor().named_children()] == ["select"]
     assert "select" in repr(model)
     assert "Base.select" in repr(model)
@@ -160,12 +167,50 @@ def test_context_reaches_the_method():
 
 
 def test_a_constructor_that_comes_later_has_it_from_the_first_use_on():
-    for model, name in ((Late(), "select"), (Mixed(), "pick")):
-        model.eval()
-        assert not getattr(model, name).training
-        assert name in dict(model.named_children())
-        model.train()
-        assert getattr(model, name).training
+    model = Late()
+    model.eval()
+    assert not model.select.training
+    assert "select" in dict(model.named_children())
+    model.train()
+    assert model.select.training
+
+
+@pytest.mark.parametrize("make", [Mixed, MixedLast])
+def test_a_method_that_is_mixed_in_is_there_from_the_start(make):
+    class Derived(make):
+        pass
+
+    for kind in (make, Derived):
+        assert "pick._extra_state" in kind().state_dict()
+        assert mapgrad.seed_layers(kind(), 0) == 1
+        assert isinstance(kind().pick, mapgrad.MAPLayer)
+    assert isinstance(Mixin().pick, mapgrad.MAPLayer)
+
+
+def test_mixing_in_keeps_what_the_class_does_to_its_subclasses():
+    class Registering:
+        names: ClassVar = []
+
+        def __init_subclass__(cls, *, title, **named):
+            super().__init_subclass__(**named)
+            cls.names.append(title)
+
+        @mapgrad.differentiable()
+        def pick(self, theta):
+            return theta.sign()
+
+    class Model(Registering, torch.nn.Module, title="a model"):
+        pass
+
+    assert Registering.names == ["a model"]
+    assert "pick._extra_state" in Model().state_dict()
+
+
+def test_what_a_user_puts_in_its_place_stays():
+    model = Base()
+    model.select = torch.nn.Identity()
+    assert model.select is dict(model.named_children())["select"]
+    assert torch.equal(model(x()), model.head(x()))
 
 
 def test_constructors_keep_their_arguments_and_names():

@@ -1,6 +1,7 @@
 """The decorator, on functions and on methods."""
 
 import copy
+import dataclasses
 import pickle
 import sys
 
@@ -86,6 +87,174 @@ def _this_module():
     module = type(sys)(__name__)
     module.__dict__.update(globals())
     return module
+
+
+def choose(k, theta):
+    return torch.zeros_like(theta).scatter_(-1, theta.topk(k).indices, 1)
+
+
+class Parent:
+    k = 2
+
+    @mapgrad.differentiable()
+    def pick(self, theta):
+        return choose(self.k, theta)
+
+
+class ParentModule(torch.nn.Module):
+    k = 2
+
+    @mapgrad.differentiable(mapgrad.AdaptiveIMLE(None))
+    def pick(self, theta):
+        return choose(self.k, theta)
+
+
+THETA = torch.tensor([[0.0, 3.0, 1.0, 2.0]])
+
+
+@pytest.mark.parametrize("make", [Parent, ParentModule])
+def test_a_shallow_copy_solves_with_its_own_state(make):
+    one = make()
+    one.pick(THETA)
+    one.pick.eval()
+    twin = copy.copy(one)
+    twin.k = 3
+    for _ in range(2):
+        assert twin.pick(THETA).tolist() == [[0, 1, 1, 1]]
+        assert one.pick(THETA).tolist() == [[0, 1, 0, 1]]
+        assert not twin.pick.training
+    assert twin.pick.estimator is one.pick.estimator
+
+
+def test_a_replica_solves_with_its_own_state_and_goes_on_with_the_noise():
+    class Noisy(torch.nn.Module):
+        k = 2
+
+        @mapgrad.differentiable(mapgrad.IMLE(mapgrad.Gumbel()), seed=3)
+        def pick(self, theta):
+            return choose(self.k, theta)
+
+    model = Noisy()
+    replica = model._replicate_for_data_parallel()
+    replica.k = 3
+    replica.pick(THETA)
+    assert model.eval().pick(THETA).sum() == 2
+    assert replica.eval().pick(THETA).sum() == 3
+    assert model.state_dict()["pick._extra_state"].tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("parent", [Parent, ParentModule])
+@pytest.mark.parametrize("decorate", [mapgrad.differentiable(), lambda function: function], ids=["decorated", "plain"])
+def test_an_override_calls_its_parents_layer(parent, decorate):
+    class Child(parent):
+        @decorate
+        def pick(self, theta):
+            return 10 * super().pick(theta)
+
+    class Grandchild(Child):
+        @decorate
+        def pick(self, theta):
+            return 1 + super().pick(theta)
+
+    for child, expected in ((Child(), [[0, 10, 0, 10]]), (Grandchild(), [[1, 11, 1, 11]])):
+        assert child.pick(THETA).tolist() == expected
+        assert child.pick(THETA).tolist() == expected
+    assert parent().pick(THETA).tolist() == [[0, 1, 0, 1]]
+    theta = THETA.clone().requires_grad_()
+    (Child().pick(theta) * torch.arange(4.0)).sum().backward()
+    assert theta.grad.abs().sum() > 0
+
+
+def test_a_decorated_override_asks_its_parents_function_alone():
+    class Child(ParentModule):
+        @mapgrad.differentiable(mapgrad.IMLE(None), minimize=True)
+        def pick(self, theta):
+            return 10 * super().pick(theta)
+
+    child = Child()
+    assert child.pick(THETA).tolist() == [[10, 0, 10, 0]]
+    assert [name for name, _ in child.named_children()] == ["pick"]
+
+
+def test_a_parents_layer_is_a_submodule_from_the_start():
+    class Child(ParentModule):
+        def pick(self, theta):
+            return 10 * super().pick(theta)
+
+    one = Child()
+    before = list(one.state_dict())
+    assert "pick_super.estimator.target.beta" in before
+    one.pick(THETA)
+    assert list(one.state_dict()) == before
+    Child().load_state_dict(one.state_dict())
+    assert one.eval().pick(THETA).tolist() == [[0, 10, 0, 10]]
+
+
+def test_a_method_of_a_frozen_dataclass():
+    @dataclasses.dataclass(frozen=True)
+    class Frozen:
+        k: int = 2
+
+        @mapgrad.differentiable()
+        def pick(self, theta):
+            return choose(self.k, theta)
+
+    one = Frozen()
+    assert one.pick(THETA).tolist() == [[0, 1, 0, 1]]
+    assert one.pick is one.pick
+    assert one == Frozen()
+    assert dataclasses.replace(one, k=1).pick(THETA).tolist() == [[0, 1, 0, 0]]
+
+
+def test_slots_are_refused_with_a_remedy():
+    class Slotted:
+        __slots__ = ("k",)
+
+        @mapgrad.differentiable()
+        def pick(self, theta):
+            return choose(2, theta)
+
+    with pytest.raises(TypeError, match=r'Slotted has __slots__ and no __dict__, .* \'pick\' .*add "__dict__" to'):
+        Slotted().pick(THETA)
+
+
+@pytest.mark.parametrize("base", [object, torch.nn.Module])
+def test_a_method_that_comes_after_the_class(base):
+    class Late(base):
+        k = 2
+
+    Late.pick = mapgrad.differentiable()(lambda self, theta: choose(self.k, theta))
+    one, other = Late(), Late()
+    other.k = 1
+    assert one.pick(THETA).tolist() == [[0, 1, 0, 1]]
+    assert other.pick(THETA).tolist() == [[0, 1, 0, 0]]
+    assert "Late.pick" in repr(one.pick)
+
+
+def test_static_and_class_methods():
+    class Chooser:
+        @staticmethod
+        @mapgrad.differentiable()
+        def pick(theta):
+            return choose(2, theta)
+
+    assert Chooser.pick(THETA).tolist() == Chooser().pick(THETA).tolist() == [[0, 1, 0, 1]]
+    with pytest.raises(TypeError, match="write @staticmethod above"):
+        mapgrad.differentiable()(staticmethod(choose))
+    with pytest.raises(TypeError, match="not a class's: decorate a function"):
+        mapgrad.differentiable()(classmethod(choose))
+
+
+def test_with_minimize_the_function_gets_utilities():
+    seen = []
+
+    @mapgrad.differentiable(mapgrad.IMLE(None), minimize=True)
+    def cheapest(utilities):
+        seen.append(utilities.tolist())
+        return choose(1, utilities)
+
+    assert cheapest(THETA).tolist() == [[1, 0, 0, 0]]
+    assert seen == [[[0, -3, -1, -2]]]
 
 
 def test_parentheses_are_needed():

@@ -50,7 +50,8 @@ class MAPLayer(nn.Module):
             batches in order, once a sample, and with the context of the call. Where a function has an attribute
             `problem`, the shape of a row is known; else all dimensions but the first of several are its.
         estimator: The gradient estimator; None for ``IMLE()``.
-        minimize: Whether the layer's input are costs, to be minimised, instead of utilities.
+        minimize: Whether the layer's input are costs, to be minimised, instead of utilities. The layer negates them,
+            and the solver or function always maximises: a function is called with utilities, −costs, never with costs.
         reduction: "mean" over the samples, or "none" for all of them in training, [S, *batch, *shape].
         seed: None takes noise from torch's default generators; an int makes it a function of (seed, step, row id,
             sample), and (seed, step) are saved in `state_dict`. Two layers with one seed draw the same noise for a row:

@@ -77,7 +77,12 @@ class _Model(NamedTuple):
     def bound(self, columns: Iterable[int], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
         """Bound some variables."""
         for column in columns:
-            self.variables[column].SetBounds(float(lower[column]), float(upper[column]))
+            variable = self.variables[column]
+            is_integer = variable.integer()
+            # SCIP takes an integer that is bounded by 0 and 1 for binary, and then refuses other bounds
+            variable.SetInteger(False)
+            variable.SetBounds(float(lower[column]), float(upper[column]))
+            variable.SetInteger(is_integer)
 
     def values(self) -> NDArray[np.float64]:
         """Return the variables' values; there must be some."""

@@ -66,9 +66,12 @@ def interrupt(engine):
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=wait, daemon=True).start()
 
+runners = []  # one that is dropped would free its models
+
 def solve(pool, solver, rows=5):
     block = Block(np.arange(rows, dtype=float)[:, None] + np.zeros((rows, 3)))
-    pool.solve(Runner(solver), Job("", None, problem, {}), block)
+    runners.append(Runner(solver))
+    pool.solve(runners[-1], Job("", None, problem, {}), block)
     assert not np.isnan(block.z).any() and not block.causes
     return block
 

@@ -254,3 +254,26 @@ def test_nothing_is_printed_and_no_file_is_left(
 def test_unknown_options_are_refused(name: str) -> None:
     with pytest.raises(TypeError, match="has no option 'threads'"):
         mapgrad.get_solver(name, knapsack(0), threads=2)
+
+
+WAYS = [(name, {}) for name in ENGINES] + [("ortools.mip", {"engine": engine}) for engine in ("scip", "cbc")]
+
+
+@pytest.mark.parametrize("upper", [np.inf, 5, [np.inf, 1, 3]], ids=str)
+@pytest.mark.parametrize("integrality", [1, [1, 0, 1]], ids=str)
+@pytest.mark.parametrize(("name", "options"), [way for way in WAYS if "ortools.mip" in ENGINES or not way[1]])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_mask_of_one_row_leaves_the_next_rows_alone(
+    name: str, options: dict[str, str], reuse: bool, integrality: int | list[int], upper: float | list[float]
+) -> None:
+    program = mapgrad.IntegerProgram(A_ub=[[1, 1, 1]], b_ub=[3], upper=upper, integrality=integrality)
+    if name == "ortools.cp_sat" and integrality != 1:
+        pytest.skip("CP-SAT takes no continuous variables")
+    solver = mapgrad.get_solver(name, program, reuse=reuse, **options)
+    states = points(mapgrad.IntegerProgram(A_ub=[[1, 1, 1]], b_ub=[3], upper=np.minimum(upper, 3)))
+    rows = torch.rand(12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
+    for number, row in enumerate(rows):
+        row[[number % 3] if number % 2 == 0 else []] = -torch.inf
+        allowed = states[(states[:, np.isneginf(row.numpy())] == 0).all(axis=1)]
+        best = allowed[(allowed @ np.nan_to_num(row.numpy(), neginf=0)).argmax()]
+        assert solver(row).tolist() == pytest.approx(best.tolist())

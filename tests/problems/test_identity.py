@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import copy
+import inspect
 import itertools
 import os
 import pickle
+import pydoc
 import subprocess
 import sys
 
@@ -226,3 +228,24 @@ def test_repr_of_small_problems_builds_them_again(problem: Problem) -> None:
     names = {cls.__name__: cls for cls in map(type, DISTINCT)}
     if ">" not in repr(problem):
         assert eval(repr(problem), names | {"inf": np.inf}) == problem
+
+
+def test_signatures_are_those_of_the_constructors() -> None:
+    class Own(KSubset):
+        def __init__(self, n: int, *, k: int = 1) -> None:
+            super().__init__(n, k)
+
+    class Inheriting(Own):
+        pass
+
+    for cls, text in (
+        (KSubset, "(n: 'int', k: 'int')"),
+        (Assignment, "(rows: 'int', cols: 'int | None' = None)"),
+        (Own, "(n: 'int', *, k: 'int' = 1)"),
+        (Inheriting, "(n: 'int', *, k: 'int' = 1)"),
+        (Problem, "()"),
+    ):
+        assert str(inspect.signature(cls)) == text
+    for cls in {*map(type, DISTINCT)}:
+        assert tuple(inspect.signature(cls).parameters) == cls.fields
+    assert "KSubset(n: 'int', k: 'int')" in pydoc.plain(pydoc.render_doc(KSubset))

@@ -644,3 +644,27 @@ def test_problems_of_their_own_fail_by_the_row(workers):
         answered = [row for row in range(7) if row not in SICK]
         sums = caught.value.solutions.z[answered].sum(dim=1).tolist()
         assert sums == [problems[row].k for row in answered]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda function: mapgrad.MAPLayer(function).eval(),
+        lambda function: mapgrad.MAPLayer(function, mapgrad.IMLE(None)),
+        lambda function: mapgrad.get_solver(function, PROBLEM),
+    ],
+    ids=["eval", "train", "solver"],
+)
+def test_a_function_that_writes_through_numpy_leaves_the_users_theta(make):
+    def function(theta):
+        theta.detach().numpy()[:] = 0.0
+        return torch.zeros_like(theta)
+
+    for theta in (rows(), rows().double(), rows().requires_grad_()):
+        before = theta.detach().clone()
+        make(function)(theta)
+        assert torch.equal(theta, before)
+    with torch.inference_mode():
+        theta = rows()
+        make(function)(theta)
+    assert torch.equal(theta, rows())

@@ -1,14 +1,18 @@
 """Solvers that live long: forked, closed, copied, shared by threads, with many problems or a broken executor."""
 
 import copy
+import gc
 import importlib
 import io
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import warnings
+import weakref
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -301,6 +305,126 @@ def test_a_solver_that_is_dropped_while_its_rows_are_solved_finishes_them(worker
         caller.join()
     assert all(torch.equal(z, right(rows())) for z in found)
     assert len(found) == 4
+
+
+# -- layers and solvers that nobody uses any more
+
+
+class Holding(Best):
+    """Has the model that uses it among its options."""
+
+    def __init__(self, problem, model):
+        super().__init__(problem)
+        self.model = model
+
+
+class Plain:
+    @mapgrad.differentiable()
+    def pick(self, theta):
+        return right(theta)
+
+
+class Decorated(torch.nn.Module):
+    @mapgrad.differentiable()
+    def pick(self, theta):
+        return right(theta)
+
+
+class WithMethod(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pick = mapgrad.MAPLayer(self.solve)
+
+    def solve(self, theta):
+        return right(theta)
+
+
+class WithClosure(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pick = mapgrad.MAPLayer(lambda theta: right(theta) + 0.0 * self.training)
+
+
+class WithOptions(torch.nn.Module):
+    def __init__(self, workers=None):
+        super().__init__()
+        self.pick = mapgrad.MAPLayer(mapgrad.get_solver(Holding, PROBLEM, workers=workers, model=self))
+
+
+class WithManyProblems(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = mapgrad.MAPLayer(mapgrad.get_solver(Holding, None, model=self))
+
+    def pick(self, theta):
+        return self.layer(theta, problems=[PROBLEM] * len(theta))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Plain, Decorated, WithMethod, WithClosure, WithOptions, lambda: WithOptions(2), WithManyProblems],
+    ids=["plain", "decorated", "method", "closure", "options", "threads", "problems"],
+)
+def test_a_model_that_its_own_solver_holds_is_freed(make):
+    alive = []
+    for _ in range(3):
+        model = make()
+        model.pick(rows().requires_grad_()).sum().backward()
+        alive.append(weakref.ref(model))
+    del model
+    gc.collect()
+    assert [each() for each in alive] == [None] * 3
+
+
+def test_a_model_among_the_options_of_a_solver_with_an_executor_is_freed():
+    with ThreadPoolExecutor(2) as executor:
+        model = WithOptions(executor)
+        model.pick(rows())
+        alive = weakref.ref(model)
+        del model
+        gc.collect()
+        assert alive() is None
+
+
+@pytest.mark.parametrize("problem", [PROBLEM, None], ids=["own", "of its rows"])
+def test_dropping_a_solver_frees_its_native_models_and_threads(problem):
+    before = threading.active_count()
+    held = []
+    solver = mapgrad.get_solver(Holding, problem, workers=2, model=held)
+    held.append(solver)
+    solver(rows(), problems=[PROBLEM] * 8)
+    plugin = solver.at_work(PROBLEM).plugin
+    made, closed = plugin.made, plugin.closed
+    assert made
+    assert not closed
+    del solver, plugin, held
+    gc.collect()
+    assert set(closed) == set(made)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("workers", ["None", "2"])
+def test_the_end_of_the_program_frees_native_models(workers):
+    script = f"""
+import mapgrad, torch
+
+class Loud(mapgrad.InstanceSolver):
+    def init(self):
+        return "model"
+
+    def solve(self, state, theta, request):
+        return theta * 0
+
+    def close(self, state):
+        print("closed", state)
+
+solver = mapgrad.get_solver(Loud, mapgrad.KSubset(6, 2), workers={workers})
+solver(torch.zeros(1, 6))
+print("ends")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines() == ["ends", "closed model"]
+    assert not done.stderr
 
 
 # -- limits

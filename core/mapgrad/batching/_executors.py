@@ -59,9 +59,10 @@ class _Delivery:
     begins with any, since they wait for this very caller, say, the caller takes portions back and solves them itself.
     """
 
-    def __init__(self, executor: Executor, count: int, parcel: Parcel, runner: Runner, block: Block) -> None:
+    def __init__(self, executor: Executor, count: int, job: Job, parcel: Parcel, runner: Runner, block: Block) -> None:
         self._executor = executor
         self._count = count
+        self._job = job
         self._parcel = parcel
         self._runner = runner
         self._block = block
@@ -96,7 +97,8 @@ class _Delivery:
         return start, stop, whole
 
     def _submit(self, start: int, stop: int, with_job: bool) -> None:
-        rows = Rows(self._parcel, self._runner, self._block, start, stop, owner=self._owner, with_job=with_job)
+        where = self._block, start, stop
+        rows = Rows(self._job, self._parcel, self._runner, *where, owner=self._owner, with_job=with_job)
         try:
             self._pending[self._executor.submit(rows)] = start, stop
         except Exception as error:  # noqa: BLE001 (each executor has its own)
@@ -152,12 +154,12 @@ class _Foreign:
     def _deliver(self, executor: Executor, runner: Runner, job: Job, block: Block, count: int) -> _Delivery:
         parcel = self._parcels.get(job.token)
         if parcel is None:
-            parcel = self._parcels[job.token] = Parcel(job, count)
-        return _Delivery(executor, count, parcel, runner, block)
+            parcel = self._parcels[job.token] = Parcel(count)
+        return _Delivery(executor, count, job, parcel, runner, block)
 
     def _forget(self, executor: Executor | None, tokens: list[str]) -> None:
-        parcels = [self._parcels.pop(token, None) for token in tokens]
-        sent = tuple(parcel.job.token for parcel in parcels if parcel is not None and parcel.sent)
+        parcels = [(token, self._parcels.pop(token, None)) for token in tokens]
+        sent = tuple(token for token, parcel in parcels if parcel is not None and parcel.sent)
         if sent and executor is not None:
             # in a thread, since a finalizer may run where this thread holds the executor's locks
             with suppress(RuntimeError):  # no new threads at the program's end

@@ -27,20 +27,18 @@ _RUNNERS_KEPT: Final = 16
 
 
 class Parcel:
-    """A job on its way to workers, pickled when the first of them needs it.
+    """A job on its way to workers, pickled when the first of them needs it; only the bytes are kept.
 
     Args:
-        job: The job.
         workers: How many portions bring it unasked.
     """
 
-    def __init__(self, job: Job, workers: int) -> None:
-        self.job = job
+    def __init__(self, workers: int) -> None:
         self.sent = 0
         self._workers = workers
         self._data: bytes | None = None
 
-    def data(self, *, is_asked_for: bool) -> bytes | None:
+    def data(self, job: Job, *, is_asked_for: bool) -> bytes | None:
         """Return the job for one portion, None where the worker is likely to have it.
 
         Raises:
@@ -48,7 +46,7 @@ class Parcel:
         """
         if self._data is None:
             try:
-                self._data = pickle.dumps(self.job)
+                self._data = pickle.dumps(job)
             except Exception as error:
                 raise pickle.PicklingError(
                     "the solver, its problem or its options can't be sent to a worker process, since pickle refuses "
@@ -84,8 +82,18 @@ class Rows:
     """
 
     def __init__(
-        self, parcel: Parcel, runner: Runner, block: Block, start: int, stop: int, *, owner: object, with_job: bool
+        self,
+        job: Job,
+        parcel: Parcel,
+        runner: Runner,
+        block: Block,
+        start: int,
+        stop: int,
+        *,
+        owner: object,
+        with_job: bool,
     ) -> None:
+        self._job = job
         self._parcel = parcel
         self._with_job = with_job
         self._here = partial(solve_portion, runner, block, start, stop, owner)
@@ -95,9 +103,9 @@ class Rows:
         self._here()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        part, job = self._part, self._parcel.data(is_asked_for=self._with_job)
+        part, job = self._part, self._parcel.data(self._job, is_asked_for=self._with_job)
         asked = part.theta, part.start, part.seconds, part.reuse, part.forbidden
-        return partial, (_solve, self._parcel.job.token, job, *asked)
+        return partial, (_solve, self._job.token, job, *asked)
 
 
 _runners: Final[OrderedDict[str, Runner]] = OrderedDict()

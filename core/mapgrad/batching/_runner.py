@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import operator
 import signal
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex, cast
+from weakref import WeakSet
 
 import numpy as np
 
@@ -65,16 +67,21 @@ class Runner:
     """
 
     def __init__(self, solver: InstanceSolver[Any, Any], *, is_worker: bool = False) -> None:
+        self._idle: list[Any] = []
+        self._lock = new_lock()
         self.solver = solver
         stoppable = solver.traits.stoppable
         self.can_stop = _has_own(solver, "stop") if stoppable is None else stoppable
         self.pace: float | None = None
         self._loops = not _has_own(solver, "solve_rows")
         self._is_worker = is_worker
-        self._idle: list[Any] = []
         self._at_work: dict[Block, tuple[Any, object]] = {}
-        self._lock = new_lock()
         call_after_fork(self)
+        _all.add(self)
+
+    # A finalizer would keep the solver, and with it a model among its options, that holds the layer that holds this.
+    def __del__(self) -> None:
+        self.close()
 
     def run(self, block: Block, owner: object = None) -> None:
         """Solve the rows of a block, but for those that are left when it is stopped.
@@ -195,6 +202,15 @@ class Runner:
         """Leave the parent's native models alone: their threads and files aren't ours."""
         keep_inherited((self._idle, self._at_work))
         self._idle, self._at_work = [], {}
+
+
+_all: Final[WeakSet[Runner]] = WeakSet()
+
+
+@atexit.register
+def _end() -> None:
+    for runner in list(_all):
+        runner.close()
 
 
 def _has_own(solver: InstanceSolver[Any, Any], name: str) -> bool:

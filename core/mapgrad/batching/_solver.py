@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, get_args, overload
@@ -52,7 +51,8 @@ _NO_PROMISE: Final = Traits(exact=False, history_free=False, deterministic=False
 class Solver:
     """A solver, ready for batches of one problem, or of one problem a row. Made by `get_solver`.
 
-    It is a bounded dictionary from problems to solvers at work, with one pool of workers for all of them.
+    It is a bounded dictionary from problems to solvers at work, with one pool of workers for all of them. Once nothing
+    refers to it, or Python ends, native models are freed and workers end, as by `close`.
 
     Attributes:
         problem: The feasible set; None where each call brings its problems.
@@ -79,7 +79,6 @@ class Solver:
         self._lock = new_lock()
         is_function = isinstance(solver, SolverFactory) and isinstance(solver.factory, FunctionSolver)
         self._own = None if problem is None and not is_function else self._put_to_work(problem)
-        weakref.finalize(self, _close, self._pool, self._works, self._own)
 
     @classmethod
     def of_function(cls, function: Callable[[Tensor], Tensor]) -> Solver:
@@ -389,9 +388,3 @@ def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 def _require_time_limit(value: object) -> None:
     if value is not None and not (isinstance(value, int | float) and value > 0):
         raise ValueError(f"time_limit must be None or a positive number of seconds, got {value!r}")
-
-
-def _close(pool: Pool, works: OrderedDict[Problem, SolverAtWork], own: SolverAtWork | None) -> None:
-    for work in (*works.values(), *(() if own is None else (own,))):
-        work.close()
-    pool.close()

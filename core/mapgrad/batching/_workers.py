@@ -31,7 +31,7 @@ class Pool:
     def __init__(self, workers: Workers) -> None:
         self._crew = _crew(workers)
         if self._crew is not None:
-            weakref.finalize(self, self._crew.close)
+            weakref.finalize(self, _close, self._crew)
 
     def solve(self, runner: Runner, job: Job, block: Block) -> None:
         """Solve all rows of a block.
@@ -70,10 +70,8 @@ class Pool:
 
         A given executor stays open, and is told to free the native models as by `forget`. Later rows start new workers.
         """
-        if isinstance(self._crew, Threads):
-            self._crew.close(_PATIENCE)
-        elif self._crew is not None:
-            self._crew.close()
+        if self._crew is not None:
+            _close(self._crew)
 
 
 def require_workers(workers: Workers) -> None:
@@ -84,6 +82,13 @@ def require_workers(workers: Workers) -> None:
         TypeError: It is something else.
     """
     _crew(workers)
+
+
+def _close(crew: Threads | Processes | Given) -> None:
+    if isinstance(crew, Threads):
+        crew.close(_PATIENCE)
+    else:
+        crew.close()
 
 
 def _crew(workers: Workers) -> Threads | Processes | Given | None:

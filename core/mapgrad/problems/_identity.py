@@ -33,11 +33,15 @@ def _arguments_of(cls: type) -> tuple[str, ...]:
     """
     if cls.__new__ is not object.__new__:
         raise TypeError(f"{cls.__name__} must take its arguments in __init__, but defines __new__: write __init__")
+    return tuple(parameter.name for parameter in _parameters_of(cls))
+
+
+def _parameters_of(cls: type) -> tuple[inspect.Parameter, ...]:
     return () if cls.__init__ is object.__init__ else _parameters(cls.__qualname__, cls.__init__)
 
 
 @lru_cache
-def _parameters(name: str, constructor: Callable[..., None]) -> tuple[str, ...]:
+def _parameters(name: str, constructor: Callable[..., None]) -> tuple[inspect.Parameter, ...]:
     parameters = list(inspect.signature(constructor).parameters.values())[1:]
     for parameter in parameters:
         if parameter.kind not in _NAMED:
@@ -46,7 +50,7 @@ def _parameters(name: str, constructor: Callable[..., None]) -> tuple[str, ...]:
                 f"but takes {parameter}: write def __init__(self, first, second) and keep them as self.first and "
                 "self.second"
             )
-    return tuple(parameter.name for parameter in parameters)
+    return tuple(parameters)
 
 
 class ValueType(ABCMeta):
@@ -55,6 +59,11 @@ class ValueType(ABCMeta):
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **options: Any) -> None:
         super().__init__(name, bases, namespace, **options)
         _arguments_of(cls)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The constructor's, which `__call__` would hide."""
+        return inspect.Signature(_parameters_of(cls))
 
     def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
         """Make a value, check that it keeps its arguments, and freeze it."""
