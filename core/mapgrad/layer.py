@@ -234,17 +234,15 @@ class MAPLayer(nn.Module):
             # all rows are of one step, whatever other rows have their problem
             has_noise = any(self.estimator.noise_for(work.problem) is not None for work, _ in works)
             begins = self.training and (has_noise or self.estimator.is_adaptive)
+            wide = [theta_of_work.to(compute_dtype(theta_of_work.dtype)) for theta_of_work in stacked]
             outputs = sample_each(
                 self,
-                [
-                    (work, rows_of_work.to(compute_dtype(rows_of_work.dtype)), rows)
-                    for (work, rows), rows_of_work in zip(works, stacked, strict=True)
-                ],
+                [(work, rows_of_work, rows) for (work, rows), rows_of_work in zip(works, wide, strict=True)],
                 dtypes=theta.dtype if isinstance(theta, Tensor) else [row.dtype for row in theta],
                 samples=samples,
                 perturb=self.training,
                 is_mean=is_mean,
-                key=next_key(self, theta[0]) if begins else None,
+                key=next_key(self, wide) if begins else None,
                 ids=[ids[rows] for _, rows in works],
             )
             for (_, rows), z in zip(works, outputs, strict=True):

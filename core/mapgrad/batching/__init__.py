@@ -16,7 +16,14 @@ from mapgrad.batching._theta import (
     row_numbers,
     to_list,
 )
-from mapgrad.batching._tracing import hides_values, is_differentiated, is_in_backward, is_mapped, is_traced
+from mapgrad.batching._tracing import (
+    hides_values,
+    is_differentiated,
+    is_in_backward,
+    is_mapped,
+    is_traced,
+    may_be_repeated,
+)
 
 __all__ = [
     "Known",
@@ -35,6 +42,7 @@ __all__ = [
     "is_in_backward",
     "is_mapped",
     "is_traced",
+    "may_be_repeated",
     "name_problem",
     "name_rows",
     "new_handle",
