@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from mapgrad.batching import Solver, compute_dtype, group_rows, is_traced, new_handle
+from mapgrad.batching import Solver, group_rows, is_traced, new_handle
 from mapgrad.distribution import PerturbAndMAP
 from mapgrad.gradients import (
     IMLE,
@@ -20,6 +20,7 @@ from mapgrad.gradients import (
     sample,
     sample_each,
     seed_of_path,
+    widened,
 )
 from mapgrad.solvers import advice_on, require_no_reserved
 
@@ -58,13 +59,18 @@ class MAPLayer(nn.Module):
 
     Shape:
         θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device. An entry −inf
-        (+inf if `minimize`) whose lower bound is 0 is forbidden: z is 0 there, without noise and gradient.
+        (+inf if `minimize`) whose lower bound is 0 is forbidden: z is 0 there, without noise and gradient. z mustn't be
+        written to before its backward pass, which may need it, as that of torch.relu does: torch then raises. A
+        gradient beyond the range of θ's dtype is the dtype's largest number.
 
     Raises:
         ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward pass or, as the message then
             says, on the backward pass. A row whose ∂L/∂z isn't finite fails nothing: its gradient is NaN, it isn't
             solved (a function gets its forward θ instead), and the others keep theirs.
     """
+
+    __name__ = "MAPLayer"
+    """By which torch.vmap names it: it takes the repr of what has none, which torch.compile can't trace."""
 
     def __init__(
         self,
@@ -141,6 +147,8 @@ class MAPLayer(nn.Module):
         if problems is not None:
             if self.solver.takes_problems:
                 self._require_no_context(context, named)
+            if torch.compiler.is_compiling():
+                return self._forward_uncompiled(theta, problems, rows)
             return self._forward_each(theta, problems, rows)
         work, theta = self._at_work(theta, context, named)
         training = self.training
@@ -208,11 +216,15 @@ class MAPLayer(nn.Module):
         rows: RowIds | None,
     ) -> Tensor:
         ids = None if rows is None else require_row_ids(rows, theta.shape[: work.lead_ndim(theta)], theta.device)
-        dtype, wide = theta.dtype, compute_dtype(theta.dtype)
-        if wide == dtype:
-            return sample(self, work, theta, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids, dtype=dtype)
-        z = sample(self, work, theta.to(wide), samples=samples, perturb=perturb, is_mean=is_mean, ids=ids, dtype=dtype)
-        return z.to(dtype)
+        wide, dtype = widened(theta), theta.dtype
+        z = sample(self, work, wide, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids, dtype=dtype)
+        return z if z.dtype == dtype else z.to(dtype)
+
+    def _forward_uncompiled(
+        self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], rows: RowIds | None
+    ) -> Tensor | list[Tensor]:
+        disable: Any = torch.compiler.disable  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped in torch)
+        return disable(self._forward_each)(theta, problems, rows)
 
     def _forward_each(
         self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], row_ids: RowIds | None
@@ -234,7 +246,7 @@ class MAPLayer(nn.Module):
             # all rows are of one step, whatever other rows have their problem
             has_noise = any(self.estimator.noise_for(work.problem) is not None for work, _ in works)
             begins = self.training and (has_noise or self.estimator.is_adaptive)
-            wide = [theta_of_work.to(compute_dtype(theta_of_work.dtype)) for theta_of_work in stacked]
+            wide = [*map(widened, stacked)]
             outputs = sample_each(
                 self,
                 [(work, rows_of_work, rows) for (work, rows), rows_of_work in zip(works, wide, strict=True)],
@@ -302,7 +314,16 @@ class MAPLayer(nn.Module):
         """Continue the noise of a saved layer, if both have a seed.
 
         A layer without a seed stays without one, and one with a seed keeps it where the saved layer had none.
+
+        Raises:
+            ValueError: `state` isn't what `get_extra_state` returns.
         """
+        is_saved = isinstance(state, Tensor) and state.shape in ((0,), (2,))  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+        if not is_saved or state.dtype != torch.int64 or (state[1:] < 0).any():
+            raise ValueError(
+                f"a saved MAP layer has (seed, step) as its extra state, an int64 tensor of two numbers or, without a "
+                f"seed, of none, got {state!r}: is the file another module's?"
+            )
         self.keys.restore([int(number) for number in state])
 
     def extra_repr(self) -> str:
@@ -361,6 +382,13 @@ def seed_layers(model: nn.Module, seed: int) -> int:
         layer.keys = KeyStream(seed_of_path(seed, path))
     return len(layers)
 
+
+# what torch.compiler.disable sets too, but that takes a second to import
+vars(MAPLayer)["_forward_uncompiled"].__dict__.update(
+    _torchdynamo_disable=True,
+    _torchdynamo_disable_msg="problems= can't be compiled, as problems aren't tensors: leave out fullgraph=True, or "
+    "make a layer for each problem",
+)
 
 _NO_TRACED_CONTEXT: Final = (
     "a layer can't take context where torch.compile, torch.vmap or torch.func trace it, as they see tensors only: call "
