@@ -48,9 +48,21 @@ class Record:
         rows: How many rows were solved, each sample counted.
         clipped: How many of them were moved into a domain.
         has_failed: Whether any row has.
+        culprit: What made the rows with NaN or infinite entries, and what to do about it; None where θ has them.
     """
 
-    __slots__ = ("_dtypes", "_failed", "_infinite", "_outside", "_pieces", "batch", "clipped", "has_failed", "rows")
+    __slots__ = (
+        "_dtypes",
+        "_failed",
+        "_infinite",
+        "_outside",
+        "_pieces",
+        "batch",
+        "clipped",
+        "culprit",
+        "has_failed",
+        "rows",
+    )
 
     def __init__(self, batch: tuple[int, ...], dtypes: torch.dtype | list[torch.dtype] | None = None) -> None:
         self.batch = batch
@@ -58,6 +70,7 @@ class Record:
         self._dtypes = dtypes
         self._pieces: list[_Piece] = []
         self.has_failed = False
+        self.culprit: tuple[str, str] | None = None
         self._infinite: set[int] = set()
         self._outside: dict[int, Problem] = {}
         self._failed: dict[int, FailedRow] = {}
@@ -109,7 +122,7 @@ class Record:
     def error(self, *, is_backward: bool = False) -> RowsError:
         """Return the error that names all rows that failed, of the gravest kind."""
         if self._infinite:
-            return non_finite_error(sorted(self._infinite), self.batch, is_backward=is_backward)
+            return non_finite_error(sorted(self._infinite), self.batch, is_backward=is_backward, culprit=self.culprit)
         if self._outside:
             rows = sorted(self._outside)
             return domain_error(self._outside[rows[0]], rows, self.batch, is_backward=is_backward)

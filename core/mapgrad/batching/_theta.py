@@ -181,14 +181,22 @@ def has_forbidden(rows: Tensor, problem: Problem | None, may_forbid: Tensor | No
     return True
 
 
-def non_finite_error(bad: list[int], batch: tuple[int, ...], *, is_backward: bool = False) -> NonFiniteError:
+def non_finite_error(
+    bad: list[int], batch: tuple[int, ...], *, is_backward: bool = False, culprit: tuple[str, str] | None = None
+) -> NonFiniteError:
     """Return the error that names rows of θ, or of a backward pass's θ′, whose NaN or infinite entries aren't allowed.
 
     Args:
         bad: Their numbers in the flattened batch.
         batch: The batch's dimensions.
         is_backward: Whether they are those of a backward pass.
+        culprit: What made them so, and what to do about it, where that isn't θ or the step's length.
     """
+    if culprit is not None:
+        what, advice = culprit
+        return NonFiniteError(
+            f"{IN_BACKWARD if is_backward else ''}{what} in {name_rows(bad, batch)}: {advice}", rows=bad
+        )
     if is_backward:
         return NonFiniteError(
             f"{IN_BACKWARD}θ′ has NaN or infinite entries in {name_rows(bad, batch)}, where θ and ∂L/∂z are finite: "

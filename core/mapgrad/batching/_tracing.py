@@ -36,7 +36,7 @@ def is_in_backward() -> bool:
 def may_be_repeated() -> bool:
     """Tell whether a checkpoint may be at work, which repeats this forward pass in a backward pass.
 
-    A reentrant one, or a compiled function, runs without a graph, one that isn't reentrant with hooks for what is saved.
+    A reentrant one, or a compiled function, runs without a graph; one that isn't reentrant hooks what is saved.
     """
     return not torch.is_grad_enabled() or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching import Known, are_finite, to_list
-from mapgrad.errors import RowsError, SolverCrashError
+from mapgrad.errors import InfeasibleError, NonFiniteError, RowsError, SolverCrashError
+from mapgrad.gradients._culprits import culprit_of
 from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._row_ids import first_id
 from mapgrad.gradients._sampler import Sampler
@@ -118,8 +119,8 @@ class Pass:
             record: Gets the answers, and the rows that failed.
 
         Returns:
-            z [*mapped, *batch, *shape] or [S, *mapped, *batch, *shape], which shares no memory that is written to; and
-            the forward pass with θ [B, *shape], z [S, B, *shape]. None where rows failed.
+            z [*mapped, *batch, *shape] or [S, *mapped, *batch, *shape], perhaps in the memory of the states; and the
+            forward pass with θ [B, *shape], z [S, B, *shape]. None where rows failed.
         """
         utilities, sampler = self._begin(theta)
         numbers = self._begin_record(record, utilities.shape[0])
@@ -150,11 +151,20 @@ class Pass:
         try:
             forward = self.estimator.forward(theta, sampler, self._solve)
         except RowsError as error:
+            error = self._blamed(error, theta, sampler, record)
             if not record.fail(error, numbers, self.work.factory.label, self.work.problem):
                 raise
             return None
         require_forward(self.estimator, forward, theta, self.samples)
         return forward
+
+    def _blamed(
+        self, error: RowsError, theta: Tensor, sampler: Sampler, record: Record, *, is_backward: bool = False
+    ) -> RowsError:
+        """Return an error of the rows that something else than θ has made what they are, and note what; or the same."""
+        if record.culprit is None and isinstance(error, NonFiniteError | InfeasibleError):
+            record.culprit = culprit_of(self.estimator, self.noise, theta, sampler, is_backward=is_backward)
+        return error if record.culprit is None else NonFiniteError("", rows=error.rows)
 
     def _forbidden(self, utilities: Tensor) -> Tensor | None:
         return utilities.isneginf() if self.is_masked else None
@@ -222,7 +232,8 @@ class Pass:
     def _output(self, z: Tensor, theta: Tensor) -> Tensor:
         if not self.is_mean:
             return z.reshape(self.samples, *theta.shape).detach()
-        # a tensor of its own, not a view: users may write to a layer's output
+        # a tensor of its own, not a view; where it has the memory of the states that backward needs, it has their
+        # version, too, so that torch tells who wrote to it meanwhile
         return (z.mean(dim=0) if self.samples > 1 else z).view_as(theta).detach()
 
     def gradient(self, forward: Forward, gradient: Tensor, record: Record) -> Tensor | None:
@@ -286,6 +297,7 @@ class Pass:
         try:
             found = self.estimator.gradient(forward, gradient)
         except RowsError as error:
+            error = self._blamed(error, forward.theta, forward.sampler, record, is_backward=True)
             if not record.fail(error, numbers, self.work.factory.label, self.work.problem):
                 raise
             return None
