@@ -34,7 +34,7 @@ _UNKNOWN: Final = (
 
 _AMBIGUOUS: Final = (
     "a seeded MAP layer can't tell which of several training passes a checkpoint repeats: they drew the same random "
-    "numbers, as the generator was set back between them, and either their θ is the same, or the repeated pass computes "
+    "numbers, as the generator was set back between them, and either their θ is the same, or the repeated pass got "
     "another θ. Don't set torch's generator back between forward passes that come before their backward pass"
 )
 
