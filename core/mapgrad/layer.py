@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from mapgrad.batching import Solver, compute_dtype, group_rows, is_traced, new_handle
+from mapgrad.batching import Solver, group_rows, is_traced, new_handle
 from mapgrad.distribution import PerturbAndMAP
 from mapgrad.gradients import (
     IMLE,
@@ -20,6 +20,7 @@ from mapgrad.gradients import (
     sample,
     sample_each,
     seed_of_path,
+    widened,
 )
 from mapgrad.solvers import advice_on, require_no_reserved
 
@@ -55,20 +56,22 @@ class MAPLayer(nn.Module):
         reduction: "mean" over the samples, or "none" for all of them in training, [S, *batch, *shape].
         seed: None takes noise from torch's default generators; an int makes it a function of (seed, step, row id,
             sample), and (seed, step) are saved in `state_dict`. Two layers with one seed draw the same noise for a row:
-            `seed_layers` gives each layer of a model a stream of its own. Activation checkpointing, which calls a layer
-            again, tells its calls by torch's default generator: don't reseed that one alike between two checkpointed
-            calls of a seeded layer whose backward passes are both to come.
+            `seed_layers` gives each layer of a model a stream of its own.
 
     Shape:
         θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device. An entry −inf
         (+inf if `minimize`) whose lower bound is 0 is forbidden: z is 0 there, without noise and gradient. What
-        overflows before the layer, beyond 65504 in float16, can't be told from it.
+        overflows before the layer, beyond 65504 in float16, can't be told from it. As with torch.relu, z mustn't be
+        written to before its backward pass. A gradient beyond the range of θ's dtype is the dtype's largest number.
 
     Raises:
         ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward pass or, as the message then
             says, on the backward pass. A row whose ∂L/∂z isn't finite fails nothing: its gradient is NaN, it isn't
             solved (a function gets its forward θ instead), and the others keep theirs.
     """
+
+    __name__ = "MAPLayer"
+    """By which torch.vmap names it: it takes the repr of what has none, which torch.compile can't trace."""
 
     def __init__(
         self,
@@ -145,6 +148,8 @@ class MAPLayer(nn.Module):
         if problems is not None:
             if self.solver.takes_problems:
                 self._require_no_context(context, named)
+            if torch.compiler.is_compiling():
+                return self._forward_uncompiled(theta, problems, rows)
             return self._forward_each(theta, problems, rows)
         work, theta = self._at_work(theta, context, named)
         training = self.training
@@ -212,11 +217,15 @@ class MAPLayer(nn.Module):
         rows: RowIds | None,
     ) -> Tensor:
         ids = None if rows is None else require_row_ids(rows, theta.shape[: work.lead_ndim(theta)], theta.device)
-        dtype, wide = theta.dtype, compute_dtype(theta.dtype)
-        if wide == dtype:
-            return sample(self, work, theta, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids, dtype=dtype)
-        z = sample(self, work, theta.to(wide), samples=samples, perturb=perturb, is_mean=is_mean, ids=ids, dtype=dtype)
-        return z.to(dtype)
+        wide, dtype = widened(theta), theta.dtype
+        z = sample(self, work, wide, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids, dtype=dtype)
+        return z if z.dtype == dtype else z.to(dtype)
+
+    def _forward_uncompiled(
+        self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], rows: RowIds | None
+    ) -> Tensor | list[Tensor]:
+        disable: Any = torch.compiler.disable  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped in torch)
+        return disable(self._forward_each)(theta, problems, rows)
 
     def _forward_each(
         self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], row_ids: RowIds | None
@@ -238,17 +247,15 @@ class MAPLayer(nn.Module):
             # all rows are of one step, whatever other rows have their problem
             has_noise = any(self.estimator.noise_for(work.problem) is not None for work, _ in works)
             begins = self.training and (has_noise or self.estimator.is_adaptive)
+            wide = [*map(widened, stacked)]
             outputs = sample_each(
                 self,
-                [
-                    (work, rows_of_work.to(compute_dtype(rows_of_work.dtype)), rows)
-                    for (work, rows), rows_of_work in zip(works, stacked, strict=True)
-                ],
+                [(work, rows_of_work, rows) for (work, rows), rows_of_work in zip(works, wide, strict=True)],
                 dtypes=theta.dtype if isinstance(theta, Tensor) else [row.dtype for row in theta],
                 samples=samples,
                 perturb=self.training,
                 is_mean=is_mean,
-                key=next_key(self, theta[0]) if begins else None,
+                key=next_key(self, wide) if begins else None,
                 ids=[ids[rows] for _, rows in works],
             )
             for (_, rows), z in zip(works, outputs, strict=True):
@@ -310,7 +317,16 @@ class MAPLayer(nn.Module):
         """Continue the noise of a saved layer, if both have a seed.
 
         A layer without a seed stays without one, and one with a seed keeps it where the saved layer had none.
+
+        Raises:
+            ValueError: `state` isn't what `get_extra_state` returns.
         """
+        is_saved = isinstance(state, Tensor) and state.shape in ((0,), (2,))  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+        if not is_saved or state.dtype != torch.int64 or (state[1:] < 0).any():
+            raise ValueError(
+                f"a saved MAP layer has (seed, step) as its extra state, an int64 tensor of two numbers or, without a "
+                f"seed, of none, got {state!r}: is the file another module's?"
+            )
         self.keys.restore([int(number) for number in state])
 
     def extra_repr(self) -> str:
@@ -369,6 +385,13 @@ def seed_layers(model: nn.Module, seed: int) -> int:
         layer.keys = KeyStream(seed_of_path(seed, path))
     return len(layers)
 
+
+# what torch.compiler.disable sets too, but that takes a second to import
+vars(MAPLayer)["_forward_uncompiled"].__dict__.update(
+    _torchdynamo_disable=True,
+    _torchdynamo_disable_msg="problems= can't be compiled, as problems aren't tensors: leave out fullgraph=True, or "
+    "make a layer for each problem",
+)
 
 _NO_TRACED_CONTEXT: Final = (
     "a layer can't take context where torch.compile, torch.vmap or torch.func trace it, as they see tensors only: call "

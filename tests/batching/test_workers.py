@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -30,6 +31,7 @@ MODULE = '''
 import os
 import signal
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -355,26 +357,28 @@ def test_what_the_caller_itself_handles_stays_as_it_is():
     assert block.causes[0].__context__ is None
 
 
+class AfreshError(ValueError):
+    pass
+
+
 class Raising(InstanceSolver):
     def solve(self, state, theta, request):
-        raise ValueError("raised afresh")
+        raise AfreshError("raised afresh")
 
 
 def test_a_failing_block_leaves_nothing_behind(pool):
     runner, job = prepare(Raising)
-
-    def fail():
-        block = block_of(range(4))
-        pool.solve(runner, job, block)
-        assert len(block.causes) == 4
-
-    fail()
-    gc.collect()
+    block = block_of(range(4))
     gc.disable()
     try:
-        fail()
-        time.sleep(0.05)  # threads let go of the last portion
-        assert gc.collect() == 0
+        pool.solve(runner, job, block)
+        causes = [*map(weakref.ref, block.causes.values())]
+        assert len(causes) == 4
+        del block
+        deadline = time.monotonic() + 10  # threads let go of the last portion
+        while any(cause() is not None for cause in causes) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not any(cause() is not None for cause in causes)
     finally:
         gc.enable()
 

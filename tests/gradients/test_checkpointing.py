@@ -208,7 +208,7 @@ def test_a_pass_that_is_too_long_ago(monkeypatch):
         x = torch.zeros(4, 6, requires_grad=True)
         z = checkpoint(layer, x, use_reentrant=False)
         for _ in range(calls):
-            layer(x)
+            checkpoint(layer, x, use_reentrant=False)
         z.square().sum().backward()
         return x.grad
 
@@ -280,3 +280,61 @@ def test_copies_remember_no_pass():
     for _ in range(50):
         layer(torch.zeros(4, 6))
     assert len(pickle.dumps(layer)) < size + 100
+
+
+SEEDED = {
+    "one side": lambda: mapgrad.IMLE(samples=3, symmetric=False),
+    "adaptive": lambda: mapgrad.AdaptiveIMLE(mapgrad.Gumbel(), samples=2, step=0.25, target=0.5, symmetric=False),
+    "drawn": lambda: mapgrad.IMLE(mapgrad.SumOfGamma(2.0, terms=5), samples=2),
+}
+
+
+def branches(run, estimator, *, rows=None, order=(0, 1), steps=1, problems=None):
+    """Gradients of two branches of a seeded layer, before each of which torch's generator is set back."""
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), estimator(), seed=3)
+    theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)) if rows is None else rows
+    leaves = [theta.clone().requires_grad_(), (theta.flip(0) if rows is None else theta.clone()).requires_grad_()]
+
+    def branch(leaf):
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            return run(lambda y: layer(y, problems=problems), leaf)
+
+    for _ in range(steps):
+        answers = [branch(leaf) for leaf in leaves]
+        for number in order:
+            ((answers[number] - 0.1 * torch.arange(6.0)) ** 2).sum().backward()
+    return [leaf.grad for leaf in leaves]
+
+
+@pytest.mark.parametrize("name", SEEDED)
+@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_branches_between_which_the_generator_is_set_back(name, kind, order):
+    expected = branches(plain, SEEDED[name], order=order, steps=2)
+    assert expected[0].abs().sum() > 0
+    assert_equal(branches(RUNS[kind], SEEDED[name], order=order, steps=2), expected)
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_such_branches_with_problems(kind):
+    found = branches(RUNS[kind], SEEDED["one side"], problems=PROBLEMS[:2] * 2)
+    assert_equal(found, branches(plain, SEEDED["one side"], problems=PROBLEMS[:2] * 2))
+
+
+@COMPILED
+def test_such_branches_compiled():
+    torch._dynamo.reset()
+    expected = branches(plain, SEEDED["one side"], order=(1, 0))
+
+    @partial(torch.compile, backend="aot_eager_decomp_partition")
+    def run(layer, leaf):
+        return checkpoint(layer, leaf, use_reentrant=False)
+
+    assert_equal(branches(run, SEEDED["one side"], order=(1, 0)), expected)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_branches_that_nothing_tells_apart_are_refused(use_reentrant):
+    with pytest.raises(RuntimeError, match="which of several training passes"):
+        branches(partial(checkpoint, use_reentrant=use_reentrant), SEEDED["one side"], rows=torch.zeros(4, 6))

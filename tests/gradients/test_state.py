@@ -170,7 +170,7 @@ def test_loading_forgets_what_was_recorded_before():
 def test_a_layer_that_is_gone_says_so():
     handle = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET)).handle
     with pytest.raises(RuntimeError, match=f"what stood behind handle {handle} is gone: keep a reference to the layer"):
-        torch.ops.mapgrad.key(torch.empty((), dtype=torch.int64), handle)
+        torch.ops.mapgrad.key(torch.empty((), dtype=torch.int64), [], handle)
 
 
 def test_backward_keeps_a_temporary_layer_alive():
@@ -399,3 +399,47 @@ def test_training_after_evaluation_in_inference_mode():
     layer.train()
     gradient = torch.func.grad(lambda rows: (layer(rows) * torch.arange(6.0)).sum())(theta)
     assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("state", [torch.tensor([1, 2, 3]), torch.tensor([1.5, 2]), torch.tensor([1, -2]), "x", None])
+def test_extra_state_that_is_not_a_layers(state):
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), seed=1)
+    with pytest.raises(ValueError, match=r"has \(seed, step\) as its extra state, an int64 tensor"):
+        layer.load_state_dict({"_extra_state": state})
+    assert (layer.keys.seed, layer.keys.step) == (1, 0)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_an_output_that_is_written_to(samples):
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.IMLE(samples=samples), seed=1)
+    theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+
+    def gradient(write):
+        layer.keys = mapgrad.gradients.KeyStream(1)
+        leaf = theta.clone().requires_grad_()
+        z = layer(leaf)
+        if write == "before":
+            z *= 2
+        (z * torch.arange(6.0) / (2 if write == "before" else 1)).sum().backward()
+        if write == "after":
+            z.detach().mul_(2)
+        return leaf.grad
+
+    assert torch.equal(gradient("after"), gradient("never"))
+    if samples == 1:  # as for torch.relu, whose output backward needs
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            gradient("before")
+    else:
+        torch.testing.assert_close(gradient("before"), gradient("never"))
+
+
+def test_advice_that_a_black_box_can_follow():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.Blackbox(1e-6))
+    with pytest.warns(UserWarning, match=r"Take IMLE\(None, RelativeStep\(1.0\)\).* larger λ than 1e-06") as caught:
+        _steps(layer, 1e-3, 100)
+    assert not re.search("target=|symmetric", str(caught[0].message))
+    assert caught[0].filename == __file__
+
+
+def test_advice_on_the_default_step_tells_its_length():
+    assert re.search(r"With noise λ = 0.5: pass target=RelativeStep\(1.0\)", mapgrad.IMLE().advice)

@@ -289,7 +289,9 @@ def test_opcheck(solver, name, options, mapped):
 
 def test_opcheck_of_a_key():
     layer = make_layer(mapgrad.IMLE(), seed=None)  # with a seed, it counts steps
-    torch.library.opcheck(torch.ops.mapgrad.key.default, (torch.empty((), dtype=torch.int64), layer.handle))
+    torch.library.opcheck(
+        torch.ops.mapgrad.key.default, (torch.empty((), dtype=torch.int64), [torch.randn(4, 6)], layer.handle)
+    )
 
 
 NOISY = {
@@ -484,3 +486,26 @@ def test_compiled_autograd_goes_back_through_an_eager_layer(estimator, problems)
     assert expected.abs().sum() > 0
     with torch._dynamo.config.patch(compiled_autograd=True):
         assert torch.equal(gradient(torch.compile(torch.Tensor.backward, backend="eager")), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it compiles
+def test_a_mapped_layer_compiles_by_itself():
+    torch._dynamo.reset()
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2)), mapgrad.IMLE(None))
+    theta = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(torch.vmap(layer, randomness="different"), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(theta), layer(theta))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as above
+def test_problems_break_a_compiled_graph_for_a_reason():
+    problems = [mapgrad.KSubset(6, k) for k in (1, 2)] * 2
+    theta = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", None), mapgrad.IMLE(None))
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="problems= can't be compiled, as problems aren't tensors"):
+        torch.compile(layer, fullgraph=True, backend="aot_eager")(theta, problems=problems)
+    torch._dynamo.reset()
+    assert torch.equal(
+        torch.compile(layer, backend="aot_eager")(theta, problems=problems), layer(theta, problems=problems)
+    )

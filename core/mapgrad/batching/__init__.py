@@ -7,6 +7,7 @@ from mapgrad.batching._proofs import Known
 from mapgrad.batching._record import Record
 from mapgrad.batching._solver import Solver, get_solver, group_rows
 from mapgrad.batching._theta import (
+    Culprit,
     are_finite,
     compute_dtype,
     has_forbidden,
@@ -23,9 +24,11 @@ from mapgrad.batching._tracing import (
     is_in_compiled_autograd,
     is_mapped,
     is_traced,
+    may_be_repeated,
 )
 
 __all__ = [
+    "Culprit",
     "Known",
     "Record",
     "Solver",
@@ -43,6 +46,7 @@ __all__ = [
     "is_in_compiled_autograd",
     "is_mapped",
     "is_traced",
+    "may_be_repeated",
     "name_problem",
     "name_rows",
     "new_handle",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching._policy import FailedRow, describe_failed, error_of
-from mapgrad.batching._theta import domain_error, non_finite_error, overflow_error
+from mapgrad.batching._theta import Culprit, domain_error, made_error, non_finite_error
 from mapgrad.errors import DomainError, NonFiniteError, RowsError
 from mapgrad.solutions import Solutions
 
@@ -44,13 +44,13 @@ class _Failures:
 
     Attributes:
         infinite: θ, or a backward pass's θ′, isn't finite.
-        overflown: What is made of θ to be solved isn't finite.
+        made: What is made of θ to be solved isn't finite: what made it so, and what to do about it.
         outside: The problem whose domain θ lies outside of.
         unsolved: What became of rows that were solved.
     """
 
     infinite: set[int] = field(default_factory=set[int])
-    overflown: set[int] = field(default_factory=set[int])
+    made: dict[int, Culprit] = field(default_factory=dict[int, Culprit])
     outside: dict[int, Problem] = field(default_factory=dict[int, "Problem"])
     unsolved: dict[int, FailedRow] = field(default_factory=dict[int, FailedRow])
 
@@ -100,8 +100,7 @@ class Record:
         numbers: Sequence[int],
         label: str,
         problem: Problem | None,
-        *,
-        is_overflow: bool = False,
+        culprit: Culprit | None = None,
     ) -> bool:
         """Note an error that a solve raised about rows of these numbers, [..., N, *shape].
 
@@ -110,7 +109,7 @@ class Record:
             numbers: [N].
             label: The solver's name, with that of its distribution.
             problem: What was to be solved; None where it isn't known.
-            is_overflow: Whether a `NonFiniteError` is about more than θ itself.
+            culprit: What made the rows of a `NonFiniteError`; None for θ or a step's length.
 
         Returns:
             Whether it is one: what an estimator raises on its own isn't.
@@ -121,7 +120,10 @@ class Record:
         failures = self._failures or _Failures()
         rows = {numbers[row % count]: row for row in reversed(error.rows)}  # a row's first sample speaks for it
         if isinstance(error, NonFiniteError):
-            (failures.overflown if is_overflow else failures.infinite).update(rows)
+            if culprit is None:
+                failures.infinite.update(rows)
+            else:
+                failures.made.update(dict.fromkeys(rows, culprit))
         elif isinstance(error, DomainError) and problem is not None:
             failures.outside.update(dict.fromkeys(rows, problem))
         elif (found := error.solutions) is not None:
@@ -141,8 +143,9 @@ class Record:
         failures = self._failures or _Failures()
         if failures.infinite:
             return non_finite_error(sorted(failures.infinite), self.batch, is_backward=is_backward)
-        if failures.overflown:
-            return overflow_error(sorted(failures.overflown), self.batch)
+        if failures.made:
+            rows = sorted(failures.made)
+            return made_error(failures.made[rows[0]], rows, self.batch, is_backward=is_backward)
         if failures.outside:
             rows = sorted(failures.outside)
             return domain_error(failures.outside[rows[0]], rows, self.batch, is_backward=is_backward)

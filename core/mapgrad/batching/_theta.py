@@ -28,6 +28,9 @@ to_list = cast("Callable[[Tensor], list[Any]]", Tensor.tolist)  # pyright: ignor
 IN_BACKWARD: Final = "in the backward pass, which solves θ′ = θ − step, "
 """How a message about rows of a backward pass begins."""
 
+Culprit = tuple[str, str]
+"""What made rows with NaN or infinite entries, and what to do about it."""
+
 _ROWS_NAMED: Final = 10
 _CHARACTERS: Final = 1000
 
@@ -204,14 +207,20 @@ def non_finite_error(bad: list[int], batch: tuple[int, ...], *, is_backward: boo
     )
 
 
-def overflow_error(bad: list[int], batch: tuple[int, ...]) -> NonFiniteError:
-    """Return the error that names rows whose θ is fine, but not what is made of it in a forward pass to be solved."""
-    return NonFiniteError(
-        f"θ itself is fine in {name_rows(bad, batch)}, but what the estimator makes of it, θ + temperature · noise "
-        f"say, has NaN or infinite entries there: take a smaller temperature, a wider dtype, or look at what the noise "
-        f"and the estimator give",
-        rows=bad,
-    )
+def made_error(
+    culprit: Culprit, bad: list[int], batch: tuple[int, ...], *, is_backward: bool = False
+) -> NonFiniteError:
+    """Return the error that names rows with NaN or infinite entries whose θ and ∂L/∂z are as they should be.
+
+    Args:
+        culprit: What made them so.
+        bad: Their numbers in the flattened batch.
+        batch: The batch's dimensions.
+        is_backward: Whether they are those of a backward pass.
+    """
+    what, advice = culprit
+    where = IN_BACKWARD if is_backward else ""
+    return NonFiniteError(f"{where}{what} in {name_rows(bad, batch)}: {advice}", rows=bad)
 
 
 def domain_error(problem: Problem, bad: list[int], batch: tuple[int, ...], *, is_backward: bool = False) -> DomainError:

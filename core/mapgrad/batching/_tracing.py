@@ -40,6 +40,14 @@ def is_in_compiled_autograd() -> bool:
     return module is not None and module.in_compiled_autograd_region
 
 
+def may_be_repeated() -> bool:
+    """Tell whether a checkpoint may be at work, which repeats this forward pass in a backward pass.
+
+    A reentrant one, or a compiled function, runs without a graph; one that isn't reentrant hooks what is saved.
+    """
+    return not torch.is_grad_enabled() or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
 def is_mapped() -> bool:
     """Tell whether torch.vmap is at work."""
     return torch._C._functorch.TransformType.Vmap in _transforms()

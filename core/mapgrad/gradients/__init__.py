@@ -1,5 +1,6 @@
 """Which gradient: noise, targets, estimators, and the autograd function around a pass."""
 
+from mapgrad.gradients._adaptive_step import AdaptiveStep
 from mapgrad.gradients._centred import Centred
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._function import next_key, sample, sample_each
@@ -8,7 +9,8 @@ from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise,
 from mapgrad.gradients._row_ids import first_id, require_row_ids
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._steps import KeyStream, seed_of_path
-from mapgrad.gradients._targets import AdaptiveStep, Combinatorial, RelativeStep, Step, Target
+from mapgrad.gradients._targets import Combinatorial, RelativeStep, Step, Target
+from mapgrad.gradients._widened import widened
 from mapgrad.gradients.estimators import IMLE, AdaptiveIMLE, Blackbox, Estimator, Forward, StraightThrough
 
 __all__ = [
@@ -41,4 +43,5 @@ __all__ = [
     "sample",
     "sample_each",
     "seed_of_path",
+    "widened",
 ]

@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
-from mapgrad.batching import has_forbidden
-from mapgrad.errors import NonFiniteError
 from mapgrad.gradients.estimators import IMLE, Estimator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from torch import Tensor
 
-    from mapgrad.batching import Record, SolverAtWork
-    from mapgrad.errors import RowsError
     from mapgrad.gradients.estimators import Solve
     from mapgrad.solutions import Solutions
 
@@ -47,14 +43,3 @@ def solve_of_forward(solve: _Solve, estimator: Estimator, theta: Tensor) -> Solv
         return solve(rows, may_forbid=lambda: theta.isneginf().expand(rows.shape).flatten(0, -theta.ndim))
 
     return solve_rows
-
-
-def note_failure(error: RowsError, theta: Tensor, numbers: Sequence[int], work: SolverAtWork, record: Record) -> bool:
-    """Note an error of a forward pass of θ [B, *shape], as `Record.fail` does: that of θ itself, where it has one."""
-    is_overflow = isinstance(error, NonFiniteError)
-    if is_overflow:
-        try:
-            has_forbidden(theta, work.problem)
-        except NonFiniteError as of_theta:
-            return record.fail(of_theta, numbers, work.factory.label, work.problem)
-    return record.fail(error, numbers, work.factory.label, work.problem, is_overflow=is_overflow)

@@ -56,7 +56,7 @@ def sample(
     estimator = owner.estimator
     noise = estimator.noise_for(work.problem) if perturb else None
     if key is None and perturb and (noise is not None or estimator.is_adaptive):
-        key = next_key(owner, theta)
+        key = next_key(owner, [theta])
     if not is_traced(theta):
         number = None if key is None else int(key)
         pass_ = Pass(owner, estimator, work, noise, number, samples=samples, is_mean=is_mean, ids=ids)
@@ -77,12 +77,12 @@ def sample(
     return _Traced.apply(theta.view_as(theta), key, ids, samples, is_mean, owner.handle, work.handle)[0]
 
 
-def next_key(owner: Owner, theta: Tensor) -> int | Tensor:
-    """Begin a step with a pass of θ, and return its key: a number, or [] int64 where somebody traces."""
-    if not is_traced(theta):
-        return owner.keys.next(owner.estimator.begin)
+def next_key(owner: Owner, thetas: list[Tensor]) -> int | Tensor:
+    """Begin a step with a pass of all θ given, and return its key: a number, or [] int64 where somebody traces."""
+    if not any(map(is_traced, thetas)):
+        return owner.keys.next(thetas, owner.estimator.begin)
     # of two calls with equal arguments, a compiler would keep one; aten.empty it never merges
-    return _ops.key(torch.empty((), dtype=torch.int64, device="cpu"), owner.handle)
+    return _ops.key(torch.empty((), dtype=torch.int64, device="cpu"), [*map(torch.detach, thetas)], owner.handle)
 
 
 _NO_COMPILED_MAP = (
@@ -222,9 +222,13 @@ def _new_pass(
     return Pass(layer, estimator, at_work, noise, number, samples=samples, is_mean=is_mean, mapped=differs, ids=ids)
 
 
-def _key(_fresh: Tensor, owner: int) -> Tensor:
+def _key(_fresh: Tensor, thetas: list[Tensor], owner: int) -> Tensor:
     layer: Owner = find(owner)
-    return torch.tensor(layer.keys.next(layer.estimator.begin), device="cpu")
+    return torch.tensor(layer.keys.next(thetas, layer.estimator.begin), device="cpu")
+
+
+def _key_vmap(_info: Any, dims: Any, fresh: Tensor, thetas: list[Tensor], owner: int) -> Any:
+    return _ops.key(fresh if dims[0] is None else fresh.select(dims[0], 0), thetas, owner), None
 
 
 def _forward(
@@ -375,10 +379,10 @@ def _gradient_vmap(info: Any, dims: Any, *arguments: Any) -> Any:
 _PASS = "Tensor? key, Tensor? ids, int[] mapped, int samples, bool is_mean, int owner, int work"
 
 define(
-    "key(Tensor fresh, int owner) -> Tensor",
+    "key(Tensor fresh, Tensor[] thetas, int owner) -> Tensor",
     _key,
-    lambda fresh, owner: torch.empty((), dtype=torch.int64),
-    lambda info, dims, fresh, owner: (_ops.key(fresh.select(dims[0], 0), owner), None),
+    lambda fresh, thetas, owner: torch.empty((), dtype=torch.int64),
+    _key_vmap,
     tags=(torch.Tag.nondeterministic_seeded,),
 )
 define(

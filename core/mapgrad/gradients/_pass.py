@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mapgrad.batching import Known, are_finite, to_list
 from mapgrad.errors import RowsError, SolverCrashError
-from mapgrad.gradients._forbidden import PLAIN, note_failure, solve_of_forward
+from mapgrad.gradients._culprits import blamed
+from mapgrad.gradients._forbidden import PLAIN, solve_of_forward
 from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._row_ids import first_id
 from mapgrad.gradients._sampler import Sampler
@@ -119,8 +120,8 @@ class Pass:
             record: Gets the answers, and the rows that failed.
 
         Returns:
-            z [*mapped, *batch, *shape] or [S, *mapped, *batch, *shape], which shares no memory that is written to; and
-            the forward pass with θ [B, *shape], z [S, B, *shape]. None where rows failed.
+            z [*mapped, *batch, *shape] or [S, *mapped, *batch, *shape], perhaps in the memory of the states; and the
+            forward pass with θ [B, *shape], z [S, B, *shape]. None where rows failed.
         """
         utilities, sampler = self._begin(theta)
         numbers = self._begin_record(record, utilities.shape[0])
@@ -151,12 +152,26 @@ class Pass:
         try:
             forward = self.estimator.forward(theta, sampler, solve_of_forward(self._solve, self.estimator, theta))
         except RowsError as error:
-            if not note_failure(error, theta, numbers, self.work, record):
+            if not self._note(error, theta, sampler, numbers, record, is_backward=False):
                 raise
             return None
         if type(self.estimator).forward not in PLAIN:
             require_forward(self.estimator, forward, theta, self.samples)
         return forward
+
+    def _note(
+        self,
+        error: RowsError,
+        theta: Tensor,
+        sampler: Sampler,
+        numbers: Sequence[int],
+        record: Record,
+        *,
+        is_backward: bool,
+    ) -> bool:
+        problem = self.work.problem
+        error, culprit = blamed(error, problem, self.estimator, self.noise, theta, sampler, is_backward=is_backward)
+        return record.fail(error, numbers, self.work.factory.label, problem, culprit)
 
     def _forbidden(self, utilities: Tensor) -> Tensor | None:
         return utilities.isneginf() if self.is_masked else None
@@ -191,13 +206,10 @@ class Pass:
     def whole_state(self, forward: Forward) -> Sequence[Tensor]:
         """Return the state of a forward pass as `resumed` takes it, once it is like what compilers were told."""
         theta = forward.theta
-        state = forward.state if len(self._parts(theta)) > 1 else self._joined([forward.state])
+        state = forward.state if len(self._parts(theta)) > 1 else joined([forward.state], self.lead, len(self.mapped))
         if len(theta):  # a map over nothing has no state of its own to look at
             require_state_like(self.estimator, theta, self._taken(state, 0, 0, len(theta)))
         return state
-
-    def _joined(self, states: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        return joined(states, self.lead, len(self.mapped))
 
     def _taken(self, state: Sequence[Tensor], number: int, start: int, stop: int) -> tuple[Tensor, ...]:
         element = 0 if self.estimator.is_rowwise else number
@@ -224,7 +236,7 @@ class Pass:
     def _output(self, z: Tensor, theta: Tensor) -> Tensor:
         if not self.is_mean:
             return z.reshape(self.samples, *theta.shape).detach()
-        # a tensor of its own, not a view: users may write to a layer's output
+        # no view, but it may have the memory, and then the version, of the states that the backward pass needs
         return (z.mean(dim=0) if self.samples > 1 else z).view_as(theta).detach()
 
     def gradient(self, forward: Forward, gradient: Tensor, record: Record) -> Tensor | None:
@@ -288,7 +300,7 @@ class Pass:
         try:
             found = self.estimator.gradient(forward, gradient)
         except RowsError as error:
-            if not record.fail(error, numbers, self.work.factory.label, self.work.problem):
+            if not self._note(error, forward.theta, forward.sampler, numbers, record, is_backward=True):
                 raise
             return None
         require_gradient(self.estimator, found, forward.theta)
@@ -372,7 +384,7 @@ class Pass:
             z,
             torch.cat([part.status for part in found], dim=1),
             torch.cat(rows, dim=1) if rows else None,
-            self._joined([part.state for part in found]),
+            joined([part.state for part in found], self.lead, len(self.mapped)),
         )
 
     def _taken_apart(self, forward: Forward, parts: list[tuple[int, int]]) -> Iterator[tuple[Forward, int, int]]:

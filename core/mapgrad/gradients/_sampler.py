@@ -133,7 +133,7 @@ class Sampler:
             return 0.0
         known = getattr(self._noise, "std", None)
         if known is not None:
-            return float(known)
+            return _std(self._noise, known)
         noise = self._draw(self._noise, theta)[0]
         return noise.var(dim=(0, *range(2, noise.ndim)), correction=0, keepdim=True).sqrt()
 
@@ -206,8 +206,22 @@ class Sampler:
         return numbers.expand(self._lead).reshape(-1)[start:stop]
 
 
+def _std(law: Noise, known: object) -> float:
+    try:
+        std = float(known)  # pyright: ignore[reportArgumentType] (a user's)
+    except (TypeError, ValueError):
+        std = math.nan
+    if not 0 <= std < math.inf:
+        raise ValueError(f"{type(law).__qualname__}.std must be a finite number of at least 0, got {known!r}")
+    return std
+
+
 def _asked(law: Noise, shape: tuple[int, ...], key: int, like: Tensor, event: tuple[int, ...]) -> Tensor:
     noise: Any = counter_noise(law, key, shape, event_ndim=len(event), dtype=like.dtype, device=like.device)
+    if not isinstance(noise, Tensor):
+        raise TypeError(
+            f"{type(law).__qualname__}.sample must return a tensor of shape {shape}, got {type(noise).__name__}"
+        )
     if tuple(noise.shape) != shape:
         raise ShapeError(f"{law!r} drew noise of shape {tuple(noise.shape)} where {shape} was asked for")
     return noise.to(like)

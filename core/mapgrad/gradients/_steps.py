@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import torch
 
-from mapgrad.batching import is_in_backward
+from mapgrad.batching import is_in_backward, may_be_repeated
 from mapgrad.gradients._counter import mix, signed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
 
 _T = TypeVar("_T")
 
@@ -27,6 +30,12 @@ _UNKNOWN: Final = (
     f"passes, but it drew other random numbers than these did: leave preserve_rng_state=True, torch.utils.checkpoint's "
     f"default, so that the pass finds its noise again. A pass that repeats none belongs outside of the backward pass, "
     f"or into eval mode"
+)
+
+_AMBIGUOUS: Final = (
+    "a seeded MAP layer can't tell which of several training passes a checkpoint repeats: they drew the same random "
+    "numbers, as the generator was set back between them, and either their θ is the same, or the repeated pass got "
+    "another θ. Don't set torch's generator back between forward passes that come before their backward pass"
 )
 
 
@@ -54,8 +63,27 @@ class Recent(Generic[_T]):
         except KeyError:
             raise RuntimeError(_UNKNOWN) from None
 
+    def get(self, number: int, default: _T) -> _T:
+        """Return a value, or the default where none was noted or it is forgotten."""
+        return self._values.get(number, default)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Recent, ()
+
+
+@dataclass(slots=True)
+class _FirstPass:
+    """A pass that may be repeated.
+
+    Attributes:
+        key: Its key.
+        mark: What stands for its θ, by which passes with the same drawn number differ.
+        is_repeated: Whether it was.
+    """
+
+    key: int
+    mark: int
+    is_repeated: bool = False
 
 
 class KeyStream:
@@ -63,7 +91,8 @@ class KeyStream:
 
     A pass is told by one number from torch's default generator for the CPU. Inside a backward pass, the layer is called
     by something that repeats a forward pass, such as torch.utils.checkpoint, which restores that generator first: the
-    number is then one that was drawn before.
+    number is then one that was drawn before. Where a user set the generator back, several passes of a seeded layer have
+    one number and different keys; θ then tells them apart.
 
     Args:
         seed: None makes this number the key; an int makes a key a function of (seed, step).
@@ -78,28 +107,43 @@ class KeyStream:
             raise TypeError(f"seed must be an int or None, got {seed!r}")
         self.seed = seed
         self.step = 0
-        self._keys: Recent[int] = Recent()
+        self._passes: Recent[list[_FirstPass]] = Recent()
 
-    def next(self, begin: Callable[[int], None]) -> int:
+    def next(self, thetas: Sequence[Tensor], begin: Callable[[int], None]) -> int:
         """Return the key of the coming pass, a number of at most 63 bits.
 
         Args:
+            thetas: All of its θ, at least float32.
             begin: Called with the key where the pass begins a new step, and isn't a repeated one.
 
         Raises:
-            RuntimeError: The pass repeats another, but the generator wasn't restored, or the other is too long ago.
+            RuntimeError: The pass repeats another, but the generator wasn't restored, or the other is too long ago, or
+                it may be one of several.
         """
         drawn = int(torch.randint(_NUMBERS, (), device="cpu"))
         if is_in_backward():
-            return self._keys.find(drawn)
+            return self._repeated(drawn, thetas)
         if self.seed is None:
             key = drawn
         else:
             key = mix(self.seed, self.step)
             self.step += 1
-        self._keys.note(drawn, key)
+        if may_be_repeated():
+            mark = 0 if self.seed is None else _mark(thetas)
+            others = [each for each in self._passes.get(drawn, []) if not each.is_repeated and each.key != key]
+            self._passes.note(drawn, [*others[-_REMEMBERED:], _FirstPass(key, mark)])
         begin(key)
         return key
+
+    def _repeated(self, drawn: int, thetas: Sequence[Tensor]) -> int:
+        passes = self._passes.find(drawn)
+        if len(passes) > 1:
+            mark = _mark(thetas)
+            passes = [each for each in passes if each.mark == mark]
+            if len(passes) != 1:
+                raise RuntimeError(_AMBIGUOUS)
+        passes[0].is_repeated = True
+        return passes[0].key
 
     def saved(self) -> list[int]:
         """Return [seed, step] as numbers that fit into int64, or [] without a seed."""
@@ -109,6 +153,16 @@ class KeyStream:
         """Go on where a saved stream stopped, if both have a seed; a stream without one never gets one by this."""
         if state and self.seed is not None:
             self.seed, self.step = state
+
+
+def _mark(thetas: Sequence[Tensor]) -> int:
+    """Return a number that stands for all bits of some tensors and their order."""
+    mark = 0
+    for theta in thetas:
+        words = theta.detach().reshape(-1).view(torch.int32)
+        weights = torch.arange(1, len(words) + 1, device=words.device)
+        mark = mix(mark, int((words * weights).sum()))
+    return mark
 
 
 def seed_of_path(seed: int, path: str) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from mapgrad.gradients._arguments import finite, non_negative, positive
+from mapgrad.gradients._arguments import finite, positive
 from mapgrad.gradients._scale import relative_step
 
 if TYPE_CHECKING:
@@ -108,13 +109,27 @@ class Step(Target):
         )
 
     def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor | float]:
-        """Return (αθ − λg̃, λ)."""
+        """Return (αθ − λg̃, λ).
+
+        Raises:
+            ValueError: λ or 1/λ, or α, is beyond the range of θ's dtype.
+        """
+        _require_range(self.lam, self.alpha, theta.dtype)
         goal = theta if self.alpha == 1 else self.alpha * theta
         return torch.sub(goal, gradient, alpha=self.lam), self.lam
 
     def extra_repr(self) -> str:
         """Return the arguments."""
         return f"lam={self.lam}, alpha={self.alpha}"
+
+
+@lru_cache(maxsize=16)
+def _require_range(lam: float, alpha: float, dtype: torch.dtype) -> None:
+    most = torch.finfo(dtype).max * 2.0**-16  # the divided difference of two states, too, is then finite
+    if not 1 / most <= lam <= most:
+        raise ValueError(f"lam must be between {1 / most:.1g} and {most:.1g} for θ in {dtype}, got {lam:g}")
+    if abs(alpha) > most:
+        raise ValueError(f"alpha must be at most {most:.1g} in size for θ in {dtype}, got {alpha:g}")
 
 
 class _Stepping(Target):
@@ -176,8 +191,12 @@ class RelativeStep(_Stepping):
     @property
     def advice(self) -> str:
         """To take a larger λ."""
-        taken = "the default, 0.5 with noise and 1 without," if self.lam is None else f"{self.lam:g}"
-        return f"the step is too short to change their answers. Take a larger λ than {taken}, or more noise"
+        if self.lam is None:
+            return (
+                "the step is too short to change their answers. With noise λ = 0.5: pass target=RelativeStep(1.0), or "
+                "take more noise. Without noise λ = 1: pass target=RelativeStep(2.0)"
+            )
+        return f"the step is too short to change their answers. Take a larger λ than {self.lam:g}, or more noise"
 
     def _step(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         lam = self.lam
@@ -215,148 +234,3 @@ class Combinatorial(Target):
     def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor | float]:
         """Return (θ′, 1)."""
         return torch.where(gradient == 0, theta, -gradient), 1.0
-
-
-class AdaptiveStep(_Stepping):
-    """The step of `RelativeStep` with β for λ, where β makes a wanted number of entries move (AIMLE).
-
-    Minervini, Franceschi and Niepert, AAAI 2023, whose own step is norm="batch": θ′ = θ − p g̃ with p = β ‖θ‖ / ‖g̃‖.
-    After each step, with nnz the mean number of non-zero entries of a sample's difference of answers over all its
-    backward passes: n ← decay · n + (1 − decay) · nnz, and β ← max(β + δ, 0) with δ = momentum · δ_previous + step if
-    n < target, else − step. The state lives in buffers. A backward pass only records, and the next training forward
-    pass (or `state_dict`) updates: so a step's β is always the one that its forward pass saw. Passes in eval mode, and
-    those that a checkpoint repeats, change nothing.
-
-    With several ranks no call of its own waits for the others, so that they may have different numbers of batches.
-    DistributedDataParallel hands rank 0's buffers to all ranks as a forward pass begins (`broadcast_buffers`, its
-    default), and each rank takes in what it recorded itself after that: rank 0's records alone decide where β goes, and
-    another rank's β is at most 2 · step from rank 0's in any step. Without these broadcasts each rank adapts by itself.
-
-    Args:
-        initial: β at the start.
-        step: Change of β per update.
-        momentum: Share of the last change that is repeated.
-        decay: Share of the running mean of nnz that is kept.
-        target: Wanted nnz.
-        norm: "instance" takes the scale and direction of `RelativeStep`, row by row; "batch" the norms of θ and g̃ over
-            the whole batch, as published, which neither noise nor what the problem can't see enters; of the rows with
-            different problems, over those that share one, as these are solved together.
-
-    Raises:
-        ValueError: an argument is out of range.
-    """
-
-    adaptive = True
-    beta: Tensor
-    nonzeros: Tensor
-    change: Tensor
-
-    def __init__(
-        self,
-        initial: float = 1.0,
-        step: float = 1e-3,
-        momentum: float = 0.0,
-        decay: float = 0.9,
-        target: float = 1.0,
-        norm: Literal["instance", "batch"] = "instance",
-    ) -> None:
-        super().__init__()
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be in [0, 1), got {decay}")
-        if norm not in ("instance", "batch"):
-            raise ValueError(f'norm must be "instance" or "batch", got {norm!r}')
-        self.step = positive("step", step)
-        self.target = positive("target", target)
-        self.momentum = finite("momentum", momentum)
-        self.decay = float(decay)
-        self.norm = norm
-        self.register_buffer("beta", torch.tensor(non_negative("initial", initial)))
-        self.register_buffer("nonzeros", torch.tensor(1.0))
-        self.register_buffer("change", torch.tensor(0.0))
-        self._recorded: list[tuple[Tensor, int]] = []
-
-    @property
-    def is_rowwise(self) -> bool:
-        """Whether both norms are."""
-        return self.norm == "instance"
-
-    @property
-    def advice(self) -> str:
-        """To let β grow."""
-        return (
-            f"β, {float(self.beta):g} now, is too small to change their answers. Take a larger initial, a larger step "
-            f"than {self.step:g}, by which it grows faster, or a larger target than {self.target:g}"
-        )
-
-    def _step(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        beta = self.beta if context.state is None else context.state
-        if self.norm == "instance":
-            return relative_step(theta, gradient, beta, context)
-        return _published_step(theta, gradient, beta)
-
-    @property
-    def state(self) -> Tensor:
-        """β."""
-        return self.beta
-
-    def advance(self) -> Tensor:
-        """Take in the recorded differences, and return β."""
-        self._update()
-        return self.beta
-
-    def record(self, difference: Tensor) -> None:
-        """Note how many entries of [S, B, *shape] aren't zero."""
-        self._recorded.append((difference.count_nonzero(), difference.shape[:2].numel()))
-
-    @property
-    def stats(self) -> dict[str, float]:
-        """β, as the coming step uses it."""
-        beta, *_ = self._updated()
-        return {"beta": float(beta)}
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        self._update()
-        super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-
-    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
-        self._recorded.clear()
-        super()._load_from_state_dict(*arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-
-    def _update(self) -> None:
-        for buffer, value in zip((self.beta, self.nonzeros, self.change), self._updated(), strict=True):
-            buffer.copy_(value)
-        self._recorded.clear()
-
-    def _updated(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return beta, nonzeros and change with what was recorded taken in."""
-        rows = sum(rows for _, rows in self._recorded)
-        if rows == 0:
-            return self.beta, self.nonzeros, self.change
-        recorded = sum(entries.to(self.beta) for entries, _ in self._recorded) / rows
-        nonzeros = self.nonzeros.mul(self.decay).add(recorded, alpha=1 - self.decay)
-        sign = torch.where(nonzeros < self.target, 1.0, -1.0)
-        change = self.change.mul(self.momentum).add(sign, alpha=self.step)
-        return self.beta.add(change).clamp(min=0), nonzeros, change
-
-    def extra_repr(self) -> str:
-        """Return the arguments."""
-        return (
-            f"step={self.step}, momentum={self.momentum}, decay={self.decay}, target={self.target}, norm={self.norm!r}"
-        )
-
-
-def _published_step(theta: Tensor, gradient: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (p g̃, p) with p = β ‖θ‖ / ‖g̃‖ over the batch; ‖θ‖ = 1 where θ is 0."""
-    dims = tuple(range(1, theta.ndim))
-    size, slope = _norm(theta, dims), _norm(gradient, dims)
-    factor = beta * torch.where(size == 0, 1.0, size) / torch.where(slope == 0, 1.0, slope)
-    return factor * gradient, torch.where(factor == 0, 1.0, factor)
-
-
-def _norm(values: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Return the Euclidean norm over some dimensions, without under- or overflow of the squares."""
-    if values.numel() == 0:
-        return values.sum(dim=dims, keepdim=True)
-    largest = values.abs().amax(dim=dims, keepdim=True)
-    largest = torch.where(largest == 0, 1.0, largest)
-    return largest * (values / largest).square().sum(dim=dims, keepdim=True).sqrt()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from mapgrad.gradients._targets import AdaptiveStep
+from mapgrad.gradients._adaptive_step import AdaptiveStep
 from mapgrad.gradients.estimators._imle import IMLE
 
 if TYPE_CHECKING:

@@ -19,5 +19,16 @@ class Blackbox(IMLE):
         ValueError: `lam` isn't positive and finite.
     """
 
+    target: Step
+
     def __init__(self, lam: float) -> None:
         super().__init__(noise=None, target=Step(lam), symmetric=False)
+
+    @property
+    def advice(self) -> str:
+        """To take a larger λ, or an estimator with a relative step."""
+        return (
+            f"the step is too short to change their answers. Take IMLE(None, RelativeStep(1.0)), whose step fits θ "
+            f"whatever the loss's scale, or a larger λ than {self.target.lam:g} (a loss that is a mean over the batch "
+            f"divides a fixed step by the batch size)"
+        )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mapgrad.gradients._arguments import non_negative
 from mapgrad.gradients._context import Context
+from mapgrad.gradients._goals import goal_of, goals_of
 from mapgrad.gradients._steps import Recent
 from mapgrad.gradients._targets import RelativeStep, Target
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
@@ -115,12 +116,12 @@ class IMLE(Estimator):
             state=forward.state[0] if forward.state else None,
         )
         if self.symmetric or (self.symmetric is None and forward.sampler.has_noise):
-            toward, away, divisor = self.target.both_sides(theta, gradient, context)
+            toward, away, divisor = goals_of(self.target, theta, gradient, context, forward.sampler.samples)
             rows = forward.sampler.perturb(torch.stack([toward, away]), self.target_temperature)
             toward_z, away_z = forward.solve(rows).z
             difference = (away_z - toward_z).div_(2)
         else:
-            goal, divisor = self.target.forward(theta, gradient, context)
+            goal, divisor = goal_of(self.target, theta, gradient, context, forward.sampler.samples)
             difference = forward.z - forward.solve(forward.sampler.perturb(goal, self.target_temperature)).z
         forward.observe(difference, gradient)
         if self.is_adaptive and forward.is_training:

@@ -1,0 +1,183 @@
+"""AIMLE's target, whose step adapts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from mapgrad.gradients._arguments import finite, non_negative, positive
+from mapgrad.gradients._scale import relative_step
+from mapgrad.gradients._targets import _Stepping  # pyright: ignore[reportPrivateUsage] (what these share with RelativeStep)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mapgrad.gradients._context import Context
+
+
+class AdaptiveStep(_Stepping):
+    """The step of `RelativeStep` with β for λ, where β makes a wanted number of entries move (AIMLE).
+
+    Minervini, Franceschi and Niepert, AAAI 2023, whose own step is norm="batch": θ′ = θ − p g̃ with p = β ‖θ‖ / ‖g̃‖.
+    After each step, with nnz the mean number of non-zero entries of a sample's difference of answers over all its
+    backward passes: n ← decay · n + (1 − decay) · nnz, and β ← max(β + δ, 0) with δ = momentum · δ_previous + step if
+    n < target, else − step. The state lives in buffers. A backward pass only records, and the next training forward
+    pass (or `state_dict`) updates: so a step's β is always the one that its forward pass saw. Passes in eval mode, and
+    those that a checkpoint repeats, change nothing. The buffers stay in float32 at least, whatever dtype the model is
+    cast to: in bfloat16, 1 + step is 1.
+
+    With several ranks no call of its own waits for the others, so that they may have different numbers of batches.
+    DistributedDataParallel hands rank 0's buffers to all ranks as a forward pass begins (`broadcast_buffers`, its
+    default), and each rank takes in what it recorded itself after that: rank 0's records alone decide where β goes, and
+    another rank's β is at most 2 · step from rank 0's in any step. Without these broadcasts each rank adapts by itself.
+
+    Args:
+        initial: β at the start.
+        step: Change of β per update.
+        momentum: Share of the last change that is repeated.
+        decay: Share of the running mean of nnz that is kept.
+        target: Wanted nnz.
+        norm: "instance" takes the scale and direction of `RelativeStep`, row by row; "batch" the norms of θ and g̃ over
+            the whole batch, as published, which neither noise nor what the problem can't see enters; of the rows with
+            different problems, over those that share one, as these are solved together.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    adaptive = True
+    beta: Tensor
+    nonzeros: Tensor
+    change: Tensor
+
+    def __init__(
+        self,
+        initial: float = 1.0,
+        step: float = 1e-3,
+        momentum: float = 0.0,
+        decay: float = 0.9,
+        target: float = 1.0,
+        norm: Literal["instance", "batch"] = "instance",
+    ) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
+        if norm not in ("instance", "batch"):
+            raise ValueError(f'norm must be "instance" or "batch", got {norm!r}')
+        self.step = positive("step", step)
+        self.target = positive("target", target)
+        self.momentum = finite("momentum", momentum)
+        self.decay = float(decay)
+        self.norm = norm
+        self.register_buffer("beta", torch.tensor(non_negative("initial", initial)))
+        self.register_buffer("nonzeros", torch.tensor(1.0))
+        self.register_buffer("change", torch.tensor(0.0))
+        self._recorded: list[tuple[Tensor, int]] = []
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Whether both norms are."""
+        return self.norm == "instance"
+
+    @property
+    def advice(self) -> str:
+        """To let β grow."""
+        return (
+            f"β, {float(self.beta):g} now, is too small to change their answers. Take a larger initial, a larger step "
+            f"than {self.step:g}, by which it grows faster, or a larger target than {self.target:g}"
+        )
+
+    def _step(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        beta = self.beta if context.state is None else context.state
+        if self.norm == "instance":
+            return relative_step(theta, gradient, beta, context)
+        return _published_step(theta, gradient, beta)
+
+    @property
+    def state(self) -> Tensor:
+        """β."""
+        return self.beta
+
+    def advance(self) -> Tensor:
+        """Take in the recorded differences, and return β."""
+        self._update()
+        return self.beta
+
+    def record(self, difference: Tensor) -> None:
+        """Note how many entries of [S, B, *shape] aren't zero."""
+        self._recorded.append((difference.count_nonzero(), difference.shape[:2].numel()))
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """β, as the coming step uses it."""
+        beta, *_ = self._updated()
+        return {"beta": float(beta)}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaptiveStep:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+        self._widen(before)
+        return self
+
+    def _widen(self, before: dict[str, Tensor | None]) -> None:
+        """Give buffers of a dtype below float32 the values, and the dtype, that they had before."""
+        for name, old in before.items():
+            new = self._buffers[name]
+            if old is not None and new is not None and new.dtype.itemsize < torch.float32.itemsize:
+                self._buffers[name] = old.to(new.device)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        self._update()
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+
+    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
+        self._recorded.clear()
+        super()._load_from_state_dict(*arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+        self._widen({name: None if each is None else each.float() for name, each in self._buffers.items()})
+
+    def _update(self) -> None:
+        for buffer, value in zip((self.beta, self.nonzeros, self.change), self._updated(), strict=True):
+            buffer.copy_(value)
+        self._recorded.clear()
+
+    def _updated(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return beta, nonzeros and change with what was recorded taken in."""
+        rows = sum(rows for _, rows in self._recorded)
+        if rows == 0:
+            return self.beta, self.nonzeros, self.change
+        recorded = sum(entries.to(self.beta) for entries, _ in self._recorded) / rows
+        nonzeros = self.nonzeros.mul(self.decay).add(recorded, alpha=1 - self.decay)
+        sign = torch.where(nonzeros < self.target, 1.0, -1.0)
+        change = self.change.mul(self.momentum).add(sign, alpha=self.step)
+        return self.beta.add(change).clamp(min=0), nonzeros, change
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return (
+            f"step={self.step}, momentum={self.momentum}, decay={self.decay}, target={self.target}, norm={self.norm!r}"
+        )
+
+
+def _published_step(theta: Tensor, gradient: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (p g̃, p) with p = β ‖θ‖ / ‖g̃‖ over the batch; ‖θ‖ = 1 where θ is 0, and −inf counts in no norm."""
+    dims = tuple(range(1, theta.ndim))
+    theta_peak, size = _norm(theta.masked_fill(theta.isneginf(), 0.0), dims)
+    peak, slope = _norm(gradient, dims)
+    # so far below the largest number, a step can't carry an entry beyond it
+    most = torch.finfo(theta.dtype).max * 2.0**-64
+    length = (beta * theta_peak.double() * size).clamp(max=most) / slope
+    divisor = length / peak.double()
+    return gradient / peak * length.to(gradient.dtype), divisor.masked_fill(length == 0, 1.0)
+
+
+def _norm(values: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return the largest size of an entry over some dimensions, and the norm in units of it, float64; 1 for zeros."""
+    if values.numel() == 0:
+        one = values.new_ones([1 if dim in dims else size for dim, size in enumerate(values.shape)])
+        return one, one.double()
+    largest = values.abs().amax(dim=dims, keepdim=True)
+    norm = (values / largest).double().square().sum(dim=dims, keepdim=True).sqrt()
+    is_zero = largest == 0
+    return largest.masked_fill(is_zero, 1.0), norm.masked_fill(is_zero, 1.0)
