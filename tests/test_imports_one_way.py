@@ -47,7 +47,7 @@ CIRCLES = {
         "mapgrad.problems._program",
     ): "Problem.to_ilp returns an IntegerProgram, itself a Problem",
     ("mapgrad.problems._enumeration", "mapgrad.problems._program"): "an annotation: it searches a program's points",
-    ("mapgrad.problems._mps", "mapgrad.problems._program"): "an annotation: the bodies of from_mps and to_mps",
+    ("mapgrad.problems._mps_writer", "mapgrad.problems._program"): "an annotation: the body of to_mps",
 }
 """Imports that may close a circle within a package, each with its reason."""
 

@@ -3,6 +3,8 @@
 ``pytest -m slow tests/test_miplib.py`` adds the instances that take an engine longer than five seconds.
 """
 
+import highspy
+import numpy as np
 import pytest
 import torch
 
@@ -59,3 +61,28 @@ def test_listed_optima_are_proved(data, solver, name):
     assert solutions.status == mapgrad.Status.OPTIMAL
     assert program.contains(solutions.z)
     assert program.offset - float(solutions.objective) == pytest.approx(OPTIMA[name], rel=1e-9, abs=1e-6)
+
+
+def test_files_are_read_as_highs_reads_them(data):
+    for path in sorted(data("miplib3").glob("*.mps.gz")):
+        program = mapgrad.IntegerProgram.from_mps(path)
+        engine = highspy.Highs()
+        engine.setOptionValue("output_flag", False)
+        assert engine.readModel(str(path)) == highspy.HighsStatus.kOk
+        lp = engine.getLp()
+        columns = np.repeat(np.arange(lp.num_col_), np.diff(lp.a_matrix_.start_))
+        shape = lp.num_row_, lp.num_col_
+        matrix = mapgrad.problems.SparseRows.from_entries(lp.a_matrix_.index_, columns, lp.a_matrix_.value_, shape)
+        row_lower, row_upper = np.array(lp.row_lower_), np.array(lp.row_upper_)
+        equal = row_lower == row_upper
+        below, above = ~equal & np.isfinite(row_upper), ~equal & np.isfinite(row_lower)
+        assert program.A_eq == matrix.select(equal), path
+        assert program.A_ub == matrix.select(above).negative().below(matrix.select(below)), path
+        assert program.b_eq.tolist() == row_upper[equal].tolist(), path
+        assert program.b_ub.tolist() == [*row_upper[below], *-row_lower[above]], path
+        assert program.lower.tolist() == list(lp.col_lower_), path
+        assert program.upper.tolist() == list(lp.col_upper_), path
+        kinds = [kind == highspy.HighsVarType.kInteger for kind in lp.integrality_]
+        assert program.integrality.tolist() == kinds, path
+        assert program.objective.tolist() == list(lp.col_cost_), path
+        assert program.offset == lp.offset_, path

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import pickle
-import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mapgrad.errors import MissingDependencyError, ProblemError
+from mapgrad.errors import ProblemError
 from mapgrad.problems import IntegerProgram, TravelingSalesman
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ BOUNDS
  MI B         w
 ENDATA
 """
+PACK = {".mps": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}
 CONTENT = {
     "A_ub": [[1, 0, 0, 1], [2, 0, 0, 0], [0, 0, -1, 0.1], [-2, 0, 0, 0], [0, 0, 1, -0.1]],
     "b_ub": [4, 4, 7, -1, -2],
@@ -71,10 +72,10 @@ def example(tmp_path: Path) -> IntegerProgram:
 
 
 @pytest.mark.parametrize(("sense", "sign"), [("", 1), ("OBJSENSE\n    MIN\n", 1), ("OBJSENSE\n    MAX\n", -1)])
-@pytest.mark.parametrize("name", ["example.mps", "example.mps.gz"])
+@pytest.mark.parametrize("name", ["example.mps", "example.mps.gz", "example.mps.bz2"])
 def test_a_file_becomes_a_program_to_be_minimised(tmp_path: Path, name: str, sense: str, sign: int) -> None:
     path, text = tmp_path / name, EXAMPLE.format(sense=sense).encode()
-    path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    path.write_bytes(PACK[path.suffix](text))
     for program in (IntegerProgram.from_mps(path), IntegerProgram.from_mps(str(path))):
         assert program == IntegerProgram(**CONTENT)
         assert program.shape == (4,)
@@ -84,11 +85,11 @@ def test_a_file_becomes_a_program_to_be_minimised(tmp_path: Path, name: str, sen
             program.objective[0] = 0
 
 
-@pytest.mark.parametrize("name", ["again.mps", "again.mps.gz"])
+@pytest.mark.parametrize("name", ["again.mps", "again.mps.gz", "again.mps.bz2"])
 def test_what_was_read_and_written_is_read_again(example: IntegerProgram, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     example.to_mps(path)
-    assert (path.read_bytes()[:2] == b"\x1f\x8b") is name.endswith(".gz")
+    assert path.read_bytes()[:2] == {".mps": b"NA", ".gz": b"\x1f\x8b", ".bz2": b"BZ"}[path.suffix]
     for again in (IntegerProgram.from_mps(path), pickle.loads(pickle.dumps(example))):
         assert again == example
         assert again.digest == example.digest
@@ -96,7 +97,7 @@ def test_what_was_read_and_written_is_read_again(example: IntegerProgram, tmp_pa
         assert again.offset == example.offset
 
 
-number = st.floats(-1e19, 1e19).filter(lambda value: value == 0 or abs(value) > 1e-11)
+number = st.floats(-1e19, 1e19)
 
 
 @given(st.data())
@@ -141,21 +142,17 @@ def test_costs_of_a_file_have_its_optimum(example: IntegerProgram, maximise: Max
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        ({"A_ub": [[1, 1e-13]], "b_ub": [1]}, "a coefficient too small"),
-        ({"A_ub": [[1, 1]], "b_ub": [1e21]}, "a right side too large"),
-        ({"lower": [0, 0], "upper": [1, 1e25], "integrality": 0}, "a bound too large"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    "arguments",
+    [{"A_ub": [[1, 1]], "b_ub": [1e21]}, {"lower": [0, 0], "upper": [1, 1e25], "integrality": 0}],
+    ids=["right side", "bound"],
 )
-def test_what_the_engine_would_change_is_not_written(tmp_path: Path, arguments: dict[str, Any], reason: str) -> None:
+def test_what_would_be_read_as_infinite_is_not_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
     path = tmp_path / "program.mps"
     with pytest.raises(
-        ProblemError, match=r"HiGHS would not read IntegerProgram\(.*\) as it was written: it keeps coef"
+        ProblemError, match=r"has the bound or right side 1e\+2[15], but in MPS files numbers from 1e\+20"
     ):
         IntegerProgram(**arguments).to_mps(path)
-    assert not path.exists(), reason
+    assert not path.exists()
 
 
 def test_missing_files_and_other_formats_are_refused(tmp_path: Path, example: IntegerProgram) -> None:
@@ -163,37 +160,12 @@ def test_missing_files_and_other_formats_are_refused(tmp_path: Path, example: In
         IntegerProgram.from_mps(tmp_path / "nowhere.mps.gz")
     for act in (IntegerProgram.from_mps, example.to_mps):
         with pytest.raises(
-            ProblemError, match=re.escape("the name of an MPS file must end in .mps or .mps.gz, got 'a.lp'")
+            ProblemError, match=r"the name of an MPS file must end in .mps, .mps.gz or .mps.bz2, got 'a.lp'"
         ):
             act(tmp_path / "a.lp")
-    path = tmp_path / "broken.mps"
-    path.write_text("no program at all\n")
-    with pytest.raises(ProblemError, match=r"HiGHS can't read .*broken.mps: it must be a program in MPS format"):
-        IntegerProgram.from_mps(path)
-    path.write_text(EXAMPLE.format(sense="").replace(" MI B         w", " SC B         w         4"))
-    with pytest.raises(ProblemError, match=r"column 3 of .*broken.mps is SemiContinuous: only continuous and integer"):
-        IntegerProgram.from_mps(path)
-    path.write_text(EXAMPLE.format(sense="").replace("ENDATA", "QUADOBJ\n    w         w         2\nENDATA"))
-    with pytest.raises(ProblemError, match=r"broken.mps has a quadratic objective: only linear ones can be read"):
-        IntegerProgram.from_mps(path)
 
 
-def test_highspy_is_asked_for_only_where_it_is_needed(
-    tmp_path: Path, example: IntegerProgram, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    example.to_mps(tmp_path / "a.mps")
+def test_no_engine_is_needed(tmp_path: Path, example: IntegerProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "highspy", None)
-    with pytest.raises(
-        MissingDependencyError, match=r"reading MPS files needs highspy: pip install 'mapgrad\[highs\]'"
-    ):
-        IntegerProgram.from_mps(tmp_path / "a.mps")
-    with pytest.raises(
-        MissingDependencyError, match=r"writing MPS files needs highspy: pip install 'mapgrad\[highs\]'"
-    ):
-        example.to_mps(tmp_path / "b.mps")
-
-
-def test_the_engine_prints_nothing(example: IntegerProgram, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     example.to_mps(tmp_path / "a.mps")
-    IntegerProgram.from_mps(tmp_path / "a.mps")
-    assert capfd.readouterr() == ("", "")
+    assert IntegerProgram.from_mps(tmp_path / "a.mps") == example

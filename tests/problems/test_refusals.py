@@ -13,6 +13,7 @@ from mapgrad.errors import InfeasibleError, MapgradError, ProblemError
 from mapgrad.problems import (
     Assignment,
     GridShortestPath,
+    IntegerProgram,
     Knapsack,
     KSubset,
     Matching,
@@ -20,6 +21,7 @@ from mapgrad.problems import (
     Ranking,
     ShortestPath,
     SpanningTree,
+    SparseRows,
     TravelingSalesman,
 )
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EDGES = [(0, 1), (1, 2), (2, 0)]
+ASKING = torch.ones(2, 2, requires_grad=True)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,21 @@ EDGES = [(0, 1), (1, 2), (2, 0)]
         (lambda: Matching(3, [(0.0, 1.0)]), "edges must hold integers, got dtype float64: number the nodes 0..2"),
         (lambda: Matching(3, np.ones((2, 2), dtype=bool)), "edges must hold integers, got dtype bool"),
         (lambda: Matching(3, [("a", "b")]), "edges must hold integers, got dtype <U1"),
+        (lambda: SpanningTree(3, ASKING), "edges requires grad, but gradients reach θ only: pass edges.detach()"),
+        (lambda: Knapsack(ASKING, [1, 1]), "weights requires grad, but gradients reach θ only: pass weights.detach()"),
+        (lambda: Knapsack([[1, 1]], ASKING[0, :1]), "capacities requires grad, but gradients reach θ only"),
+        (
+            lambda: Knapsack(list(ASKING), [1, 1]),
+            "weights must hold numbers: Can't call numpy() on Tensor that requires",
+        ),
+        (lambda: IntegerProgram(A_ub=ASKING, b_ub=[1, 1]), "A_ub requires grad, but gradients reach θ only"),
+        (lambda: IntegerProgram(A_ub=[[1], [1]], b_ub=ASKING[0]), "b_ub requires grad, but gradients reach θ only"),
+        (lambda: IntegerProgram(A_eq=[[1], [1]], b_eq=ASKING[0]), "b_eq requires grad, but gradients reach θ only"),
+        (lambda: IntegerProgram(lower=ASKING[0]), "lower requires grad, but gradients reach θ only"),
+        (lambda: IntegerProgram(lower=[0, 0], upper=ASKING.sum()), "upper requires grad, but gradients reach θ only"),
+        (lambda: IntegerProgram(lower=[0, 0], decision=[0], fixed=ASKING[0, :1]), "fixed requires grad, but gradients"),
+        (lambda: SparseRows(ASKING[0], [0, 1], [0, 2], (1, 2)), "data requires grad, but gradients reach θ only"),
+        (lambda: SparseRows.from_entries([0, 0], [0, 1], ASKING[0], (1, 2)), "values requires grad, but gradients"),
         (lambda: SpanningTree(3, torch.zeros(2, 2)), "edges must hold integers, got dtype float32"),
         (lambda: SpanningTree(1, []), "edges must hold at least one edge, got none: θ and z have one entry for each"),
         (lambda: SpanningTree(1, np.empty((0, 2), dtype=int)), "edges must hold at least one edge, got none"),

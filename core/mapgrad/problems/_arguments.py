@@ -35,10 +35,13 @@ def numbers(name: str, value: object) -> NDArray[Any]:
     Raises:
         ProblemError: value is no rectangular array of real numbers, or holds NaN.
     """
+    given = without_torch(name, value)
     try:
-        array = np.asarray(without_torch(value))
+        array = np.asarray(given)
     except (TypeError, ValueError) as error:  # ragged
         raise ProblemError(f"{name} must be numbers in a rectangular array, got {reprlib.repr(value)}") from error
+    except RuntimeError as error:  # torch's, of a list of tensors that require grad
+        raise ProblemError(f"{name} must hold numbers: {error} (gradients reach θ only)") from error
     if array.dtype.kind not in "biuf":
         raise ProblemError(f"{name} must hold real numbers, got dtype {array.dtype} (use numpy.inf for no bound)")
     if np.isnan(array).any():

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
+from mapgrad.errors import ProblemError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -19,8 +21,14 @@ def frozen_array(values: Iterable[Any] | NDArray[Any], dtype: DTypeLike) -> NDAr
     return array
 
 
-def without_torch(value: Any) -> Any:
-    """Return a tensor's values as an array, and anything else as it is; torch isn't imported."""
+def without_torch(name: str, value: Any) -> Any:
+    """Return a tensor's values as an array, and anything else as it is; torch isn't imported.
+
+    Raises:
+        ProblemError: value requires grad.
+    """
+    if getattr(value, "requires_grad", False):
+        raise ProblemError(f"{name} requires grad, but gradients reach θ only: pass {name}.detach()")
     return np.asarray(value.detach().cpu()) if hasattr(value, "detach") else value
 
 

@@ -64,7 +64,7 @@ def edge_array(edges: EdgeList, num_nodes: int) -> NDArray[np.int64]:
     Raises:
         ProblemError: edges aren't pairs of integers, there are none, or an endpoint isn't in 0..num_nodes - 1.
     """
-    given: Any = without_torch(edges)
+    given: Any = without_torch("edges", edges)
     try:
         array = np.asarray(given if is_array(given) else list(given))
     except (TypeError, ValueError):  # not iterable, or ragged

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from mapgrad.problems._arguments import Matrix
+    from mapgrad.problems._file_model import FileModel
 
 _INTEGER_TOLERANCE: Final = 1e-6
 _ROW_TOLERANCE: Final = 1e-6
@@ -178,43 +179,52 @@ class IntegerProgram(Problem):
         return frozen_array(np.flatnonzero(~priced), np.int64)
 
     @classmethod
-    def from_mps(cls, path: str | PathLike[str]) -> IntegerProgram:
-        """Read a program from an MPS file; θ prices every variable, in column order.
+    def from_mps(cls, path: str | PathLike[str], *, max_bytes: int = 512 * 2**20) -> IntegerProgram:
+        """Read a program from an MPS file, fixed or free; θ prices every variable, in column order.
 
         A row of two sides becomes two rows of A_ub, the upper sides of all rows first and then the lower ones, negated.
-        What the format leaves open is read as HiGHS reads it: integer variables without bounds are 0/1, bounds from
-        1e20 on are infinite, coefficients below 1e-12 are zero.
+        What the format leaves open: integer variables without bounds are 0/1; bounds and right sides from 1e20 on are
+        infinite; a negative upper bound without a lower one makes that -inf, with a warning, as in CPLEX and Gurobi;
+        the right side of the objective is minus its constant; PuLP's comment ``*SENSE:Maximize`` counts.
 
         Args:
-            path: Of a file whose name ends in .mps or .mps.gz.
+            path: Of a file whose name ends in .mps, .mps.gz or .mps.bz2.
+            max_bytes: The most that the file may hold, unpacked.
 
         Returns:
             The program, with the file's costs in `objective` and `offset`, negated where the file asks to maximise.
 
         Raises:
             FileNotFoundError: there is no such file.
-            MissingDependencyError: highspy isn't installed.
-            ProblemError: the file holds no mixed-integer linear program.
+            ProblemError: the file is malformed, too large, or no mixed-integer linear program; the line is named.
         """
-        from mapgrad.problems._mps import read_mps  # gzip and tempfile take longer to import than all problems
+        from mapgrad.problems._mps_reader import read_mps  # bz2 and gzip take longer to import than all problems
 
-        content, objective, offset = read_mps(path)
-        return _restore(cls, content, objective, offset)
+        return _from_file(cls, path, read_mps(path, max_bytes))
+
+    @classmethod
+    def from_lp(cls, path: str | PathLike[str], *, max_bytes: int = 512 * 2**20) -> IntegerProgram:
+        """Read a program from an LP file (.lp, .lp.gz or .lp.bz2) as HiGHS reads it; otherwise like `from_mps`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            MissingDependencyError: highspy isn't installed.
+            ProblemError: as `from_mps`; what HiGHS alone finds wrong comes without a line.
+        """
+        from mapgrad.problems._lp_reader import read_lp
+
+        return _from_file(cls, path, read_lp(path, max_bytes))
 
     def to_mps(self, path: str | PathLike[str]) -> None:
-        """Write all variables, rows and bounds to an MPS file, so that `from_mps` reads an equal program in full form.
+        """Write all in full form to a .mps, .mps.gz or .mps.bz2 file, for `from_mps` to read an equal program.
 
         The costs are `objective` and `offset`, zeros without them. The format has no place for `decision`, `fixed` and
         `shape`.
 
-        Args:
-            path: Of the file, whose name ends in .mps or .mps.gz; it is overwritten.
-
         Raises:
-            MissingDependencyError: highspy isn't installed.
-            ProblemError: HiGHS can't hold all numbers exactly.
+            ProblemError: a finite bound or right side is 1e20 or more in absolute value.
         """
-        from mapgrad.problems._mps import write_mps
+        from mapgrad.problems._mps_writer import write_mps
 
         write_mps(self._full, path)
 
@@ -230,15 +240,8 @@ class IntegerProgram(Problem):
     def _full(self) -> IntegerProgram:
         if self.shape == (self.num_vars,) and np.array_equal(self.decision, np.arange(self.num_vars)):
             return self
-        program = IntegerProgram(
-            A_ub=self.A_ub,
-            b_ub=self.b_ub,
-            A_eq=self.A_eq,
-            b_eq=self.b_eq,
-            lower=self.lower,
-            upper=self.upper,
-            integrality=self.integrality,
-        )
+        unpriced = ("A_ub", "b_ub", "A_eq", "b_eq", "lower", "upper", "integrality")
+        program = IntegerProgram(**{name: getattr(self, name) for name in unpriced})
         vars(program).update(objective=self.objective, offset=self.offset)
         return program
 
@@ -380,6 +383,13 @@ class IntegerProgram(Problem):
         for candidates in integer_points(self, budget):
             budget.spend(_COMPLETION_STEPS * len(candidates) if len(self.others) else 0)
             yield from candidates[self.are_states(candidates)]
+
+
+def _from_file(cls: type[IntegerProgram], path: str | PathLike[str], model: FileModel) -> IntegerProgram:
+    try:
+        return _restore(cls, model.arguments(), model.costs, model.offset)
+    except ProblemError as error:
+        raise ProblemError(f"{path} holds no program: {error}") from error
 
 
 def _restore(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from mapgrad.errors import ProblemError
-from mapgrad.problems._arrays import frozen_array
+from mapgrad.problems._arrays import frozen_array, without_torch
 from mapgrad.problems._optional import optional_module
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SparseRows:
 
     def __init__(self, data: ArrayLike, indices: ArrayLike, indptr: ArrayLike, shape: tuple[int, int]) -> None:
         height, width = shape
-        values, columns = np.asarray(data, dtype=np.float64), np.asarray(indices, dtype=np.int64)
+        values, columns = np.asarray(without_torch("data", data), dtype=np.float64), np.asarray(indices, dtype=np.int64)
         starts = np.asarray(indptr, dtype=np.int64)
         if not values.shape == columns.shape == (values.size,):
             raise ProblemError(f"data and indices must be of one length, got shapes {values.shape} and {columns.shape}")
@@ -82,7 +82,8 @@ class SparseRows:
         Raises:
             ProblemError: an entry lies outside the matrix, or isn't finite.
         """
-        row, column, value = (part.ravel() for part in np.broadcast_arrays(rows, columns, values))
+        given = without_torch("values", values)
+        row, column, value = (part.ravel() for part in np.broadcast_arrays(rows, columns, given))
         _check_entries(row, column, value, shape)
         order = np.argsort(row, kind="stable")
         starts = np.searchsorted(row[order], np.arange(shape[0] + 1))
