@@ -101,8 +101,8 @@ class TravelingSalesman(Problem):
 class AsymmetricTravelingSalesman(Problem):
     """All directed tours that visit each of n nodes once and return, as 0/1 matrices: row i goes on to column j.
 
-    The diagonal is never chosen, whatever θ says there. It is best 0 or −inf: answers are as exact as θ's largest finite
-    number allows, be it on the diagonal.
+    The diagonal is never chosen, whatever θ says there. It is best 0 or −inf: answers are as exact as θ's largest
+    finite number allows, and one on the diagonal counts.
 
     Args:
         n: Number of nodes, ≥ 2.
