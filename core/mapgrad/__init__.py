@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     )
     from mapgrad.layer import MAPLayer, seed_layers
     from mapgrad.problems import (
+        Arborescence,
         Assignment,
+        AsymmetricTravelingSalesman,
         Domain,
         GridShortestPath,
         IntegerProgram,
@@ -85,7 +87,9 @@ __all__ = [
     "IMLE",
     "AdaptiveIMLE",
     "AdaptiveStep",
+    "Arborescence",
     "Assignment",
+    "AsymmetricTravelingSalesman",
     "BatchSolver",
     "Blackbox",
     "Block",
@@ -206,7 +210,9 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "layer": ("MAPLayer", "seed_layers"),
     "problems": (
+        "Arborescence",
         "Assignment",
+        "AsymmetricTravelingSalesman",
         "Domain",
         "GridShortestPath",
         "IntegerProgram",

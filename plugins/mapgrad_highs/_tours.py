@@ -1,4 +1,4 @@
-"""Tours of a complete graph."""
+"""Tours of a complete graph, undirected and directed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ _TOLERANCE: Final = 1e-6
 _CUTS_KEPT: Final = 4
 """Where there are more than four times as many cuts as nodes, the next row begins without any."""
 
+_Problem = mapgrad.TravelingSalesman | mapgrad.AsymmetricTravelingSalesman
+
 _Cut = tuple["NDArray[np.int64]", int]
 """Edges, and how many of them a tour has at most."""
 
@@ -33,48 +35,66 @@ class _State:
     cuts: list[_Cut] = field(default_factory=list)
 
 
-class BranchAndCut(mapgrad.InstanceSolver[mapgrad.TravelingSalesman, _State]):
+class BranchAndCut(mapgrad.InstanceSolver[_Problem, _State]):
     """The program of Dantzig, Fulkerson and Johnson (1954), with those of its subtour constraints that are needed.
 
-    Two edges meet at each node. That no fewer nodes have a tour of their own is demanded where an optimum without the
-    demand has one: first of linear programs, then of integer ones. These cuts hold for all tours, so the linear program
-    keeps them for the rows that follow; among several optimal tours another one may then be found.
+    Two edges meet at each node; a directed tour enters each node once and leaves it once. That no fewer nodes have a
+    tour of their own is demanded where an optimum without the demand has one: first of linear programs, then of integer
+    ones. These cuts hold for all tours, so the linear program keeps them for the rows that follow; among several
+    optimal tours another one may then be found.
     """
 
     traits = mapgrad.Traits(releases_gil=True, history_free=False, masks=True)
 
-    def __init__(self, problem: mapgrad.TravelingSalesman) -> None:
+    def __init__(self, problem: _Problem) -> None:
         super().__init__(problem)
-        self._num_nodes, self._edges = problem.n, problem.edges
+        self._num_nodes = problem.n
+        if isinstance(problem, mapgrad.TravelingSalesman):
+            self._edges, self._num_degrees = problem.edges, problem.n
+        else:
+            self._edges, self._num_degrees = np.argwhere(np.ones(problem.shape)), 2 * problem.n
 
     def init(self) -> _State:
         """Pass the degree constraints to HiGHS, once for linear and once for integer programs."""
-        shape = self._num_nodes, len(self._edges)
-        columns = np.arange(len(self._edges))
-        degrees = mapgrad.SparseRows.from_entries(self._edges.T.ravel(), np.tile(columns, 2), 1, shape)
-        twice = np.full(self._num_nodes, 2)
-        linear, integer = (mapgrad.IntegerProgram(A_eq=degrees, b_eq=twice, integrality=kind) for kind in (0, 1))
+        tails, heads = self._edges.T
+        if self._num_degrees > self._num_nodes:  # a row for each node that is left, then for each that is entered
+            heads = self._num_nodes + heads
+        row, column = np.concatenate((tails, heads)), np.tile(np.arange(len(tails)), 2)
+        degrees = mapgrad.SparseRows.from_entries(row, column, 1, (self._num_degrees, len(tails)))
+        right = np.full(self._num_degrees, 2 * self._num_nodes // self._num_degrees)
+        upper = self.problem.box[1].ravel()
+        linear, integer = (
+            mapgrad.IntegerProgram(A_eq=degrees, b_eq=right, upper=upper, integrality=kind) for kind in (0, 1)
+        )
         return _State(Model(linear), Model(integer))
 
     def solve(self, state: _State, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
-        """Return the best tour's edges as a 0/1 array of θ's shape [n(n - 1)/2]."""
+        """Return the best tour's edges as a 0/1 array of θ's shape, [n(n - 1)/2] or [n, n]."""
         state.linear.stopped.clear()
         state.integer.stopped.clear()
         deadline = None if request.seconds is None else time.monotonic() + request.seconds
         if len(state.cuts) > _CUTS_KEPT * self._num_nodes:
             state.cuts.clear()
-            state.linear.keep_rows(self._num_nodes)
-        status, x, _ = self._cut(state, state.linear, theta, deadline, request.forbidden)
+            state.linear.keep_rows(self._num_degrees)
+        prices, start = theta.ravel(), None if request.start is None else request.start.ravel()
+        forbidden = None if request.forbidden is None else request.forbidden.ravel()
+        status, x, _ = self._cut(state, state.linear, prices, deadline, forbidden)
         if status is not Status.OPTIMAL or x is None:
             return mapgrad.Solution(None, status)
         if np.abs(x - np.rint(x)).max() <= _TOLERANCE:
-            return mapgrad.Solution(np.rint(x))
-        state.integer.keep_rows(self._num_nodes)
+            return mapgrad.Solution(np.rint(x).reshape(theta.shape))
+        state.integer.keep_rows(self._num_degrees)
         state.integer.add_rows([cut for cut in state.cuts if x[cut[0]].sum() > cut[1] - _TOLERANCE])
         status, tour, bound = self._cut(
-            state, state.integer, theta, deadline, request.forbidden, request if request.reuse else None
+            state,
+            state.integer,
+            prices,
+            deadline,
+            forbidden,
+            reuse=request.reuse,
+            start=start if request.reuse else None,
         )
-        return mapgrad.Solution(tour, status, bound=bound)
+        return mapgrad.Solution(None if tour is None else tour.reshape(theta.shape), status, bound=bound)
 
     def stop(self, state: _State) -> None:
         """End the row that runs, with the best tour found so far."""
@@ -93,11 +113,12 @@ class BranchAndCut(mapgrad.InstanceSolver[mapgrad.TravelingSalesman, _State]):
         theta: NDArray[np.float64],
         deadline: float | None,
         forbidden: NDArray[np.bool_] | None,
-        request: mapgrad.Request | None = None,
+        *,
+        reuse: bool = False,
+        start: NDArray[np.float64] | None = None,
     ) -> Answer:
         """Return a model's optimum, once no set of nodes is found there that has a tour of its own."""
         while True:
-            reuse, start = request is not None, request and request.start
             answer = model.maximize(theta, deadline, reuse=reuse, start=start, forbidden=forbidden)
             cuts = [] if answer.x is None else self._subtours(answer.x)
             if not cuts:

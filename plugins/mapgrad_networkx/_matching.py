@@ -31,17 +31,17 @@ class Blossom(mapgrad.InstanceSolver[mapgrad.Matching, NodePairs]):
 
     def solve(self, state: NodePairs, theta: NDArray[np.float64], request: mapgrad.Request) -> NDArray[np.float64]:
         """Return the matched edges as a 0/1 array of θ's shape [E]."""
-        perfect = self.problem.perfect
+        largest = self.problem.cardinality == "maximum"
         best = state.best_edges(theta)
         weights = np.ldexp(theta[best], _FRACTION_BITS).tolist()
-        # Only a perfect matching takes edges that don't pay. Without them the search is up to twice as fast, while
-        # to build a graph costs next to nothing.
+        # Only a matching of maximum cardinality takes edges that don't pay. Without them the search is up to twice as
+        # fast, while to build a graph costs next to nothing.
         graph = nx.Graph()
         graph.add_edges_from(
             (u, v, {"weight": int(weight), "edge": edge})
             for (u, v), weight, edge in zip(state.pairs, weights, best, strict=True)
-            if perfect or weight > 0
+            if largest or weight > 0
         )
         z = np.zeros(theta.shape)
-        z[[graph.edges[pair]["edge"] for pair in nx.max_weight_matching(graph, maxcardinality=perfect)]] = 1
+        z[[graph.edges[pair]["edge"] for pair in nx.max_weight_matching(graph, maxcardinality=largest)]] = 1
         return z

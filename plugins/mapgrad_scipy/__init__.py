@@ -1,6 +1,6 @@
-"""Plugin ``scipy``: assignments, shortest paths, spanning trees and integer programs by SciPy.
+"""Plugin ``scipy``: assignments, shortest paths, spanning trees, arborescences and integer programs by SciPy.
 
-`scipy.assignment` and `scipy.milp` release the GIL; `scipy.sparse.csgraph`, behind the other two, holds it.
+`scipy.assignment` and `scipy.milp` release the GIL; `scipy.sparse.csgraph`, behind the others, holds it.
 """
 
 import math
@@ -35,6 +35,12 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
             cost=_spanning_tree_cost,
         ),
         spec(
+            name="arborescence",
+            factory="mapgrad_scipy._arborescence:Edmonds",
+            accepts=(mapgrad.Arborescence,),
+            cost=_arborescence_cost,
+        ),
+        spec(
             name="milp",
             factory="mapgrad_scipy._milp:Milp",
             accepts=(mapgrad.IntegerProgram,),
@@ -59,6 +65,10 @@ def _shortest_path_cost(problem: mapgrad.GridShortestPath | mapgrad.ShortestPath
 
 def _spanning_tree_cost(problem: mapgrad.SpanningTree) -> float:
     return 4e-5 + 1.6e-7 * math.prod(problem.shape)
+
+
+def _arborescence_cost(problem: mapgrad.Arborescence) -> float:
+    return 2e-4 + 4e-6 * math.prod(problem.shape)
 
 
 def _milp_cost(program: mapgrad.IntegerProgram) -> float:

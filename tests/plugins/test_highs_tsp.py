@@ -17,7 +17,28 @@ def distances(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hypot(*(points[tails] - points[heads]).T)
 
 
-@parametrize_with_checks([(BranchAndCut, mapgrad.TravelingSalesman(3)), (BranchAndCut, mapgrad.TravelingSalesman(6))])
+def held_karp(theta: NDArray[np.float64]) -> float:
+    """The worth of the best directed tour: best[S, j] is that of a path from node 0 through the nodes of S to j."""
+    last = len(theta) - 1
+    best = np.full((1 << last, last), -np.inf)
+    for node in range(last):
+        best[1 << node, node] = theta[0, node + 1]
+    for nodes in range(1, 1 << last):
+        ahead = (best[nodes][:, None] + theta[1:, 1:]).max(axis=0)
+        for node in range(last):
+            if not nodes >> node & 1:
+                best[nodes | 1 << node, node] = max(best[nodes | 1 << node, node], ahead[node])
+    return float((best[-1] + theta[1:, 0]).max())
+
+
+@parametrize_with_checks(
+    [
+        (BranchAndCut, mapgrad.TravelingSalesman(3)),
+        (BranchAndCut, mapgrad.TravelingSalesman(6)),
+        (BranchAndCut, mapgrad.AsymmetricTravelingSalesman(2)),
+        (BranchAndCut, mapgrad.AsymmetricTravelingSalesman(5)),
+    ]
+)
 def test_conformance(check) -> None:
     check()
 
@@ -39,9 +60,38 @@ def test_tours_are_as_good_as_those_of_the_flow_program() -> None:
     )
 
 
+@pytest.mark.parametrize("n", range(2, 10))
+def test_directed_tours_are_as_good_as_those_of_dynamic_programming(n: int) -> None:
+    problem = mapgrad.AsymmetricTravelingSalesman(n)
+    rng = np.random.default_rng(n)
+    points = rng.random((4, n, 2))
+    distances = np.hypot(*(points[:, :, None] - points[:, None]).transpose(3, 0, 1, 2))
+    theta = np.concatenate(
+        [rng.standard_normal((4, n, n)), rng.integers(-2, 3, (4, n, n)), 0.1 * rng.random((4, n, n)) - distances]
+    )
+    theta[::2, range(n), range(n)] = -np.inf
+    solutions = mapgrad.get_solver("highs.tsp", problem).solve(torch.as_tensor(theta))
+    assert problem.contains(solutions.z).all()
+    assert solutions.objective.tolist() == pytest.approx([held_karp(row) for row in theta], abs=1e-9)
+
+
+def test_directed_tours_keep_to_arcs_that_are_there() -> None:
+    problem = mapgrad.AsymmetricTravelingSalesman(6)
+    ring = torch.full((6, 6), -torch.inf).index_put((torch.arange(6), torch.arange(1, 7) % 6), torch.tensor(-1.0))
+    broken = ring.clone()
+    broken[2, 3], broken[2, 0] = -torch.inf, 5
+    with pytest.raises(mapgrad.InfeasibleError) as refused:
+        mapgrad.get_solver("highs.tsp", problem)(torch.stack([ring, broken]))
+    assert refused.value.rows == (1,)
+    assert refused.value.solutions.z[0].equal((ring == -1).float())
+
+
 def test_any_tour_is_best_where_all_cost_the_same() -> None:
     problem = mapgrad.TravelingSalesman(12)
     z = mapgrad.get_solver("highs.tsp", problem)(torch.stack([torch.zeros(66), -torch.ones(66)]))
+    assert problem.contains(z).all()
+    problem = mapgrad.AsymmetricTravelingSalesman(12)
+    z = mapgrad.get_solver("highs.tsp", problem)(torch.stack([torch.zeros(12, 12), -torch.ones(12, 12)]))
     assert problem.contains(z).all()
 
 

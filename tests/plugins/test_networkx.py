@@ -17,6 +17,7 @@ SOLVERS = [
     (Dijkstra, mapgrad.GridShortestPath(4, 4)),
     (Dijkstra, mapgrad.ShortestPath(3, [(0, 1), (0, 1), (1, 2), (0, 2)], 0, 2)),
     (Blossom, mapgrad.Matching(4, [*TRIANGLE, (2, 3), (3, 2)])),
+    (Blossom, mapgrad.Matching(5, [*TRIANGLE, (2, 3), (3, 2), (3, 4)], cardinality="maximum")),
     (FullMatching, mapgrad.Assignment(3, 5)),
     (Prim, mapgrad.SpanningTree(4, [*TRIANGLE, (2, 3), (3, 2)])),
 ]
@@ -115,6 +116,17 @@ def test_a_matching_leaves_out_what_does_not_pay_unless_it_must_be_perfect() -> 
     assert answer(Blossom(mapgrad.Matching(4, square, perfect=True)), theta) == [[1, 0, 1, 0]]
     assert answer(Blossom(mapgrad.Matching(4, square, perfect=True)), [-0.6, -0.5, -0.6, -0.5]) == [[0, 1, 0, 1]]
     assert answer(Blossom(mapgrad.Matching(4, square)), [-0.6, -0.5, -0.6, -0.5]) == [[0, 0, 0, 0]]
+
+
+def test_a_matching_of_maximum_cardinality_takes_what_does_not_pay_if_nodes_are_left() -> None:
+    problem = mapgrad.Matching(5, [(0, 1), (1, 2), (2, 3), (2, 4), (1, 0)], cardinality="maximum")
+    costs, few = [-0.5, 0.9, -0.4, -0.3, -0.6], [0, -0.1, -0.7, -0.8, -0.2]
+    assert answer(Blossom(problem), costs, few) == [[1, 0, 0, 1, 0], [1, 0, 1, 0, 0]]
+    theta = torch.tensor([[-torch.inf, 0.9, -torch.inf, -0.3, -0.6], [0, 0, -torch.inf, -torch.inf, 0]])
+    with pytest.raises(mapgrad.InfeasibleError) as refused:
+        mapgrad.get_solver(Blossom, problem)(theta)
+    assert refused.value.rows == (1,)
+    assert refused.value.solutions.z[0].tolist() == [0, 0, 0, 1, 1]
 
 
 def test_a_matching_takes_the_best_of_parallel_edges_and_no_other() -> None:

@@ -1,5 +1,6 @@
 """What is particular to the SciPy solvers: zeros, signs, parallel edges, sizes, and how a program's search may end."""
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from mapgrad.testing import parametrize_with_checks
 from mapgrad_networkx._assignment import FullMatching
 from mapgrad_networkx._shortest_path import Dijkstra as NetworkXDijkstra
 from mapgrad_networkx._spanning_tree import Prim
+from mapgrad_scipy._arborescence import Edmonds
 from mapgrad_scipy._assignment import LinearSumAssignment
 from mapgrad_scipy._graphs import sparse_graph
 from mapgrad_scipy._milp import Milp
@@ -43,6 +45,8 @@ def solution(problem: mapgrad.IntegerProgram, theta: ArrayLike, seconds: float |
         (Dijkstra, mapgrad.ShortestPath(4, [(0, 1), (0, 1), (0, 2), (1, 2), (1, 3), (2, 3)], 0, 3)),
         (LinearSumAssignment, mapgrad.Assignment(3, 4)),
         (Kruskal, mapgrad.SpanningTree(3, PARALLEL)),
+        (Edmonds, mapgrad.Arborescence(3, PARALLEL, 0)),
+        (Edmonds, mapgrad.Arborescence(4, [*PARALLEL, (2, 3), (3, 1), (0, 3)], 2)),
         (Milp, KNAPSACK),
     ]
 )
@@ -89,6 +93,39 @@ def test_a_grid_path_avoids_dear_cells_and_holds_both_ends() -> None:
     around, across = [[1, 0, 0], [1, 0, 0], [1, 1, 1]], [[1, 0, 0], [1, 0, 0], [0, 1, 1]]
     assert answer(Dijkstra(mapgrad.GridShortestPath(3, 3, neighbors=4)), theta) == [around]
     assert answer(Dijkstra(mapgrad.GridShortestPath(3, 3, neighbors=8)), theta) == [across]
+
+
+def test_cycles_within_cycles_are_entered_where_it_costs_least() -> None:
+    problem = mapgrad.Arborescence(5, [(0, 1), (1, 2), (2, 1), (2, 3), (3, 4), (4, 1), (0, 4), (1, 3), (0, 1)], 0)
+    far, near = [-9, 9, 9, 1, 5, 8, -6, 0, -8], [-9, 9, 9, 1, 5, 8, -6, 0, -2]
+    solver = Edmonds(problem)
+    answers = [solver.solve(solver.init(), readonly(theta), mapgrad.Request()).z for theta in (far, near)]
+    assert np.stack(answers).tolist() == [[0, 1, 0, 1, 0, 1, 1, 0, 0], [0, 1, 0, 1, 1, 0, 0, 0, 1]]
+
+
+def test_arborescences_of_middling_graphs_have_the_optima_that_networkx_finds_on_integers() -> None:
+    problem = mapgrad.Arborescence(60, random_edges(60, 400), 0)
+    theta = np.random.default_rng(0).integers(-1000, 1000, (8, len(problem.arcs)))
+    theta[4:] -= 1000
+    objectives = mapgrad.get_solver("scipy.arborescence", problem).solve(torch.as_tensor(theta) + 0.0).objective
+    for weights, objective in zip(theta.tolist(), objectives.tolist(), strict=True):
+        best: dict[tuple[int, int], int] = {}
+        for (tail, head), weight in zip(problem.arcs.tolist(), weights, strict=True):
+            if head not in (0, tail):
+                best[tail, head] = max(weight, best.get((tail, head), weight))
+        graph = nx.DiGraph()
+        graph.add_weighted_edges_from((tail, head, weight) for (tail, head), weight in best.items())
+        assert objective == nx.maximum_spanning_arborescence(graph).size("weight")
+
+
+def test_forbidden_arcs_leave_no_way_to_a_node() -> None:
+    problem = mapgrad.Arborescence(3, [(0, 1), (1, 2), (2, 1), (0, 2)], 0)
+    inf = torch.inf
+    theta = torch.tensor([[-inf, 1.0, 1, -5], [-inf, 1, 1, -inf], [1, 1, -inf, -inf], [1, -inf, 1, -inf]])
+    with pytest.raises(mapgrad.InfeasibleError) as refused:
+        mapgrad.get_solver("scipy.arborescence", problem)(theta)
+    assert refused.value.rows == (1, 3)
+    assert refused.value.solutions.z[[0, 2]].tolist() == [[0, 0, 1, 1], [1, 1, 0, 0]]
 
 
 def random_edges(num_nodes: int, count: int, *, acyclic: bool = False) -> list[tuple[int, int]]:

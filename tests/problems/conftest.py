@@ -7,7 +7,9 @@ import pytest
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from mapgrad.problems import (
+    Arborescence,
     Assignment,
+    AsymmetricTravelingSalesman,
     GridShortestPath,
     IntegerProgram,
     Knapsack,
@@ -38,8 +40,11 @@ PROBLEMS = [
     Assignment(4, 2),
     Matching(4, SQUARE),
     Matching(4, [*SQUARE, (2, 0), (1, 0)], perfect=True),
+    Matching(4, [(0, 1), (1, 2), (1, 3), (1, 0)], cardinality="maximum"),
     SpanningTree(1, [(0, 0)]),
     SpanningTree(4, KNOTTED),
+    Arborescence(1, [(0, 0)], 0),
+    Arborescence(4, KNOTTED, 0),
     ShortestPath(4, SQUARE, 0, 3),
     ShortestPath(4, KNOTTED, 0, 3),
     ShortestPath(4, KNOTTED, 3, 0, directed=False),
@@ -54,6 +59,8 @@ PROBLEMS = [
     Knapsack([[0.1, 0.2, 0.3, 1.1], [3, 1, 1, 0]], [0.6, 4]),
     TravelingSalesman(3),
     TravelingSalesman(5),
+    AsymmetricTravelingSalesman(2),
+    AsymmetricTravelingSalesman(4),
     IntegerProgram(A_ub=[[2, 3, 1], [-1, 0, -1]], b_ub=[5, -1], upper=[2, 1, 3], shape=(3, 1)),
     IntegerProgram(A_eq=[[1, 1, -2]], b_eq=[0], upper=[1, 1, np.inf], integrality=[1, 1, 0], decision=[1, 0]),
     IntegerProgram(lower=[0, 0], upper=[1, 2]),

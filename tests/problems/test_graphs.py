@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TYPE_CHECKING
 
 import networkx as nx
 import numpy as np
@@ -12,7 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mapgrad.errors import InfeasibleError, ProblemError
-from mapgrad.problems import Domain, Matching, Problem, SpanningTree
+from mapgrad.problems import Arborescence, Domain, Matching, Problem, SpanningTree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Edges = list[tuple[int, int]]
 
@@ -64,6 +68,38 @@ def test_matchings_are_those_in_which_no_node_has_two_edges(graph: tuple[int, Ed
     assert problem.kappa == states.sum(1).max()
 
 
+@given(graphs(loops=False))
+@settings(max_examples=60, deadline=None)
+def test_matchings_of_maximum_cardinality_are_the_largest_of_all(graph: tuple[int, Edges]) -> None:
+    num_nodes, edges = graph
+    points, matchings = every_vector(len(edges)), Matching(num_nodes, edges).states()
+    largest = matchings[matchings.sum(1) == matchings.sum(1).max()]
+    problem = Matching(num_nodes, edges, cardinality="maximum")
+    assert sorted(problem.states().tolist()) == sorted(largest.tolist())
+    assert sorted(points[problem.contains(points)].tolist()) == sorted(largest.tolist())
+    assert problem.constant_sums == {(0,): problem.kappa} == {(0,): largest[0].sum()}
+
+
+@given(graphs(loops=True), st.data())
+@settings(max_examples=60, deadline=None)
+def test_arborescences_are_those_of_networkx(graph: tuple[int, Edges], data: st.DataObject) -> None:
+    num_nodes, arcs = graph
+    root = data.draw(st.integers(0, num_nodes - 1))
+    points, truth = every_vector(len(arcs)), []
+    for z in points:
+        part = nx.MultiDiGraph(multigraph(num_nodes, []))
+        part.add_edges_from(chosen(arcs, z))
+        truth.append(nx.is_arborescence(part) and part.in_degree(root) == 0)
+    if not any(truth):
+        with pytest.raises(InfeasibleError, match=f"no path leads from the root, node {root}, to node "):
+            Arborescence(num_nodes, arcs, root)
+        return
+    problem = Arborescence(num_nodes, arcs, root)
+    assert problem.contains(points).tolist() == truth
+    assert sorted(problem.states().tolist()) == sorted(points[torch.tensor(truth)].tolist())
+    assert problem.domain is Domain.REAL
+
+
 @given(graphs(loops=True))
 @settings(max_examples=60, deadline=None)
 def test_spanning_trees_are_the_trees_of_networkx(graph: tuple[int, Edges]) -> None:
@@ -111,6 +147,15 @@ def test_spanning_trees_of_complete_graphs_number_as_cayley_says(n: int) -> None
     assert problem.domain is Domain.REAL
 
 
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6])
+def test_arborescences_of_complete_graphs_number_as_cayley_says(n: int) -> None:
+    problem = Arborescence(n, list(itertools.permutations(range(n), 2)), n - 1)
+    states = problem.states()
+    assert len(states) == n ** (n - 2)
+    assert (states.sum(1) == n - 1).all()
+    assert problem.kappa == n - 1
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_spanning_trees_number_as_kirchhoff_says(seed: int) -> None:
     n, rng = 7, np.random.default_rng(seed)
@@ -125,10 +170,12 @@ def test_spanning_trees_number_as_kirchhoff_says(seed: int) -> None:
 def test_parallel_edges_are_distinct_edges() -> None:
     assert Matching(2, [(0, 1), (1, 0), (0, 1)]).states().tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]]
     assert SpanningTree(2, [(0, 1), (1, 0)]).states().tolist() == [[1, 0], [0, 1]]
+    assert Arborescence(2, [(0, 1), (1, 0), (0, 1)], 0).states().tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
-def test_a_single_node_has_one_tree_without_edges() -> None:
-    problem = SpanningTree(1, [(0, 0), (0, 0)])
+@pytest.mark.parametrize("single", [lambda edges: SpanningTree(1, edges), lambda arcs: Arborescence(1, arcs, 0)])
+def test_a_single_node_has_one_tree_without_edges(single: Callable[[Edges], Problem]) -> None:
+    problem = single([(0, 0), (0, 0)])
     assert problem.states().tolist() == [[0, 0]]
     assert problem.contains(torch.tensor([[0, 0], [1, 0]])).tolist() == [True, False]
     assert problem.kappa == 1
@@ -137,18 +184,25 @@ def test_a_single_node_has_one_tree_without_edges() -> None:
 def test_long_sparse_graphs_need_no_recursion() -> None:
     chain = [(node, node + 1) for node in range(800)]
     assert SpanningTree(801, chain).states().tolist() == [[1.0] * 800]
+    assert Arborescence(801, chain, 0).states().tolist() == [[1.0] * 800]
     assert Matching(800, chain[:-1], perfect=True).states().tolist() == [[1.0, 0.0] * 399 + [1.0]]
 
 
 def test_large_sets_are_refused() -> None:
-    with pytest.raises(ProblemError, match=r"perfect=False\) has more than 100,000 states: too many to enumerate"):
+    with pytest.raises(ProblemError, match=r"cardinality=None\) has more than 100,000 states: too many to enumerate"):
         Matching(12, complete(12)).states()
 
 
 @pytest.mark.parametrize(
     "problem",
-    [Matching(14, complete(14)), Matching(14, complete(14), perfect=True), SpanningTree(9, complete(9))],
-    ids=["matching", "perfect", "tree"],
+    [
+        Matching(14, complete(14)),
+        Matching(14, complete(14), perfect=True),
+        Matching(13, complete(13), cardinality="maximum"),
+        SpanningTree(9, complete(9)),
+        Arborescence(9, complete(9), 0),
+    ],
+    ids=["matching", "perfect", "maximum", "tree", "arborescence"],
 )
 def test_long_searches_are_refused(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mapgrad.problems._base._STATES_STEPS", 12_345)

@@ -19,7 +19,9 @@ import torch
 from scipy.sparse import coo_matrix, csr_array
 
 from mapgrad.problems import (
+    Arborescence,
     Assignment,
+    AsymmetricTravelingSalesman,
     GridShortestPath,
     IntegerProgram,
     Knapsack,
@@ -52,7 +54,13 @@ EDGES = [(0, 1), (1, 2), (2, 3), (3, 0)]
             ShortestPath(4, np.array(EDGES, dtype=np.uint8), np.int64(0), 3, directed=np.bool_(True)),
             ShortestPath(num_nodes=4, edges=torch.tensor(EDGES), source=0, target=3, directed=True),
         ],
-        [Matching(4, EDGES), Matching(4, [list(edge) for edge in EDGES], perfect=False), Matching(4, iter(EDGES))],
+        [
+            Matching(4, EDGES),
+            Matching(4, [list(edge) for edge in EDGES], perfect=False),
+            Matching(4, iter(EDGES), cardinality=None),
+        ],
+        [Matching(4, EDGES, perfect=True), Matching(4, EDGES, perfect=True, cardinality="maximum")],
+        [Arborescence(4, EDGES, 0), Arborescence(num_nodes=4, arcs=np.array(EDGES), root=np.int64(0))],
         [
             SpanningTree(4, EDGES),
             SpanningTree(4, torch.tensor(EDGES, dtype=torch.int32)),
@@ -65,6 +73,7 @@ EDGES = [(0, 1), (1, 2), (2, 3), (3, 0)]
             Knapsack(torch.tensor([[1.0, 2, 0]]), np.array([3], dtype=np.int8)),
         ],
         [TravelingSalesman(4), TravelingSalesman(n=np.int64(4))],
+        [AsymmetricTravelingSalesman(4), AsymmetricTravelingSalesman(n=np.int64(4))],
         [
             IntegerProgram(A_ub=[[1, 0, 2], [0, 3, 0]], b_ub=[4, 5]),
             IntegerProgram(A_ub=[[1, -0.0, 2], [0, 3, 0]], b_ub=[4.0, 5], lower=[0, -0.0, 0], upper=[1, 1, 1]),
@@ -108,6 +117,7 @@ DISTINCT = [
     ShortestPath(4, EDGES, 1, 3),
     Matching(4, EDGES),
     Matching(4, EDGES, perfect=True),
+    Matching(4, EDGES, cardinality="maximum"),
     Matching(4, EDGES[:3]),
     SpanningTree(4, EDGES),
     SpanningTree(4, EDGES[:3]),
@@ -117,6 +127,11 @@ DISTINCT = [
     Knapsack([[1, 2], [1, 2]], [2, 2]),
     TravelingSalesman(3),
     TravelingSalesman(4),
+    AsymmetricTravelingSalesman(3),
+    AsymmetricTravelingSalesman(4),
+    Arborescence(4, EDGES, 0),
+    Arborescence(4, EDGES, 1),
+    Arborescence(4, [*EDGES, (0, 1)], 0),
     IntegerProgram(A_ub=[[1, 2]], b_ub=[2]),
     IntegerProgram(A_eq=[[1, 2]], b_eq=[2]),
     IntegerProgram(A_ub=[[1, 2]], b_ub=[2], lower=[0, -1]),
@@ -206,6 +221,7 @@ def test_digests_depend_on_nothing_but_content() -> None:
         (Assignment(2, 3), "Assignment(rows=2, cols=3)"),
         (GridShortestPath(3, 4), "GridShortestPath(height=3, width=4, start=(0, 0), goal=(2, 3), neighbors=8)"),
         (SpanningTree(2, [(0, 1)]), "SpanningTree(num_nodes=2, edges=[[0, 1]])"),
+        (Arborescence(2, [(0, 1)], 0), "Arborescence(num_nodes=2, arcs=[[0, 1]], root=0)"),
         (
             ShortestPath(9, np.repeat([(0, 1)], 20, axis=0), 0, 1),
             "ShortestPath(num_nodes=9, edges=<20×2 array>, source=0, target=1, directed=True)",

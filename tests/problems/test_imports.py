@@ -28,6 +28,8 @@ for problem in (
     GridShortestPath(2, 2),
     Knapsack([1, 2, 3], 4),
     TravelingSalesman(4),
+    AsymmetricTravelingSalesman(4),
+    Arborescence(4, edges, 1),
     IntegerProgram(A_ub=[[1, 1, -2]], b_ub=[0], decision=[0, 1], fixed=[-1]),
 ):
     assert pickle.loads(pickle.dumps(problem)) == problem and hash(problem) and repr(problem) and problem.kappa

@@ -11,7 +11,9 @@ import torch
 
 from mapgrad.errors import InfeasibleError, MapgradError, ProblemError
 from mapgrad.problems import (
+    Arborescence,
     Assignment,
+    AsymmetricTravelingSalesman,
     GridShortestPath,
     IntegerProgram,
     Knapsack,
@@ -110,6 +112,13 @@ ASKING = torch.ones(2, 2, requires_grad=True)
         (lambda: SpanningTree(1, np.empty((0, 2), dtype=int)), "edges must hold at least one edge, got none"),
         (lambda: Matching(3, [(0, 1), (2, 2)]), "edge 1 joins node 2 to itself, and a matching has no such"),
         (lambda: Matching(3, EDGES, perfect=1), "perfect must be True or False, got 1 (int)"),
+        (
+            lambda: Matching(3, EDGES, cardinality="minimum"),
+            "cardinality must be \"maximum\", or None for matchings of any size, got 'minimum'",
+        ),
+        (lambda: Arborescence(3, [(0, 3)], 0), "arc 0 is (0, 3), but the nodes of a graph with num_nodes=3 are 0..2"),
+        (lambda: Arborescence(3, [], 0), "arcs must hold at least one arc, got none: θ and z have one entry for each"),
+        (lambda: Arborescence(3, EDGES, 3), "root must be an integer from 0 to 2, got 3 (int): a node of the graph"),
         (lambda: ShortestPath(3, EDGES, 3, 0), "source must be an integer from 0 to 2, got 3 (int): a node"),
         (lambda: ShortestPath(3, EDGES, 0, -1), "target must be an integer from 0 to 2, got -1 (int): a node"),
         (lambda: ShortestPath(3, EDGES, 0, True), "target must be an integer from 0 to 2, got True (bool)"),
@@ -128,6 +137,10 @@ ASKING = torch.ones(2, 2, requires_grad=True)
         (
             lambda: TravelingSalesman(2),
             "n must be an integer ≥ 3, got 2 (int): a tour of fewer nodes would use an edge twice",
+        ),
+        (
+            lambda: AsymmetricTravelingSalesman(1),
+            "n must be an integer ≥ 2, got 1 (int): a tour leads from a node to another one and back",
         ),
     ],
 )
@@ -155,6 +168,10 @@ def test_malformed_arguments_are_refused(make: Callable[[], Problem], message: s
         (
             lambda: SpanningTree(4, EDGES),
             "has no spanning tree: no path joins the nodes 0 and 3; add edges between them",
+        ),
+        (
+            lambda: Arborescence(4, [(0, 1), (2, 0), (3, 2), (2, 2)], 0),
+            "has no spanning arborescence: no path leads from the root, node 0, to node 2 (every arc leads from its",
         ),
     ],
 )

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from mapgrad.errors import InfeasibleError, UnsupportedProblemError
 from mapgrad.problems import (
+    Arborescence,
     Assignment,
+    AsymmetricTravelingSalesman,
     Domain,
     GridShortestPath,
     IntegerProgram,
@@ -77,15 +79,18 @@ def graphs(draw: st.DrawFn) -> tuple[int, Edges]:
     return num_nodes, draw(st.lists(st.tuples(node, node), min_size=1, max_size=12))
 
 
-@given(graphs(), st.sampled_from(["directed", "undirected", "tree", "matching"]), st.integers(0, 9))
+@given(graphs(), st.sampled_from(["directed", "undirected", "tree", "matching", "maximum", "out"]), st.integers(0, 9))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_programs_of_random_graphs(maximise: Maximise, graph: tuple[int, Edges], kind: str, seed: int) -> None:
     num_nodes, edges = graph
     try:
         if kind == "tree":
             problem = SpanningTree(num_nodes, edges)
-        elif kind == "matching":
-            problem = Matching(num_nodes, [(u, v) for u, v in edges if u != v] or [(0, 1)])
+        elif kind == "out":
+            problem = Arborescence(num_nodes, edges, 0)
+        elif kind in ("matching", "maximum"):
+            cardinality = "maximum" if kind == "maximum" else None
+            problem = Matching(num_nodes, [(u, v) for u, v in edges if u != v] or [(0, 1)], cardinality=cardinality)
         else:
             problem = ShortestPath(num_nodes, edges, 0, 1, directed=kind == "directed")
     except InfeasibleError:
@@ -116,10 +121,13 @@ def test_the_programs_of_grids_with_free_cells(neighbors: int, maximise: Maximis
         Assignment(3),
         Assignment(2, 4),
         Matching(4, [(0, 1), (1, 2), (2, 3), (3, 0), (1, 0)]),
+        Matching(5, [(0, 1), (1, 2), (2, 0), (2, 3), (1, 0)], cardinality="maximum"),
         SpanningTree(4, [(0, 1), (1, 2), (2, 3), (3, 0), (2, 2), (1, 0)]),
+        Arborescence(4, [(0, 1), (1, 2), (2, 3), (3, 1), (2, 2), (1, 0), (0, 3), (0, 1)], 0),
         ShortestPath(4, [(0, 1), (1, 2), (2, 3), (0, 2), (1, 3), (1, 3)], 0, 3),
         Knapsack([[1, 2, 3, 4], [2, 1, 1, 2]], [6, 4]),
         TravelingSalesman(4),
+        AsymmetricTravelingSalesman(4),
     ],
     ids=lambda problem: type(problem).__name__,
 )
@@ -197,6 +205,8 @@ def test_programs_grow_no_faster_than_their_problems() -> None:
     assert (tree.num_vars, len(tree.row_upper)) == (5 * 1770, 5 * 1770 + 2 * 60)
     tour = TravelingSalesman(30).to_ilp()
     assert (tour.num_vars, len(tour.row_upper)) == (3 * 435 + 4 * 29, 435 + 2 * 29 + 2 * 31)
+    directed = AsymmetricTravelingSalesman(30).to_ilp()
+    assert (directed.num_vars, len(directed.row_upper)) == (900 + 29 * 29, 3 * 30 + 2 * 29 * 29)
 
 
 def test_a_spanning_tree_of_a_middling_graph(maximise: Maximise) -> None:

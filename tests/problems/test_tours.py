@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mapgrad.errors import ProblemError
-from mapgrad.problems import Domain, TravelingSalesman
+from mapgrad.problems import AsymmetricTravelingSalesman, Domain, TravelingSalesman
 
 
 @pytest.mark.parametrize("n", [3, 4, 5, 7, 8])
@@ -44,6 +44,32 @@ def test_contains_decides_every_set_of_five_edges_or_six() -> None:
         assert sum(truth) == math.factorial(n - 1) // 2
 
 
+@pytest.mark.parametrize("n", [2, 3, 4, 6])
+def test_directed_tours_number_a_factorial(n: int) -> None:
+    problem = AsymmetricTravelingSalesman(n)
+    states = problem.states()
+    assert states.shape == (math.factorial(n - 1), n, n)
+    assert problem.contains(states).all()
+    assert problem.kappa == n
+    assert problem.domain is Domain.REAL
+    assert (states.sum(1) == 1).all()
+    assert (states.sum(2) == 1).all()
+    assert not states.diagonal(dim1=1, dim2=2).any()
+    assert not any(bound.diag().any() for bound in problem.bounds)
+
+
+def test_contains_decides_every_permutation_of_five_nodes() -> None:
+    problem = AsymmetricTravelingSalesman(5)
+    for order in itertools.permutations(range(5)):
+        z = torch.eye(5)[list(order)]
+        is_tour = len(next(iter(nx.simple_cycles(nx.DiGraph(enumerate(order)))))) == 5
+        assert problem.contains(z).item() is is_tour
+        z[0] = 1 - z[0]
+        assert not problem.contains(z)
+
+
 def test_large_sets_are_refused() -> None:
     with pytest.raises(ProblemError, match=r"TravelingSalesman\(n=10\) has more than 100,000 states"):
         TravelingSalesman(10).states()
+    with pytest.raises(ProblemError, match=r"AsymmetricTravelingSalesman\(n=10\) has more than 100,000 states"):
+        AsymmetricTravelingSalesman(10).states()

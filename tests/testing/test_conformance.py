@@ -37,6 +37,7 @@ def test_the_table_is_whole():
         "ortools.mip": "ok",
         "pulp.cbc": "ok",
         "pulp.highs": "ok",
+        "scipy.arborescence": "ok",
         "scipy.assignment": "ok",
         "scipy.milp": "ok",
         "scipy.shortest_path": "ok",
@@ -50,6 +51,6 @@ def test_the_table_is_whole():
 
 def test_engines_take_every_class():
     every_class = {type(problem) for problem in example_problems("highs")}
-    assert len(every_class) == 10
+    assert len(every_class) == 12
     for name in ENGINES:
         assert {type(problem) for problem in example_problems(name)} == every_class

@@ -6,7 +6,9 @@ import mapgrad
 from mapgrad import testing
 
 CLASSES = {
+    mapgrad.Arborescence,
     mapgrad.Assignment,
+    mapgrad.AsymmetricTravelingSalesman,
     mapgrad.GridShortestPath,
     mapgrad.IntegerProgram,
     mapgrad.KSubset,

@@ -1,5 +1,6 @@
 """What is solved: frozen, solver-neutral descriptions of feasible sets."""
 
+from mapgrad.problems._arborescences import Arborescence
 from mapgrad.problems._assignment import Assignment
 from mapgrad.problems._base import STATES_LIMIT, Domain, Problem, batch_shape
 from mapgrad.problems._budget import Budget
@@ -11,11 +12,13 @@ from mapgrad.problems._paths import ShortestPath
 from mapgrad.problems._program import IntegerProgram
 from mapgrad.problems._sparse import SparseRows
 from mapgrad.problems._subsets import KSubset, Ranking
-from mapgrad.problems._tours import TravelingSalesman
+from mapgrad.problems._tours import AsymmetricTravelingSalesman, TravelingSalesman
 
 __all__ = [
     "STATES_LIMIT",
+    "Arborescence",
     "Assignment",
+    "AsymmetricTravelingSalesman",
     "Budget",
     "Domain",
     "GridShortestPath",

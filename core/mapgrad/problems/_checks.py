@@ -58,8 +58,8 @@ def grid_cell(name: str, value: object, height: int, width: int) -> tuple[int, i
     return integer(f"{name}'s row", row, 0, height - 1, hint), integer(f"{name}'s column", column, 0, width - 1, hint)
 
 
-def edge_array(edges: EdgeList, num_nodes: int) -> NDArray[np.int64]:
-    """Return a list of edges as a read-only int64 array [E, 2].
+def edge_array(edges: EdgeList, num_nodes: int, kind: str = "edge") -> NDArray[np.int64]:
+    """Return a list of edges, or of what else a kind of them is called, as a read-only int64 array [E, 2].
 
     Raises:
         ProblemError: edges aren't pairs of integers, there are none, or an endpoint isn't in 0..num_nodes - 1.
@@ -69,19 +69,21 @@ def edge_array(edges: EdgeList, num_nodes: int) -> NDArray[np.int64]:
         array = np.asarray(given if is_array(given) else list(given))
     except (TypeError, ValueError):  # not iterable, or ragged
         raise ProblemError(
-            f"edges must be pairs of nodes, as an array [E, 2] or a list of pairs, got {reprlib.repr(given)}"
+            f"{kind}s must be pairs of nodes, as an array [E, 2] or a list of pairs, got {reprlib.repr(given)}"
         ) from None
     if array.size == 0:
-        raise ProblemError("edges must hold at least one edge, got none: θ and z have one entry for each edge")
+        raise ProblemError(f"{kind}s must hold at least one {kind}, got none: θ and z have one entry for each {kind}")
     if array.ndim != 2 or array.shape[1] != 2:
-        raise ProblemError(f"edges must have shape [E, 2], one pair of nodes for each edge, got shape {array.shape}")
+        raise ProblemError(
+            f"{kind}s must have shape [E, 2], one pair of nodes for each {kind}, got shape {array.shape}"
+        )
     if array.dtype.kind not in "iu":
-        raise ProblemError(f"edges must hold integers, got dtype {array.dtype}: number the nodes 0..{num_nodes - 1}")
+        raise ProblemError(f"{kind}s must hold integers, got dtype {array.dtype}: number the nodes 0..{num_nodes - 1}")
     outside = ((array < 0) | (array >= num_nodes)).any(axis=1)
     if outside.any():
         number = int(outside.argmax())
         raise ProblemError(
-            f"edge {number} is {tuple(array[number].tolist())}, but the nodes of a graph with num_nodes={num_nodes} "
+            f"{kind} {number} is {tuple(array[number].tolist())}, but the nodes of a graph with num_nodes={num_nodes} "
             f"are 0..{num_nodes - 1}"
         )
     return frozen_array(array, np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -56,6 +56,8 @@ class Matching(EdgeSets):
         edges: [E, 2] integers, E ≥ 1, the two nodes of each edge. Parallel edges are distinct edges; an edge from a
             node to itself can't be matched and is refused. Kept as a read-only int64 array.
         perfect: Whether every node must be matched.
+        cardinality: "maximum" for the matchings of as many edges as the graph allows; None for those of any number.
+            Perfect matchings are always of "maximum" cardinality, which is what is then kept here.
 
     Raises:
         ProblemError: an argument is malformed.
@@ -63,10 +65,21 @@ class Matching(EdgeSets):
     """
 
     perfect: bool
+    cardinality: Literal["maximum"] | None
 
-    def __init__(self, num_nodes: int, edges: EdgeList, *, perfect: bool = False) -> None:
+    def __init__(
+        self,
+        num_nodes: int,
+        edges: EdgeList,
+        *,
+        perfect: bool = False,
+        cardinality: Literal["maximum"] | None = None,
+    ) -> None:
         super().__init__(num_nodes, edges)
         self.perfect = flag("perfect", perfect)
+        if cardinality not in (None, "maximum"):
+            raise ProblemError(f'cardinality must be "maximum", or None for matchings of any size, got {cardinality!r}')
+        self.cardinality = "maximum" if self.perfect else cardinality
         loops = self.edges[:, 0] == self.edges[:, 1]
         if loops.any():
             number = int(loops.argmax())
@@ -76,7 +89,7 @@ class Matching(EdgeSets):
         if self.perfect and 2 * self._largest < self.num_nodes:
             raise InfeasibleError(
                 f"{self!r} has no perfect matching: at most {2 * self._largest} of {self.num_nodes} nodes can be "
-                "matched; add edges or use perfect=False"
+                'matched; add edges or use perfect=False, with cardinality="maximum" to match as many as can be'
             )
 
     @property
@@ -86,16 +99,19 @@ class Matching(EdgeSets):
 
     @property
     def constant_sums(self) -> Mapping[tuple[int, ...], float]:
-        """The number of edges of a perfect matching."""
-        return {(0,): self.num_nodes / 2} if self.perfect else {}
+        """The number of edges of a matching of maximum cardinality."""
+        return {(0,): float(self._largest)} if self.cardinality else {}
 
     def to_ilp(self) -> IntegerProgram:
-        """Return the program with a row for each node's degree: the same feasible set."""
+        """Return the program with a row for each node's degree, and one for the cardinality: the same feasible set."""
         edge, nodes = np.arange(len(self.edges))[:, None], self.edges
         degrees = SparseRows.from_entries(nodes, edge, 1, (self.num_nodes, len(edge)))
         once = np.ones(self.num_nodes)
         if self.perfect:
             return IntegerProgram(A_eq=degrees, b_eq=once)
+        if self.cardinality:
+            size = np.ones((1, len(edge)))
+            return IntegerProgram(A_ub=degrees, b_ub=once, A_eq=size, b_eq=[self._largest])
         return IntegerProgram(A_ub=degrees, b_ub=once)
 
     @cached_property
@@ -111,25 +127,28 @@ class Matching(EdgeSets):
         higher: list[list[tuple[int, int]]] = [[] for _ in range(self.num_nodes)]
         for edge, (u, v) in enumerate(self._pairs):
             higher[min(u, v)].append((edge, max(u, v)))
-        stack: list[tuple[int, int, tuple[int, ...]]] = [(0, 0, ())]
+        single = self.num_nodes - 2 * self._largest if self.cardinality else self.num_nodes
+        stack: list[tuple[int, int, int, tuple[int, ...]]] = [(0, 0, single, ())]
         while stack:
-            node, matched, chosen = stack.pop()
+            node, matched, single, chosen = stack.pop()  # single: how many more nodes may stay without an edge
             if node == self.num_nodes:
                 yield self._state(chosen)
                 continue
             budget.spend(1 + len(higher[node]))
-            if not self.perfect or matched >> node & 1:
-                stack.append((node + 1, matched, chosen))
-            if not matched >> node & 1:
-                stack.extend(
-                    (node + 1, matched | 1 << other, (*chosen, edge))
-                    for edge, other in higher[node]
-                    if not matched >> other & 1
-                )
+            if matched >> node & 1:
+                stack.append((node + 1, matched, single, chosen))
+                continue
+            if single:
+                stack.append((node + 1, matched, single - 1, chosen))
+            stack.extend(
+                (node + 1, matched | 1 << other, single, (*chosen, edge))
+                for edge, other in higher[node]
+                if not matched >> other & 1
+            )
 
     def is_state(self, z: NDArray[np.float64]) -> bool:
         matched = np.bincount(self.edges[z == 1].ravel(), minlength=self.num_nodes)
-        return bool((matched == 1).all() if self.perfect else (matched <= 1).all())
+        return bool((matched <= 1).all()) and (self.cardinality is None or matched.sum() == 2 * self._largest)
 
 
 class SpanningTree(EdgeSets):

@@ -1,4 +1,4 @@
-"""Round trips through all nodes of a complete graph."""
+"""Round trips through all nodes of a complete graph, undirected and directed."""
 
 from __future__ import annotations
 
@@ -96,3 +96,78 @@ class TravelingSalesman(Problem):
         degrees = np.bincount(chosen.ravel(), minlength=self.n)
         joined = components(self.n, [(u, v) for u, v in chosen.tolist()])
         return bool((degrees == 2).all()) and len(set(joined)) == 1
+
+
+class AsymmetricTravelingSalesman(Problem):
+    """All directed tours that visit each of n nodes once and return, as 0/1 matrices: row i goes on to column j.
+
+    The diagonal is never chosen, whatever θ says there. It is best 0 or −inf: answers are as exact as θ's largest
+    finite number allows, and one on the diagonal counts.
+
+    Args:
+        n: Number of nodes, ≥ 2.
+
+    Raises:
+        ProblemError: n isn't an integer ≥ 2.
+    """
+
+    n: int
+
+    def __init__(self, n: int) -> None:
+        self.n = integer("n", n, 2, hint="a tour leads from a node to another one and back")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, n)."""
+        return (self.n, self.n)
+
+    @cached_property
+    def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """0 and 1, on the diagonal 0 and 0: two read-only arrays of shape (n, n)."""
+        return frozen_array(np.zeros(self.shape), np.float64), frozen_array(1 - np.eye(self.n), np.float64)
+
+    @property
+    def kappa(self) -> float:
+        """n, the number of arcs of every tour."""
+        return float(self.n)
+
+    @property
+    def constant_sums(self) -> Mapping[tuple[int, ...], float]:
+        """The sums of each row and of each column, 1: every node is left once and entered once."""
+        return {(0,): 1.0, (1,): 1.0}
+
+    def to_ilp(self) -> IntegerProgram:
+        """Return the flow program of Gavish and Graves (1978), of O(n²) size: the same feasible set.
+
+        Each node is left once and entered once. Node 0 sends n - 1 units along the tour, of which every other node
+        keeps one, so that no arc back to node 0 carries any.
+        """
+        n, node = self.n, np.arange(self.n)
+        tails, heads = np.nonzero((node[:, None] != node) & (node != 0))
+        uses, carries = tails * n + heads, n * n + np.arange(len(tails))
+        most = np.where(tails == 0, n - 1, n - 2)
+        equal, less = Rows(n * n + len(tails)), Rows(n * n + len(tails))
+        equal.add(np.ones(n), (node[:, None], node[:, None] * n + node, 1))
+        equal.add(np.ones(n), (node, node[:, None] * n + node, 1))
+        equal.add(np.where(node == 0, 1 - n, 1), (heads, carries, 1), (tails, carries, -1))
+        less.add(np.zeros(len(tails)), (carries - n * n, carries, 1), (carries - n * n, uses, -most))
+        less.add(np.zeros(len(tails)), (carries - n * n, carries, -1), (carries - n * n, uses, 1))
+        return IntegerProgram(
+            A_ub=less.left,
+            b_ub=less.right,
+            A_eq=equal.left,
+            b_eq=equal.right,
+            upper=np.concatenate((self.box[1].ravel(), most)),
+            decision=np.arange(n * n),
+            shape=self.shape,
+        )
+
+    def iterate_states(self) -> Iterator[NDArray[np.float64]]:
+        for order in permutations(range(1, self.n)):
+            z = np.zeros(self.shape)
+            z[(0, *order), (*order, 0)] = 1
+            yield z
+
+    def is_state(self, z: NDArray[np.float64]) -> bool:
+        joined = components(self.n, [(u, v) for u, v in np.argwhere(z).tolist()])
+        return bool((z.sum(axis=0) == 1).all() and (z.sum(axis=1) == 1).all()) and len(set(joined)) == 1

@@ -9,7 +9,9 @@ import numpy as np
 
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import (
+    Arborescence,
     Assignment,
+    AsymmetricTravelingSalesman,
     GridShortestPath,
     IntegerProgram,
     Knapsack,
@@ -121,12 +123,17 @@ def _examples() -> tuple[Problem, ...]:
         Assignment(1),
         Matching(5, [*square, (0, 1), (3, 4)]),
         Matching(4, [*square, (1, 0)], perfect=True),
+        Matching(5, [*square, (0, 1), (3, 4)], cardinality="maximum"),
         SpanningTree(4, [*square, (0, 1), (2, 1), (3, 3)]),
         SpanningTree(1, [(0, 0)]),
+        Arborescence(4, [*square, (1, 0), (0, 1), (3, 2), (1, 1)], 1),
+        Arborescence(1, [(0, 0)], 0),
         Knapsack([[4, 3, 2, 2, 5]], [7]),
         Knapsack([[3, 1, 2, 2], [0.5, 2, 0, 1.5]], [5, 3]),
         TravelingSalesman(3),
         TravelingSalesman(5),
+        AsymmetricTravelingSalesman(2),
+        AsymmetricTravelingSalesman(4),
         *_programs(),
     )
 
