@@ -207,3 +207,10 @@ def test_a_budget_bounds_an_enumeration():
     budget.spend(10_000_000)
     with pytest.raises(ProblemError, match="takes more than 10,000,000 steps to enumerate"):
         budget.spend()
+
+
+def test_a_set_is_shown_in_one_order():
+    names = [str(number) for number in range(40)]
+    first, second = (Cover([1], tags=frozenset(each)) for each in (names, reversed(names)))
+    assert repr(first) == repr(second)
+    assert "frozenset({'0', '1', '10'" in repr(first)

@@ -153,6 +153,8 @@ def short(value: Any) -> str:
         return short(value.toarray()) if math.prod(value.shape) <= _SHORT else repr(value)
     if is_array(value):
         return repr(value.tolist()) if value.size <= _SHORT else f"<{'×'.join(map(str, value.shape))} array>"
+    if isinstance(value, frozenset) and value:  # whose own order isn't a function of its content
+        return f"frozenset({{{', '.join(sorted(map(repr, value)))}}})"
     return repr(value)
 
 
