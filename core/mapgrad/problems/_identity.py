@@ -154,7 +154,8 @@ def short(value: Any) -> str:
     if is_array(value):
         return repr(value.tolist()) if value.size <= _SHORT else f"<{'×'.join(map(str, value.shape))} array>"
     if isinstance(value, frozenset) and value:  # whose own order isn't a function of its content
-        return f"frozenset({{{', '.join(sorted(map(repr, value)))}}})"
+        members = cast("frozenset[object]", value)
+        return f"frozenset({{{', '.join(sorted(map(repr, members)))}}})"
     return repr(value)
 
 
