@@ -153,9 +153,9 @@ def short(value: Any) -> str:
         return short(value.toarray()) if math.prod(value.shape) <= _SHORT else repr(value)
     if is_array(value):
         return repr(value.tolist()) if value.size <= _SHORT else f"<{'×'.join(map(str, value.shape))} array>"
-    if isinstance(value, frozenset) and value:  # whose own order isn't a function of its content
-        members = cast("frozenset[object]", value)
-        return f"frozenset({{{', '.join(sorted(map(repr, members)))}}})"
+    if isinstance(value, frozenset):  # whose own order isn't a function of its content
+        members = sorted(map(repr, cast("frozenset[object]", value)))
+        return f"frozenset({{{', '.join(members)}}})" if members else "frozenset()"
     return repr(value)
 
 
