@@ -308,11 +308,11 @@ class SolverAtWork:
 
 
 def _ask_function(solver: BatchSolver[Any], batches: Sequence[Tensor]) -> tuple[Solutions, bool]:
-    """Have a function solve batches; it may return one buffer again and again."""
+    """Have a function solve batches; it may return one buffer again and again, and write to θ through NumPy."""
     parts: list[Solutions] = []
     is_clean = True
     for rows in batches:
-        part, succeeded = solve_batch(solver, rows)
+        part, succeeded = solve_batch(solver, rows.clone())
         part.z = part.z.clone()
         parts.append(part)
         is_clean &= succeeded

@@ -12,7 +12,6 @@ from mapgrad.batching._policy import unusable_rows
 from mapgrad.batching._theta import are_finite
 from mapgrad.batching._traces import detach
 from mapgrad.solutions import Solutions, Status
-from mapgrad.solvers import FunctionSolver
 
 if TYPE_CHECKING:
     from mapgrad.solvers import BatchSolver
@@ -28,8 +27,6 @@ def solve_batch(plugin: BatchSolver[Any], rows: Tensor) -> tuple[Solutions, bool
         z [N, *shape] of the rows' dtype and device, status [N], the rest as the solver gave it; and whether all rows
         succeeded: each has a state, and is OPTIMAL or, from a heuristic, FEASIBLE.
     """
-    if isinstance(plugin, FunctionSolver):  # it may write to the user's θ through NumPy, which no version counts
-        rows = rows.clone()
     if rows.is_inference():  # it has no version, which a copy made outside of inference mode has
         with torch.inference_mode(False):
             rows = rows.clone()
