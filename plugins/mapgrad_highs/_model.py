@@ -1,15 +1,16 @@
-"""A HiGHS model that is kept: costs change from row to row, and constraints may be added."""
+"""A HiGHS model that is kept: costs, bounds and sides change from row to row, and constraints may be added."""
 
 from __future__ import annotations
 
-import time
 from threading import Event
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
 
 import highspy
 import numpy as np
 from highspy import HighsModelStatus, HighsStatus, HighsVarType
 
+import mapgrad
 from mapgrad import Status
 
 if TYPE_CHECKING:
@@ -17,12 +18,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    import mapgrad
-
-_COST_BITS: Final = 7
+COST_BITS: Final = 7
 """Costs are multiplied by 2⁷: HiGHS takes a solution for optimal that is worse than the best by its tolerance."""
 
-_TOLERANCE: Final = 1e-9
+TOLERANCE: Final = 1e-9
 """How far a row, a bound or integrality may be missed; HiGHS's own 1e-6 lets in integer points that break a row."""
 
 _OPTIONS: Final = {
@@ -31,16 +30,16 @@ _OPTIONS: Final = {
     "random_seed": 0,
     "mip_rel_gap": 0.0,
     "mip_abs_gap": 0.0,
-    "mip_feasibility_tolerance": _TOLERANCE,
-    "primal_feasibility_tolerance": _TOLERANCE,
-    "dual_feasibility_tolerance": _TOLERANCE,
+    "mip_feasibility_tolerance": TOLERANCE,
+    "primal_feasibility_tolerance": TOLERANCE,
+    "dual_feasibility_tolerance": TOLERANCE,
     "small_matrix_value": 1e-12,  # smaller coefficients are dropped; no lower limit is accepted
 }
 
 _SMALL: Final = 200
 """Up to as many variables, programs are solved up to three times as fast without HiGHS's heuristics."""
 
-_SMALL_OPTIONS: Final = {
+_HEURISTICS: Final = {
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_feasibility_jump": False,
     "mip_heuristic_run_rins": False,
@@ -49,10 +48,19 @@ _SMALL_OPTIONS: Final = {
     "mip_allow_restart": False,
 }
 
-_LINEAR_OPTIONS: Final = {
-    "solver": "simplex",  # which ends at a vertex
-    "presolve": "off",  # two to six times as fast, up to some thousand variables
-}
+_INTEGER_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
+    {"presolve": "choose"},
+    {"presolve": "off"},
+    {"presolve": "off", "simplex_strategy": 4},
+)
+_LINEAR_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
+    {"solver": "simplex", "presolve": "off", "simplex_strategy": 1},  # two to six times as fast as with presolving
+    {"solver": "simplex", "presolve": "on", "simplex_strategy": 1},
+    {"solver": "simplex", "presolve": "off", "simplex_strategy": 4},  # the primal one
+)
+"""What is set for each way of running; the first ones end at a vertex, as all do."""
+
+WAYS: Final = len(_LINEAR_WAYS)
 
 _STATUSES: Final = {
     HighsModelStatus.kOptimal: Status.OPTIMAL,
@@ -71,50 +79,40 @@ class _SilentHighs(highspy.Highs):
         """Enable none: the constructor would, and HiGHS then prints its banner."""
 
 
-class Answer(NamedTuple):
-    """How a maximisation ended.
-
-    Attributes:
-        status: Never an incumbent's optimality: that is `Status.TIME_LIMIT`, as is the end by `Model.stopped`.
-        x: [num_vars] float64, integer where it must be; None without a feasible point.
-        bound: Proved upper bound on ⟨θ, x⟩; None where there is none, or x attains it.
-    """
-
-    status: Status
-    x: NDArray[np.float64] | None = None
-    bound: float | None = None
-
-
 class Model:
     """max ⟨θ, x⟩ over the set of a program.
 
     Args:
         program: The set, every variable priced.
 
-    Attributes:
-        stopped: While it is set, what runs ends early, and nothing else is run.
-
     Raises:
         ValueError: HiGHS refuses the program.
     """
 
     def __init__(self, program: mapgrad.IntegerProgram) -> None:
-        self._bounds = program.lower, program.upper
         self._integrality = program.integrality
+        self._is_linear = not program.integrality.any()
         self._columns = np.arange(program.num_vars, dtype=np.int32)
-        self.stopped = Event()
+        self._heeded = SimpleNamespace(stopped=Event())
+        self._way: int | None = None
         self._highs = _SilentHighs()
         self._set(_OPTIONS)
-        if not self._integrality.any():
-            self._set(_LINEAR_OPTIONS)
-        elif program.num_vars <= _SMALL:
-            self._set(_SMALL_OPTIONS)
-        if self._highs.passModel(_linear_program(program)) == HighsStatus.kError:
+        if self._highs.passModel(_native(program)) == HighsStatus.kError:
             raise ValueError(f"HiGHS refuses {program!r}: its numbers may be too large (1e15) or too many (2³¹)")
-        if self._integrality.any():
+        if not self._is_linear:
             self._heed_stops(highspy.cb.HighsCallbackType.kCallbackMipInterrupt)
         elif len(program.matrix.data) > _QUICK:
             self._heed_stops(highspy.cb.HighsCallbackType.kCallbackSimplexInterrupt)
+
+    def set_bounds(
+        self, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
+    ) -> None:
+        """Give some variables other bounds."""
+        self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
+
+    def set_sides(self, rows: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
+        """Give some rows other sides."""
+        self._highs.changeRowsBounds(len(rows), rows.astype(np.int32), lower, upper)
 
     def add_rows(self, rows: Sequence[tuple[NDArray[np.int64], float]]) -> None:
         """Add constraints, each given by some columns and what the variables there sum to at most."""
@@ -136,117 +134,74 @@ class Model:
         dropped = np.arange(count, self._highs.getNumRow(), dtype=np.int32)
         self._highs.deleteRows(len(dropped), dropped)
 
-    def maximize(
-        self,
-        theta: NDArray[np.float64],
-        deadline: float | None,
-        *,
-        reuse: bool = False,
-        start: NDArray[np.float64] | None = None,
-        forbidden: NDArray[np.bool_] | None = None,
-    ) -> Answer:
-        """Return argmax ⟨θ, x⟩.
-
-        Args:
-            theta: [num_vars] float64 utilities, max |θ| about 1.
-            deadline: When to stop, by `time.monotonic`; None for no limit.
-            reuse: Whether to begin with the basis that the last run left, where no variable is integer.
-            start: A point to begin with where some variable is integer, [num_vars], NaN where it says nothing.
-            forbidden: [num_vars] bool, which variables must be 0 this time, none of them bound to be more.
-        """
-        if forbidden is None:
-            return self._maximize(theta, deadline, reuse=reuse, start=start)
-        columns = np.flatnonzero(forbidden)
-        lower, upper = (bound[columns] for bound in self._bounds)
-        self._bound(columns, lower, np.zeros(len(columns)))
-        answer = self._maximize(theta, deadline, reuse=reuse, start=start)
-        self._bound(columns, lower, upper)
-        return answer
-
-    def _maximize(
-        self, theta: NDArray[np.float64], deadline: float | None, *, reuse: bool, start: NDArray[np.float64] | None
-    ) -> Answer:
-        if not reuse:
-            self._highs.clearSolver()
-        costs = np.ldexp(theta, _COST_BITS)
-        self._price(costs)
-        if start is not None and self._integrality.any():
-            known = np.flatnonzero(~np.isnan(start)).astype(np.int32)
-            self._highs.setSolution(len(known), known, start[known])
-        status = self._run(deadline)
-        if start is not None and status is Status.OPTIMAL and not self._is_worth_what_it_says(costs):
-            self._highs.clearSolver()
-            status = self._run(deadline)
-        if status is Status.UNBOUNDED:
-            self._price(np.zeros(len(theta)))
-            feasible = self._run(deadline)
-            return Answer(Status.UNBOUNDED if feasible is Status.OPTIMAL else feasible)
-        if status is Status.OPTIMAL:
-            return Answer(status, self._point())
-        if status is not Status.TIME_LIMIT:
-            return Answer(status)
-        info = self._highs.getInfo()
-        is_feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
-        bound = float(np.ldexp(info.mip_dual_bound, -_COST_BITS)) if self._integrality.any() else None
-        return Answer(status, self._point() if is_feasible else None, bound)
+    def maximize(self, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
+        """Run HiGHS; `EngineCall.reuse` begins with the basis that the last run left, where no variable is integer."""
+        highs = self._highs
+        if call.stopped.is_set():
+            return mapgrad.EngineAnswer(Status.TIME_LIMIT)
+        self._choose(call.way)
+        if not call.reuse:
+            highs.clearSolver()
+        highs.changeColsCost(len(call.theta), self._columns, call.theta)
+        if call.start is not None and not self._is_linear:
+            known = np.flatnonzero(~np.isnan(call.start)).astype(np.int32)
+            highs.setSolution(len(known), known, call.start[known])
+        highs.setOptionValue("time_limit", np.inf if call.seconds is None else call.seconds)
+        self._heeded.stopped = call.stopped
+        # HiGHS keeps one pool of threads for each thread that calls it, and refuses to run with another number of
+        # threads than the pool has, be the pool ours or the user's. A new pool is made where there is none.
+        highs.resetGlobalScheduler(True)
+        highs.run()
+        highs.resetGlobalScheduler(True)
+        return self._answer()
 
     def close(self) -> None:
         """Free the model."""
         self._highs.clear()
 
+    def _choose(self, way: int) -> None:
+        if way == self._way:
+            return
+        self._way = way
+        self._set((_LINEAR_WAYS if self._is_linear else _INTEGER_WAYS)[way])
+        if not self._is_linear and len(self._columns) <= _SMALL:
+            for name, value in _HEURISTICS.items():
+                self._highs.setOptionValue(name, value if way == 0 else self._highs.getOptionValue(name)[1])
+
+    def _answer(self) -> mapgrad.EngineAnswer:
+        highs = self._highs
+        code = highs.getModelStatus()
+        status, text = _STATUSES.get(code, Status.ERROR), highs.modelStatusToString(code)
+        if status not in (Status.OPTIMAL, Status.TIME_LIMIT):
+            return mapgrad.EngineAnswer(status, text=text)
+        info = highs.getInfo()
+        is_feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+        x = np.array(highs.getSolution().col_value) if status is Status.OPTIMAL or is_feasible else None
+        bound = None if self._is_linear else info.mip_dual_bound
+        return mapgrad.EngineAnswer(status, x, info.objective_function_value, bound, text)
+
     def _set(self, options: Mapping[str, bool | float | str]) -> None:
         for name, value in options.items():
             self._highs.setOptionValue(name, value)
 
-    def _bound(self, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
-        self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
-
-    def _price(self, costs: NDArray[np.float64]) -> None:
-        self._highs.changeColsCost(len(costs), self._columns, costs)
-
     def _heed_stops(self, kind: highspy.cb.HighsCallbackType) -> None:
-        stopped = self.stopped  # and not self, which HiGHS would keep alive
+        heeded = self._heeded  # and not self, which HiGHS would keep alive
 
         def look(_kind: object, _message: str, _out: object, data: Any, _user: object) -> None:
-            data.user_interrupt = stopped.is_set()  # HiGHS keeps what is written from run to run
+            data.user_interrupt = heeded.stopped.is_set()  # HiGHS keeps what is written from run to run
 
         self._highs.setCallback(look, None)
         self._highs.startCallback(kind)
 
-    def _run(self, deadline: float | None) -> Status:
-        if self.stopped.is_set():
-            return Status.TIME_LIMIT
-        self._highs.setOptionValue("time_limit", np.inf if deadline is None else max(0.0, deadline - time.monotonic()))
-        # HiGHS keeps one pool of threads for each thread that calls it, and refuses to run with another number of
-        # threads than the pool has, be the pool ours or the user's. A new pool is made where there is none.
-        self._highs.resetGlobalScheduler(True)
-        self._highs.run()
-        self._highs.resetGlobalScheduler(True)
-        # A run that was interrupted may say anything, an error too where Ctrl-C came in the midst of a callback.
-        return Status.TIME_LIMIT if self.stopped.is_set() else _STATUSES.get(self._highs.getModelStatus(), Status.ERROR)
 
-    def _is_worth_what_it_says(self, costs: NDArray[np.float64]) -> bool:
-        """Tell whether the solution has the objective that HiGHS gives.
-
-        HiGHS 1.16 may take a start for another, better point of the presolved program, and return the start.
-        """
-        x = np.array(self._highs.getSolution().col_value)
-        difference = self._highs.getInfo().objective_function_value - costs @ x
-        return bool(abs(difference) <= _TOLERANCE * (1 + np.abs(costs) @ np.abs(x)))
-
-    def _point(self) -> NDArray[np.float64]:
-        x = np.clip(self._highs.getSolution().col_value, *self._bounds)
-        return np.where(self._integrality, np.rint(x), x) + 0.0  # no negative zeros
-
-
-def _linear_program(program: mapgrad.IntegerProgram) -> highspy.HighsLp:
-    matrix, row_lower, row_upper = program.scaled_rows()
+def _native(program: mapgrad.IntegerProgram) -> highspy.HighsLp:
+    matrix = program.matrix
     lp = highspy.HighsLp()
     lp.num_row_, lp.num_col_ = matrix.shape
     lp.sense_ = highspy.ObjSense.kMaximize
     lp.col_cost_ = np.zeros(program.num_vars)
     lp.col_lower_, lp.col_upper_ = program.lower, program.upper
-    lp.row_lower_, lp.row_upper_ = row_lower, row_upper
+    lp.row_lower_, lp.row_upper_ = program.row_lower, program.row_upper
     lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
     lp.a_matrix_.start_, lp.a_matrix_.index_ = matrix.indptr, matrix.indices
     lp.a_matrix_.value_ = matrix.data

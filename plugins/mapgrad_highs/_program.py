@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import mapgrad
-from mapgrad_highs._model import Model
+from mapgrad_highs._model import COST_BITS, TOLERANCE, WAYS, Model
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-class HiGHS(mapgrad.InstanceSolver[mapgrad.IntegerProgram, Model]):
+class HiGHS(mapgrad.ProgramSolver[Model]):
     """HiGHS's branch and cut, or its simplex method where no variable is integer, on a model that is kept.
 
     Under ``reuse=True``, a linear program begins with the basis of the row before, an integer program with the given
     state.
     """
 
-    traits = mapgrad.Traits(releases_gil=True, masks=True)
+    ways = WAYS
+    cost_bits = COST_BITS
+    tolerance = TOLERANCE
 
-    def init(self) -> Model:
-        """Pass the program to HiGHS."""
-        return Model(self.problem)
+    def build(self, program: mapgrad.IntegerProgram) -> Model:
+        """Pass a program to HiGHS."""
+        return Model(program)
 
-    def solve(self, state: Model, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
-        """Return the best point, of θ's shape [num_vars]."""
-        state.stopped.clear()
-        deadline = None if request.seconds is None else time.monotonic() + request.seconds
-        start = request.start if request.reuse else None
-        forbidden = request.forbidden
-        status, x, bound = state.maximize(theta, deadline, reuse=request.reuse, start=start, forbidden=forbidden)
-        return mapgrad.Solution(x, status, bound=bound)
+    def set_bounds(
+        self, model: Model, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
+    ) -> None:
+        """Change some variables' bounds."""
+        model.set_bounds(columns, lower, upper)
 
-    def stop(self, state: Model) -> None:
-        """End the row that runs, with the best point found so far."""
-        state.stopped.set()
+    def set_sides(
+        self, model: Model, rows: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
+    ) -> None:
+        """Change some rows' sides."""
+        model.set_sides(rows, lower, upper)
 
-    def close(self, state: Model) -> None:
-        """Free the model."""
-        state.close()
+    def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
+        """Run HiGHS."""
+        return model.maximize(call)
+
+    def free(self, model: Model) -> None:
+        """Free a model."""
+        model.close()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from threading import Event
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 import mapgrad
 from mapgrad import Status
-from mapgrad_highs._model import Answer, Model
+from mapgrad_highs._model import COST_BITS, TOLERANCE, Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class _State:
     linear: Model
     integer: Model
     cuts: list[_Cut] = field(default_factory=list)
+    stopped: Event = field(default_factory=Event)
 
 
 class BranchAndCut(mapgrad.InstanceSolver[_Problem, _State]):
@@ -70,61 +72,67 @@ class BranchAndCut(mapgrad.InstanceSolver[_Problem, _State]):
 
     def solve(self, state: _State, theta: NDArray[np.float64], request: mapgrad.Request) -> mapgrad.Solution:
         """Return the best tour's edges as a 0/1 array of θ's shape, [n(n - 1)/2] or [n, n]."""
-        state.linear.stopped.clear()
-        state.integer.stopped.clear()
+        state.stopped.clear()
         deadline = None if request.seconds is None else time.monotonic() + request.seconds
         if len(state.cuts) > _CUTS_KEPT * self._num_nodes:
             state.cuts.clear()
             state.linear.keep_rows(self._num_degrees)
-        prices, start = theta.ravel(), None if request.start is None else request.start.ravel()
-        forbidden = None if request.forbidden is None else request.forbidden.ravel()
-        status, x, _ = self._cut(state, state.linear, prices, deadline, forbidden)
-        if status is not Status.OPTIMAL or x is None:
-            return mapgrad.Solution(None, status)
+        barred = np.zeros(0, dtype=np.int64) if request.forbidden is None else np.flatnonzero(request.forbidden)
+        self._set_upper(state, barred, np.zeros(len(barred)))
+        solution = self._solve(state, np.ldexp(theta.ravel(), COST_BITS), request, deadline)
+        self._set_upper(state, barred, self.problem.box[1].ravel()[barred])
+        return solution
+
+    def _solve(
+        self, state: _State, prices: NDArray[np.float64], request: mapgrad.Request, deadline: float | None
+    ) -> mapgrad.Solution:
+        shape = self.problem.shape
+        relaxed = self._cut(state, state.linear, mapgrad.EngineCall(prices, 0, state.stopped), deadline)
+        x = relaxed.x
+        if relaxed.status is not Status.OPTIMAL or x is None:
+            return mapgrad.Solution(None, relaxed.status)
         if np.abs(x - np.rint(x)).max() <= _TOLERANCE:
-            return mapgrad.Solution(np.rint(x).reshape(theta.shape))
+            return mapgrad.Solution(np.rint(x).reshape(shape))
         state.integer.keep_rows(self._num_degrees)
         state.integer.add_rows([cut for cut in state.cuts if x[cut[0]].sum() > cut[1] - _TOLERANCE])
-        status, tour, bound = self._cut(
-            state,
-            state.integer,
-            prices,
-            deadline,
-            forbidden,
-            reuse=request.reuse,
-            start=start if request.reuse else None,
-        )
-        return mapgrad.Solution(None if tour is None else tour.reshape(theta.shape), status, bound=bound)
+        start = None if request.start is None or not request.reuse else request.start.ravel()
+        call = mapgrad.EngineCall(prices, 0, state.stopped, reuse=request.reuse, start=start)
+        answer = self._cut(state, state.integer, call, deadline)
+        tour = None if answer.x is None else np.rint(answer.x).reshape(shape)
+        bound = None if answer.bound is None else float(np.ldexp(answer.bound, -COST_BITS))
+        return mapgrad.Solution(tour, answer.status, bound=None if answer.status is Status.OPTIMAL else bound)
 
     def stop(self, state: _State) -> None:
         """End the row that runs, with the best tour found so far."""
-        state.linear.stopped.set()
-        state.integer.stopped.set()
+        state.stopped.set()
 
     def close(self, state: _State) -> None:
         """Free the models."""
         state.linear.close()
         state.integer.close()
 
+    def _set_upper(self, state: _State, columns: NDArray[np.int64], upper: NDArray[np.float64]) -> None:
+        if len(columns):
+            for model in (state.linear, state.integer):
+                model.set_bounds(columns, np.zeros(len(columns)), upper)
+
     def _cut(
-        self,
-        state: _State,
-        model: Model,
-        theta: NDArray[np.float64],
-        deadline: float | None,
-        forbidden: NDArray[np.bool_] | None,
-        *,
-        reuse: bool = False,
-        start: NDArray[np.float64] | None = None,
-    ) -> Answer:
+        self, state: _State, model: Model, call: mapgrad.EngineCall, deadline: float | None
+    ) -> mapgrad.EngineAnswer:
         """Return a model's optimum, once no set of nodes is found there that has a tour of its own."""
         while True:
-            answer = model.maximize(theta, deadline, reuse=reuse, start=start, forbidden=forbidden)
+            seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
+            answer = model.maximize(replace(call, seconds=seconds))
+            if state.stopped.is_set():
+                answer = replace(answer, status=Status.TIME_LIMIT)
+            if call.start is not None and answer.x is not None and not _attains(call, answer):
+                call = replace(call, start=None)
+                continue
             cuts = [] if answer.x is None else self._subtours(answer.x)
             if not cuts:
                 return answer
             if answer.status is not Status.OPTIMAL:
-                return answer._replace(x=None)
+                return replace(answer, x=None)
             state.cuts.extend(cuts)
             for each in {state.linear, model}:
                 each.add_rows(cuts)
@@ -154,3 +162,14 @@ class BranchAndCut(mapgrad.InstanceSolver[_Problem, _State]):
         for number, nodes in enumerate(found):
             inside[number, list(nodes)] = True
         return [(np.flatnonzero(part[u] & part[v]), int(part.sum()) - 1) for part in inside]
+
+
+def _attains(call: mapgrad.EngineCall, answer: mapgrad.EngineAnswer) -> bool:
+    """Tell whether a point has the objective that HiGHS gives.
+
+    HiGHS 1.16 may take a start for another, better point of the presolved program, and return the start.
+    """
+    x, objective = answer.x, answer.objective
+    if x is None or objective is None:
+        return True
+    return bool(abs(objective - call.theta @ x) <= TOLERANCE * (1 + np.abs(call.theta) @ np.abs(x)))

@@ -9,21 +9,26 @@ from mapgrad.solvers._contract import (
     SolverSpec,
     Traits,
 )
+from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._function import FunctionSolver, context_names, require_no_reserved
 from mapgrad.solvers._hookspecs import hookimpl
 from mapgrad.solvers._listing import SolverInfo, list_solvers
 from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._native_models import advice_on
+from mapgrad.solvers._program_solver import ProgramSolver
 from mapgrad.solvers._registry import register, unregister
 from mapgrad.solvers._resolve import SolverFactory, SolverLike, require_solver, resolve
 
 __all__ = [
     "BatchSolver",
     "Block",
+    "EngineAnswer",
+    "EngineCall",
     "FunctionSolver",
     "InstanceSolver",
     "Lowering",
     "MAPSolver",
+    "ProgramSolver",
     "Request",
     "SolverFactory",
     "SolverInfo",

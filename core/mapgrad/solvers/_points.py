@@ -1,0 +1,102 @@
+"""Points of programs: whether rows hold, and the vertex that a point is meant to be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapgrad.problems import IntegerProgram
+
+_TOLERANCE: Final = 1e-9
+"""A row holds if it is missed by no more than that part of its largest term or of its side."""
+
+_NEAR: Final = 1e-6
+"""Bounds and rows that near, in units of the largest term, are meant to be attained."""
+
+_DENSE: Final = 50_000
+"""Entries, up to which a product with a dense matrix is faster."""
+
+_POLISHED: Final = 2_000
+"""Columns and rows, up to which the vertex near a point is looked for."""
+
+
+class Limits(NamedTuple):
+    """Bounds of variables, [num_vars], and sides of rows, [m]."""
+
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    row_lower: NDArray[np.float64]
+    row_upper: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, program: IntegerProgram) -> Limits:
+        """Return those of a program."""
+        return cls(program.lower, program.upper, program.row_lower, program.row_upper)
+
+
+class Rows:
+    """The rows of a program, ready to be checked at one point after the other."""
+
+    def __init__(self, program: IntegerProgram) -> None:
+        self._matrix = program.matrix
+        self._integrality = program.integrality
+        height, width = program.matrix.shape
+        self._dense = program.matrix.toarray() if height * width <= _DENSE else None
+
+    def rounded(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
+        """Return x within the bounds, integer where it must be."""
+        x = np.clip(x, limits.lower, limits.upper)
+        return np.where(self._integrality, np.rint(x), x) + 0.0  # no negative zeros
+
+    def hold(self, x: NDArray[np.float64], limits: Limits) -> bool:
+        """Tell whether all rows hold at x, to `_TOLERANCE` of the largest term of each."""
+        excess = self._excess(x, limits)
+        missed = np.flatnonzero(excess > 0)
+        if not len(missed):
+            return True
+        return all(excess[row] <= _TOLERANCE * self._size(row, x, limits) for row in missed.tolist())
+
+    def polished(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64] | None:
+        """Return the point near x at which all bounds and rows that x nearly attains are attained; None if none is.
+
+        Integer variables stay where they are. Engines meet rows to a tolerance of their own; what they mean is the
+        vertex, which the rows attained there give to the last digit.
+        """
+        lower, upper = limits.lower, limits.upper
+        room = _NEAR * np.maximum(1, np.abs(x))
+        at_lower, at_upper = x - lower <= room, upper - x <= room
+        free = ~(self._integrality | at_lower | at_upper)
+        snapped = np.where(self._integrality, x, np.where(at_lower, lower, np.where(at_upper, upper, x)))
+        if not free.any():
+            return snapped
+        activity = self._activity(snapped)
+        sizes = np.maximum(self._matrix.magnitudes(snapped[None])[0], np.finfo(float).tiny)
+        misses = []
+        for side in (limits.row_lower, limits.row_upper):
+            with np.errstate(invalid="ignore"):
+                misses.append(np.where(np.isfinite(side), side - activity, np.inf))
+        miss = np.where(np.abs(misses[0]) < np.abs(misses[1]), *misses)
+        attained = (np.abs(miss) <= _NEAR * sizes) & self._matrix.touches(free)
+        if max(attained.sum(), free.sum()) > _POLISHED:
+            return None
+        part = self._matrix.select(attained).toarray()[:, free] / sizes[attained, None]
+        step = np.linalg.lstsq(part, miss[attained] / sizes[attained], rcond=None)[0]
+        snapped[free] += step
+        return np.clip(snapped, lower, upper)
+
+    def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self._matrix.activities(x[None])[0] if self._dense is None else self._dense @ x
+
+    def _excess(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
+        """Return by how much each row is missed: [m], at most 0 where it holds."""
+        activity = self._activity(x)
+        return np.maximum(limits.row_lower - activity, activity - limits.row_upper)
+
+    def _size(self, row: int, x: NDArray[np.float64], limits: Limits) -> float:
+        columns, coefficients = self._matrix.row(row)
+        sides = np.abs((limits.row_lower[row], limits.row_upper[row]))
+        return max(np.abs(coefficients * x[columns]).max(initial=0), sides[np.isfinite(sides)].max(initial=0))

@@ -1,0 +1,317 @@
+"""The base of engines of integer programs: it asks them, and believes what it has checked."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from threading import Event
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+
+import numpy as np
+
+from mapgrad.problems import IntegerProgram
+from mapgrad.solutions import Solution, Status
+from mapgrad.solvers._contract import InstanceSolver, Request, Traits
+from mapgrad.solvers._engines import EngineAnswer, EngineCall
+from mapgrad.solvers._points import Limits, Rows
+from mapgrad.solvers._rays import Cone
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+M = TypeVar("M")
+
+_OPTIMALITY: Final = 1e-9
+"""Of max |θ|: an answer that is worse than the best by no more is optimal."""
+
+_ROUNDING: Final = 1e-13
+"""Of Σ |θ_j x_j|: by so much two ways to add up an objective may differ."""
+
+
+@dataclass(eq=False)
+class _Model(Generic[M]):
+    """A native model of a program, and the bounds and sides that it holds at present."""
+
+    native: M
+    program: IntegerProgram
+    limits: Limits
+    rows: Rows
+    shifts: NDArray[np.int32]
+
+
+@dataclass(eq=False)
+class _State(Generic[M]):
+    """The native models of a worker: the program's, and, once they are needed, two linear ones."""
+
+    program: _Model[M]
+    relaxation: _Model[M] | None = None
+    cone: Cone | None = None
+    cone_model: _Model[M] | None = None
+    running: _Model[M] | None = None
+    stopped: Event = field(default_factory=Event)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What is asked: utilities, bounds and sides, when to stop, and what may help."""
+
+    theta: NDArray[np.float64]
+    limits: Limits
+    deadline: float | None
+    reuse: bool = False
+    start: NDArray[np.float64] | None = None
+
+    def slack(self, x: NDArray[np.float64]) -> float:
+        """Return by how much an objective at x may differ from the optimum."""
+        return _OPTIMALITY * np.abs(self.theta).max(initial=0) + _ROUNDING * float(np.abs(self.theta) @ np.abs(x))
+
+
+class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
+    """Base class for engines of integer programs: an author builds a native model and runs the engine.
+
+    What an engine says is checked, as every one was seen to be wrong in small cases:
+
+    - A point is rounded where it must be integer. Where it then breaks a row by more than 1e-9 of the row's largest
+      term, or the engine's own tolerance is larger, a linear program fits the continuous variables to the integer ones,
+      and the vertex near its solution is taken to the last digit.
+    - OPTIMAL counts if the point attains the objective and the bound that the engine gives.
+    - INFEASIBLE counts once two ways say so, if the engine has two ways.
+    - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
+      point. The linear program of such directions is asked before the engine, and only where θ drives a variable
+      towards a bound that it lacks and the set isn't bounded by its rows.
+
+    What doesn't count is asked for again in another way. Two ways that agree count; where none does, the row fails with
+    what the engine said. The base also keeps deadlines and forbidden entries, and scales rows and utilities.
+
+    Attributes:
+        ways: How many ways of running the engine there are.
+        row_bits: The largest coefficient of each row is scaled to [2^row_bits, 2^(row_bits + 1)).
+        cost_bits: Utilities are multiplied by 2^cost_bits.
+        tolerance: How far the engine lets points miss rows that are scaled like that, or integrality.
+    """
+
+    traits: Traits = Traits(releases_gil=True, masks=True)
+    ways: ClassVar[int] = 1
+    row_bits: ClassVar[int] = 0
+    cost_bits: ClassVar[int] = 0
+    tolerance: ClassVar[float] = 1e-6
+
+    @abstractmethod
+    def build(self, program: IntegerProgram) -> M:
+        """Return a native model of a program, every variable of which is priced; called from one thread at a time.
+
+        Args:
+            program: The solver's own with its rows scaled, or a linear program made of it.
+        """
+
+    @abstractmethod
+    def maximize(self, model: M, call: EngineCall) -> EngineAnswer:
+        """Run the engine once and return what it says of max ⟨θ, x⟩ over the model's set."""
+
+    @abstractmethod
+    def set_bounds(
+        self, model: M, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
+    ) -> None:
+        """Give some variables other bounds, [len(columns)], maybe infinite."""
+
+    @abstractmethod
+    def set_sides(
+        self, model: M, rows: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
+    ) -> None:
+        """Give some rows other sides, [len(rows)], maybe infinite."""
+
+    def interrupt(self, model: M) -> None:
+        """End what runs on a model soon, from another thread; engines that look at `EngineCall.stopped` need none."""
+
+    def free(self, model: M) -> None:
+        """Free a native model."""
+
+    def init(self) -> _State[M]:
+        """Build the native model of the problem."""
+        return _State(self._model(self.problem))
+
+    def solve(self, state: _State[M], theta: NDArray[np.float64], request: Request) -> Solution:
+        """Return the best point, [num_vars].
+
+        Raises:
+            ArithmeticError: what the engine says can't be true, and no other way of running it helps.
+        """
+        state.stopped.clear()
+        deadline = None if request.seconds is None else time.monotonic() + request.seconds
+        limits = Limits.of(self.problem)
+        if request.forbidden is not None:
+            limits = limits._replace(upper=np.where(request.forbidden, 0.0, limits.upper))
+        start = request.start if request.reuse else None
+        row = _Row(theta, limits, deadline, request.reuse, start)
+        if self._grows(state, row):
+            feasible = self._settle(state, state.program, replace(row, theta=np.zeros_like(theta)))
+            return Solution(None, Status.UNBOUNDED if feasible.status is Status.OPTIMAL else feasible.status)
+        return self._settle(state, state.program, row)
+
+    def stop(self, state: _State[M]) -> None:
+        """End the row that runs, with the best point found so far."""
+        state.stopped.set()
+        running = state.running
+        if running is not None:
+            self.interrupt(running.native)
+
+    def close(self, state: _State[M]) -> None:
+        """Free the native models."""
+        for model in (state.program, state.relaxation, state.cone_model):
+            if model is not None:
+                self.free(model.native)
+
+    def _model(self, program: IntegerProgram) -> _Model[M]:
+        limits = Limits.of(program)
+        shifts = _shifts(program, self.row_bits)
+        data = np.ldexp(program.matrix.data, shifts[program.matrix.row_of_entry])
+        matrix = type(program.matrix)(data, program.matrix.indices, program.matrix.indptr, program.matrix.shape)
+        sides = (np.ldexp(side, shifts) for side in (program.row_lower, program.row_upper))
+        scaled = IntegerProgram.from_rows(
+            matrix, *sides, lower=program.lower, upper=program.upper, integrality=program.integrality
+        )
+        return _Model(self.build(scaled), program, limits, Rows(program), shifts)
+
+    def _hold(self, model: _Model[M], limits: Limits) -> None:
+        """Bring a model's bounds and sides to these."""
+        held, model.limits = model.limits, limits
+        if limits.lower is not held.lower or limits.upper is not held.upper:
+            columns = np.flatnonzero((limits.lower != held.lower) | (limits.upper != held.upper))
+            if len(columns):
+                self.set_bounds(model.native, columns, limits.lower[columns], limits.upper[columns])
+        if limits.row_lower is not held.row_lower or limits.row_upper is not held.row_upper:
+            rows = np.flatnonzero((limits.row_lower != held.row_lower) | (limits.row_upper != held.row_upper))
+            if len(rows):
+                lower, upper = (
+                    np.ldexp(side[rows], model.shifts[rows]) for side in (limits.row_lower, limits.row_upper)
+                )
+                self.set_sides(model.native, rows, lower, upper)
+
+    def _run(self, state: _State[M], model: _Model[M], row: _Row, way: int) -> EngineAnswer:
+        """Run the engine; what it says when its time is up or it was stopped proves nothing."""
+        seconds = None if row.deadline is None else row.deadline - time.monotonic()
+        if state.stopped.is_set() or (seconds is not None and seconds <= 0):
+            return EngineAnswer(Status.TIME_LIMIT)
+        self._hold(model, row.limits)
+        theta = np.ldexp(row.theta, self.cost_bits)
+        start, reuse = (row.start, row.reuse) if way == 0 else (None, False)
+        state.running = model
+        answer = self.maximize(model.native, EngineCall(theta, way, state.stopped, seconds, reuse, start))
+        state.running = None
+        if state.stopped.is_set() or (row.deadline is not None and time.monotonic() >= row.deadline):
+            answer = replace(answer, status=Status.TIME_LIMIT)
+        return answer
+
+    def _settle(self, state: _State[M], model: _Model[M], row: _Row) -> Solution:
+        """Ask in one way after the other until an answer counts."""
+        said: list[str] = []
+        infeasible = 0
+        doubtful: NDArray[np.float64] | None = None
+        for way in range(self.ways):
+            answer = self._run(state, model, row, way)
+            if answer.status is Status.TIME_LIMIT:
+                return self._incumbent(model, row, answer)
+            comment = ""
+            if answer.status is Status.INFEASIBLE:
+                infeasible += 1
+                if infeasible == min(2, self.ways) and doubtful is None:
+                    return Solution(None, Status.INFEASIBLE)
+            elif answer.status is Status.OPTIMAL and answer.x is not None:
+                x = self._cleaned(state, model, row, answer.x, way)
+                if x is None:
+                    comment = ", with a point that breaks a row once its integers are rounded"
+                elif self._attains(row, x, answer):
+                    return Solution(x)
+                else:
+                    comment = f", with a point whose objective is {row.theta @ x:.12g} and not that"
+                    if doubtful is not None:
+                        x, other = sorted((x, doubtful), key=lambda each: -float(row.theta @ each))
+                        if row.theta @ x - row.theta @ other <= row.slack(x):
+                            return Solution(x)
+                    doubtful = x
+            said.append(f"{_in_words(answer, self.cost_bits)}{comment}")
+        raise ArithmeticError(
+            f"{type(self).__name__} contradicts itself or the program, in each way of running it: {'; '.join(said)}"
+        )
+
+    def _cleaned(
+        self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int
+    ) -> NDArray[np.float64] | None:
+        """Return the point that the engine means by x; None if that isn't feasible."""
+        rows = model.rows
+        x = rows.rounded(x, row.limits)
+        integrality = model.program.integrality
+        is_mixed = bool(integrality.any() and not integrality.all())
+        holds = rows.hold(x, row.limits)
+        if holds and not (is_mixed and self.tolerance > _OPTIMALITY):
+            return x
+        if is_mixed and (fitted := self._fitted(state, row, x, way)) is not None:
+            return fitted
+        if not holds and (polished := rows.polished(x, row.limits)) is not None and rows.hold(polished, row.limits):
+            return polished
+        return x if holds else None
+
+    def _fitted(
+        self, state: _State[M], row: _Row, x: NDArray[np.float64], way: int
+    ) -> NDArray[np.float64] | None:
+        """Return the best point with the integers of x, by a linear program; None if none is found."""
+        if state.relaxation is None:
+            program = self.problem
+            state.relaxation = self._model(
+                IntegerProgram.from_rows(
+                    program.matrix, *Limits.of(program)[2:], lower=program.lower, upper=program.upper, integrality=0
+                )
+            )
+        model, integrality = state.relaxation, self.problem.integrality
+        lower, upper = (np.where(integrality, x, bound) for bound in (row.limits.lower, row.limits.upper))
+        linear = replace(row, limits=row.limits._replace(lower=lower, upper=upper), reuse=False, start=None)
+        answer = self._run(state, model, linear, way)
+        if answer.status is not Status.OPTIMAL or answer.x is None:
+            return None
+        return self._cleaned(state, model, linear, answer.x, way)
+
+    def _attains(self, row: _Row, x: NDArray[np.float64], answer: EngineAnswer) -> bool:
+        """Tell whether a point attains what the engine says of its objective."""
+        value, slack = float(row.theta @ x), row.slack(x)
+        said = (answer.objective, answer.bound)
+        return all(each is None or abs(np.ldexp(each, -self.cost_bits) - value) <= slack for each in said)
+
+    def _incumbent(self, model: _Model[M], row: _Row, answer: EngineAnswer) -> Solution:
+        x = None if answer.x is None else model.rows.rounded(answer.x, row.limits)
+        if x is not None and not model.rows.hold(x, row.limits):
+            x = None
+        bound = None if answer.bound is None else float(np.ldexp(answer.bound, -self.cost_bits))
+        if bound is not None and x is not None:
+            bound = max(bound, float(row.theta @ x))
+        return Solution(x, Status.TIME_LIMIT, bound=bound)
+
+    def _grows(self, state: _State[M], row: _Row) -> bool:
+        """Tell whether ⟨θ, x⟩ grows along some direction in which all rows and bounds stay met."""
+        if state.cone is None:
+            state.cone = Cone(self.problem)
+        directions = state.cone.limits(row.limits)
+        if not state.cone.is_driven(row.theta, directions):
+            return False
+
+        def farthest(theta: NDArray[np.float64]) -> NDArray[np.float64] | None:
+            assert state.cone is not None
+            if state.cone_model is None:
+                state.cone_model = self._model(state.cone.program)
+            asked = _Row(theta, directions, row.deadline)
+            return self._settle(state, state.cone_model, asked).z
+
+        return state.cone.grows(row.theta, directions, farthest)
+
+
+def _shifts(program: IntegerProgram, bits: int) -> NDArray[np.int32]:
+    """Return the powers of two by which rows are multiplied."""
+    largest = np.zeros(len(program.row_upper))
+    np.maximum.at(largest, program.matrix.row_of_entry, np.abs(program.matrix.data))
+    _, exponents = np.frexp(largest)
+    return np.where(largest > 0, bits + 1 - exponents, 0).astype(np.int32)
+
+
+def _in_words(answer: EngineAnswer, cost_bits: int) -> str:
+    objective = "" if answer.objective is None else f" of objective {np.ldexp(answer.objective, -cost_bits):.12g}"
+    return f"{answer.status.name}{objective}{f' ({answer.text})' if answer.text else ''}"

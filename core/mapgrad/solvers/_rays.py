@@ -1,0 +1,85 @@
+"""Directions in which a program's set has no end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from mapgrad.problems import IntegerProgram
+from mapgrad.solvers._points import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+_GROWTH: Final = 1e-9
+"""The least growth, of max |θ| and a step of 1 in the largest coordinate, that isn't taken for rounding."""
+
+
+class Cone:
+    """All d with A d ≤ 0 where a row has an upper side, ≥ 0 where it has a lower one, and the same of variables.
+
+    Where a program of rational data has a feasible point, its optimum is unbounded if and only if ⟨θ, d⟩ > 0 for such a
+    d, be the variables integer or not (R. R. Meyer: On the existence of optimal solutions to integer and mixed-integer
+    programming problems, 1974).
+
+    Attributes:
+        program: The linear program of the directions with |d_j| ≤ 1.
+    """
+
+    def __init__(self, program: IntegerProgram) -> None:
+        directions = self.limits(Limits.of(program))
+        self.program = IntegerProgram.from_rows(
+            program.matrix,
+            directions.row_lower,
+            directions.row_upper,
+            lower=directions.lower,
+            upper=directions.upper,
+            integrality=0,
+        )
+        generator = np.random.default_rng(0)
+        self._prices = generator.uniform(0.5, 1, program.num_vars) * generator.choice([-1, 1], program.num_vars)
+        self._is_trivial: dict[bytes, bool] = {}
+
+    @staticmethod
+    def limits(limits: Limits) -> Limits:
+        """Return the bounds and sides of the directions in which a set with these has no end."""
+        return Limits(
+            np.where(np.isneginf(limits.lower), -1.0, 0.0),
+            np.where(np.isposinf(limits.upper), 1.0, 0.0),
+            np.where(np.isneginf(limits.row_lower), -np.inf, 0.0),
+            np.where(np.isposinf(limits.row_upper), np.inf, 0.0),
+        )
+
+    @staticmethod
+    def is_driven(theta: NDArray[np.float64], directions: Limits) -> bool:
+        """Tell whether θ drives a variable towards a bound that it lacks."""
+        return bool(((theta * directions.lower > 0) | (theta * directions.upper > 0)).any())
+
+    def grows(
+        self,
+        theta: NDArray[np.float64],
+        directions: Limits,
+        farthest: Callable[[NDArray[np.float64]], NDArray[np.float64] | None],
+    ) -> bool:
+        """Tell whether ⟨θ, d⟩ > 0 for one of these directions.
+
+        Args:
+            theta: [num_vars].
+            directions: What `limits` returns.
+            farthest: Maps prices [num_vars] to the d that maximises ⟨prices, d⟩; None where time is up.
+        """
+        key = b"".join(each.tobytes() for each in directions)
+        if key not in self._is_trivial:
+            # A cone that isn't the origin alone lies in the half-space of random prices, and in that of their negative,
+            # with probability zero.
+            ends = [farthest(prices) for prices in (self._prices, -self._prices)]
+            if any(end is None for end in ends):
+                return False
+            self._is_trivial[key] = all(abs(float(self._prices @ end)) <= _GROWTH for end in ends if end is not None)
+        if self._is_trivial[key]:
+            return False
+        end = farthest(theta)
+        return end is not None and float(theta @ end) > _GROWTH * np.abs(theta).max()
