@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-COST_BITS: Final = 7
+_COST_BITS: Final = 7
 """Costs are multiplied by 2⁷: HiGHS takes a solution for optimal that is worse than the best by its tolerance."""
 
 TOLERANCE: Final = 1e-9
@@ -142,7 +142,7 @@ class Model:
         self._choose(call.way)
         if not call.reuse:
             highs.clearSolver()
-        highs.changeColsCost(len(call.theta), self._columns, call.theta)
+        highs.changeColsCost(len(call.theta), self._columns, np.ldexp(call.theta, _COST_BITS))
         if call.start is not None and not self._is_linear:
             known = np.flatnonzero(~np.isnan(call.start)).astype(np.int32)
             highs.setSolution(len(known), known, call.start[known])
@@ -153,7 +153,7 @@ class Model:
         highs.resetGlobalScheduler(True)
         highs.run()
         highs.resetGlobalScheduler(True)
-        return self._answer()
+        return self._answer(was_stopped=call.stopped.is_set())
 
     def close(self) -> None:
         """Free the model."""
@@ -168,17 +168,20 @@ class Model:
             for name, value in _HEURISTICS.items():
                 self._highs.setOptionValue(name, value if way == 0 else self._highs.getOptionValue(name)[1])
 
-    def _answer(self) -> mapgrad.EngineAnswer:
+    def _answer(self, *, was_stopped: bool) -> mapgrad.EngineAnswer:
         highs = self._highs
         code = highs.getModelStatus()
-        status, text = _STATUSES.get(code, Status.ERROR), highs.modelStatusToString(code)
+        # a run that was interrupted may say anything, an error too where Ctrl-C came in the midst of a callback
+        status = Status.TIME_LIMIT if was_stopped else _STATUSES.get(code, Status.ERROR)
+        text = highs.modelStatusToString(code)
         if status not in (Status.OPTIMAL, Status.TIME_LIMIT):
             return mapgrad.EngineAnswer(status, text=text)
         info = highs.getInfo()
         is_feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
         x = np.array(highs.getSolution().col_value) if status is Status.OPTIMAL or is_feasible else None
-        bound = None if self._is_linear else info.mip_dual_bound
-        return mapgrad.EngineAnswer(status, x, info.objective_function_value, bound, text)
+        objective = float(np.ldexp(info.objective_function_value, -_COST_BITS))
+        bound = None if self._is_linear else float(np.ldexp(info.mip_dual_bound, -_COST_BITS))
+        return mapgrad.EngineAnswer(status, x, objective, bound, text)
 
     def _set(self, options: Mapping[str, bool | float | str]) -> None:
         for name, value in options.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import mapgrad
-from mapgrad_highs._model import COST_BITS, TOLERANCE, WAYS, Model
+from mapgrad_highs._model import WAYS, Model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,9 +19,9 @@ class HiGHS(mapgrad.ProgramSolver[Model]):
     state.
     """
 
+    traits = mapgrad.Traits(releases_gil=True, masks=True, stoppable=True)
     ways = WAYS
-    cost_bits = COST_BITS
-    tolerance = TOLERANCE
+    fits = False
 
     def build(self, program: mapgrad.IntegerProgram) -> Model:
         """Pass a program to HiGHS."""

@@ -11,7 +11,7 @@ import numpy as np
 
 import mapgrad
 from mapgrad import Status
-from mapgrad_highs._model import COST_BITS, TOLERANCE, Model
+from mapgrad_highs._model import TOLERANCE, Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class BranchAndCut(mapgrad.InstanceSolver[_Problem, _State]):
             state.linear.keep_rows(self._num_degrees)
         barred = np.zeros(0, dtype=np.int64) if request.forbidden is None else np.flatnonzero(request.forbidden)
         self._set_upper(state, barred, np.zeros(len(barred)))
-        solution = self._solve(state, np.ldexp(theta.ravel(), COST_BITS), request, deadline)
+        solution = self._solve(state, theta.ravel(), request, deadline)
         self._set_upper(state, barred, self.problem.box[1].ravel()[barred])
         return solution
 
@@ -99,8 +99,8 @@ class BranchAndCut(mapgrad.InstanceSolver[_Problem, _State]):
         call = mapgrad.EngineCall(prices, 0, state.stopped, reuse=request.reuse, start=start)
         answer = self._cut(state, state.integer, call, deadline)
         tour = None if answer.x is None else np.rint(answer.x).reshape(shape)
-        bound = None if answer.bound is None else float(np.ldexp(answer.bound, -COST_BITS))
-        return mapgrad.Solution(tour, answer.status, bound=None if answer.status is Status.OPTIMAL else bound)
+        bound = None if answer.status is Status.OPTIMAL else answer.bound
+        return mapgrad.Solution(tour, answer.status, bound=bound)
 
     def stop(self, state: _State) -> None:
         """End the row that runs, with the best tour found so far."""

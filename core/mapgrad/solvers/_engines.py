@@ -19,7 +19,7 @@ class EngineCall:
     """One run of an engine; it may get further attributes.
 
     Attributes:
-        theta: [num_vars] float64, utilities to be maximised, with max |θ| in [½, 1) · 2^cost_bits unless all are zero.
+        theta: [num_vars] float64, utilities to be maximised, with max |θ| in [½, 1) unless all are zero.
         way: How to run: 0 for the usual way, 1, 2, … for others that share as little with it as the engine allows.
         stopped: Set, maybe from another thread, once nobody wants the answer any more.
         seconds: Seconds of wall-clock time that the run may take; None for no limit.

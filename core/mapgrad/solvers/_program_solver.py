@@ -73,8 +73,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     What an engine says is checked, as every one was seen to be wrong in small cases:
 
     - A point is rounded where it must be integer. Where it then breaks a row by more than 1e-9 of the row's largest
-      term, or the engine's own tolerance is larger, a linear program fits the continuous variables to the integer ones,
-      and the vertex near its solution is taken to the last digit.
+      term, a linear program fits the continuous variables to the integer ones, and the vertex near its solution is
+      taken to the last digit.
     - OPTIMAL counts if the point attains the objective and the bound that the engine gives.
     - INFEASIBLE counts once two ways say so, if the engine has two ways.
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
@@ -82,20 +82,25 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
       towards a bound that it lacks and the set isn't bounded by its rows.
 
     What doesn't count is asked for again in another way. Two ways that agree count; where none does, the row fails with
-    what the engine said. The base also keeps deadlines and forbidden entries, and scales rows and utilities.
+    what the engine said. The base also keeps deadlines and forbidden entries, and scales rows.
 
     Attributes:
         ways: How many ways of running the engine there are.
         row_bits: The largest coefficient of each row is scaled to [2^row_bits, 2^(row_bits + 1)).
-        cost_bits: Utilities are multiplied by 2^cost_bits.
-        tolerance: How far the engine lets points miss rows that are scaled like that, or integrality.
+        fits: Whether the continuous variables of a mixed program are fitted to the integer ones even where all rows
+            hold: for engines that stop at tolerances larger than 1e-9.
     """
 
     traits: Traits = Traits(releases_gil=True, masks=True)
     ways: ClassVar[int] = 1
     row_bits: ClassVar[int] = 0
-    cost_bits: ClassVar[int] = 0
-    tolerance: ClassVar[float] = 1e-6
+    fits: ClassVar[bool] = True
+
+    def __init__(self, problem: IntegerProgram, **options: Any) -> None:
+        super().__init__(problem, **options)
+        if self.traits.stoppable is None:
+            can_interrupt = type(self).interrupt is not ProgramSolver.interrupt
+            self.traits = replace(self.traits, stoppable=can_interrupt)
 
     @abstractmethod
     def build(self, program: IntegerProgram) -> M:
@@ -122,7 +127,10 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         """Give some rows other sides, [len(rows)], maybe infinite."""
 
     def interrupt(self, model: M) -> None:
-        """End what runs on a model soon, from another thread; engines that look at `EngineCall.stopped` need none."""
+        """End what runs on a model soon, from another thread.
+
+        Engines that look at `EngineCall.stopped` need none, if their traits say ``stoppable``.
+        """
 
     def free(self, model: M) -> None:
         """Free a native model."""
@@ -194,10 +202,9 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         if state.stopped.is_set() or (seconds is not None and seconds <= 0):
             return EngineAnswer(Status.TIME_LIMIT)
         self._hold(model, row.limits)
-        theta = np.ldexp(row.theta, self.cost_bits)
         start, reuse = (row.start, row.reuse) if way == 0 else (None, False)
         state.running = model
-        answer = self.maximize(model.native, EngineCall(theta, way, state.stopped, seconds, reuse, start))
+        answer = self.maximize(model.native, EngineCall(row.theta, way, state.stopped, seconds, reuse, start))
         state.running = None
         if state.stopped.is_set() or (row.deadline is not None and time.monotonic() >= row.deadline):
             answer = replace(answer, status=Status.TIME_LIMIT)
@@ -230,7 +237,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                         if row.theta @ x - row.theta @ other <= row.slack(x):
                             return Solution(x)
                     doubtful = x
-            said.append(f"{_in_words(answer, self.cost_bits)}{comment}")
+            said.append(f"{_in_words(answer)}{comment}")
         raise ArithmeticError(
             f"{type(self).__name__} contradicts itself or the program, in each way of running it: {'; '.join(said)}"
         )
@@ -244,7 +251,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         integrality = model.program.integrality
         is_mixed = bool(integrality.any() and not integrality.all())
         holds = rows.hold(x, row.limits)
-        if holds and not (is_mixed and self.tolerance > _OPTIMALITY):
+        if holds and not (is_mixed and self.fits):
             return x
         if is_mixed and (fitted := self._fitted(state, row, x, way)) is not None:
             return fitted
@@ -275,13 +282,13 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         """Tell whether a point attains what the engine says of its objective."""
         value, slack = float(row.theta @ x), row.slack(x)
         said = (answer.objective, answer.bound)
-        return all(each is None or abs(np.ldexp(each, -self.cost_bits) - value) <= slack for each in said)
+        return all(each is None or abs(each - value) <= slack for each in said)
 
     def _incumbent(self, model: _Model[M], row: _Row, answer: EngineAnswer) -> Solution:
         x = None if answer.x is None else model.rows.rounded(answer.x, row.limits)
         if x is not None and not model.rows.hold(x, row.limits):
             x = None
-        bound = None if answer.bound is None else float(np.ldexp(answer.bound, -self.cost_bits))
+        bound = answer.bound
         if bound is not None and x is not None:
             bound = max(bound, float(row.theta @ x))
         return Solution(x, Status.TIME_LIMIT, bound=bound)
@@ -312,6 +319,6 @@ def _shifts(program: IntegerProgram, bits: int) -> NDArray[np.int32]:
     return np.where(largest > 0, bits + 1 - exponents, 0).astype(np.int32)
 
 
-def _in_words(answer: EngineAnswer, cost_bits: int) -> str:
-    objective = "" if answer.objective is None else f" of objective {np.ldexp(answer.objective, -cost_bits):.12g}"
+def _in_words(answer: EngineAnswer) -> str:
+    objective = "" if answer.objective is None else f" of objective {answer.objective:.12g}"
     return f"{answer.status.name}{objective}{f' ({answer.text})' if answer.text else ''}"
