@@ -73,13 +73,9 @@ def test_files_are_read_as_highs_reads_them(data):
         columns = np.repeat(np.arange(lp.num_col_), np.diff(lp.a_matrix_.start_))
         shape = lp.num_row_, lp.num_col_
         matrix = mapgrad.problems.SparseRows.from_entries(lp.a_matrix_.index_, columns, lp.a_matrix_.value_, shape)
-        row_lower, row_upper = np.array(lp.row_lower_), np.array(lp.row_upper_)
-        equal = row_lower == row_upper
-        below, above = ~equal & np.isfinite(row_upper), ~equal & np.isfinite(row_lower)
-        assert program.A_eq == matrix.select(equal), path
-        assert program.A_ub == matrix.select(above).negative().below(matrix.select(below)), path
-        assert program.b_eq.tolist() == row_upper[equal].tolist(), path
-        assert program.b_ub.tolist() == [*row_upper[below], *-row_lower[above]], path
+        assert program.matrix == matrix, path
+        assert program.row_lower.tolist() == list(lp.row_lower_), path
+        assert program.row_upper.tolist() == list(lp.row_upper_), path
         assert program.lower.tolist() == list(lp.col_lower_), path
         assert program.upper.tolist() == list(lp.col_upper_), path
         kinds = [kind == highspy.HighsVarType.kInteger for kind in lp.integrality_]

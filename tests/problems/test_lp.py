@@ -32,8 +32,9 @@ Generals
 End
 """
 CONTENT = {
-    "A_ub": [[1, -0.25], [-1, -1]],
-    "b_ub": [5, -1],
+    "matrix": [[1, 1], [1, -0.25]],
+    "row_lower": [1, -np.inf],
+    "row_upper": [np.inf, 5],
     "upper": [4, np.inf],
     "integrality": [0, 1],
 }
@@ -58,13 +59,13 @@ def changed(old: str, new: str) -> str:
         ("x <= 4", "x free", {"lower": [-np.inf, 0], "upper": np.inf}, [2, 3]),
         ("End", "Semi\nEnd", {}, [2, 3]),
         ("Generals\n y", "Binary\n y", {"upper": [4, 1]}, [2, 3]),
-        ("2 x + 3 y", "2 x + 3 y + 0 infra", {"A_ub": [[1, -0.25, 0], [-1, -1, 0]], **WIDE}, [2, 3, 0]),
+        ("2 x + 3 y", "2 x + 3 y + 0 infra", {"matrix": [[1, 1, 0], [1, -0.25, 0]], **WIDE}, [2, 3, 0]),
     ],
 )
 def test_what_is_meant_is_read(tmp_path: Path, old: str, new: str, content: dict, costs: list[float]) -> None:
     (tmp_path / "a.lp").write_text(changed(old, new))
     program = IntegerProgram.from_lp(tmp_path / "a.lp")
-    assert program == IntegerProgram(**{**CONTENT, **content})
+    assert program == IntegerProgram.from_rows(**{**CONTENT, **content})
     assert program.objective.tolist() == costs
     assert abs(program.offset) == 4
 
@@ -102,7 +103,7 @@ def test_what_is_malformed_is_refused(tmp_path: Path, old: str, new: str, messag
 def test_packed_files_are_read_within_limits(tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]) -> None:
     path = tmp_path / f"a.lp{suffix}"
     path.write_bytes(pack(BASE.encode()))
-    assert IntegerProgram.from_lp(path, max_bytes=len(BASE)) == IntegerProgram(**CONTENT)
+    assert IntegerProgram.from_lp(path, max_bytes=len(BASE)) == IntegerProgram.from_rows(**CONTENT)
     with pytest.raises(ProblemError, match=re.escape(f"unpacks to more than max_bytes={len(BASE) - 1}")):
         IntegerProgram.from_lp(path, max_bytes=len(BASE) - 1)
     path.write_bytes(pack(b"\\" * (2**20 + 1) + BASE.encode()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from mapgrad.errors import ProblemError
@@ -54,10 +54,9 @@ ENDATA
 """
 PACK = {".mps": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}
 CONTENT = {
-    "A_ub": [[1, 0, 0, 1], [2, 0, 0, 0], [0, 0, -1, 0.1], [-2, 0, 0, 0], [0, 0, 1, -0.1]],
-    "b_ub": [4, 4, 7, -1, -2],
-    "A_eq": [[0, 1, 0, 0]],
-    "b_eq": [1],
+    "matrix": [[1, 0, 0, 1], [2, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 0.1]],
+    "row_lower": [-np.inf, 1, 1, 2],
+    "row_upper": [4, 4, 1, 7],
     "lower": [0, 0, -3, -np.inf],
     "upper": [1, 4, np.inf, np.inf],
     "integrality": [1, 1, 1, 0],
@@ -77,7 +76,7 @@ def test_a_file_becomes_a_program_to_be_minimised(tmp_path: Path, name: str, sen
     path, text = tmp_path / name, EXAMPLE.format(sense=sense).encode()
     path.write_bytes(PACK[path.suffix](text))
     for program in (IntegerProgram.from_mps(path), IntegerProgram.from_mps(str(path))):
-        assert program == IntegerProgram(**CONTENT)
+        assert program == IntegerProgram.from_rows(**CONTENT)
         assert program.shape == (4,)
         assert program.objective.tolist() == [sign * 1.5, sign * 2, 0, -sign]
         assert program.offset == sign * -5
@@ -105,11 +104,13 @@ number = st.floats(-1e19, 1e19)
 def test_every_program_comes_back_exactly(tmp_path: Path, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 4))
 
-    def matrix() -> tuple[np.ndarray, np.ndarray]:
-        row = st.lists(number, min_size=n + 1, max_size=n + 1)
-        rows = np.array(data.draw(st.lists(row, max_size=3))).reshape(-1, n + 1)
-        return rows[:, :n], rows[:, n]
-
+    row = st.lists(number, min_size=n + 2, max_size=n + 2)
+    rows = np.array(data.draw(st.lists(row, max_size=4))).reshape(-1, n + 2)
+    sides = np.sort(rows[:, n:], axis=1)
+    sides[:, 0] = np.where(data.draw(st.booleans()), sides[:, 1], sides[:, 0])
+    open_side = data.draw(st.sampled_from([None, 0, 1]))
+    if open_side is not None:
+        sides[::2, open_side] = (-np.inf, np.inf)[open_side]
     ends = st.sampled_from([-np.inf, -3.7, -1, 0, 1, 1 / 3, 5, 1e6, np.inf])
     pairs = [sorted(data.draw(st.tuples(ends, ends))) for _ in range(n)]
     lower = [-np.inf if low == np.inf else low for low, _ in pairs]
@@ -117,15 +118,27 @@ def test_every_program_comes_back_exactly(tmp_path: Path, data: st.DataObject) -
     integrality = [
         data.draw(st.booleans()) and np.ceil(low) <= np.floor(high) for low, high in zip(lower, upper, strict=True)
     ]
-    (A_ub, b_ub), (A_eq, b_eq) = matrix(), matrix()  # noqa: N806 (linprog's names)
-    program = IntegerProgram(
-        A_ub=A_ub, b_ub=b_ub, A_eq=A_eq, b_eq=b_eq, lower=lower, upper=upper, integrality=integrality
+    program = IntegerProgram.from_rows(rows[:, :n], *sides.T, lower=lower, upper=upper, integrality=integrality)
+    assume(
+        all(
+            high - (high - low) == low or low + (high - low) == high
+            for low, high in sides
+            if abs(low) + abs(high) < np.inf
+        )
     )
     program.to_mps(tmp_path / "program.mps")
     again = IntegerProgram.from_mps(tmp_path / "program.mps")
     assert again == program
     assert again.objective.tolist() == [0] * n
     assert again.offset == 0
+
+
+def test_sides_that_no_range_says_exactly_become_two_rows(tmp_path: Path) -> None:
+    low, high = -2.5, 2.0**53 - 1
+    IntegerProgram.from_rows([[1, 2]], [low], [high]).to_mps(tmp_path / "two.mps")
+    again = IntegerProgram.from_mps(tmp_path / "two.mps")
+    assert (again.row_lower.tolist(), again.row_upper.tolist()) == ([-np.inf, low], [high, np.inf])
+    assert again.matrix.toarray().tolist() == [[1, 2]] * 2
 
 
 def test_a_file_holds_the_full_form(tmp_path: Path) -> None:

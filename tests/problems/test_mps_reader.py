@@ -46,8 +46,9 @@ ENDATA
 """
 LINES = BASE.splitlines()
 CONTENT = {
-    "A_ub": [[1, 3, 0], [-1, -3, 0], [-2, 0, -1]],
-    "b_ub": [8, -5, -1],
+    "matrix": [[1, 3, 0], [2, 0, 1]],
+    "row_lower": [5, 1],
+    "row_upper": [8, np.inf],
     "lower": [0, -2, 0],
     "upper": [4, np.inf, np.inf],
     "integrality": 0,
@@ -100,8 +101,8 @@ RHS = "RHS\n rhs c1 8 c2 1\n"
         ([("NAME base\n", "*SENSE:see below\n")], {}, COSTS),
         ([(" G c2", " G c2\n N other"), (" z c2 1", " z c2 1 other 7")], {}, COSTS),
         ([("rng c1 3", "rng c1 -3")], {}, COSTS),
-        ([("c1 8", "c1 1e30"), (RANGES, "")], {"A_ub": [[-2, 0, -1]], "b_ub": [-1]}, COSTS),
-        ([("c2 1\nRANGES", "c2 -inf\nRANGES")], {"A_ub": CONTENT["A_ub"][:2], "b_ub": [8, -5]}, COSTS),
+        ([("c1 8", "c1 1e30"), (RANGES, "")], {"row_lower": [-np.inf, 1], "row_upper": np.inf}, COSTS),
+        ([("c2 1\nRANGES", "c2 -inf\nRANGES")], {"row_lower": [5, -np.inf]}, COSTS),
         ([("UP bnd x 4", "UP bnd x 1e20")], {"upper": np.inf}, COSTS),
         ([("UP bnd x 4", "FX bnd x 4")], {"lower": [4, -2, 0]}, COSTS),
         ([("UP bnd x 4", "FR bnd x")], {"lower": [-np.inf, -2, 0], "upper": np.inf}, COSTS),
@@ -130,21 +131,15 @@ RHS = "RHS\n rhs c1 8 c2 1\n"
 )
 def test_what_is_meant_is_read(read: Read, changes: list, content: dict, costs: list[float]) -> None:
     program = read(changed(*changes))
-    assert program == IntegerProgram(**{**CONTENT, **content})
+    assert program == IntegerProgram.from_rows(**{**CONTENT, **content})
     assert program.objective.tolist() == costs
 
 
 @pytest.mark.parametrize(("width", "sides"), [(2, (7, 9)), (-2, (5, 7)), ("1e30", (7, np.inf)), (0, (7, 7))])
 def test_a_range_of_an_equation_has_a_sign(read: Read, width: float, sides: tuple[float, float]) -> None:
     program = read(changed((" G c2", " E c2"), ("c2 1\nRANGES", "c2 7\nRANGES"), (RANGES, f" rng c2 {width}\n")))
-    row = np.array([2, 0, 1])
-    if sides[0] == sides[1]:
-        assert program.A_eq.toarray().tolist() == [row.tolist()]
-        assert program.b_eq.tolist() == [7]
-    else:
-        sides_by_row = dict(zip(map(tuple, program.A_ub.toarray()), program.b_ub, strict=True))
-        assert sides_by_row[tuple(-row)] == -sides[0]
-        assert sides_by_row.get(tuple(row), np.inf) == sides[1]
+    assert program.matrix.row(1)[1].tolist() == [2, 1]
+    assert (program.row_lower[1], program.row_upper[1]) == sides
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -246,7 +241,7 @@ def test_what_is_malformed_is_refused_by_line(read: Read, old: str, new: str, li
 
 
 def test_line_ends_of_windows_and_tabs_are_read(read: Read) -> None:
-    assert read(BASE.replace("\n", "\r\n").replace(" ", "\t")) == IntegerProgram(**CONTENT)
+    assert read(BASE.replace("\n", "\r\n").replace(" ", "\t")) == IntegerProgram.from_rows(**CONTENT)
 
 
 def test_limits_on_bytes_and_lines_hold_for_what_is_unpacked(tmp_path: Path) -> None:
@@ -254,7 +249,7 @@ def test_limits_on_bytes_and_lines_hold_for_what_is_unpacked(tmp_path: Path) -> 
     for name, pack in ((".mps", bytes), (".mps.gz", gzip.compress), (".mps.bz2", bz2.compress)):
         path = tmp_path / f"large{name}"
         path.write_bytes(pack(text))
-        assert IntegerProgram.from_mps(path, max_bytes=len(text)) == IntegerProgram(**CONTENT)
+        assert IntegerProgram.from_mps(path, max_bytes=len(text)) == IntegerProgram.from_rows(**CONTENT)
         with pytest.raises(
             ProblemError, match=rf"large{name}, line \d+: the file unpacks to more than max_bytes={len(text) - 1}"
         ):
@@ -322,15 +317,16 @@ number = st.sampled_from([-2.5, -1, 0, 1, 1 / 3, 7, 1e10])
 @st.composite
 def programs(draw: st.DrawFn) -> IntegerProgram:
     n = draw(st.integers(1, 4))
-    row = st.lists(number, min_size=n + 1, max_size=n + 1)
-    upper, equal = (np.array(draw(st.lists(row, max_size=3))).reshape(-1, n + 1) for _ in range(2))
+    row = st.lists(number, min_size=n, max_size=n)
+    rows = np.array(draw(st.lists(row, max_size=4))).reshape(-1, n)
+    ends = st.sampled_from([-np.inf, -3, 0.25, 1, 5, np.inf])
+    sides = [sorted(draw(st.tuples(ends, ends))) for _ in rows]
     pairs = [sorted(draw(st.tuples(*2 * [st.sampled_from([-np.inf, -3, 0, 1, 5, np.inf])]))) for _ in range(n)]
     lower = [-np.inf if low == np.inf else low for low, _ in pairs]
-    return IntegerProgram(
-        A_ub=upper[:, :n],
-        b_ub=upper[:, n],
-        A_eq=equal[:, :n],
-        b_eq=equal[:, n],
+    return IntegerProgram.from_rows(
+        rows,
+        [-np.inf if low == np.inf else low for low, _ in sides],
+        [np.inf if high == -np.inf else high for _, high in sides],
         lower=lower,
         upper=[np.inf if high == -np.inf else high for _, high in pairs],
         integrality=draw(st.lists(st.integers(0, 1), min_size=n, max_size=n)),

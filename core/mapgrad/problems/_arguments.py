@@ -112,10 +112,30 @@ def rows(kind: str, coefficients: Matrix | None, bounds: ArrayLike | None, size:
     return left.select(~vacuous), frozen_array(right[~vacuous] + 0.0, np.float64)
 
 
-def _each(name: str, value: ArrayLike, size: int) -> NDArray[Any]:
+def sides(lower: ArrayLike, upper: ArrayLike, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return row_lower and row_upper, read-only float64 [m], of numbers for each row or one for all.
+
+    Raises:
+        ProblemError: sizes disagree, or a row can't be met.
+    """
+    given = [each(name, value, count, "rows") for name, value in (("row_lower", lower), ("row_upper", upper))]
+    low, high = (frozen_array(side + 0.0, np.float64) for side in given)
+    unmet = (low > high) | (low == np.inf) | (high == -np.inf)
+    if unmet.any():
+        row = int(unmet.argmax())
+        raise ProblemError(f"row_lower is {low[row]} and row_upper is {high[row]} in row {row}: no x meets that row")
+    return low, high
+
+
+def each(name: str, value: ArrayLike, size: int, what: str = "variables") -> NDArray[Any]:
+    """Return an argument as an array [size], of so many numbers or of one for all.
+
+    Raises:
+        ProblemError: value has the wrong size, or holds anything but numbers.
+    """
     array = numbers(name, value)
     if array.shape not in ((), (size,)):
-        raise ProblemError(f"{name} must be one number or one for each of {size} variables, got shape {array.shape}")
+        raise ProblemError(f"{name} must be one number or one for each of {size} {what}, got shape {array.shape}")
     return np.broadcast_to(array, (size,))
 
 
@@ -125,7 +145,7 @@ def integrality(value: ArrayLike, size: int) -> NDArray[np.bool_]:
     Raises:
         ProblemError: value has the wrong size, or holds anything but 0 and 1.
     """
-    array = _each("integrality", value, size)
+    array = each("integrality", value, size)
     odd = ~np.isin(array, (0, 1))
     if odd.any():
         number = int(odd.argmax())
@@ -144,7 +164,7 @@ def box(
     Raises:
         ProblemError: sizes disagree, or a variable is left no value.
     """
-    given = [_each(name, value, len(integer)) for name, value in (("lower", lower), ("upper", upper))]
+    given = [each(name, value, len(integer)) for name, value in (("lower", lower), ("upper", upper))]
     low, high = (np.array(bound, dtype=np.float64) for bound in given)
     low[integer], high[integer] = np.ceil(low[integer]), np.floor(high[integer])
     empty = (low > high) | (low == np.inf) | (high == -np.inf)

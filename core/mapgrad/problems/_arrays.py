@@ -21,6 +21,12 @@ def frozen_array(values: Iterable[Any] | NDArray[Any], dtype: DTypeLike) -> NDAr
     return array
 
 
+def array_bytes(array: NDArray[Any]) -> bytes:
+    """Return an array's type, shape and numbers as bytes that are the same on every machine."""
+    little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return f"{little_endian.dtype.str}{array.shape}".encode() + little_endian.tobytes()
+
+
 def without_torch(name: str, value: Any) -> Any:
     """Return a tensor's values as an array, and anything else as it is; torch isn't imported.
 

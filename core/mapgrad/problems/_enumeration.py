@@ -34,7 +34,8 @@ def integer_points(program: IntegerProgram, budget: Budget) -> Iterator[NDArray[
     least, most, scale = np.zeros((3, count))
     for totals, terms in ((least, ends[0]), (most, ends[1]), (scale, reach)):
         np.add.at(totals, rows, terms)
-    room = _ROOM * np.maximum(scale, np.abs(program.row_upper))
+    sizes = (np.where(np.isfinite(sides), np.abs(sides), 0) for sides in (program.row_lower, program.row_upper))
+    room = _ROOM * np.maximum(scale, np.maximum(*sizes))
     row_lower, row_upper = program.row_lower - room, program.row_upper + room
     start = np.empty((1, len(program.decision))), least[None], most[None]
     stack: list[tuple[int, tuple[NDArray[np.float64], ...]]] = [(0, start)]

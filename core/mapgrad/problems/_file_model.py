@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from mapgrad.problems._sparse import SparseRows
@@ -38,17 +37,3 @@ class FileModel:
     integrality: NDArray[np.bool_]
     costs: NDArray[np.float64]
     offset: float
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of an `IntegerProgram`: a row of two sides becomes two."""
-        equal = self.row_lower == self.row_upper
-        below, above = ~equal & np.isfinite(self.row_upper), ~equal & np.isfinite(self.row_lower)
-        return {
-            "A_ub": self.matrix.select(above).negative().below(self.matrix.select(below)),
-            "b_ub": np.concatenate((self.row_upper[below], -self.row_lower[above])),
-            "A_eq": self.matrix.select(equal),
-            "b_eq": self.row_upper[equal],
-            "lower": self.lower,
-            "upper": self.upper,
-            "integrality": self.integrality,
-        }

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 
-from mapgrad.problems._arrays import frozen_array, is_array
+from mapgrad.problems._arrays import array_bytes, frozen_array, is_array
 from mapgrad.problems._sparse import SparseRows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
 T = TypeVar("T")
 
@@ -116,14 +116,8 @@ class Value(metaclass=ValueType):
     @cached_property
     def digest(self) -> str:
         """A stable name of the content: equal for equal problems, in every process and on every machine."""
-        import hashlib
-
         package = type(self).__module__.partition(".")[0]  # not the module, which is free to move
-        hasher = hashlib.sha256(f"{package}.{type(self).__qualname__}".encode())
-        for name in type(self).fields:
-            hasher.update(f"|{name}=".encode())
-            hasher.update(_canonical_bytes(getattr(self, name)))
-        return hasher.hexdigest()
+        return digest_of(f"{package}.{type(self).__qualname__}", self, type(self).fields)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Value):
@@ -145,6 +139,25 @@ class Value(metaclass=ValueType):
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={short(getattr(self, name))}" for name in type(self).fields)
         return f"{type(self).__name__}({arguments})"
+
+
+def made(cls: type[T], attributes: dict[str, Any]) -> T:
+    """Return a value of a class without its constructor, which would have set these attributes."""
+    value = object.__new__(cls)
+    vars(value).update({name: _frozen(attribute) for name, attribute in attributes.items()})
+    vars(value)[_MADE] = True
+    return value
+
+
+def digest_of(title: str, value: Value, names: Iterable[str]) -> str:
+    """Return a stable name of some attributes of a value: equal where title, names and contents are."""
+    import hashlib
+
+    hasher = hashlib.sha256(title.encode())
+    for name in names:
+        hasher.update(f"|{name}=".encode())
+        hasher.update(_canonical_bytes(getattr(value, name)))
+    return hasher.hexdigest()
 
 
 def short(value: Any) -> str:
@@ -186,12 +199,8 @@ def _is_value(value: Any) -> bool:
 
 def _canonical_bytes(value: Any) -> bytes:
     if is_array(value):
-        little_endian = value.astype(value.dtype.newbyteorder("<"))
-        return f"{little_endian.dtype.str}{value.shape}".encode() + little_endian.tobytes()
-    if isinstance(value, SparseRows):
-        arrays = (_canonical_bytes(array) for array in (value.indptr, value.indices, value.data))
-        return repr(value.shape).encode() + b"".join(arrays)
-    if isinstance(value, Value):
+        return array_bytes(value)
+    if isinstance(value, SparseRows | Value):
         return value.digest.encode()
     if isinstance(value, tuple | frozenset):
         parts = [_canonical_bytes(part) for part in cast("Collection[Any]", value)]

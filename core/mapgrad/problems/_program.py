@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from mapgrad.errors import ProblemError, UndecidedError
+from mapgrad.errors import ProblemError
 from mapgrad.problems import _arguments as arguments
+from mapgrad.problems import _membership as membership
 from mapgrad.problems._arrays import frozen_array
-from mapgrad.problems._base import Problem
 from mapgrad.problems._enumeration import integer_points
-from mapgrad.problems._identity import short
-from mapgrad.problems._optional import optional_module
+from mapgrad.problems._identity import digest_of, made, short
+from mapgrad.problems._siblings import changed
 from mapgrad.problems._sparse import SparseRows
+from mapgrad.problems._two_sided import TwoSidedRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,20 +26,19 @@ if TYPE_CHECKING:
     from mapgrad.problems._arguments import Matrix
     from mapgrad.problems._file_model import FileModel
 
-_INTEGER_TOLERANCE: Final = 1e-6
-_ROW_TOLERANCE: Final = 1e-6
-_INTEGER_ROW_TOLERANCE: Final = 1e-9  # such a row is evaluated at integers: only its own coefficients are rounded
-_COMPLETION_NODES: Final = 100_000
-_INFEASIBLE: Final = 2  # among the statuses of scipy.optimize.milp
+_LINPROG: Final = ("A_ub", "b_ub", "A_eq", "b_eq")
+_BOUNDS: Final = ("lower", "upper", "integrality")
+_STORED: Final = ("matrix", "row_lower", "row_upper", *_BOUNDS, "decision", "fixed", "_shape", "objective", "offset")
 _COMPLETION_STEPS: Final = 2_000  # a call of SciPy takes as long as some two thousand steps elsewhere
 
 
-class IntegerProgram(Problem):
+class IntegerProgram(TwoSidedRows):
     """All x with A_ub x ≤ b_ub, A_eq x = b_eq and lower ≤ x ≤ upper, some or all of them integer, as θ prices them.
 
     θ and z speak of the variables `decision`, in that order; z is a state if some values of the others complete it.
     What a solver maximises is ⟨θ, z⟩ + ⟨fixed, y⟩, with y the others. Arguments are named as in
-    `scipy.optimize.linprog`.
+    `scipy.optimize.linprog`; `from_rows` takes rows of two sides, which is how they are kept, and `replace` makes a
+    program of the same coefficients at a small cost.
 
     Args:
         A_ub: [m, num_vars] numbers, dense or a `scipy.sparse` matrix or `SparseRows`; None means no such row.
@@ -55,8 +55,8 @@ class IntegerProgram(Problem):
     Attributes:
         num_vars: Number of variables.
         matrix: All rows, those of A_ub first.
-        row_lower: [m + k] float64: -inf for the rows of A_ub, b_eq for those of A_eq.
-        row_upper: [m + k] float64: b_ub, then b_eq.
+        row_lower: Their lower sides, float64: -inf for the rows of A_ub, b_eq for those of A_eq.
+        row_upper: Their upper sides, float64: b_ub, then b_eq.
         objective: What the file priced the variables with, [num_vars] float64, to be minimised; None where the program
             comes from no file. It plays no part in solving, comparing and hashing.
         offset: The constant of that objective.
@@ -66,10 +66,6 @@ class IntegerProgram(Problem):
             value, or `decision` or `shape` doesn't fit.
     """
 
-    A_ub: SparseRows
-    b_ub: NDArray[np.float64]
-    A_eq: SparseRows
-    b_eq: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     integrality: NDArray[np.bool_]
@@ -94,8 +90,11 @@ class IntegerProgram(Problem):
         shape: int | Sequence[int] | None = None,
     ) -> None:
         size = arguments.number_of_variables(A_ub=A_ub, A_eq=A_eq, lower=lower, upper=upper, integrality=integrality)
-        self.A_ub, self.b_ub = arguments.rows("ub", A_ub, b_ub, size)
-        self.A_eq, self.b_eq = arguments.rows("eq", A_eq, b_eq, size)
+        (less, most), (equal, right) = arguments.rows("ub", A_ub, b_ub, size), arguments.rows("eq", A_eq, b_eq, size)
+        self.matrix = equal.below(less)
+        self.row_lower = np.concatenate((np.full(len(most), -np.inf), right))
+        self.row_upper = np.concatenate((most, right))
+        vars(self).update(A_ub=less, b_ub=most, A_eq=equal, b_eq=right)
         self.integrality = arguments.integrality(integrality, size)
         self.lower, self.upper = arguments.box(lower, upper, self.integrality)
         self.decision = arguments.decision(decision, size)
@@ -108,43 +107,6 @@ class IntegerProgram(Problem):
     def shape(self) -> tuple[int, ...]:
         """Shape of θ and z."""
         return self._shape
-
-    @property
-    def num_vars(self) -> int:
-        """Number of variables, priced by θ or not."""
-        return self.A_ub.shape[1]
-
-    @cached_property
-    def matrix(self) -> SparseRows:
-        """The coefficients of all rows, those of A_ub first."""
-        return self.A_eq.below(self.A_ub)
-
-    @cached_property
-    def row_lower(self) -> NDArray[np.float64]:
-        """Lower bounds of all rows, read-only: -inf for those of A_ub, b_eq for those of A_eq."""
-        return frozen_array(np.concatenate((np.full(len(self.b_ub), -np.inf), self.b_eq)), np.float64)
-
-    @cached_property
-    def row_upper(self) -> NDArray[np.float64]:
-        """Upper bounds of all rows, read-only: b_ub, then b_eq."""
-        return frozen_array(np.concatenate((self.b_ub, self.b_eq)), np.float64)
-
-    def scaled_rows(self, bits: int = 0) -> tuple[SparseRows, NDArray[np.float64], NDArray[np.float64]]:
-        """Return all rows times powers of two: for engines, whose tolerances are absolute.
-
-        Args:
-            bits: The largest coefficient of each row gets to [2^bits, 2^(bits + 1)) in absolute value.
-
-        Returns:
-            What `matrix`, `row_lower` and `row_upper` become.
-        """
-        largest = np.zeros(len(self.row_upper))
-        np.maximum.at(largest, self.matrix.row_of_entry, np.abs(self.matrix.data))
-        _, exponents = np.frexp(largest)
-        shifts = np.where(largest > 0, bits + 1 - exponents, 0)
-        data = np.ldexp(self.matrix.data, shifts[self.matrix.row_of_entry])
-        matrix = SparseRows(data, self.matrix.indices, self.matrix.indptr, self.matrix.shape)
-        return matrix, np.ldexp(self.row_lower, shifts), np.ldexp(self.row_upper, shifts)
 
     @cached_property
     def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -178,11 +140,93 @@ class IntegerProgram(Problem):
         priced[self.decision] = True
         return frozen_array(np.flatnonzero(~priced), np.int64)
 
-    @classmethod
-    def from_mps(cls, path: str | PathLike[str], *, max_bytes: int = 512 * 2**20) -> IntegerProgram:
+    @staticmethod
+    def from_rows(
+        matrix: Matrix,
+        row_lower: ArrayLike,
+        row_upper: ArrayLike,
+        *,
+        lower: ArrayLike = 0,
+        upper: ArrayLike = 1,
+        integrality: ArrayLike = 1,
+        decision: ArrayLike | None = None,
+        fixed: ArrayLike | None = None,
+        shape: int | Sequence[int] | None = None,
+    ) -> IntegerProgram:
+        """Return the program of rows that have two sides, row_lower ≤ matrix x ≤ row_upper.
+
+        Args:
+            matrix: [m, num_vars] numbers, dense or a `scipy.sparse` matrix or `SparseRows`.
+            row_lower: [m] numbers or one for all; -inf where a row has no lower side.
+            row_upper: [m] numbers or one for all; +inf where a row has no upper side. A row without any is dropped.
+            lower: This and the others are as in the constructor.
+            upper: See there.
+            integrality: See there.
+            decision: See there.
+            fixed: See there.
+            shape: See there.
+
+        Raises:
+            ProblemError: as the constructor; or no number lies between the sides of a row.
+        """
+        left = arguments.matrix("matrix", matrix)
+        low, high = arguments.sides(row_lower, row_upper, left.shape[0])
+        rowless = IntegerProgram(
+            A_ub=SparseRows([], [], [0], (0, left.shape[1])),
+            b_ub=[],
+            lower=lower,
+            upper=upper,
+            integrality=integrality,
+            decision=decision,
+            fixed=fixed,
+            shape=shape,
+        )
+        kept = np.isfinite(low) | np.isfinite(high)
+        return rowless._with(matrix=left.select(kept), row_lower=low[kept], row_upper=high[kept])
+
+    def replace(self, **changes: Any) -> IntegerProgram:
+        """Return a program of the same coefficients with other sides, bounds or prices; what both share is kept once.
+
+        Args:
+            changes: Arguments of the constructor or of `from_rows` by name, but for the coefficients: `row_lower` and
+                `row_upper` of the rows of `matrix`, or `b_ub` and `b_eq` if upper sides alone come first and equations
+                then; `lower`, `upper`, `integrality`, `decision`, `fixed` and `shape`. One number stands for all. A row
+                may lose its last side, and stays. A new `decision` leaves each variable its utility in `fixed`, 0 if θ
+                priced it, and makes `shape` that of a vector, unless these are given too. `objective` and `offset`
+                are kept.
+
+        Raises:
+            ProblemError: as the constructor and `from_rows`; or `b_ub` or `b_eq` doesn't fit these rows.
+            TypeError: there is no such argument, or it holds coefficients.
+        """
+        sibling = self._with(**changed(self, changes))
+        if not changes.keys() & {"integrality", "decision", "shape"}:
+            shared = vars(self).keys() & {"others", "structure", "_row_facts"}
+            vars(sibling).update({name: vars(self)[name] for name in shared})
+        return sibling
+
+    def _with(self, **attributes: Any) -> IntegerProgram:
+        return made(IntegerProgram, {name: getattr(self, name) for name in _STORED} | attributes)
+
+    @cached_property
+    def structure(self) -> str:
+        """What programs have in common that one native model can serve, one after the other, as a hashable key.
+
+        Equal for programs that may differ in `row_lower`, `row_upper`, `lower`, `upper` and `fixed` alone.
+        """
+        return digest_of("structure", self, ("matrix", "integrality", "decision", "shape"))
+
+    @cached_property
+    def digest(self) -> str:
+        """A stable name of the content: equal for equal problems, in every process and on every machine."""
+        title = f"{type(self).__module__.partition('.')[0]}.{type(self).__qualname__}"
+        added = (name for name in type(self).fields if name not in IntegerProgram.fields)  # by a subclass
+        return digest_of(title, self, ("structure", "row_lower", "row_upper", "lower", "upper", "fixed", *added))
+
+    @staticmethod
+    def from_mps(path: str | PathLike[str], *, max_bytes: int = 512 * 2**20) -> IntegerProgram:
         """Read a program from an MPS file, fixed or free; θ prices every variable, in column order.
 
-        A row of two sides becomes two rows of A_ub, the upper sides of all rows first and then the lower ones, negated.
         What the format leaves open: integer variables without bounds are 0/1; bounds and right sides from 1e20 on are
         infinite; a negative upper bound without a lower one makes that -inf, with a warning, as in CPLEX and Gurobi;
         the right side of the objective is minus its constant; PuLP's comment ``*SENSE:Maximize`` counts.
@@ -200,10 +244,10 @@ class IntegerProgram(Problem):
         """
         from mapgrad.problems._mps_reader import read_mps  # bz2 and gzip take longer to import than all problems
 
-        return _from_file(cls, path, read_mps(path, max_bytes))
+        return IntegerProgram._from_file(path, read_mps(path, max_bytes))
 
-    @classmethod
-    def from_lp(cls, path: str | PathLike[str], *, max_bytes: int = 512 * 2**20) -> IntegerProgram:
+    @staticmethod
+    def from_lp(path: str | PathLike[str], *, max_bytes: int = 512 * 2**20) -> IntegerProgram:
         """Read a program from an LP file (.lp, .lp.gz or .lp.bz2) as HiGHS reads it; otherwise like `from_mps`.
 
         Raises:
@@ -213,7 +257,17 @@ class IntegerProgram(Problem):
         """
         from mapgrad.problems._lp_reader import read_lp
 
-        return _from_file(cls, path, read_lp(path, max_bytes))
+        return IntegerProgram._from_file(path, read_lp(path, max_bytes))
+
+    @staticmethod
+    def _from_file(path: str | PathLike[str], model: FileModel) -> IntegerProgram:
+        box = {name: getattr(model, name) for name in _BOUNDS}
+        try:
+            program = IntegerProgram.from_rows(model.matrix, model.row_lower, model.row_upper, **box)
+        except ProblemError as error:
+            raise ProblemError(f"{path} holds no program: {error}") from error
+        vars(program).update(objective=frozen_array(model.costs, np.float64), offset=model.offset)
+        return program
 
     def to_mps(self, path: str | PathLike[str]) -> None:
         """Write all in full form to a .mps, .mps.gz or .mps.bz2 file, for `from_mps` to read an equal program.
@@ -240,10 +294,7 @@ class IntegerProgram(Problem):
     def _full(self) -> IntegerProgram:
         if self.shape == (self.num_vars,) and np.array_equal(self.decision, np.arange(self.num_vars)):
             return self
-        unpriced = ("A_ub", "b_ub", "A_eq", "b_eq", "lower", "upper", "integrality")
-        program = IntegerProgram(**{name: getattr(self, name) for name in unpriced})
-        vars(program).update(objective=self.objective, offset=self.offset)
-        return program
+        return self.replace(decision=None)
 
     def embed(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the utilities of all variables, [N, num_vars]: θ [N, *shape] at `decision`, `fixed` elsewhere."""
@@ -271,18 +322,7 @@ class IntegerProgram(Problem):
         """
         if not self.fixed.any():
             return super().completion_values(z)
-        x = np.zeros((len(z), self.num_vars))
-        x[:, self.decision] = z.reshape(len(z), len(self.decision))
-        integer = self.integrality[self.others]
-        values = np.empty(len(z))
-        for number, activity in enumerate(self.matrix.activities(x)):
-            result = self._complete(self.row_lower - activity, self.row_upper - activity, self.fixed)
-            if result.status != 0:
-                raise ProblemError(
-                    f"what a state of {self!r} is worth can't be told: SciPy's milp says {result.message!r}"
-                )
-            values[number] = self.fixed @ np.where(integer, result.x.round(), result.x)
-        return values
+        return membership.completion_values(self, self._row_facts, z)
 
     def __repr__(self) -> str:
         """The constructor's call, without what is left at its default."""
@@ -292,87 +332,27 @@ class IntegerProgram(Problem):
         default |= {"b_ub": np.empty(0), "b_eq": np.empty(0), "shape": self.decision.shape}
         hidden = {name for name, value in default.items() if np.array_equal(getattr(self, name), value)}
         hidden |= {"A_" + name[2:] for name in hidden if name.startswith("b_")}
-        shown = (f"{name}={short(getattr(self, name))}" for name in self.fields if name not in hidden)
-        return f"{type(self).__name__}({', '.join(shown)})"
+        title, names = type(self).__name__, type(self).fields
+        if self.num_inequalities is None:
+            rows = ("matrix", "row_lower", "row_upper")
+            title, names = f"{title}.from_rows", (*rows, *(name for name in names if name not in _LINPROG))
+        shown = (f"{name}={short(getattr(self, name))}" for name in names if name not in hidden)
+        return f"{title}({', '.join(shown)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        _, content = super().__reduce__()
-        return _restore, (*content, self.objective, self.offset)
+        if type(self) is not IntegerProgram:
+            return super().__reduce__()
+        return made, (IntegerProgram, {name: getattr(self, name) for name in _STORED})
+
+    @cached_property
+    def _row_facts(self) -> membership.RowFacts:
+        return membership.RowFacts(self.matrix, self.integrality, self.others)
 
     def in_box(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
-        flat, integer = z.reshape(len(z), len(self.decision)), self.integrality[self.decision]
-        lower, upper = self.lower[self.decision], self.upper[self.decision]
-        with np.errstate(invalid="ignore"):  # inf - inf, where z is refused anyway
-            whole = ~integer | (np.abs(flat - flat.round()) <= _INTEGER_TOLERANCE)
-            room = _ROW_TOLERANCE * np.maximum(1, np.abs(flat))
-            inside = np.isfinite(flat) & whole & (flat >= lower - room) & (flat <= upper + room)
-        return np.logical_and.reduce(inside, axis=1)
+        return membership.in_box(self, z)
 
     def are_states(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
-        x = np.zeros((len(z), self.num_vars))
-        x[:, self.decision] = z.reshape(len(z), len(self.decision))
-        x[:, self.integrality] = x[:, self.integrality].round()
-        activity = self.matrix.activities(x)
-        room = self._row_tolerance * np.maximum(self.matrix.magnitudes(x), np.abs(self.row_upper))
-        room = np.minimum(room, self._most_room)
-        held = (activity >= self.row_lower - room) & (activity <= self.row_upper + room)
-        answers: NDArray[np.bool_] = np.logical_and.reduce(held | ~self._is_settled, axis=1)
-        if len(self.others):
-            for number in np.flatnonzero(answers):
-                least, most = (bound - activity[number] for bound in (self.row_lower, self.row_upper))
-                answers[number] = self._completes(least - room[number], most + room[number])
-        return answers
-
-    @cached_property
-    def _row_tolerance(self) -> NDArray[np.float64]:
-        """The tolerance of each row, relative to the largest of its terms."""
-        continuous = self.matrix.touches(~self.integrality)
-        return np.where(continuous, _ROW_TOLERANCE, _INTEGER_ROW_TOLERANCE)
-
-    @cached_property
-    def _most_room(self) -> NDArray[np.float64]:
-        """Half of one for rows of integers only, where a miss is a whole number: no tolerance may hide that."""
-        fraction = np.flatnonzero(self.matrix.data % 1)
-        whole = (self._row_tolerance == _INTEGER_ROW_TOLERANCE) & (self.row_upper % 1 == 0)
-        whole[self.matrix.row_of_entry[fraction]] = False
-        return np.where(whole, 0.5, np.inf)
-
-    @cached_property
-    def _is_settled(self) -> NDArray[np.bool_]:
-        """Which rows speak of priced variables only."""
-        other = np.zeros(self.num_vars, dtype=np.bool_)
-        other[self.others] = True
-        return ~self.matrix.touches(other)
-
-    def _completes(self, row_lower: NDArray[np.float64], row_upper: NDArray[np.float64]) -> bool:
-        """Tell whether the other variables can bring their part of each row within these bounds."""
-        result = self._complete(row_lower, row_upper, np.zeros(len(self.others)))
-        if result.x is None and result.status != _INFEASIBLE:
-            raise UndecidedError(f"whether z can be completed isn't known: SciPy's milp says {result.message!r}")
-        return result.x is not None
-
-    def _complete(
-        self, row_lower: NDArray[np.float64], row_upper: NDArray[np.float64], utilities: NDArray[np.float64]
-    ) -> Any:
-        """Return what SciPy says of the best values for the other variables, within these bounds on their rows."""
-        optimize = optional_module(
-            "scipy.optimize", "to complete z by values of the variables that θ doesn't price, a program", "scipy"
-        )
-        for presolve in (True, False):  # HiGHS's presolve may end in an error that it doesn't make without
-            result = optimize.milp(
-                -utilities,
-                integrality=self.integrality[self.others],
-                bounds=optimize.Bounds(self.lower[self.others], self.upper[self.others]),
-                constraints=optimize.LinearConstraint(self._other_columns, row_lower, row_upper),
-                options={"mip_rel_gap": 0.0, "node_limit": _COMPLETION_NODES, "presolve": presolve},
-            )
-            if result.x is not None or result.status == _INFEASIBLE:
-                break
-        return result
-
-    @cached_property
-    def _other_columns(self) -> Any:
-        return self.matrix.to_scipy()[:, self.others]
+        return membership.are_states(self, self._row_facts, z)
 
     def iterate_states(self) -> Iterator[NDArray[np.float64]]:
         if not self.integrality[self.decision].all():
@@ -383,18 +363,3 @@ class IntegerProgram(Problem):
         for candidates in integer_points(self, budget):
             budget.spend(_COMPLETION_STEPS * len(candidates) if len(self.others) else 0)
             yield from candidates[self.are_states(candidates)]
-
-
-def _from_file(cls: type[IntegerProgram], path: str | PathLike[str], model: FileModel) -> IntegerProgram:
-    try:
-        return _restore(cls, model.arguments(), model.costs, model.offset)
-    except ProblemError as error:
-        raise ProblemError(f"{path} holds no program: {error}") from error
-
-
-def _restore(
-    cls: type[IntegerProgram], content: dict[str, Any], objective: NDArray[np.float64] | None, offset: float
-) -> IntegerProgram:
-    program = cls(**content)
-    vars(program).update(objective=None if objective is None else frozen_array(objective, np.float64), offset=offset)
-    return program

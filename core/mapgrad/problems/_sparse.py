@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from mapgrad.errors import ProblemError
-from mapgrad.problems._arrays import frozen_array, without_torch
+from mapgrad.problems._arrays import array_bytes, frozen_array, without_torch
 from mapgrad.problems._optional import optional_module
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ class SparseRows:
     Raises:
         ProblemError: the arrays don't describe a matrix of this shape, or an entry isn't finite.
     """
-
-    __slots__ = ("data", "indices", "indptr", "shape")
 
     data: NDArray[np.float64]
     indices: NDArray[np.int64]
@@ -95,12 +94,20 @@ class SparseRows:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SparseRows):
             return NotImplemented
-        return self.shape == other.shape and all(
-            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("indptr", "indices", "data")
-        )
+        return self is other or self.digest == other.digest
 
     def __hash__(self) -> int:
-        return hash((self.shape, self.indptr.tobytes(), self.indices.tobytes(), self.data.tobytes()))
+        return hash(self.digest)
+
+    @cached_property
+    def digest(self) -> str:
+        """A stable name of the content: equal for equal matrices, in every process and on every machine."""
+        import hashlib
+
+        hasher = hashlib.sha256(repr(self.shape).encode())
+        for array in (self.indptr, self.indices, self.data):
+            hasher.update(array_bytes(array))
+        return hasher.hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SparseRows, (self.data, self.indices, self.indptr, self.shape)
@@ -108,10 +115,10 @@ class SparseRows:
     def __repr__(self) -> str:
         return f"<{self.shape[0]}×{self.shape[1]} matrix, {len(self.data)} entries>"
 
-    @property
+    @cached_property
     def row_of_entry(self) -> NDArray[np.int64]:
-        """The row of each entry: int64 [nnz]."""
-        return np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))
+        """The row of each entry: int64 [nnz], read-only."""
+        return frozen_array(np.repeat(np.arange(self.shape[0]), np.diff(self.indptr)), np.int64)
 
     def row(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return a row's columns, int64 [k], and their coefficients, float64 [k]: read-only views."""
@@ -136,6 +143,28 @@ class SparseRows:
         """Return the matrix of opposite sign."""
         return SparseRows(-self.data, self.indices, self.indptr, self.shape)
 
+    def scaled(self, bits: int) -> tuple[SparseRows, NDArray[np.int64]]:
+        """Return these rows times powers of two, and the exponents; what was asked before isn't computed again.
+
+        Args:
+            bits: The largest coefficient of each row gets to [2^bits, 2^(bits + 1)) in absolute value.
+
+        Returns:
+            The matrix, and int64 [m], read-only.
+        """
+        if bits not in self._scaled:
+            largest = np.zeros(self.shape[0])
+            np.maximum.at(largest, self.row_of_entry, np.abs(self.data))
+            _, exponents = np.frexp(largest)
+            shifts = frozen_array(np.where(largest > 0, bits + 1 - exponents, 0), np.int64)
+            data = np.ldexp(self.data, shifts[self.row_of_entry])
+            self._scaled[bits] = SparseRows(data, self.indices, self.indptr, self.shape), shifts
+        return self._scaled[bits]
+
+    @cached_property
+    def _scaled(self) -> dict[int, tuple[SparseRows, NDArray[np.int64]]]:
+        return {}
+
     def below(self, other: SparseRows) -> SparseRows:
         """Return the matrix of other's rows, then these.
 
@@ -144,6 +173,8 @@ class SparseRows:
         """
         if self.shape[1] != other.shape[1]:
             raise ProblemError(f"matrices of {other.shape[1]} and {self.shape[1]} columns can't be stacked")
+        if not self.shape[0]:
+            return other
         return SparseRows(
             np.concatenate((other.data, self.data)),
             np.concatenate((other.indices, self.indices)),
