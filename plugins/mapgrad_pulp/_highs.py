@@ -8,14 +8,12 @@ import highspy
 import numpy as np
 import pulp
 
+import mapgrad
 from mapgrad_pulp._solver import PulpSolver
 
 if TYPE_CHECKING:
     from threading import Event
 
-    from numpy.typing import NDArray
-
-    import mapgrad
     from mapgrad_pulp._model import Model
 
 _COST_BITS: Final = 7
@@ -46,23 +44,32 @@ _SMALL_OPTIONS: Final = {
 }
 
 
+_WAYS: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {"presolve": "off"},
+    {"presolve": "off", "simplex_strategy": 4},  # the primal one
+)
+
+
 class HiGHS(PulpSolver):
     """HiGHS's branch and cut, or its simplex method where no variable is integer.
 
     PuLP passes the model anew for each row. Plugin ``highs`` keeps it, and is faster by as much.
     """
 
-    def minimize(
-        self, model: Model, costs: NDArray[np.float64], seconds: float | None
-    ) -> tuple[mapgrad.Status, NDArray[np.float64] | None]:
+    traits = mapgrad.Traits(releases_gil=True, masks=True, stoppable=True)
+    ways = len(_WAYS)
+
+    def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
-        options = _OPTIONS | _SMALL_OPTIONS if len(costs) <= _SMALL else _OPTIONS
-        limit = {} if seconds is None else {"time_limit": seconds}
-        return model.minimize(np.ldexp(costs, _COST_BITS), _Engine(options | limit, model.stopped))
+        small = _SMALL_OPTIONS if len(call.theta) <= _SMALL and call.way == 0 else {}
+        limit = {} if call.seconds is None else {"time_limit": call.seconds}
+        engine = _Engine(_OPTIONS | small | _WAYS[call.way] | limit, call.stopped)
+        return model.minimize(-np.ldexp(call.theta, _COST_BITS), engine)
 
 
 class _Engine(pulp.HiGHS):
-    def __init__(self, options: dict[str, bool | float], stopped: Event) -> None:
+    def __init__(self, options: dict[str, Any], stopped: Event) -> None:
         super().__init__()
         self._options = options
         self._stopped = stopped

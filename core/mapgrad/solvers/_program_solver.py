@@ -37,7 +37,7 @@ class _Model(Generic[M]):
     program: IntegerProgram
     limits: Limits
     rows: Rows
-    shifts: NDArray[np.int32]
+    exponents: NDArray[np.int64]
 
 
 @dataclass(eq=False)
@@ -171,15 +171,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                 self.free(model.native)
 
     def _model(self, program: IntegerProgram) -> _Model[M]:
-        limits = Limits.of(program)
-        shifts = _shifts(program, self.row_bits)
-        data = np.ldexp(program.matrix.data, shifts[program.matrix.row_of_entry])
-        matrix = type(program.matrix)(data, program.matrix.indices, program.matrix.indptr, program.matrix.shape)
-        sides = (np.ldexp(side, shifts) for side in (program.row_lower, program.row_upper))
-        scaled = IntegerProgram.from_rows(
-            matrix, *sides, lower=program.lower, upper=program.upper, integrality=program.integrality
-        )
-        return _Model(self.build(scaled), program, limits, Rows(program), shifts)
+        native = self.build(program.scaled(self.row_bits))
+        return _Model(native, program, Limits.of(program), Rows(program), program.matrix.scaled(self.row_bits)[1])
 
     def _hold(self, model: _Model[M], limits: Limits) -> None:
         """Bring a model's bounds and sides to these."""
@@ -192,7 +185,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             rows = np.flatnonzero((limits.row_lower != held.row_lower) | (limits.row_upper != held.row_upper))
             if len(rows):
                 lower, upper = (
-                    np.ldexp(side[rows], model.shifts[rows]) for side in (limits.row_lower, limits.row_upper)
+                    np.ldexp(side[rows], model.exponents[rows]) for side in (limits.row_lower, limits.row_upper)
                 )
                 self.set_sides(model.native, rows, lower, upper)
 
@@ -264,12 +257,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     ) -> NDArray[np.float64] | None:
         """Return the best point with the integers of x, by a linear program; None if none is found."""
         if state.relaxation is None:
-            program = self.problem
-            state.relaxation = self._model(
-                IntegerProgram.from_rows(
-                    program.matrix, *Limits.of(program)[2:], lower=program.lower, upper=program.upper, integrality=0
-                )
-            )
+            state.relaxation = self._model(self.problem.replace(integrality=0))
         model, integrality = state.relaxation, self.problem.integrality
         lower, upper = (np.where(integrality, x, bound) for bound in (row.limits.lower, row.limits.upper))
         linear = replace(row, limits=row.limits._replace(lower=lower, upper=upper), reuse=False, start=None)
@@ -309,14 +297,6 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             return self._settle(state, state.cone_model, asked).z
 
         return state.cone.grows(row.theta, directions, farthest)
-
-
-def _shifts(program: IntegerProgram, bits: int) -> NDArray[np.int32]:
-    """Return the powers of two by which rows are multiplied."""
-    largest = np.zeros(len(program.row_upper))
-    np.maximum.at(largest, program.matrix.row_of_entry, np.abs(program.matrix.data))
-    _, exponents = np.frexp(largest)
-    return np.where(largest > 0, bits + 1 - exponents, 0).astype(np.int32)
 
 
 def _in_words(answer: EngineAnswer) -> str:

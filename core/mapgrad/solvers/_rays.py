@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mapgrad.problems import IntegerProgram
 from mapgrad.solvers._points import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from mapgrad.problems import IntegerProgram
 
 _GROWTH: Final = 1e-9
 """The least growth, of max |θ| and a step of 1 in the largest coordinate, that isn't taken for rounding."""
@@ -31,14 +32,7 @@ class Cone:
 
     def __init__(self, program: IntegerProgram) -> None:
         directions = self.limits(Limits.of(program))
-        self.program = IntegerProgram.from_rows(
-            program.matrix,
-            directions.row_lower,
-            directions.row_upper,
-            lower=directions.lower,
-            upper=directions.upper,
-            integrality=0,
-        )
+        self.program = program.replace(**directions._asdict(), integrality=0)
         generator = np.random.default_rng(0)
         self._prices = generator.uniform(0.5, 1, program.num_vars) * generator.choice([-1, 1], program.num_vars)
         self._is_trivial: dict[bytes, bool] = {}
