@@ -30,25 +30,45 @@ _OPTIONS: Final = {
     "random_seed": 0,
     "mip_rel_gap": 0.0,
     "mip_abs_gap": 0.0,
-    "mip_feasibility_tolerance": TOLERANCE,
-    "primal_feasibility_tolerance": TOLERANCE,
-    "dual_feasibility_tolerance": TOLERANCE,
     "small_matrix_value": 1e-12,  # smaller coefficients are dropped; no lower limit is accepted
 }
 
 _SMALL: Final = 200
-"""Up to as many variables, programs are solved up to three times as fast without HiGHS's heuristics."""
+"""Up to as many variables, programs are solved up to three times as fast without most of HiGHS's heuristics."""
+
+_NARROW: Final = 1_000
+"""Without them, HiGHS 1.16 searches for ever in some programs of five variables that may be larger than that."""
 
 _HEURISTICS: Final = {
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_feasibility_jump": False,
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_rens": False,
-    "mip_heuristic_run_root_reduced_cost": False,
     "mip_allow_restart": False,
 }
 
+
+def _tolerances(value: float) -> dict[str, float]:
+    names = ("mip_feasibility_tolerance", "primal_feasibility_tolerance", "dual_feasibility_tolerance")
+    return dict.fromkeys(names, value)
+
+
 _INTEGER_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
+    {"presolve": "choose", **_tolerances(TOLERANCE)},
+    {"presolve": "off", **_tolerances(1e-7)},
+    {"presolve": "off", "simplex_strategy": 4, **_tolerances(TOLERANCE)},
+    {"presolve": "choose", "simplex_strategy": 1, **_tolerances(1e-6)},
+)
+_LINEAR_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
+    # two to six times as fast as with presolving
+    {"solver": "simplex", "presolve": "off", "simplex_strategy": 1, **_tolerances(TOLERANCE)},
+    {"presolve": "on", **_tolerances(1e-7)},
+    {"presolve": "off", "simplex_strategy": 4, **_tolerances(TOLERANCE)},  # the primal one
+    {"presolve": "on", "simplex_strategy": 1, **_tolerances(1e-6)},
+)
+"""What is set for each way of running, one after the other; all end at a vertex."""
+
+WAYS: Final[tuple[Mapping[str, Any], ...]] = (
     {"presolve": "choose"},
     {"presolve": "off"},
     {"presolve": "off", "simplex_strategy": 4},
@@ -92,6 +112,8 @@ class Model:
     def __init__(self, program: mapgrad.IntegerProgram) -> None:
         self._integrality = program.integrality
         self._is_linear = not program.integrality.any()
+        sizes = np.maximum(np.abs(program.lower), np.abs(program.upper))[program.integrality]
+        self._is_small = program.num_vars <= _SMALL and sizes.max(initial=0) <= _NARROW
         self._columns = np.arange(program.num_vars, dtype=np.int32)
         self._heeded = SimpleNamespace(stopped=Event())
         self._way: int | None = None
@@ -164,7 +186,7 @@ class Model:
             return
         self._way = way
         self._set((_LINEAR_WAYS if self._is_linear else _INTEGER_WAYS)[way])
-        if not self._is_linear and len(self._columns) <= _SMALL:
+        if self._is_small and not self._is_linear:
             for name, value in _HEURISTICS.items():
                 self._highs.setOptionValue(name, value if way == 0 else self._highs.getOptionValue(name)[1])
 

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mapgrad.problems import IntegerProgram
+    from mapgrad.problems import IntegerProgram, SparseRows
 
 _TOLERANCE: Final = 1e-9
 """A row holds if it is missed by no more than that part of its largest term or of its side."""
@@ -19,6 +19,12 @@ _NEAR: Final = 1e-6
 
 _DENSE: Final = 50_000
 """Entries, up to which a product with a dense matrix is faster."""
+
+_WIDE: Final = 1e6
+"""A row whose coefficients are that far apart is one that engines were seen to be wrong about."""
+
+_FAR: Final = 1e4
+"""Objectives of that many times max |θ| are found to fewer digits than an optimum is owed."""
 
 _POLISHED: Final = 2_000
 """Columns and rows, up to which the vertex near a point is looked for."""
@@ -46,11 +52,17 @@ class Rows:
         self._integrality = program.integrality
         height, width = program.matrix.shape
         self._dense = program.matrix.toarray() if height * width <= _DENSE else None
+        self._is_wide = _is_wide(program.matrix)
 
     def rounded(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
         """Return x within the bounds, integer where it must be."""
         x = np.clip(x, limits.lower, limits.upper)
         return np.where(self._integrality, np.rint(x), x) + 0.0  # no negative zeros
+
+    def is_delicate(self, theta: NDArray[np.float64], x: NDArray[np.float64]) -> bool:
+        """Tell whether an engine may err about an optimum of these numbers, so that another way must confirm it."""
+        theta = np.abs(theta)
+        return self._is_wide or float(theta @ np.abs(x)) > _FAR * theta.max(initial=0)
 
     def hold(self, x: NDArray[np.float64], limits: Limits) -> bool:
         """Tell whether all rows hold at x, to `_TOLERANCE` of the largest term of each."""
@@ -60,8 +72,8 @@ class Rows:
             return True
         return all(excess[row] <= _TOLERANCE * self._size(row, x, limits) for row in missed.tolist())
 
-    def polished(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64] | None:
-        """Return the point near x at which all bounds and rows that x nearly attains are attained; None if none is.
+    def polished(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
+        """Return the point near x at which all bounds and rows that x nearly attains are attained; x if none is.
 
         Integer variables stay where they are. Engines meet rows to a tolerance of their own; what they mean is the
         vertex, which the rows attained there give to the last digit.
@@ -72,7 +84,7 @@ class Rows:
         free = ~(self._integrality | at_lower | at_upper)
         snapped = np.where(self._integrality, x, np.where(at_lower, lower, np.where(at_upper, upper, x)))
         if not free.any():
-            return snapped
+            return snapped if self.hold(snapped, limits) else x
         activity = self._activity(snapped)
         sizes = np.maximum(self._matrix.magnitudes(snapped[None])[0], np.finfo(float).tiny)
         misses = []
@@ -82,11 +94,12 @@ class Rows:
         miss = np.where(np.abs(misses[0]) < np.abs(misses[1]), *misses)
         attained = (np.abs(miss) <= _NEAR * sizes) & self._matrix.touches(free)
         if max(attained.sum(), free.sum()) > _POLISHED:
-            return None
+            return x
         part = self._matrix.select(attained).toarray()[:, free] / sizes[attained, None]
         step = np.linalg.lstsq(part, miss[attained] / sizes[attained], rcond=None)[0]
         snapped[free] += step
-        return np.clip(snapped, lower, upper)
+        snapped = np.clip(snapped, lower, upper)
+        return snapped if self.hold(snapped, limits) else x
 
     def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         return self._matrix.activities(x[None])[0] if self._dense is None else self._dense @ x
@@ -100,3 +113,11 @@ class Rows:
         columns, coefficients = self._matrix.row(row)
         sides = np.abs((limits.row_lower[row], limits.row_upper[row]))
         return max(np.abs(coefficients * x[columns]).max(initial=0), sides[np.isfinite(sides)].max(initial=0))
+
+
+def _is_wide(matrix: SparseRows) -> bool:
+    sizes = np.abs(matrix.data)
+    least, most = np.full(matrix.shape[0], np.inf), np.zeros(matrix.shape[0])
+    np.minimum.at(least, matrix.row_of_entry, sizes)
+    np.maximum.at(most, matrix.row_of_entry, sizes)
+    return bool((most > _WIDE * least).any())

@@ -62,9 +62,15 @@ class _Row:
     reuse: bool = False
     start: NDArray[np.float64] | None = None
 
-    def slack(self, x: NDArray[np.float64]) -> float:
-        """Return by how much an objective at x may differ from the optimum."""
-        return _OPTIMALITY * np.abs(self.theta).max(initial=0) + _ROUNDING * float(np.abs(self.theta) @ np.abs(x))
+    def slack(self, x: NDArray[np.float64], rounding: float = _ROUNDING) -> float:
+        """Return by how much an objective at x may differ from the optimum, or from what is said of it."""
+        theta = np.abs(self.theta)
+        return _OPTIMALITY * theta.max(initial=0) + rounding * float(theta @ np.abs(x))
+
+    def attains(self, x: NDArray[np.float64], answer: EngineAnswer) -> bool:
+        """Tell whether a point attains what an engine says of its objective, to the engine's own tolerance."""
+        value, slack = float(self.theta @ x), self.slack(x, _OPTIMALITY)
+        return all(each is None or abs(each - value) <= slack for each in (answer.objective, answer.bound))
 
 
 class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
@@ -206,8 +212,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     def _settle(self, state: _State[M], model: _Model[M], row: _Row) -> Solution:
         """Ask in one way after the other until an answer counts."""
         said: list[str] = []
+        points: list[NDArray[np.float64]] = []
         infeasible = 0
-        doubtful: NDArray[np.float64] | None = None
         for way in range(self.ways):
             answer = self._run(state, model, row, way)
             if answer.status is Status.TIME_LIMIT:
@@ -215,21 +221,21 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             comment = ""
             if answer.status is Status.INFEASIBLE:
                 infeasible += 1
-                if infeasible == min(2, self.ways) and doubtful is None:
+                if infeasible == min(2, self.ways) and not points:
                     return Solution(None, Status.INFEASIBLE)
             elif answer.status is Status.OPTIMAL and answer.x is not None:
                 x = self._cleaned(state, model, row, answer.x, way)
                 if x is None:
                     comment = ", with a point that breaks a row once its integers are rounded"
-                elif self._attains(row, x, answer):
+                elif row.attains(x, answer) and not (self.ways > 1 and model.rows.is_delicate(row.theta, x)):
                     return Solution(x)
                 else:
-                    comment = f", with a point whose objective is {row.theta @ x:.12g} and not that"
-                    if doubtful is not None:
-                        x, other = sorted((x, doubtful), key=lambda each: -float(row.theta @ each))
-                        if row.theta @ x - row.theta @ other <= row.slack(x):
-                            return Solution(x)
-                    doubtful = x
+                    x = model.rows.polished(x, row.limits)
+                    comment = f", with a point of {row.theta @ x:.12g}"
+                    best = max([*points, x], key=lambda point: float(row.theta @ point))
+                    if sum(float(row.theta @ (best - point)) <= row.slack(best) for point in (*points, x)) > 1:
+                        return Solution(best)
+                    points.append(x)
             said.append(f"{_in_words(answer)}{comment}")
         raise ArithmeticError(
             f"{type(self).__name__} contradicts itself or the program, in each way of running it: {'; '.join(said)}"
@@ -248,9 +254,9 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             return x
         if is_mixed and (fitted := self._fitted(state, row, x, way)) is not None:
             return fitted
-        if not holds and (polished := rows.polished(x, row.limits)) is not None and rows.hold(polished, row.limits):
-            return polished
-        return x if holds else None
+        if not holds:
+            x = rows.polished(x, row.limits)
+        return x if holds or rows.hold(x, row.limits) else None
 
     def _fitted(
         self, state: _State[M], row: _Row, x: NDArray[np.float64], way: int
@@ -265,12 +271,6 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         if answer.status is not Status.OPTIMAL or answer.x is None:
             return None
         return self._cleaned(state, model, linear, answer.x, way)
-
-    def _attains(self, row: _Row, x: NDArray[np.float64], answer: EngineAnswer) -> bool:
-        """Tell whether a point attains what the engine says of its objective."""
-        value, slack = float(row.theta @ x), row.slack(x)
-        said = (answer.objective, answer.bound)
-        return all(each is None or abs(each - value) <= slack for each in said)
 
     def _incumbent(self, model: _Model[M], row: _Row, answer: EngineAnswer) -> Solution:
         x = None if answer.x is None else model.rows.rounded(answer.x, row.limits)
