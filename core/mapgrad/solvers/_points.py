@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _TOLERANCE: Final = 1e-9
 """A row holds if it is missed by no more than that part of its largest term or of its side."""
 
-_NEAR: Final = 1e-6
-"""Bounds and rows that near, in units of the largest term, are meant to be attained."""
+_NEAR: Final = (1e-9, 1e-8, 1e-7, 1e-6)
+"""Bounds and rows that near, in units of the largest term, are meant to be attained: what is tried in turn."""
 
 _DENSE: Final = 50_000
 """Entries, up to which a product with a dense matrix is faster."""
@@ -59,8 +59,13 @@ class Rows:
         x = np.clip(x, limits.lower, limits.upper)
         return np.where(self._integrality, np.rint(x), x) + 0.0  # no negative zeros
 
+    def seen_from(self, x: NDArray[np.float64], limits: Limits) -> Limits:
+        """Return the bounds and sides of x' - x, for the x' of these."""
+        activity = self._activity(x)
+        return Limits(limits.lower - x, limits.upper - x, limits.row_lower - activity, limits.row_upper - activity)
+
     def is_delicate(self, theta: NDArray[np.float64], x: NDArray[np.float64]) -> bool:
-        """Tell whether an engine may err about an optimum of these numbers, so that another way must confirm it."""
+        """Tell whether an engine may err about an optimum of these numbers, which another way must then confirm."""
         theta = np.abs(theta)
         return self._is_wide or float(theta @ np.abs(x)) > _FAR * theta.max(initial=0)
 
@@ -72,34 +77,36 @@ class Rows:
             return True
         return all(excess[row] <= _TOLERANCE * self._size(row, x, limits) for row in missed.tolist())
 
-    def polished(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
-        """Return the point near x at which all bounds and rows that x nearly attains are attained; x if none is.
+    def vertex_near(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64] | None:
+        """Return a point near x that attains all bounds and rows that x nearly attains; None if it breaks a row.
 
         Integer variables stay where they are. Engines meet rows to a tolerance of their own; what they mean is the
         vertex, which the rows attained there give to the last digit.
         """
-        lower, upper = limits.lower, limits.upper
-        room = _NEAR * np.maximum(1, np.abs(x))
-        at_lower, at_upper = x - lower <= room, upper - x <= room
+        for near in _NEAR:
+            vertex = self._attaining(x, limits, near)
+            if vertex is not None and self.hold(vertex, limits):
+                return vertex
+        return None
+
+    def _attaining(self, x: NDArray[np.float64], limits: Limits, near: float) -> NDArray[np.float64] | None:
+        room = near * np.maximum(1, np.abs(x))
+        at_lower, at_upper = x - limits.lower <= room, limits.upper - x <= room
         free = ~(self._integrality | at_lower | at_upper)
-        snapped = np.where(self._integrality, x, np.where(at_lower, lower, np.where(at_upper, upper, x)))
+        bounded = np.where(at_lower, limits.lower, np.where(at_upper, limits.upper, x))
+        x = np.where(self._integrality, x, bounded)
         if not free.any():
-            return snapped if self.hold(snapped, limits) else x
-        activity = self._activity(snapped)
-        sizes = np.maximum(self._matrix.magnitudes(snapped[None])[0], np.finfo(float).tiny)
-        misses = []
-        for side in (limits.row_lower, limits.row_upper):
-            with np.errstate(invalid="ignore"):
-                misses.append(np.where(np.isfinite(side), side - activity, np.inf))
-        miss = np.where(np.abs(misses[0]) < np.abs(misses[1]), *misses)
-        attained = (np.abs(miss) <= _NEAR * sizes) & self._matrix.touches(free)
-        if max(attained.sum(), free.sum()) > _POLISHED:
             return x
+        activity = self._activity(x)
+        sizes = np.maximum(self._matrix.magnitudes(x[None])[0], np.finfo(np.float64).tiny)
+        to_lower, to_upper = limits.row_lower - activity, limits.row_upper - activity
+        miss = np.where(np.abs(to_lower) < np.abs(to_upper), to_lower, to_upper)
+        attained = (np.abs(miss) <= near * sizes) & self._matrix.touches(free)
+        if max(attained.sum(), free.sum()) > _POLISHED:
+            return None
         part = self._matrix.select(attained).toarray()[:, free] / sizes[attained, None]
-        step = np.linalg.lstsq(part, miss[attained] / sizes[attained], rcond=None)[0]
-        snapped[free] += step
-        snapped = np.clip(snapped, lower, upper)
-        return snapped if self.hold(snapped, limits) else x
+        x[free] += np.linalg.lstsq(part, miss[attained] / sizes[attained], rcond=None)[0]
+        return np.clip(x, limits.lower, limits.upper)
 
     def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         return self._matrix.activities(x[None])[0] if self._dense is None else self._dense @ x

@@ -25,6 +25,9 @@ M = TypeVar("M")
 _OPTIMALITY: Final = 1e-9
 """Of max |θ|: an answer that is worse than the best by no more is optimal."""
 
+_STEPS: Final = 8
+"""So often a point is replaced by a better one that a way finds from there."""
+
 _ROUNDING: Final = 1e-13
 """Of Σ |θ_j x_j|: by so much two ways to add up an objective may differ."""
 
@@ -87,8 +90,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
 
-    What doesn't count is asked for again in another way. Two ways that agree count; where none does, the row fails with
-    what the engine said. The base also keeps deadlines and forbidden entries, and scales rows.
+    - Where coefficients of a row or the numbers of an answer are far apart, OPTIMAL counts once another way, asked for a
+      step from there to a better point, finds none.
+
+    What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
+    base also keeps deadlines and forbidden entries, and scales rows.
 
     Attributes:
         ways: How many ways of running the engine there are.
@@ -212,7 +218,6 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     def _settle(self, state: _State[M], model: _Model[M], row: _Row) -> Solution:
         """Ask in one way after the other until an answer counts."""
         said: list[str] = []
-        points: list[NDArray[np.float64]] = []
         infeasible = 0
         for way in range(self.ways):
             answer = self._run(state, model, row, way)
@@ -221,25 +226,43 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             comment = ""
             if answer.status is Status.INFEASIBLE:
                 infeasible += 1
-                if infeasible == min(2, self.ways) and not points:
+                if infeasible == min(2, self.ways):
                     return Solution(None, Status.INFEASIBLE)
             elif answer.status is Status.OPTIMAL and answer.x is not None:
                 x = self._cleaned(state, model, row, answer.x, way)
                 if x is None:
                     comment = ", with a point that breaks a row once its integers are rounded"
-                elif row.attains(x, answer) and not (self.ways > 1 and model.rows.is_delicate(row.theta, x)):
+                elif row.attains(x, answer) and not model.rows.is_delicate(row.theta, x):
                     return Solution(x)
+                elif solution := self._confirmed(state, model, row, x, (way + 1) % self.ways):
+                    return solution
                 else:
-                    x = model.rows.polished(x, row.limits)
-                    comment = f", with a point of {row.theta @ x:.12g}"
-                    best = max([*points, x], key=lambda point: float(row.theta @ point))
-                    if sum(float(row.theta @ (best - point)) <= row.slack(best) for point in (*points, x)) > 1:
-                        return Solution(best)
-                    points.append(x)
+                    comment = f", with a point of {row.theta @ x:.12g} which isn't confirmed"
             said.append(f"{_in_words(answer)}{comment}")
         raise ArithmeticError(
             f"{type(self).__name__} contradicts itself or the program, in each way of running it: {'; '.join(said)}"
         )
+
+    def _confirmed(
+        self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int
+    ) -> Solution | None:
+        """Return x, or what is better, once an engine finds no better point from there; None where it says otherwise.
+
+        The engine is asked for the step: its numbers are small where those of x are large, and nothing is lost in them.
+        """
+        for _ in range(_STEPS):
+            answer = self._run(state, model, replace(row, limits=model.rows.seen_from(x, row.limits)), way)
+            if answer.status is Status.TIME_LIMIT:
+                return Solution(x, Status.TIME_LIMIT)
+            if answer.status is not Status.OPTIMAL or answer.x is None:
+                return None
+            better = self._cleaned(state, model, row, x + answer.x, way)
+            if better is None:
+                return None
+            if row.theta @ (better - x) <= row.slack(x):
+                return Solution(x)
+            x = better
+        return None
 
     def _cleaned(
         self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int
@@ -254,9 +277,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             return x
         if is_mixed and (fitted := self._fitted(state, row, x, way)) is not None:
             return fitted
-        if not holds:
-            x = rows.polished(x, row.limits)
-        return x if holds or rows.hold(x, row.limits) else None
+        return x if holds else rows.vertex_near(x, row.limits)
 
     def _fitted(
         self, state: _State[M], row: _Row, x: NDArray[np.float64], way: int
