@@ -30,7 +30,9 @@ _WAYS: Final = ((12, True), (12, False), (4, True), (4, False))
 class _Model:
     """What SciPy is given for each row."""
 
-    rows: LinearConstraint
+    columns: Any
+    row_lower: NDArray[np.float64]
+    row_upper: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     integrality: NDArray[np.bool_]
@@ -52,10 +54,8 @@ class Milp(mapgrad.ProgramSolver[_Model]):
         columns = program.matrix.to_scipy().tocsc()
         # before SciPy 1.15, milp takes no other integers
         columns.indices, columns.indptr = columns.indices.astype(np.int32), columns.indptr.astype(np.int32)
-        sides: Any = program.row_lower.copy(), program.row_upper.copy()  # arrays, whatever SciPy's stubs say
-        return _Model(
-            LinearConstraint(columns, *sides), program.lower.copy(), program.upper.copy(), program.integrality
-        )
+        limits = (program.row_lower, program.row_upper, program.lower, program.upper)
+        return _Model(columns, *(each.copy() for each in limits), program.integrality)
 
     def set_bounds(
         self, model: _Model, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
@@ -67,16 +67,17 @@ class Milp(mapgrad.ProgramSolver[_Model]):
         self, model: _Model, rows: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
     ) -> None:
         """Keep other sides for the next row."""
-        model.rows.lb[rows], model.rows.ub[rows] = lower, upper
+        model.row_lower[rows], model.row_upper[rows] = lower, upper
 
     def maximize(self, model: _Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
         bits, presolve = _WAYS[call.way]
+        sides: Any = model.row_lower, model.row_upper  # arrays, whatever SciPy's stubs say
         result = milp(
             -np.ldexp(call.theta, bits),
             integrality=model.integrality,
             bounds=(model.lower, model.upper),
-            constraints=model.rows,
+            constraints=LinearConstraint(model.columns, *sides),
             options={"mip_rel_gap": 0.0, "time_limit": call.seconds, "presolve": presolve},
         )
         status = Status.UNBOUNDED if result.message.startswith(_OPEN) else _STATUS.get(result.status, Status.ERROR)
