@@ -14,7 +14,14 @@ import numpy as np
 import torch
 
 from mapgrad.batching import get_solver
-from mapgrad.errors import ProblemError, RowsError, UnsupportedProblemError
+from mapgrad.errors import (
+    MissingDependencyError,
+    PluginError,
+    ProblemError,
+    RowsError,
+    UnknownSolverError,
+    UnsupportedProblemError,
+)
 from mapgrad.solutions import Status
 from mapgrad.testing._case import name_of
 from mapgrad.testing._fuzz_programs import KINDS, known_program
@@ -176,6 +183,8 @@ def judged(solver: SolverLike, known: KnownProgram, **options: Any) -> tuple[Ver
             solutions = at_work.solve(torch.tensor(known.theta))
     except UnsupportedProblemError as error:
         return Verdict.REFUSED, str(error)
+    except (MissingDependencyError, PluginError, UnknownSolverError):
+        raise
     except RowsError as error:
         if error.solutions is None:
             return Verdict.WRONG, f"{type(error).__name__}: {error}"
@@ -216,7 +225,7 @@ def _fault_of(known: KnownProgram, z: NDArray[np.float64]) -> str:
     broken = program.integrality & (z != z.round())
     if broken.any():
         return f"z[{broken.argmax()}] = {float(z[broken.argmax()])!r} isn't an integer"
-    missed, rooms = row_misses(program, z), row_rooms(program, z)
+    missed, rooms = _row_misses(program, z), row_rooms(program, z)
     row = int(np.argmax(missed - rooms)) if len(missed) else 0
     if len(missed) and missed[row] > rooms[row]:
         return f"row {row} is missed by {missed[row]:.2g}, and {rooms[row]:.2g} is allowed"
@@ -230,7 +239,7 @@ def _fault_of(known: KnownProgram, z: NDArray[np.float64]) -> str:
     return ""
 
 
-def row_misses(program: IntegerProgram, x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _row_misses(program: IntegerProgram, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return by how much x [num_vars] misses each row."""
     activity = program.matrix.activities(x[None])[0]
     return np.maximum(0.0, np.maximum(program.row_lower - activity, activity - program.row_upper))
@@ -238,6 +247,7 @@ def row_misses(program: IntegerProgram, x: NDArray[np.float64]) -> NDArray[np.fl
 
 def _write(known: KnownProgram, path: Path) -> None:
     """Write a program with the row of θ as its objective, to be minimised: its costs are -θ."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     program = copy.copy(known.program)
     vars(program).update(objective=-known.theta)
     program.to_mps(path)
