@@ -167,8 +167,9 @@ def _knapsack_equality(rng: Generator) -> KnownProgram:
 
 def _grid(width: int, most: int) -> Integers:
     """Return all points of 0 … most."""
-    points: Integers = np.arange((most + 1) ** width)[:, None] // (most + 1) ** np.arange(width) % (most + 1)
-    return points
+    digits: Integers = np.arange((most + 1) ** width, dtype=np.int64)[:, None]
+    places: Integers = np.power(most + 1, np.arange(width, dtype=np.int64))
+    return digits // places % (most + 1)
 
 
 def _enumerated(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TOLERANCE: Final = 1e-9
 """By how much of its largest term a row may be missed, and of the largest |θ| an optimum."""
 
+_ROUNDING: Final = 1e-13
+"""What a solution of linear equations in float64 may lose, relative to its largest number."""
+
 _FEW: Final = 60
 """Linear programs that branching may take before another program is drawn."""
 
@@ -65,14 +68,19 @@ def solved_exactly(program: IntegerProgram, theta: NDArray[np.float64], limit: i
 
 
 def row_rooms(program: IntegerProgram, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return by how much x [num_vars] may miss each row: nothing near one where all of the row is integer."""
+    """Return by how much x [num_vars] may miss each row: nothing near one where all of the row is integer.
+
+    That is `TOLERANCE` of the row's largest term, and `_ROUNDING` of what it would be with the largest of x.
+    """
     matrix = program.matrix
     sides = np.where(np.isfinite(program.row_upper), program.row_upper, program.row_lower)
-    largest = np.where(np.isfinite(sides), np.abs(sides), 0.0)
+    largest, coefficients = np.where(np.isfinite(sides), np.abs(sides), 0.0), np.zeros(len(sides))
     np.maximum.at(largest, matrix.row_of_entry, np.abs(matrix.data * x[matrix.indices]))
+    np.maximum.at(coefficients, matrix.row_of_entry, np.abs(matrix.data))
+    rooms = np.maximum(TOLERANCE * largest, _ROUNDING * coefficients * np.abs(x).max())
     whole = sides % 1 == 0
     whole[matrix.row_of_entry[(matrix.data % 1 != 0) | ~program.integrality[matrix.indices]]] = False
-    return np.where(whole, np.minimum(TOLERANCE * largest, 0.5), TOLERANCE * largest)
+    return np.where(whole, np.minimum(rooms, 0.5), rooms)
 
 
 def _terms(program: IntegerProgram, theta: NDArray[np.float64], x: NDArray[np.float64]) -> float:
@@ -90,14 +98,14 @@ def draw_int(rng: Generator, low: int, high: int) -> int:
     return int(rng.integers(low, high + 1))
 
 
-def draw_ints(rng: Generator, low: int, high: int, shape: Any) -> Integers:
-    drawn: Integers = rng.integers(low, high + 1, shape)
-    return drawn
+def draw_ints(rng: Generator, low: int, high: int, shape: int | tuple[int, ...]) -> Integers:
+    """Return integers from low to high, both included."""
+    return rng.integers(low, high + 1, shape, dtype=np.int64)
 
 
-def draw_flags(rng: Generator, percent: int, shape: Any) -> Flags:
-    drawn: Flags = rng.integers(0, 100, shape) < percent
-    return drawn
+def draw_flags(rng: Generator, percent: int, shape: int | tuple[int, ...]) -> Flags:
+    """Return flags of which so many of a hundred are set."""
+    return draw_ints(rng, 0, 99, shape) < percent
 
 
 def draw_coefficients(rng: Generator, shape: tuple[int, int], size: int) -> Integers:

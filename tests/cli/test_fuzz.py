@@ -1,0 +1,50 @@
+"""``mapgrad check --fuzz``."""
+
+import pytest
+
+import mapgrad
+
+
+class Infeasible(mapgrad.InstanceSolver):
+    """Says that there is no answer, whatever it is asked."""
+
+    def solve(self, state, theta, request):
+        return mapgrad.Solution(None, mapgrad.Status.INFEASIBLE)
+
+
+class Plugin:
+    @mapgrad.hookimpl
+    def mapgrad_solvers(self):
+        return [mapgrad.SolverSpec("none", Infeasible, (mapgrad.IntegerProgram,))]
+
+
+@pytest.fixture
+def _plugin():
+    mapgrad.register(Plugin(), "mine")
+    yield
+    mapgrad.unregister("mine")
+
+
+@pytest.mark.usefixtures("_plugin")
+def test_what_is_wrong_is_counted_and_written(invoke, tmp_path):
+    result = invoke("check", "mine.none", "--fuzz", "13", "--seed", "2", "--folder", str(tmp_path))
+    assert result.exit_code == 1
+    row = next(line for line in result.stdout.splitlines() if line.split()[:1] == ["free_lp"])
+    assert row.split() == ["free_lp", "0", "0", "1", "0", "0"]
+    path = tmp_path / "mine.none-free_lp-2-0.mps"
+    assert "wrong: free_lp 0 of seed 2: INFEASIBLE instead of OPTIMAL" in result.stdout
+    assert f"see {path}" in result.stdout
+    assert mapgrad.IntegerProgram.from_mps(path).num_vars >= 1
+
+
+def test_an_engine_that_is_right_exits_with_0(invoke, tmp_path):
+    pytest.importorskip("highspy")
+    result = invoke("check", "highs", "--fuzz", "13", "--folder", str(tmp_path))
+    assert result.exit_code == 0, result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_solver_is_an_error(invoke):
+    result = invoke("check", "nobody", "--fuzz", "1")
+    assert result.exit_code == 2
+    assert "nobody" in result.stderr
