@@ -68,18 +68,6 @@ _LINEAR_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
 )
 """What is set for each way of running, one after the other; all end at a vertex."""
 
-WAYS: Final[tuple[Mapping[str, Any], ...]] = (
-    {"presolve": "choose"},
-    {"presolve": "off"},
-    {"presolve": "off", "simplex_strategy": 4},
-)
-_LINEAR_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
-    {"solver": "simplex", "presolve": "off", "simplex_strategy": 1},  # two to six times as fast as with presolving
-    {"solver": "simplex", "presolve": "on", "simplex_strategy": 1},
-    {"solver": "simplex", "presolve": "off", "simplex_strategy": 4},  # the primal one
-)
-"""What is set for each way of running; the first ones end at a vertex, as all do."""
-
 WAYS: Final = len(_LINEAR_WAYS)
 
 _STATUSES: Final = {
@@ -126,9 +114,7 @@ class Model:
         elif len(program.matrix.data) > _QUICK:
             self._heed_stops(highspy.cb.HighsCallbackType.kCallbackSimplexInterrupt)
 
-    def set_bounds(
-        self, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
-    ) -> None:
+    def set_bounds(self, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
         """Give some variables other bounds."""
         self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
 

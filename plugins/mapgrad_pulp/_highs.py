@@ -25,29 +25,34 @@ _OPTIONS: Final = {
     "random_seed": 0,
     "mip_rel_gap": 0.0,
     "mip_abs_gap": 0.0,
-    "mip_feasibility_tolerance": 1e-9,
-    "primal_feasibility_tolerance": 1e-9,
-    "dual_feasibility_tolerance": 1e-9,
     "small_matrix_value": 1e-12,  # smaller coefficients are dropped; no lower limit is accepted
 }
 
 _SMALL: Final = 200
-"""Up to as many variables, programs are solved up to three times as fast without HiGHS's heuristics."""
+"""Up to as many variables, programs are solved up to three times as fast without most of HiGHS's heuristics."""
+
+_NARROW: Final = 1_000
+"""Without them, HiGHS 1.16 searches for ever in some programs of five variables that may be larger than that."""
 
 _SMALL_OPTIONS: Final = {
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_feasibility_jump": False,
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_rens": False,
-    "mip_heuristic_run_root_reduced_cost": False,
     "mip_allow_restart": False,
 }
 
 
+def _tolerances(value: float) -> dict[str, float]:
+    names = ("mip_feasibility_tolerance", "primal_feasibility_tolerance", "dual_feasibility_tolerance")
+    return dict.fromkeys(names, value)
+
+
 _WAYS: Final[tuple[dict[str, Any], ...]] = (
-    {},
-    {"presolve": "off"},
-    {"presolve": "off", "simplex_strategy": 4},  # the primal one
+    _tolerances(1e-9),
+    {"presolve": "off", **_tolerances(1e-7)},
+    {"presolve": "off", "simplex_strategy": 4, **_tolerances(1e-9)},  # the primal one
+    {"simplex_strategy": 1, **_tolerances(1e-6)},
 )
 
 
@@ -62,7 +67,7 @@ class HiGHS(PulpSolver):
 
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
-        small = _SMALL_OPTIONS if len(call.theta) <= _SMALL and call.way == 0 else {}
+        small = _SMALL_OPTIONS if call.way == 0 and model.is_narrow(_SMALL, _NARROW) else {}
         limit = {} if call.seconds is None else {"time_limit": call.seconds}
         engine = _Engine(_OPTIONS | small | _WAYS[call.way] | limit, call.stopped)
         return model.minimize(-np.ldexp(call.theta, _COST_BITS), engine)

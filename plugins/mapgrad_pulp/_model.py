@@ -32,9 +32,13 @@ class Model:
 
     Args:
         program: The set, every variable priced.
+
+    Attributes:
+        engine: What solves, or solved last.
     """
 
     def __init__(self, program: mapgrad.IntegerProgram) -> None:
+        self.engine: pulp.LpSolver | None = None
         self._program = program
         self._lower, self._upper = program.lower.copy(), program.upper.copy()
         self._row_lower, self._row_upper = program.row_lower.copy(), program.row_upper.copy()
@@ -66,8 +70,14 @@ class Model:
         if is_linear:
             self._problem += zero <= 1
 
+    def is_narrow(self, num_vars: int, size: float) -> bool:
+        """Tell whether there are no more variables than that, and no larger integers."""
+        sizes = np.maximum(np.abs(self._lower), np.abs(self._upper))[self._program.integrality]
+        return len(self._variables) <= num_vars and bool(sizes.max(initial=0) <= size)
+
     def minimize(self, costs: NDArray[np.float64], engine: pulp.LpSolver) -> mapgrad.EngineAnswer:
         """Return what PuLP makes of what an engine says of max ⟨-costs, x⟩, without objective and bound."""
+        self.engine = engine
         # PuLP leaves the values of the row before where it has none, and those of variables that count nowhere.
         nearest = np.clip(0.0, self._lower, self._upper)
         for variable, value in zip(self._variables, nearest.tolist(), strict=True):
@@ -82,9 +92,7 @@ class Model:
         x = np.array([variable.varValue for variable in self._variables], dtype=np.float64)
         return mapgrad.EngineAnswer(status, x, text=text)
 
-    def set_bounds(
-        self, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
-    ) -> None:
+    def set_bounds(self, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
         """Give some variables other bounds."""
         self._lower[columns], self._upper[columns] = lower, upper
         for column, least, most in zip(columns.tolist(), lower.tolist(), upper.tolist(), strict=True):
