@@ -74,7 +74,7 @@ _STATUSES: Final = {
     HighsModelStatus.kOptimal: Status.OPTIMAL,
     HighsModelStatus.kInfeasible: Status.INFEASIBLE,
     HighsModelStatus.kUnbounded: Status.UNBOUNDED,
-    HighsModelStatus.kUnboundedOrInfeasible: Status.UNBOUNDED,  # `Model.maximize` finds out which
+    HighsModelStatus.kUnboundedOrInfeasible: Status.UNBOUNDED,
     HighsModelStatus.kTimeLimit: Status.TIME_LIMIT,
 }
 

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 import highspy
 import numpy as np
 import pulp
+from highspy import HighsModelStatus
 
 import mapgrad
+from mapgrad import Status
 from mapgrad_pulp._solver import PulpSolver
 
 if TYPE_CHECKING:
     from threading import Event
+
+    from numpy.typing import NDArray
 
     from mapgrad_pulp._model import Model
 
@@ -55,6 +59,14 @@ _WAYS: Final[tuple[dict[str, Any], ...]] = (
     {"simplex_strategy": 1, **_tolerances(1e-6)},
 )
 
+_STATUSES: Final = {
+    HighsModelStatus.kOptimal: Status.OPTIMAL,
+    HighsModelStatus.kInfeasible: Status.INFEASIBLE,
+    HighsModelStatus.kUnbounded: Status.UNBOUNDED,
+    HighsModelStatus.kUnboundedOrInfeasible: Status.UNBOUNDED,
+    HighsModelStatus.kTimeLimit: Status.TIME_LIMIT,
+}
+
 
 class HiGHS(PulpSolver):
     """HiGHS's branch and cut, or its simplex method where no variable is integer.
@@ -70,7 +82,7 @@ class HiGHS(PulpSolver):
         small = _SMALL_OPTIONS if call.way == 0 and model.is_narrow(_SMALL, _NARROW) else {}
         limit = {} if call.seconds is None else {"time_limit": call.seconds}
         engine = _Engine(_OPTIONS | small | _WAYS[call.way] | limit, call.stopped)
-        return model.minimize(-np.ldexp(call.theta, _COST_BITS), engine)
+        return engine.answer(model.minimize(-np.ldexp(call.theta, _COST_BITS), engine).x)
 
 
 class _Engine(pulp.HiGHS):
@@ -100,6 +112,19 @@ class _Engine(pulp.HiGHS):
         lp.solverModel.resetGlobalScheduler(True)
         lp.solverModel.run()
         lp.solverModel.resetGlobalScheduler(True)
+        self._native, self._is_mixed = lp.solverModel, lp.isMIP()
+
+    def answer(self, x: NDArray[np.float64] | None) -> mapgrad.EngineAnswer:
+        """Return what HiGHS says, with a point from PuLP, which takes errors for TIME_LIMIT."""
+        code, info = self._native.getModelStatus(), self._native.getInfo()
+        status = Status.TIME_LIMIT if self._stopped.is_set() else _STATUSES.get(code, Status.ERROR)
+        text = self._native.modelStatusToString(code)
+        if status not in (Status.OPTIMAL, Status.TIME_LIMIT) or x is None:
+            return mapgrad.EngineAnswer(status, text=text)
+        objective, bound = (
+            float(-np.ldexp(value, -_COST_BITS)) for value in (info.objective_function_value, info.mip_dual_bound)
+        )
+        return mapgrad.EngineAnswer(status, x, objective, bound if self._is_mixed else None, text)
 
 
 class _SilentHighs(highspy.Highs):

@@ -22,7 +22,6 @@ _STATUSES: Final = {
     (pulp.LpStatusInfeasible, pulp.LpSolutionInfeasible): Status.INFEASIBLE,
     (pulp.LpStatusInfeasible, pulp.LpSolutionNoSolutionFound): Status.INFEASIBLE,
     (pulp.LpStatusUnbounded, pulp.LpSolutionUnbounded): Status.UNBOUNDED,
-    (pulp.LpStatusUndefined, pulp.LpSolutionNoSolutionFound): Status.UNBOUNDED,  # HiGHS says: or infeasible
 }
 """What PuLP's status and sol_status mean, where the only limit set is one of time."""
 
@@ -46,10 +45,8 @@ class Model:
 
     def _build(self) -> None:
         program, kinds = self._program, (pulp.LpContinuous, pulp.LpInteger)
-        is_linear = not program.integrality.any()
         self._problem = pulp.LpProblem("mapgrad", pulp.LpMinimize)
-        # of infeasible linear programs CBC would say nothing that PuLP understands
-        zero = self._problem.add_variable("zero", 0, 0, kinds[is_linear])
+        zero = self._problem.add_variable("zero", 0, 0)  # for rows without coefficients
         self._variables = [
             self._problem.add_variable(f"x{column}", _finite(lower), _finite(upper), kinds[integer])
             for column, (lower, upper, integer) in enumerate(
@@ -67,8 +64,6 @@ class Model:
                 self._problem += left <= upper
             if np.isfinite(lower):
                 self._problem += left >= lower
-        if is_linear:
-            self._problem += zero <= 1
 
     def is_narrow(self, num_vars: int, size: float) -> bool:
         """Tell whether there are no more variables than that, and no larger integers."""
