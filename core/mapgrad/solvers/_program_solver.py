@@ -90,8 +90,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
 
-    - Where coefficients of a row or the numbers of an answer are far apart, OPTIMAL counts once another way, asked for a
-      step from there to a better point, finds none.
+    - Where coefficients of a row or the numbers of an answer are far apart, OPTIMAL counts once another way, asked for
+      a step from there to a better point, finds none.
 
     What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
     base also keeps deadlines and forbidden entries, and scales rows.
