@@ -27,7 +27,7 @@ def _plugin():
 
 @pytest.mark.usefixtures("_plugin")
 def test_what_is_wrong_is_counted_and_written(invoke, tmp_path):
-    result = invoke("check", "mine.none", "--fuzz", "13", "--seed", "2", "--folder", str(tmp_path))
+    result = invoke("check", "mine.none", "--fuzz", "15", "--seed", "2", "--folder", str(tmp_path))
     assert result.exit_code == 1
     row = next(line for line in result.stdout.splitlines() if line.split()[:1] == ["free_lp"])
     assert row.split() == ["free_lp", "0", "0", "1", "0", "0"]
@@ -39,7 +39,7 @@ def test_what_is_wrong_is_counted_and_written(invoke, tmp_path):
 
 def test_an_engine_that_is_right_exits_with_0(invoke, tmp_path):
     pytest.importorskip("highspy")
-    result = invoke("check", "highs", "--fuzz", "13", "--folder", str(tmp_path))
+    result = invoke("check", "highs", "--fuzz", "15", "--folder", str(tmp_path))
     assert result.exit_code == 0, result.stdout
     assert list(tmp_path.iterdir()) == []
 

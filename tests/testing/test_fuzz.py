@@ -133,7 +133,7 @@ def test_programs_are_the_same_on_every_machine():
         arrays = (program.matrix.data, program.row_upper, program.lower, program.upper, program.integrality)
         for array in (*arrays, known.theta):
             content.update(array.astype("<f8").tobytes())
-    assert content.hexdigest() == "03c5ce66152e96bf5281768522f5e7fb9fb04e010cb96fc158eefd1f0a6cae4a"
+    assert content.hexdigest() == "1a0beef2b695db2f1835b8c9a7f30aea83ac6b66b7b3cd7887313fe8afa442e6"
 
 
 def test_utilities_reach_from_1e_minus_9_to_1e9():
@@ -176,9 +176,9 @@ def test_half_of_the_mixed_programs_are_not_solved_at_the_root():
 
 
 def test_an_honest_solver_is_right():
-    report = fuzz_solver(Exact, 65)
-    assert report.total(Verdict.RIGHT) + report.total(Verdict.ERROR) == 65
-    assert report.total(Verdict.RIGHT) >= 60
+    report = fuzz_solver(Exact, 75)
+    assert report.total(Verdict.RIGHT) + report.total(Verdict.ERROR) == 75
+    assert report.total(Verdict.RIGHT) >= 70
     assert list(report.counts) == list(KINDS)
     assert "free_lp" in str(report)
 

@@ -108,6 +108,19 @@ def _boxed_mixed(rng: Generator) -> KnownProgram | None:
     return _around(rng, matrix, x[order], lower[order], upper[order], integrality[order])
 
 
+def _slivers(rng: Generator) -> KnownProgram | None:
+    """Mixed programs of two decimals between planes that lie close together, in boxes of 1e3 to 1e5."""
+    width, count, size = 5, draw_int(rng, 2, 7), 10 ** draw_int(rng, 3, 5)
+    matrix = draw_coefficients(rng, (count, width), 9999)
+    opposite = draw_int(rng, 1, count // 2)
+    matrix[count - opposite :] = -matrix[:opposite]
+    integrality = np.arange(width) < draw_int(rng, 2, width)
+    x = draw_ints(rng, -10 * size, 10 * size, width)
+    x = np.where(integrality, x // 100 * 100, x)
+    box = np.full(width, size)
+    return _around(rng, matrix, x, -box, box, integrality)
+
+
 def _mixed(rng: Generator) -> KnownProgram:
     """Mixed programs of decimals that few root nodes settle: sums of integers are to be near numbers."""
     width, most = ((draw_int(rng, 7, 10), 1), (draw_int(rng, 3, 4), draw_int(rng, 3, 9)))[draw_int(rng, 0, 1)]
@@ -163,6 +176,17 @@ def _knapsack_equality(rng: Generator) -> KnownProgram:
     sides = matrix @ draw_ints(rng, 0, most, width) + (draw_ints(rng, -2, 2, count) if draw_flags(rng, 30, ()) else 0)
     integers = np.where(draw_flags(rng, 10, width), 0, draw_ints(rng, -99, 99, width))
     return _enumerated(rng, matrix, sides, np.ones(count, dtype=np.bool_), most, integers)
+
+
+def _integer(rng: Generator) -> KnownProgram:
+    """Rows of integers on a few integers each, which enumeration solves."""
+    width, most, count = draw_int(rng, 3, 6), draw_int(rng, 1, 4), draw_int(rng, 1, 4)
+    matrix = draw_coefficients(rng, (count, width), (5, 99)[draw_int(rng, 0, 1)])
+    equal = draw_flags(rng, 10, count)
+    beyond = np.where(equal | draw_flags(rng, 30, count), 0, draw_ints(rng, -5, 50, count))
+    sides = matrix @ draw_ints(rng, 0, most, width) + beyond
+    integers = np.where(draw_flags(rng, 10, width), 0, draw_ints(rng, -99, 99, width))
+    return _enumerated(rng, matrix, sides, equal, most, integers)
 
 
 def _grid(width: int, most: int) -> Integers:
@@ -324,8 +348,10 @@ KINDS: Final[dict[str, Callable[[Generator], KnownProgram | None]]] = {
     "free_lp": _free_lp,
     "boxed_lp": _boxed_lp,
     "boxed_mixed": _boxed_mixed,
+    "slivers": _slivers,
     "mixed": _mixed,
     "big_m": _big_m,
+    "integer": _integer,
     "knapsack_equality": _knapsack_equality,
     "ray": _ray,
     "flat_ray": _flat_ray,
