@@ -19,6 +19,7 @@ from mapgrad.testing._known_programs import (
     draw_int,
     draw_ints,
     draw_scaled,
+    hangs_on_last_digits,
     program_of,
     solved_exactly,
 )
@@ -76,18 +77,20 @@ def _boxed_lp(rng: Generator) -> KnownProgram | None:
     matrix = draw_coefficients(rng, (draw_int(rng, 1, width + 2), width), 9999)
     lower, upper = _box(rng, width, 0, 8)
     x = _point_in(rng, lower, upper, 100)
+    none = np.zeros(width, dtype=np.bool_)
     if draw_flags(rng, 50, ()):
-        return by_slackness(
-            rng, matrix, x, 1.0 * lower, 1.0 * upper, np.zeros(width, dtype=np.bool_), unit=100, grain=100
-        )
-    return _around(rng, matrix, x // 100 * 100, lower, upper, np.zeros(width, dtype=np.bool_))
+        return _around(rng, matrix, x // 100 * 100, lower, upper, none)
+    equal = 20 if upper.max() <= 10_000 else 0
+    known = by_slackness(rng, matrix, x, lower, upper, none, unit=100, grain=100, equal=equal)
+    return None if hangs_on_last_digits(known, x / 100) else known
 
 
 def _around(
     rng: Generator, matrix: Integers, x: Integers, lower: Integers, upper: Integers, integrality: Flags
 ) -> KnownProgram | None:
     """Return a program of two decimals whose rows hold at a point in hundredths, with utilities from nowhere."""
-    beyond = np.where(draw_flags(rng, 20, len(matrix)), 0, draw_ints(rng, 0, 10 ** draw_int(rng, 2, 7), len(matrix)))
+    tight = (20, 60, 100)[draw_int(rng, 0, 2)]
+    beyond = np.where(draw_flags(rng, tight, len(matrix)), 0, draw_ints(rng, 0, 10 ** draw_int(rng, 2, 7), len(matrix)))
     theta = np.where(draw_flags(rng, 15, len(x)), 0, draw_ints(rng, -9999, 9999, len(x)))
     if draw_flags(rng, 10, ()):
         theta[:] = 0
@@ -98,10 +101,15 @@ def _around(
 
 
 def _boxed_mixed(rng: Generator) -> KnownProgram | None:
-    """Mixed programs of two decimals in boxes from 1 to 1e8."""
+    """Mixed programs of two decimals or fewer in boxes from 1 to 1e8."""
     width = draw_int(rng, 2, 6)
-    matrix = draw_coefficients(rng, (draw_int(rng, 1, width + 2), width), 9999)
+    grain, size = ((1, 9999), (10, 999), (100, 99), (100, 10_000))[draw_int(rng, 0, 3)]
+    matrix = grain * draw_coefficients(rng, (draw_int(rng, 1, width + 2), width), size)
     lower, upper = _box(rng, width, *((2, 5), (0, 8))[draw_int(rng, 0, 1)])
+    if draw_flags(rng, 50, ()):
+        shrunk = draw_flags(rng, 70, (2, width))
+        lower = np.where(shrunk[0], rng.integers(lower, 1), lower)
+        upper = np.where(shrunk[1], rng.integers(0, upper + 1), upper)
     integrality = np.arange(width) < draw_int(rng, 1, width - 1)
     x = np.where(integrality, 100 * _point_in(rng, lower, upper, 1), _point_in(rng, lower, upper, 100))
     order = rng.permutation(width)
