@@ -1,8 +1,10 @@
 """``mapgrad check --fuzz``."""
 
+import numpy as np
 import pytest
 
 import mapgrad
+from mapgrad.testing._exact_program import exact_optimum
 
 
 class Infeasible(mapgrad.InstanceSolver):
@@ -12,10 +14,19 @@ class Infeasible(mapgrad.InstanceSolver):
         return mapgrad.Solution(None, mapgrad.Status.INFEASIBLE)
 
 
+class Exact(mapgrad.InstanceSolver):
+    """Honest: what exact arithmetic says."""
+
+    def solve(self, state, theta, request):
+        answer = exact_optimum(self.problem, theta)
+        return np.array([float(each) for each in answer.x]) if answer.x else mapgrad.Solution(None, answer.status)
+
+
 class Plugin:
     @mapgrad.hookimpl
     def mapgrad_solvers(self):
-        return [mapgrad.SolverSpec("none", Infeasible, (mapgrad.IntegerProgram,))]
+        accepts = (mapgrad.IntegerProgram,)
+        return [mapgrad.SolverSpec("none", Infeasible, accepts), mapgrad.SolverSpec("exact", Exact, accepts)]
 
 
 @pytest.fixture
@@ -27,7 +38,7 @@ def _plugin():
 
 @pytest.mark.usefixtures("_plugin")
 def test_what_is_wrong_is_counted_and_written(invoke, tmp_path):
-    result = invoke("check", "mine.none", "--fuzz", "13", "--seed", "2", "--folder", str(tmp_path))
+    result = invoke("check", "mine.none", "--fuzz", "15", "--seed", "2", "--folder", str(tmp_path))
     assert result.exit_code == 1
     row = next(line for line in result.stdout.splitlines() if line.split()[:1] == ["free_lp"])
     assert row.split() == ["free_lp", "0", "0", "1", "0", "0"]
@@ -37,9 +48,9 @@ def test_what_is_wrong_is_counted_and_written(invoke, tmp_path):
     assert mapgrad.IntegerProgram.from_mps(path).num_vars >= 1
 
 
-def test_an_engine_that_is_right_exits_with_0(invoke, tmp_path):
-    pytest.importorskip("highspy")
-    result = invoke("check", "highs", "--fuzz", "13", "--folder", str(tmp_path))
+@pytest.mark.usefixtures("_plugin")
+def test_a_solver_that_is_right_exits_with_0(invoke, tmp_path):
+    result = invoke("check", "mine.exact", "--fuzz", "15", "--folder", str(tmp_path))
     assert result.exit_code == 0, result.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import enum
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -164,7 +166,7 @@ def report_of(
             continue
         known, text = outcome.known, outcome.text
         if folder is not None and outcome.verdict is not Verdict.SLOW:
-            known = shrunk(known, lambda each, verdict=outcome.verdict: judged(solver, each, **options)[0] is verdict)
+            known = shrunk(known, partial(_ends_so, solver, outcome.verdict, _words(text), options))
             text = judged(solver, known, **options)[1]
         line = f"{outcome.verdict}: {outcome.kind} {outcome.number} of seed {seed}: {text}"
         if folder is not None:
@@ -173,6 +175,19 @@ def report_of(
             line += f"; see {path}"
         report.failures.append(line)
     return report
+
+
+def _ends_so(
+    solver: SolverLike, verdict: Verdict, words: list[str], options: dict[str, Any], known: KnownProgram
+) -> bool:
+    """Tell whether the same becomes of a program."""
+    found, text = judged(solver, known, **options)
+    return found is verdict and _words(text) == words
+
+
+def _words(text: str) -> list[str]:
+    """Return the first words of a text, without its numbers."""
+    return re.findall(r"[A-Za-z]{2,}", text)[:3]
 
 
 def judged(solver: SolverLike, known: KnownProgram, **options: Any) -> tuple[Verdict, str]:
@@ -192,17 +207,17 @@ def judged(solver: SolverLike, known: KnownProgram, **options: Any) -> tuple[Ver
     except Exception as error:  # noqa: BLE001 (a solver under test may raise anything)
         return Verdict.WRONG, f"{type(error).__name__}: {error}"
     seconds = time.monotonic() - started
-    verdict, text = _judge(solutions, known)
-    if verdict is not Verdict.SLOW and seconds > _SECONDS + _GRACE:
+    if seconds > _SECONDS + _GRACE:
         return Verdict.WRONG, f"{seconds:.0f} s, with a limit of {_SECONDS:.0f} s"
-    return verdict, text
+    return _judge(solutions, known, seconds)
 
 
-def _judge(solutions: Solutions, known: KnownProgram) -> tuple[Verdict, str]:
+def _judge(solutions: Solutions, known: KnownProgram, seconds: float) -> tuple[Verdict, str]:
     status = Status(int(solutions.status))
     expected = known.status.name + (f" {known.value!r}" if known.status is Status.OPTIMAL else "")
     if status is Status.TIME_LIMIT:
-        return Verdict.SLOW, f"TIME_LIMIT after {solutions.seconds:.1f} s instead of {expected}"
+        late = Verdict.SLOW if seconds >= _SECONDS else Verdict.WRONG
+        return late, f"TIME_LIMIT after {seconds:.1f} s instead of {expected}"
     if status is Status.ERROR:
         message = str(solutions.causes.get(0, "")).strip()
         return (Verdict.ERROR if message else Verdict.WRONG), f"ERROR ({message}) instead of {expected}"
