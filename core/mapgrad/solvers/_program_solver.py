@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from threading import Event
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -109,7 +109,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     def __init__(self, problem: IntegerProgram, **options: Any) -> None:
         super().__init__(problem, **options)
         if self.traits.stoppable is None:
-            can_interrupt = type(self).interrupt is not ProgramSolver.interrupt
+            can_interrupt = type(self).interrupt is not cast("Any", ProgramSolver).interrupt
             self.traits = replace(self.traits, stoppable=can_interrupt)
 
     @abstractmethod
