@@ -75,6 +75,9 @@ _OPEN_WAYS: Final = (
 
 _EXACT: Final = "numerics/feastol = 1e-9\n"
 
+_OPEN: Final = "misc/allowweakdualreds = FALSE\n"
+"""Where a variable lacks a bound, these reductions of SCIP 10 cut off all optima of some programs of two rows."""
+
 
 @dataclass
 class _Native:
@@ -164,10 +167,10 @@ class Mip(mapgrad.ProgramSolver[_Model]):
             ways = _INTEGER_WAYS if self._engine == "cbc" else _MIXED_WAYS
             if self._engine == "scip" and program.unbounded_integers.any():
                 ways = _OPEN_WAYS
-            if self.row_bits:
-                ways = tuple(
-                    way._replace(parameters=way.parameters + _EXACT) if way.engine == "SCIP" else way for way in ways
-                )
+            parameters = _EXACT * bool(self.row_bits) + _OPEN * bool(np.isinf((program.lower, program.upper)).any())
+            ways = tuple(
+                way._replace(parameters=way.parameters + parameters) if way.engine == "SCIP" else way for way in ways
+            )
         sides = program.row_lower.copy(), program.row_upper.copy()
         model = _Model(program, ways, program.lower.copy(), program.upper.copy(), *sides)
         model.native(ways[0].engine)
