@@ -31,12 +31,12 @@ _OPTIONS: Final = (
     "integerTolerance 1e-9",
     "primalTolerance 1e-9",
     "preprocess off",
-    "boundPropLevel off",
 )
-"""CBC 2.935's preprocessing drops rows, and takes a second best for the best that is 3e-8 away. Its bound propagation
-moves continuous variables by 2e-6, and calls programs infeasible where bounds converge slowly."""
+"""CBC 2.935's preprocessing drops rows, and takes a second best for the best that is 3e-8 away."""
 
-_WAYS: Final = ((), ("scaling off",), ("presolve off", "cuts off", "primalTolerance 1e-7"))
+_WAYS: Final = (("boundPropLevel off",), ("scaling off",), ("presolve off", "cuts off", "primalTolerance 1e-7"))
+"""CBC's bound propagation moves continuous variables by 2e-6, and calls programs infeasible where bounds converge
+slowly; without it, others are called so where bounds are missing."""
 
 _NODES: Final = "maxNodes 2000"
 """In boxes without end a search may have none: each way but the last one then gives up."""
