@@ -83,7 +83,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
       term, a linear program fits the continuous variables to the integer ones, and the vertex near its solution is
       taken to the last digit.
     - OPTIMAL counts if the point attains the objective and the bound that the engine gives.
-    - INFEASIBLE counts once two ways say so, if the engine has two ways.
+    - INFEASIBLE counts once two ways say so, if the engine has two ways, and none has found a feasible point.
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
@@ -216,7 +216,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     def _settle(self, state: _State[M], model: _Model[M], row: _Row) -> Solution:
         """Ask in one way after the other until an answer counts."""
         said: list[str] = []
-        infeasible = 0
+        infeasible, is_feasible = 0, False
         for way in range(self.ways):
             answer = self._run(state, model, row, way)
             if answer.status is Status.TIME_LIMIT:
@@ -224,10 +224,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             comment = ""
             if answer.status is Status.INFEASIBLE:
                 infeasible += 1
-                if infeasible == min(2, self.ways):
+                if infeasible == min(2, self.ways) and not is_feasible:
                     return Solution(None, Status.INFEASIBLE)
             elif answer.status is Status.OPTIMAL and answer.x is not None:
                 x = self._cleaned(state, model, row, answer.x, way)
+                is_feasible = is_feasible or x is not None
                 if x is None:
                     comment = ", with a point that breaks a row once its integers are rounded"
                 elif self._is_beyond_doubt(model, row, x, answer):
