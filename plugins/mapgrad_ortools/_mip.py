@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Engines prune to tolerances of 1e-9 to 1e-5, so objectives reach them magnified. With 20 bits SCIP took the second
 # best at differences of 2e-9, with 36 CBC began to err; from 28 to 32 neither did.
 _MAGNIFICATION_BITS: Final = 30
+_LARGE_BITS: Final = 10  # fewer where variables are large: CBC then erred with 30, too
 _LINEAR_BITS: Final = 10  # GLOP was right up to 20, and calls bounded programs unbounded with 30
 _GRID_BITS: Final = 20
 
@@ -58,9 +59,11 @@ class _Way(NamedTuple):
     gives_up: bool = False
 
 
-_NO_HANDLER: Final = "misc/catchctrlc = FALSE\n"  # a handler of SCIP's own would swallow Ctrl-C
-_SCIP: Final = _Way("SCIP", _NO_HANDLER)
-_BARE_SCIP: Final = _Way("SCIP", _NO_HANDLER + "presolving/maxrounds = 0\npropagating/maxrounds = 0\n", presolve=False)
+# A handler of SCIP's own would swallow Ctrl-C. Where SCIP 10.0 presolves pairs of rows of the form a x + b y ≤ c with
+# each other, it cuts off all optima of some programs of two such rows.
+_ALWAYS: Final = "misc/catchctrlc = FALSE\nconstraints/varbound/presolpairwise = FALSE\n"
+_SCIP: Final = _Way("SCIP", _ALWAYS)
+_BARE_SCIP: Final = _Way("SCIP", _ALWAYS + "presolving/maxrounds = 0\npropagating/maxrounds = 0\n", presolve=False)
 _CBC: Final = _Way("CBC")
 _LINEAR_WAYS: Final = (_Way("GLOP", "use_preprocessing: false"), _Way("CLP"), _Way("GLOP"))
 _MIXED_WAYS: Final = (_SCIP, _BARE_SCIP, _CBC)
@@ -74,9 +77,6 @@ _OPEN_WAYS: Final = (
 )
 
 _EXACT: Final = "numerics/feastol = 1e-9\n"
-
-_OPEN: Final = "misc/allowweakdualreds = FALSE\n"
-"""Where a variable lacks a bound, these reductions of SCIP 10 cut off all optima of some programs of two rows."""
 
 
 @dataclass
@@ -158,7 +158,9 @@ class Mip(mapgrad.ProgramSolver[_Model]):
         self._engine = engine
         self.traits = replace(self.traits, stoppable=engine != "cbc")
         bounds = np.abs((problem.lower, problem.upper))
-        self.row_bits = _ROW_BITS if bounds[np.isfinite(bounds)].max(initial=0) < _WIDE else 0
+        largest = float(bounds[np.isfinite(bounds)].max(initial=1))
+        self.row_bits = _ROW_BITS if largest < _WIDE else 0
+        self._cost_bits = _MAGNIFICATION_BITS - min(_LARGE_BITS, math.floor(math.log2(largest)))
 
     def build(self, program: mapgrad.IntegerProgram) -> _Model:
         """Build the model of the engine that is asked first."""
@@ -167,10 +169,10 @@ class Mip(mapgrad.ProgramSolver[_Model]):
             ways = _INTEGER_WAYS if self._engine == "cbc" else _MIXED_WAYS
             if self._engine == "scip" and program.unbounded_integers.any():
                 ways = _OPEN_WAYS
-            parameters = _EXACT * bool(self.row_bits) + _OPEN * bool(np.isinf((program.lower, program.upper)).any())
-            ways = tuple(
-                way._replace(parameters=way.parameters + parameters) if way.engine == "SCIP" else way for way in ways
-            )
+            if self.row_bits:
+                ways = tuple(
+                    way._replace(parameters=way.parameters + _EXACT) if way.engine == "SCIP" else way for way in ways
+                )
         sides = program.row_lower.copy(), program.row_upper.copy()
         model = _Model(program, ways, program.lower.copy(), program.upper.copy(), *sides)
         model.native(ways[0].engine)
@@ -210,7 +212,7 @@ class Mip(mapgrad.ProgramSolver[_Model]):
         limit = math.inf if call.seconds is None else max(1, math.ceil(1e3 * call.seconds))
         solver.SetTimeLimit(0 if limit == math.inf else limit)  # milliseconds, 0 for no limit
         solver.SetSolverSpecificParametersAsString(way.parameters)
-        coefficients, unit = _magnified(call.theta, model.program.integrality)
+        coefficients, unit = _magnified(call.theta, model.program.integrality, self._cost_bits)
         for variable, coefficient in zip(variables, coefficients.tolist(), strict=True):
             objective.SetCoefficient(variable, coefficient)
         parameters = pywraplp.MPSolverParameters()
@@ -239,7 +241,9 @@ class Mip(mapgrad.ProgramSolver[_Model]):
             model.running.solver.InterruptSolve()
 
 
-def _magnified(theta: NDArray[np.float64], integrality: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
+def _magnified(
+    theta: NDArray[np.float64], integrality: NDArray[np.bool_], bits: int
+) -> tuple[NDArray[np.float64], float]:
     """Return an objective for an engine, and what one of its units is in units of θ.
 
     Where θ is a multiple of small integers and all variables are integer, these integers are the objective: values
@@ -247,9 +251,9 @@ def _magnified(theta: NDArray[np.float64], integrality: NDArray[np.bool_]) -> tu
     """
     if not integrality.any():
         return np.ldexp(theta, _LINEAR_BITS), math.ldexp(1, -_LINEAR_BITS)
-    magnified = np.ldexp(theta, _MAGNIFICATION_BITS)
+    magnified = np.ldexp(theta, bits)
     if integrality.all() and (magnified == magnified.round()).all():
         divisor = int(np.gcd.reduce(magnified.astype(np.int64))) or 1
         if np.abs(magnified).max() <= divisor * 2.0**_GRID_BITS:
-            return magnified / divisor, math.ldexp(divisor, -_MAGNIFICATION_BITS)
-    return magnified, math.ldexp(1, -_MAGNIFICATION_BITS)
+            return magnified / divisor, math.ldexp(divisor, -bits)
+    return magnified, math.ldexp(1, -bits)

@@ -138,6 +138,42 @@ FAULTS = [
         -15.525905581,
     ),
     Fault(
+        "SCIP: a second best by presolving two rows of two variables",
+        {"A_ub": [[1, -4], [7, -1]], "b_ub": [18, 19], "lower": [0, -INF], "upper": INF},
+        [5, -14],
+        66,
+    ),
+    Fault(
+        "SCIP: a second best between almost parallel rows",
+        {"A_ub": [[0.5, -1.500000001], [0.5, -1.499999999]], "b_ub": [-21.5, -21], "upper": 75, "integrality": [1, 0]},
+        [4, -2],
+        221.3333333857778,
+    ),
+    Fault(
+        "CBC: a second best in a box of 1000",
+        {
+            "A_ub": [[56.28, -7.69, -51.9, -39.44, 0], [-56.28, 7.69, 51.9, 39.44, 0]],
+            "b_ub": [-16.93, 43.3878],
+            "lower": -1000,
+            "upper": 1000,
+        },
+        [0, 0, 0, 0.29, -3.316],
+        3606,
+    ),
+    Fault(
+        "CBC: INFEASIBLE without propagating bounds",
+        {
+            "A_ub": [[-8, 4, 0], [0, 3, -6], [1, 5, 6], [-5, -5, 0]],
+            "b_ub": [8, 5, -20, -4],
+            "lower": -INF,
+            "upper": [INF, 3, INF],
+            "integrality": [1, 1, 0],
+        },
+        [-8, -11, 13],
+        None,
+        Status.UNBOUNDED,
+    ),
+    Fault(
         "HiGHS: a search without end between close planes",
         {
             "A_ub": [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import numpy as np
 
@@ -112,10 +112,9 @@ class Rows:
             return None
         sides, sizes = sides[attained], sizes[attained]
         part = self._matrix.select(attained).toarray()[:, free] / sizes[:, None]
-        moved: NDArray[np.float64] = (
-            x[free] + np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0]
-        )
-        x[free] = np.where(np.abs(moved) <= _REMAINDER * np.abs(x[free]), 0.0, moved)
+        step = cast("NDArray[np.float64]", np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0])
+        moved = x[free] + step
+        x[free] = np.where(np.abs(moved) <= _REMAINDER * np.abs(step), 0.0, moved)
         return np.clip(x, limits.lower, limits.upper)
 
     def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
