@@ -17,6 +17,9 @@ _TOLERANCE: Final = 1e-9
 _NEAR: Final = (1e-9, 1e-8, 1e-7, 1e-6)
 """Bounds and rows that near, in units of the largest term, are meant to be attained: what is tried in turn."""
 
+_REACH: Final = 1e6
+"""So far a better point is looked for: engines lose themselves in boxes without end."""
+
 _REMAINDER: Final = 1e-12
 """What is left of a number when it is taken away is its rounding, which breaks rows of the right side 0."""
 
@@ -48,7 +51,8 @@ class Rows:
     """The rows of a program, ready to be checked at one point after the other.
 
     Attributes:
-        is_wide: The coefficients of a row are so far apart that engines were seen to be wrong about it.
+        are_delicate: Engines were seen to be wrong about such programs: the coefficients of a row are far apart, or
+            integers lack a bound.
     """
 
     def __init__(self, program: IntegerProgram) -> None:
@@ -57,7 +61,7 @@ class Rows:
         self._is_linear, self._is_integer = not program.integrality.any(), bool(program.integrality.all())
         height, width = program.matrix.shape
         self._dense = program.matrix.toarray() if height * width <= _DENSE else None
-        self.is_wide = _is_wide(program.matrix)
+        self.are_delicate = bool(_is_wide(program.matrix) or program.unbounded_integers.any())
 
     def rounded(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
         """Return x within the bounds, integer where it must be."""
@@ -70,9 +74,10 @@ class Rows:
         return x
 
     def seen_from(self, x: NDArray[np.float64], limits: Limits) -> Limits:
-        """Return the bounds and sides of x' - x, for the x' of these."""
+        """Return the bounds and sides of x' - x, for the x' of these that are within `_REACH` of x."""
         activity = self._activity(x)
-        return Limits(limits.lower - x, limits.upper - x, limits.row_lower - activity, limits.row_upper - activity)
+        lower, upper = np.maximum(limits.lower - x, -_REACH), np.minimum(limits.upper - x, _REACH)
+        return Limits(lower, upper, limits.row_lower - activity, limits.row_upper - activity)
 
     def hold(self, x: NDArray[np.float64], limits: Limits) -> bool:
         """Tell whether all rows hold at x, to `_TOLERANCE` of the largest term of each."""

@@ -88,8 +88,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
 
-    - Where coefficients of a row or the numbers of an answer are far apart, OPTIMAL counts once another way, asked for
-      a step from there to a better point, finds none.
+    - Where coefficients of a row or the numbers of an answer are far apart, or integers lack a bound, OPTIMAL counts
+      once another way, asked for a step from there to a better point, finds none.
 
     What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
     base also keeps deadlines and forbidden entries, and scales rows.
@@ -249,7 +249,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         largest, terms = row.sizes(x)
         slack = _OPTIMALITY * (largest + terms)
         attains = all(each is None or abs(each - value) <= slack for each in (answer.objective, answer.bound))
-        return attains and not model.rows.is_wide and terms <= _FAR * largest
+        return attains and not model.rows.are_delicate and terms <= _FAR * largest
 
     def _confirmed(
         self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int
@@ -264,18 +264,17 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             answer = self._run(state, model, step, others[0])
             if answer.status is Status.TIME_LIMIT:
                 return Solution(x, Status.TIME_LIMIT)
-            better = None
             if answer.status is Status.OPTIMAL and answer.x is not None:
                 better = self._cleaned(state, model, row, x + answer.x, others[0])
-            if better is None:
-                others.pop(0)
-                if not others:
-                    return None
-            else:
                 largest, terms = row.sizes(x)
-                if row.theta @ (better - x) <= _OPTIMALITY * largest + _ROUNDING * terms:
+                if better is not None and row.theta @ (better - x) > _OPTIMALITY * largest + _ROUNDING * terms:
+                    x = better
+                    continue
+                if better is not None and row.theta @ answer.x <= _OPTIMALITY * (largest + terms):
                     return Solution(x)
-                x = better
+            others.pop(0)
+            if not others:
+                return None
         return None
 
     def _cleaned(
@@ -290,6 +289,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         if holds and not (is_mixed and self.fits):
             return x
         if is_mixed and (fitted := self._fitted(state, row, x, way)) is not None:
+            slack = _OPTIMALITY * sum(row.sizes(x))
+            if row.theta @ (x - fitted) > slack:  # the linear program may be wrong, too
+                vertex = rows.vertex_near(x, row.limits)
+                if vertex is not None and row.theta @ (vertex - fitted) > slack:
+                    return vertex
             return fitted
         return x if holds else rows.vertex_near(x, row.limits)
 
