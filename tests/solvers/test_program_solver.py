@@ -249,3 +249,26 @@ def test_what_rounding_leaves_of_a_zero_is_a_zero():
     )
     noise = EngineAnswer(Status.OPTIMAL, np.array([3e-12, 1e-12]), 0.0)
     assert solved(program, [noise], [-0.25, 0.5])[0].z.tolist() == [0, 0]
+
+
+def test_a_confirmation_must_attain_the_gain_that_it_speaks_of():
+    best = EngineAnswer(Status.OPTIMAL, np.array([10.0, 1.0]), 5.75, 5.75)
+    beyond = EngineAnswer(Status.OPTIMAL, np.array([1e-4, 0.0]), 5e-5)
+    solution, ways = solved(delicate(), [best, beyond, EngineAnswer(Status.OPTIMAL, np.zeros(2))], [0.5, 0.75])
+    assert (solution.status, solution.z.tolist(), ways) == (Status.OPTIMAL, [10.0, 1.0], [0, 1, 2])
+
+
+def test_a_program_of_unbounded_integers_is_confirmed_within_reach():
+    program = mapgrad.IntegerProgram(A_ub=[[1.0, -1.0]], b_ub=[5.0], lower=[0, 0], upper=INF)
+    optimum = EngineAnswer(Status.OPTIMAL, np.array([5.0, 0.0]), 2.5)
+    solver = Scripted(program, [*along([1.0, 1.0], [0.0, 0.0], [0.0, 0.0]), optimum, *along([0.0, 0.0])])
+    assert solver.solve(solver.init(), np.array([0.5, -0.75]), Request()).z.tolist() == [5, 0]
+    assert [call.way for call in solver.calls] == [0, 0, 0, 0, 1]
+    assert solver.bounds == [([0, 1], [-5.0, 0.0], [1e6, 1e6])]
+
+
+def test_a_linear_program_that_loses_what_the_engine_had_is_not_believed():
+    program = mapgrad.IntegerProgram(A_ub=[[1.0, 2.0]], b_ub=[1.5], integrality=[1, 0])
+    right = EngineAnswer(Status.OPTIMAL, np.array([1.0, 0.25]), 0.6875)
+    fitted = EngineAnswer(Status.OPTIMAL, np.array([1.0, 0.125]))
+    assert solved(program, [right, fitted], [0.5, 0.75])[0].z.tolist() == [1, 0.25]
