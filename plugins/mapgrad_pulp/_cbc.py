@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
 _COST_BITS: Final = 17
 """Costs are multiplied by 2¹⁷: a solution is optimal to CBC if none is better by the increment and its tolerances."""
+
+_ROW_BITS: Final = 10
+"""CBC lets in integer points that break a row by 1e-6, whatever tolerance it is given."""
+
+_TERM_BITS: Final = 16
+"""Where terms of rows are larger, CBC calls programs infeasible: float64 can't meet the rows to its tolerances."""
 
 _OPTIONS: Final = (
     "ratio 0",
@@ -54,11 +61,13 @@ class Cbc(PulpSolver):
 
     traits = mapgrad.Traits(releases_gil=True, masks=True, stoppable=True)
     ways = len(_WAYS)
-    row_bits = 10  # CBC lets in integer points that break a row by 1e-6, whatever tolerance it is given
 
     def __init__(self, problem: mapgrad.IntegerProgram) -> None:
         super().__init__(problem)
         self._path = cbcbox.cbc_bin_path()
+        bounds = np.abs((problem.lower, problem.upper))
+        largest = float(bounds[np.isfinite(bounds)].max(initial=1))
+        self.row_bits = int(np.clip(_TERM_BITS - math.ceil(math.log2(max(1, largest))), -_ROW_BITS, _ROW_BITS))
         self._is_open = bool(problem.unbounded_integers.any())
 
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:

@@ -252,10 +252,25 @@ def test_what_rounding_leaves_of_a_zero_is_a_zero():
 
 
 def test_a_confirmation_must_attain_the_gain_that_it_speaks_of():
+    class Unfitted(Scripted):
+        fits = False
+
+    program = mapgrad.IntegerProgram(
+        A_ub=[[1e-7, 3.0], [1.0, 0.0]], b_ub=[6.0, 10.0], upper=[20.0, 2.0], integrality=[0, 1]
+    )
     best = EngineAnswer(Status.OPTIMAL, np.array([10.0, 1.0]), 5.75, 5.75)
     beyond = EngineAnswer(Status.OPTIMAL, np.array([1e-4, 0.0]), 5e-5)
-    solution, ways = solved(delicate(), [best, beyond, EngineAnswer(Status.OPTIMAL, np.zeros(2))], [0.5, 0.75])
-    assert (solution.status, solution.z.tolist(), ways) == (Status.OPTIMAL, [10.0, 1.0], [0, 1, 2])
+    solver = Unfitted(program, [best, beyond, *along([10.0, 1.0], [0.0, 0.0])])
+    solution = solver.solve(solver.init(), np.array([0.5, 0.75]), Request())
+    assert (solution.status, solution.z.tolist()) == (Status.OPTIMAL, [10.0, 1.0])
+    assert [call.way for call in solver.calls] == [0, 1, 1, 2]
+
+
+def test_a_gain_from_integers_that_are_not_is_none():
+    best = EngineAnswer(Status.OPTIMAL, np.array([9.0, 1.0]), 5.25, 5.25)
+    fraction = EngineAnswer(Status.OPTIMAL, np.array([1e-4, 0.0]), 5e-5)
+    solution, ways = solved(delicate(), [best, fraction], [0.5, 0.75])
+    assert (solution.status, solution.z.tolist(), ways) == (Status.OPTIMAL, [9.0, 1.0], [0, 1])
 
 
 def test_a_program_of_unbounded_integers_is_confirmed_within_reach():

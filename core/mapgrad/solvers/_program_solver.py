@@ -270,7 +270,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                 if better is not None and row.theta @ (better - x) > _OPTIMALITY * largest + _ROUNDING * terms:
                     x = better
                     continue
-                if better is not None and row.theta @ answer.x <= _OPTIMALITY * (largest + terms):
+                claimed = row.theta @ (model.rows.rounded(x + answer.x, row.limits) - x)
+                if better is not None and claimed <= _OPTIMALITY * (largest + terms):
                     return Solution(x)
             others.pop(0)
             if not others:
