@@ -20,6 +20,9 @@ _NEAR: Final = (1e-9, 1e-8, 1e-7, 1e-6)
 _REACH: Final = 1e6
 """So far a better point is looked for: engines lose themselves in boxes without end."""
 
+_LOST: Final = 1e9
+"""Where numbers are larger, rows and objectives of float64 say little; engines return them of boxes without end."""
+
 _REMAINDER: Final = 1e-12
 """What is left of a number when it is taken away is its rounding, which breaks rows of the right side 0."""
 
@@ -78,6 +81,11 @@ class Rows:
         activity = self._activity(x)
         lower, upper = np.maximum(limits.lower - x, -_REACH), np.minimum(limits.upper - x, _REACH)
         return Limits(lower, upper, limits.row_lower - activity, limits.row_upper - activity)
+
+    @staticmethod
+    def near_origin(x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
+        """Return x, or the point of these bounds that is nearest to 0 where x is too far away to be checked."""
+        return x if np.abs(x).max(initial=0) <= _LOST else np.clip(0.0, limits.lower, limits.upper)
 
     def hold(self, x: NDArray[np.float64], limits: Limits) -> bool:
         """Tell whether all rows hold at x, to `_TOLERANCE` of the largest term of each."""

@@ -260,19 +260,21 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         """
         others = [(way + step) % self.ways for step in range(1, max(2, self.ways))]
         for _ in range(_STEPS):
-            step = replace(row, limits=model.rows.seen_from(x, row.limits))
-            answer = self._run(state, model, step, others[0])
+            start = model.rows.near_origin(x, row.limits)
+            answer = self._run(state, model, replace(row, limits=model.rows.seen_from(start, row.limits)), others[0])
             if answer.status is Status.TIME_LIMIT:
                 return Solution(x, Status.TIME_LIMIT)
             if answer.status is Status.OPTIMAL and answer.x is not None:
-                better = self._cleaned(state, model, row, x + answer.x, others[0])
+                reached = model.rows.rounded(start + answer.x, row.limits)
+                better = self._cleaned(state, model, row, start + answer.x, others[0])
                 largest, terms = row.sizes(x)
-                if better is not None and row.theta @ (better - x) > _OPTIMALITY * largest + _ROUNDING * terms:
-                    x = better
-                    continue
-                claimed = row.theta @ (model.rows.rounded(x + answer.x, row.limits) - x)
-                if better is not None and claimed <= _OPTIMALITY * (largest + terms):
-                    return Solution(x)
+                if better is not None:
+                    gain, slack = row.theta @ (better - x), _OPTIMALITY * largest + _ROUNDING * terms
+                    if gain > slack or (start is not x and gain >= -slack):
+                        x = better
+                        continue
+                    if start is x and row.theta @ (reached - x) <= _OPTIMALITY * (largest + terms):
+                        return Solution(x)
             others.pop(0)
             if not others:
                 return None
