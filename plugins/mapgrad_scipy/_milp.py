@@ -38,6 +38,9 @@ _WAYS: Final = (
     _way(presolve=False, tolerance=1e-6),
 )
 
+_NODES: Final = 5000
+"""In boxes without end a search may have none: each way but the last one then gives up."""
+
 
 class _Options(dict[str, Any]):
     """Options of HiGHS itself: SciPy passes them on, with a warning about each that it finds by iteration."""
@@ -56,6 +59,7 @@ class _Model:
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     integrality: NDArray[np.bool_]
+    is_open: bool
 
 
 class Milp(mapgrad.ProgramSolver[_Model]):
@@ -73,8 +77,8 @@ class Milp(mapgrad.ProgramSolver[_Model]):
         columns = program.matrix.to_scipy().tocsc()
         # before SciPy 1.15, milp takes no other integers
         columns.indices, columns.indptr = columns.indices.astype(np.int32), columns.indptr.astype(np.int32)
-        sides = program.row_lower.copy(), program.row_upper.copy()
-        return _Model(columns, *sides, program.lower.copy(), program.upper.copy(), program.integrality)
+        sides, is_open = (program.row_lower.copy(), program.row_upper.copy()), bool(program.unbounded_integers.any())
+        return _Model(columns, *sides, program.lower.copy(), program.upper.copy(), program.integrality, is_open)
 
     def set_bounds(
         self, model: _Model, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
@@ -91,12 +95,13 @@ class Milp(mapgrad.ProgramSolver[_Model]):
     def maximize(self, model: _Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
         sides: Any = model.row_lower, model.row_upper  # arrays, whatever SciPy's stubs say
+        nodes = _NODES if model.is_open and call.way < len(_WAYS) - 1 else None
         result = milp(
             -np.ldexp(call.theta, _COST_BITS),
             integrality=model.integrality,
             bounds=(model.lower, model.upper),
             constraints=LinearConstraint(model.columns, *sides),
-            options=_Options({**_WAYS[call.way], "time_limit": call.seconds}),
+            options=_Options({**_WAYS[call.way], "time_limit": call.seconds, "node_limit": nodes}),
         )
         status = Status.UNBOUNDED if result.message.startswith(_OPEN) else _STATUS.get(result.status, Status.ERROR)
         objective, bound = (
