@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from mapgrad.batching import Solver, group_rows, is_traced, new_handle
+from mapgrad.batching import Solver, is_traced, new_handle
 from mapgrad.distribution import PerturbAndMAP
 from mapgrad.gradients import (
     IMLE,
@@ -234,7 +234,7 @@ class MAPLayer(nn.Module):
             raise TypeError(f"problems= needs a solver from mapgrad.get_solver, but this layer has {self.solver!r}")
         samples = self.estimator.samples if self.training else 1
         is_mean = self.reduction == "mean" or not self.training
-        works = [(self.solver.at_work(problem), rows) for problem, rows in group_rows(theta, problems)]
+        works = self.solver.works_on(theta, problems)
         states: list[Tensor] = [torch.empty(0)] * len(theta)
         device = theta[0].device if works and row_ids is not None else torch.device("cpu")
         ids = (

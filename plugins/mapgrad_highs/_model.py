@@ -126,9 +126,7 @@ class Model:
         elif len(program.matrix.data) > _QUICK:
             self._heed_stops(highspy.cb.HighsCallbackType.kCallbackSimplexInterrupt)
 
-    def set_bounds(
-        self, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
-    ) -> None:
+    def set_bounds(self, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
         """Give some variables other bounds."""
         self._highs.changeColsBounds(len(columns), columns.astype(np.int32), lower, upper)
 

@@ -82,9 +82,7 @@ class Model:
         x = np.array([variable.varValue for variable in self._variables], dtype=np.float64)
         return mapgrad.EngineAnswer(status, x, text=text)
 
-    def set_bounds(
-        self, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
-    ) -> None:
+    def set_bounds(self, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
         """Give some variables other bounds."""
         self._lower[columns], self._upper[columns] = lower, upper
         for column, least, most in zip(columns.tolist(), lower.tolist(), upper.tolist(), strict=True):

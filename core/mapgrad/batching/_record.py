@@ -99,7 +99,7 @@ class Record:
         error: RowsError,
         numbers: Sequence[int],
         label: str,
-        problem: Problem | None,
+        problems: Sequence[Problem | None],
         culprit: Culprit | None = None,
     ) -> bool:
         """Note an error that a solve raised about rows of these numbers, [..., N, *shape].
@@ -108,7 +108,7 @@ class Record:
             error: It.
             numbers: [N].
             label: The solver's name, with that of its distribution.
-            problem: What was to be solved; None where it isn't known.
+            problems: What was to be solved, one for all rows or one for each; None where it isn't known.
             culprit: What made the rows of a `NonFiniteError`; None for θ or a step's length.
 
         Returns:
@@ -124,10 +124,10 @@ class Record:
                 failures.infinite.update(rows)
             else:
                 failures.made.update(dict.fromkeys(rows, culprit))
-        elif isinstance(error, DomainError) and problem is not None:
-            failures.outside.update(dict.fromkeys(rows, problem))
+        elif isinstance(error, DomainError) and problems[0] is not None:
+            failures.outside.update(dict.fromkeys(rows, problems[0]))
         elif (found := error.solutions) is not None:
-            described = describe_failed(list(rows.values()), found, label, problem)
+            described = describe_failed(list(rows.values()), found, label, problems)
             failures.unsolved.update(zip(rows, described, strict=True))
             z = found.z.reshape(-1, count, *found.z.shape[1:])
             forbidden = None if found.forbidden is None else found.forbidden.reshape(z.shape)

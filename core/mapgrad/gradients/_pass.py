@@ -171,7 +171,7 @@ class Pass:
     ) -> bool:
         problem = self.work.problem
         error, culprit = blamed(error, problem, self.estimator, self.noise, theta, sampler, is_backward=is_backward)
-        return record.fail(error, numbers, self.work.factory.label, problem, culprit)
+        return record.fail(error, numbers, self.work.factory.label, self.work.problems, culprit)
 
     def _forbidden(self, utilities: Tensor) -> Tensor | None:
         return utilities.isneginf() if self.is_masked else None
@@ -281,7 +281,7 @@ class Pass:
         found = torch.full_like(forward.theta, torch.nan)
         if len(well) == 0:
             return found
-        if self.work.is_function:  # which gets whole batches
+        if self.work.takes_whole_batches:
             solve = solve_among_all(self._solve_again, forward, well, self.estimator.temperature)
         else:
             solve, numbers = self._solve_again, list(map(numbers.__getitem__, to_list(well)))
@@ -352,7 +352,7 @@ class Pass:
             return [(0, count)]
         if not self.estimator.is_rowwise:
             pieces = math.prod(self.lead[: len(self.mapped)])  # each element of a map is a batch of its own
-        elif self.work.is_function or self.work.proves:
+        elif self.work.takes_whole_batches or self.work.proves:
             pieces = 1
         else:
             budget = _PART_BYTES if theta.is_cpu else _PART_BYTES_ELSEWHERE

@@ -12,6 +12,7 @@ from mapgrad.solvers._contract import (
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._function import FunctionSolver, context_names, require_no_reserved
 from mapgrad.solvers._hookspecs import hookimpl
+from mapgrad.solvers._limits import Limits
 from mapgrad.solvers._listing import SolverInfo, list_solvers
 from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._native_models import advice_on
@@ -26,6 +27,7 @@ __all__ = [
     "EngineCall",
     "FunctionSolver",
     "InstanceSolver",
+    "Limits",
     "Lowering",
     "MAPSolver",
     "ProgramSolver",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from mapgrad.solvers._limits import Limits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,20 +30,6 @@ _FAR: Final = 1e4
 
 _POLISHED: Final = 2_000
 """Columns and rows, up to which the vertex near a point is looked for."""
-
-
-class Limits(NamedTuple):
-    """Bounds of variables, [num_vars], and sides of rows, [m]."""
-
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
-    row_lower: NDArray[np.float64]
-    row_upper: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, program: IntegerProgram) -> Limits:
-        """Return those of a program."""
-        return cls(program.lower, program.upper, program.row_lower, program.row_upper)
 
 
 class Rows:

@@ -14,7 +14,8 @@ from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solution, Status
 from mapgrad.solvers._contract import InstanceSolver, Request, Traits
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
-from mapgrad.solvers._points import Limits, Rows
+from mapgrad.solvers._limits import Limits
+from mapgrad.solvers._points import Rows
 from mapgrad.solvers._rays import Cone
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
 
-    - Where coefficients of a row or the numbers of an answer are far apart, OPTIMAL counts once another way, asked for a
-      step from there to a better point, finds none.
+    - Where coefficients of a row or the numbers of an answer are far apart, OPTIMAL counts once another way, asked for
+      a step from there to a better point, finds none.
 
     What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
     base also keeps deadlines and forbidden entries, and scales rows.
@@ -103,16 +104,17 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             hold: for engines that stop at tolerances larger than 1e-9.
     """
 
-    traits: Traits = Traits(releases_gil=True, masks=True)
+    traits: Traits = Traits(releases_gil=True, masks=True, limits=True)
     ways: ClassVar[int] = 1
     row_bits: ClassVar[int] = 0
     fits: ClassVar[bool] = True
 
     def __init__(self, problem: IntegerProgram, **options: Any) -> None:
         super().__init__(problem, **options)
-        if self.traits.stoppable is None:
-            can_interrupt = type(self).interrupt is not ProgramSolver.interrupt
-            self.traits = replace(self.traits, stoppable=can_interrupt)
+        stoppable = self.traits.stoppable
+        if stoppable is None:
+            stoppable = type(self).interrupt is not ProgramSolver.interrupt
+        self.traits = replace(self.traits, masks=True, limits=True, stoppable=stoppable)
 
     @abstractmethod
     def build(self, program: IntegerProgram) -> M:
@@ -159,7 +161,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         """
         state.stopped.clear()
         deadline = None if request.seconds is None else time.monotonic() + request.seconds
-        limits = Limits.of(self.problem)
+        limits = Limits.of(self.problem) if request.limits is None else request.limits
         if request.forbidden is not None:
             limits = limits._replace(upper=np.where(request.forbidden, 0.0, limits.upper))
         start = request.start if request.reuse else None
@@ -279,9 +281,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             return fitted
         return x if holds else rows.vertex_near(x, row.limits)
 
-    def _fitted(
-        self, state: _State[M], row: _Row, x: NDArray[np.float64], way: int
-    ) -> NDArray[np.float64] | None:
+    def _fitted(self, state: _State[M], row: _Row, x: NDArray[np.float64], way: int) -> NDArray[np.float64] | None:
         """Return the best point with the integers of x, by a linear program; None if none is found."""
         if state.relaxation is None:
             state.relaxation = self._model(self.problem.replace(integrality=0))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mapgrad.solvers._points import Limits
+from mapgrad.solvers._limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
