@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching._batches import ask_function, solve_batch
-from mapgrad.batching._families import family_of
+from mapgrad.batching._families import model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
 from mapgrad.batching._handles import new_handle
 from mapgrad.batching._host import Staged, to_device, to_host
@@ -103,7 +103,7 @@ class SolverAtWork:
         self._runner = Runner(plugin) if isinstance(plugin, InstanceSolver) else None
         self._batch_solver = plugin if isinstance(plugin, BatchSolver) else None
         # asked here, as a compiler can't trace how the problem's bounds are found
-        self._dtypes = _DTYPES if problem is None else {dtype for dtype in _DTYPES if is_representable(problem, dtype)}
+        self._dtypes = _DTYPES if problem is None else _exact_dtypes(problem)
         self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()
         self.is_function = isinstance(plugin, FunctionSolver)
         self.problems: Sequence[Problem | None] = (problem,)
@@ -139,19 +139,20 @@ class SolverAtWork:
         """Tell whether `of_siblings` takes a problem."""
         if self.problem is None or not self.traits.limits:
             return problem == self.problem
-        return family_of(problem) == family_of(self.problem)
+        return model_key(problem) == model_key(self.problem)
 
     def of_siblings(self, problems: Sequence[Problem]) -> SolverAtWork:
-        """Return the same solver at work on problems of its family, one for all rows or one for each of B.
+        """Return the same solver at work on other problems that its model serves: one for all rows, or one for each.
 
-        Rows then come as [..., B, *shape]. Native models and counts are shared.
+        B of them are of one family, and rows then come as [..., B, *shape]. Native models and counts are shared.
         """
         if len(problems) == 1 and problems[0] == self.problem:
             return self
         bound = copy.copy(self)
         bound.problem, bound.problems = problems[0], problems
+        bound._dtypes = _exact_dtypes(problems[0])  # noqa: SLF001 (an object of this class)
         lowerings = [self.factory.lowering(problem) for problem in problems]
-        bound._lowering = lowerings[0]  # noqa: SLF001 (an object of this class)
+        bound._lowering = lowerings[0]  # noqa: SLF001 (as above)
         natives = [lowering.native for lowering in lowerings]
         limits = [Limits.of(native) for native in natives if isinstance(native, IntegerProgram)]
         bound._limits = Limits(*map(np.stack, zip(*limits, strict=True)))  # noqa: SLF001 (as above)
@@ -338,6 +339,10 @@ class SolverAtWork:
         if self._runner is not None:
             self._runner.close()
             self._pool.forget(self._job.token)
+
+
+def _exact_dtypes(problem: Problem) -> set[torch.dtype]:
+    return {dtype for dtype in _DTYPES if is_representable(problem, dtype)}
 
 
 def _solve_lowered(

@@ -1,4 +1,4 @@
-"""Rows of a batch by their problems: equal ones together, and programs that one native model serves."""
+"""Rows of a batch by their problems: equal ones together, and programs that are solved in one block."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 _NARROW = (torch.float16, torch.bfloat16, torch.float32)
 
 
+def model_key(problem: Problem) -> Hashable:
+    """Return a key that is equal for problems which one native model can serve, if its bounds and sides may change."""
+    return problem.structure if isinstance(problem, IntegerProgram) else problem
+
+
 @lru_cache(maxsize=1024)
 def family_of(problem: Problem) -> Hashable:
-    """Return a key that is equal for programs which rows of one batch may have: the problem itself for all others.
+    """Return a key that is equal for programs whose rows may share a block: the problem itself for all others.
 
     Such programs differ in bounds and sides alone, and in nothing that θ, noise or forbidden entries depend on.
     """

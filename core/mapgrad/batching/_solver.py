@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching._at_work import COUNTS, Settings, SolverAtWork
-from mapgrad.batching._families import family_of, group_rows
+from mapgrad.batching._families import group_rows, model_key
 from mapgrad.batching._locks import new_lock
 from mapgrad.batching._op import solve_op
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
@@ -197,13 +197,13 @@ class Solver:
         if self._own is not None and self._own.can_serve(problem):
             return self._own.of_siblings([problem])
         with self._lock:
-            for key in (problem, family_of(problem)):
+            for key in (problem, model_key(problem)):
                 if key in self._works:
                     self._works.move_to_end(key)
                     return self._works[key].of_siblings([problem])
         made = self._put_to_work(problem)
         with self._lock:
-            key = family_of(problem) if made.traits.limits else problem
+            key = model_key(problem) if made.traits.limits else problem
             work = self._works.setdefault(key, made)
             dropped = self._works.popitem(last=False)[1] if len(self._works) > _PROBLEMS_KEPT else None
             if dropped is not None:
