@@ -29,7 +29,7 @@ def integer_points(program: IntegerProgram, budget: Budget) -> Iterator[NDArray[
         budget: Pays a step for every four numbers that change and every sixteen that are copied.
     """
     matrix, (rows, count) = program.matrix, (program.matrix.row_of_entry, program.matrix.shape[0])
-    ends = np.sort([matrix.data * bound[matrix.indices] for bound in (program.lower, program.upper)], axis=0)
+    ends = np.sort([matrix.data * bound[matrix.indices] for bound in program.hull], axis=0)
     reach = np.maximum(np.where(np.isfinite(ends), np.abs(ends), 0).max(axis=0), np.abs(matrix.data))
     least, most, scale = np.zeros((3, count))
     for totals, terms in ((least, ends[0]), (most, ends[1]), (scale, reach)):
@@ -45,10 +45,12 @@ def integer_points(program: IntegerProgram, budget: Budget) -> Iterator[NDArray[
             yield x.reshape(-1, *program.shape)
             continue
         column = program.decision[depth]
-        first, last = int(program.lower[column]), int(program.upper[column])
+        first, last = (int(bound[column]) for bound in program.hull)
         entries = np.flatnonzero(matrix.indices == column)
         budget.spend(len(x) * (last - first + 1) * (1 + len(entries) // 4 + (count + len(program.decision)) // 16))
         values = np.arange(first, last + 1, dtype=np.float64)
+        if program.semicontinuous[column]:
+            values = values[(values == 0) | ((values >= program.lower[column]) & (values <= program.upper[column]))]
         touched, terms = rows[entries], values[:, None] * matrix.data[entries]
         x, least, most = (np.repeat(block, len(values), axis=0) for block in (x, least, most))
         x[:, depth] = np.tile(values, len(x) // len(values))

@@ -166,6 +166,9 @@ def short(value: Any) -> str:
         return short(value.toarray()) if math.prod(value.shape) <= _SHORT else repr(value)
     if is_array(value):
         return repr(value.tolist()) if value.size <= _SHORT else f"<{'×'.join(map(str, value.shape))} array>"
+    if isinstance(value, tuple):
+        parts = [short(part) for part in cast("tuple[Any, ...]", value)]
+        return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
     if isinstance(value, frozenset):  # whose own order isn't a function of its content
         members = sorted(map(repr, cast("frozenset[object]", value)))
         return f"frozenset({{{', '.join(members)}}})" if members else "frozenset()"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mapgrad.errors import ProblemError, UndecidedError
+from mapgrad.problems._features import keep_sets, stacked
 from mapgrad.problems._optional import optional_module
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def in_box(program: IntegerProgram, z: NDArray[np.float64]) -> NDArray[np.bool_]
     with np.errstate(invalid="ignore"):  # inf - inf, where z is refused anyway
         whole = ~integer | (np.abs(flat - flat.round()) <= _TOLERANCE)
         room = _TOLERANCE * np.maximum(1, np.abs(flat))
-        inside = np.isfinite(flat) & whole & (flat >= lower - room) & (flat <= upper + room)
+        is_zero = program.semicontinuous[program.decision] & (np.abs(flat) <= _TOLERANCE)
+        inside = np.isfinite(flat) & whole & (is_zero | ((flat >= lower - room) & (flat <= upper + room)))
     return np.logical_and.reduce(inside, axis=1)
 
 
@@ -88,16 +90,39 @@ def are_states(program: IntegerProgram, facts: RowFacts, z: NDArray[np.float64])
     """
     x = _filled(program, z)
     x[:, program.integrality] = x[:, program.integrality].round()
-    activity, terms = program.matrix.activities(x), program.matrix.magnitudes(x)
-    least = program.row_lower - facts.room(terms, program.row_lower)
-    most = program.row_upper + facts.room(terms, program.row_upper)
+    activity, least, most = _activities(program.matrix, program.row_lower, program.row_upper, facts, x)
     held = (activity >= least) & (activity <= most)
     answers: NDArray[np.bool_] = np.logical_and.reduce(held | ~facts.are_settled, axis=1)
+    if program.features:
+        answers &= keep_sets(program.sos, x, _TOLERANCE) & _keep_indicators(program, x)
     if len(program.others):
         for number in np.flatnonzero(answers):
             sides = least[number] - activity[number], most[number] - activity[number]
             answers[number] = _completes(program, facts, *sides)
     return answers
+
+
+def _activities(
+    matrix: SparseRows,
+    row_lower: NDArray[np.float64],
+    row_upper: NDArray[np.float64],
+    facts: RowFacts,
+    x: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return what rows come to, and what they may come to at least and at most: three arrays [N, m]."""
+    terms = matrix.magnitudes(x)
+    return matrix.activities(x), row_lower - facts.room(terms, row_lower), row_upper + facts.room(terms, row_upper)
+
+
+def _keep_indicators(program: IntegerProgram, x: NDArray[np.float64]) -> NDArray[np.bool_]:
+    if not program.indicators:
+        return np.ones(len(x), dtype=np.bool_)
+    variables, values, _, lower, upper = zip(*program.indicators, strict=True)
+    matrix = stacked(program.indicators, program.num_vars)
+    facts = RowFacts(matrix, program.integrality, program.others)
+    activity, least, most = _activities(matrix, np.array(lower), np.array(upper), facts, x)
+    held = (activity >= least) & (activity <= most)
+    return np.logical_and.reduce(held | (x[:, variables] != np.array(values)), axis=1)
 
 
 def completion_values(program: IntegerProgram, facts: RowFacts, z: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,6 +8,8 @@ import numpy as np
 
 from mapgrad.errors import ProblemError
 from mapgrad.problems import _arguments as arguments
+from mapgrad.problems import _features as features
+from mapgrad.problems._features import FEATURES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +20,7 @@ _ROW_SIDES: Final = ("row_lower", "row_upper")
 _RIGHT_SIDES: Final = ("b_ub", "b_eq")
 _BOUNDS: Final = ("lower", "upper", "integrality")
 _PRICES: Final = ("decision", "fixed", "shape")
-_NAMES: Final = (*_ROW_SIDES, *_RIGHT_SIDES, *_BOUNDS, *_PRICES)
+_NAMES: Final = (*_ROW_SIDES, *_RIGHT_SIDES, *_BOUNDS, *_PRICES, *FEATURES)
 
 
 def changed(program: IntegerProgram, changes: dict[str, Any]) -> dict[str, Any]:
@@ -41,6 +43,13 @@ def changed(program: IntegerProgram, changes: dict[str, Any]) -> dict[str, Any]:
         attributes["lower"], attributes["upper"] = arguments.box(lower, upper, integrality)
     if changes.keys() & set(_PRICES):
         attributes |= _prices(program, changes)
+    if "semicontinuous" in changes:
+        attributes["semicontinuous"] = features.semicontinuous(changes["semicontinuous"], program.num_vars)
+    if "sos" in changes:
+        attributes["sos"] = features.sos(changes["sos"], program.num_vars)
+    if "indicators" in changes or (program.indicators and changes.keys() & set(_BOUNDS)):
+        box = (attributes.get(name, getattr(program, name)) for name in ("integrality", "lower", "upper"))
+        attributes["indicators"] = features.indicators(changes.get("indicators", program.indicators), *box)
     return attributes
 
 

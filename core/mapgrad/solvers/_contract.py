@@ -335,6 +335,8 @@ class SolverSpec:
         requires: Importable packages that must be there.
         install: The command that installs them.
         cost: Expected seconds a row, at least 0, by which ``"auto"`` chooses; None sorts last.
+        native: Those of `IntegerProgram.features` that it takes: ``"semicontinuous"``, ``"sos"``, ``"indicators"``.
+            Rows and 0/1 variables stand for the others.
     """
 
     name: str
@@ -344,3 +346,4 @@ class SolverSpec:
     requires: tuple[str, ...] = ()
     install: str = ""
     cost: Callable[[Any], float] | None = None
+    native: tuple[str, ...] = ()

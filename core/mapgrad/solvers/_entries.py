@@ -52,7 +52,7 @@ class SolverEntry:
         if not isinstance(problem, accepts) and IntegerProgram not in accepts:
             raise UnsupportedProblemError(f"it takes {', '.join(each.__name__ for each in accepts)}")
         try:
-            return lower(problem, accepts).native
+            return lower(problem, accepts, self.spec.native).native
         except MemoryError as error:
             raise UnsupportedProblemError(f"an integer program for {problem!r} needs too much memory") from error
 
