@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ _NARROW = (torch.float16, torch.bfloat16, torch.float32)
 
 def model_key(problem: Problem) -> Hashable:
     """Return a key that is equal for problems which one native model can serve, if its bounds and sides may change."""
-    return problem.structure if isinstance(problem, IntegerProgram) else problem
+    return problem.structure if _has_rows_alone(problem) else problem
 
 
 @lru_cache(maxsize=1024)
@@ -31,7 +31,7 @@ def family_of(problem: Problem) -> Hashable:
 
     Such programs differ in bounds and sides alone, and in nothing that θ, noise or forbidden entries depend on.
     """
-    if not isinstance(problem, IntegerProgram):
+    if not _has_rows_alone(problem):
         return problem
     return (
         problem.structure,
@@ -41,6 +41,11 @@ def family_of(problem: Problem) -> Hashable:
         problem.unbounded_integers.tobytes(),
         tuple(is_representable(problem, dtype) for dtype in _NARROW),
     )
+
+
+def _has_rows_alone(problem: Problem) -> TypeGuard[IntegerProgram]:
+    """Tell whether a problem is a program without features, for which bounds may become coefficients."""
+    return isinstance(problem, IntegerProgram) and not problem.features
 
 
 def group_rows(theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) -> list[list[tuple[Problem, list[int]]]]:
