@@ -466,12 +466,11 @@ class Silent(Pairs):
     iterate_states = Problem.iterate_states
 
 
-@pytest.mark.parametrize("n", [4, 40])
-def test_without_an_enumeration_a_small_box_or_the_program_stands_for_it(n):
-    assert [name for name, outcome in outcomes(Silent(n)).items() if not outcome.applies] == ["problem_states"]
-    assert outcomes(Silent(n))["problem_states"].reasons == (
-        f"Silent(n={n}) can't be enumerated, as Silent doesn't implement iterate_states",
-    )
+def test_without_an_enumeration_the_program_stands_for_it():
+    assert all(outcome.applies for outcome in outcomes(Silent(4)).values())  # its box is small
+    far = {name: outcome for name, outcome in outcomes(Silent(40)).items() if not outcome.applies}
+    assert [*far] == ["problem_states"]
+    assert "as Silent doesn't implement iterate_states and its box hasn't" in far["problem_states"].reasons[0]
 
 
 class Shelf(Problem):
@@ -576,7 +575,7 @@ def test_without_a_solver_that_takes_the_program_laws_say_so(monkeypatch):
     found = outcomes(Silent(40))
     reason = found["problem_bounds"].reasons[0]
     assert reason.endswith(
-        "its box hasn't at most 8,192 points, all integer, and no solver takes its program: none is installed"
+        "its box hasn't at most 65,536 points, all integer, and no solver takes its program: none is installed"
     )
     applied = [name for name, outcome in found.items() if outcome.applies]
     assert applied == [

@@ -6,30 +6,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from mapgrad.problems import box_points
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapgrad.problems import Problem
 
-BOX_LIMIT: Final = 2**13  # integer points of a box that are all looked at
+_WHOLE: Final = 2**13  # integer points of a box that are all looked at
 _NEAR: Final = 2**11  # points that are looked at in a larger one
 _VALUES_SHOWN: Final = 16
 
 
-def integer_points(problem: Problem) -> NDArray[np.float64] | None:
-    """Return all integer points of the box, [N, *shape]; None where there are too many."""
-    lower, upper = (bound.ravel() for bound in problem.box)
-    lower = np.ceil(lower) + 0.0  # no negative zeros
-    counts = np.floor(upper) - lower + 1
-    if not np.prod(counts) <= BOX_LIMIT:
-        return None
-    grid = np.stack(np.unravel_index(np.arange(int(np.prod(counts))), counts.astype(np.int64)), axis=1)
-    return (lower + grid).reshape(-1, *problem.shape)
-
-
 def near_misses(problem: Problem, states: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return all integer points of the box, or of a large one some that differ little from states, [N, *shape]."""
-    points = integer_points(problem)
+    points = box_points(problem, _WHOLE)
     if points is not None:
         return points
     rng = np.random.default_rng(0)

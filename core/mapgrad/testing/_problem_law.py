@@ -18,15 +18,17 @@ from mapgrad.errors import (
     UnknownSolverError,
     UnsupportedProblemError,
 )
-from mapgrad.problems import IntegerProgram, Problem
+from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Status
 from mapgrad.testing._outcome import Outcome
-from mapgrad.testing._points import BOX_LIMIT, integer_points, sample_thetas
+from mapgrad.testing._points import sample_thetas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from mapgrad.problems import Problem
 
 REPR_LIMIT: Final = 2_000
 """Characters, so that a message about a problem can be read."""
@@ -78,43 +80,26 @@ def _name_of(problem: Problem) -> str:
         return f"a {type(problem).__name__}"
 
 
-def require_enumeration(problem: Problem) -> None:
-    """Let a law not apply to a problem that doesn't enumerate its states."""
-    try:
-        problem.iterate_states()
-    except UnsupportedProblemError as error:
-        raise NotApplicableError(str(error)) from None
-
-
 def is_enumerated(problem: Problem) -> bool:
-    """Tell whether `states_of` returns all states: from `iterate_states`, or from a small box."""
+    """Tell whether `states_of` returns all states."""
     try:
         problem.iterate_states()
     except UnsupportedProblemError:
-        return _box_points(problem) is not None
+        return False
     return True
 
 
 def states_of(problem: Problem) -> NDArray[np.float64]:
-    """Return all states, [N, *shape], enumerated or picked out of a small box; else those that a solver finds."""
+    """Return all states, [N, *shape]; of a problem that can't be enumerated, those that a solver finds."""
     try:
         return problem.state_rows()
     except UnsupportedProblemError as error:
         reason = str(error)
-    points = _box_points(problem)
-    if points is not None:
-        return points[problem.contains_rows(points)]
     try:
         found = problem.repair(solved(program_of(problem), sample_thetas(problem))[1])
     except NotApplicableError as error:
-        reason += f", its box hasn't at most {BOX_LIMIT:,} points, all integer, and {error}"
-        raise NotApplicableError(reason) from None
+        raise NotApplicableError(f"{reason}, and {error}") from None
     return np.unique(found, axis=0)
-
-
-def _box_points(problem: Problem) -> NDArray[np.float64] | None:
-    """Return all points that may be states; None where there are too many, or the class may have continuous ones."""
-    return integer_points(problem) if type(problem).in_box is Problem.in_box else None
 
 
 def program_of(problem: Problem) -> IntegerProgram:
