@@ -287,11 +287,11 @@ class MAPLayer(nn.Module):
     def last(self) -> Solutions | None:
         """What the last call answered, or a call of its distribution; None before one, or after it failed.
 
-        `z` and `status` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn, lists as θ; `mask`, [*batch]
-        bool, tells which rows have an answer in all samples. z may share memory with the layer's output. Objectives and
-        bounds aren't worked out: `layer.solver.solve` tells those of θ. It is kept until the next call, isn't saved or
-        copied with the layer, and is None after a call that torch.compile, torch.vmap or torch.func traced. A call
-        inside a backward pass, as activation checkpointing repeats one, leaves it as it is.
+        `z`, `status` and a program's `variables` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn,
+        lists as θ; `mask`, [*batch] bool, tells which rows have an answer in all samples. z may share memory with the
+        layer's output. Objectives and bounds aren't worked out: `layer.solver.solve` tells those of θ. It is kept until
+        the next call, isn't saved or copied with the layer, and is None after a call that torch.compile, torch.vmap or
+        torch.func traced. A call inside a backward pass, as activation checkpointing repeats one, leaves it as it is.
         """
         return None if self.monitor.last is None else self.monitor.last.solutions()
 

@@ -259,6 +259,8 @@ class SolverAtWork:
         failed = [] if is_clean else failed_rows(solutions, self._settings.on_error, exact=self.traits.exact)
         if priced or failed:
             with_values(solutions, rows.masked_fill(solutions.forbidden, 0.0) if is_masked else rows)
+            if solutions.variables is not None:
+                solutions.variables = solutions.variables.to(rows.device)
         if failed:
             counts["failed"] = len(failed)
         counts["seconds"] = solutions.seconds = time.perf_counter() - started

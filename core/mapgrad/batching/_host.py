@@ -137,12 +137,12 @@ class Staged:
             status=_from_numpy(block.status).to(like.device),
             causes=block.causes,
         )
+        if isinstance(lowering.native, IntegerProgram):
+            solutions.variables = _from_numpy(block.z)  # on the host: most callers don't ask for them
         if objective is not None and bound is not None:
             solutions.objective, solutions.bound = (
                 _from_numpy(values).to(like.device) for values in (objective, bound)
             )
-            if isinstance(lowering.native, IntegerProgram):
-                solutions.variables = _from_numpy(block.z).to(like.device)
         return solutions, clean
 
     def _values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -29,6 +29,7 @@ class _Piece(NamedTuple):
         status: [S, N].
         forbidden: Bool, like z; None where nothing is.
         values: Objectives and bounds, [2, S, N]; None where nobody told them.
+        variables: Those of the program that was solved, [S N, num_vars], on any device; None where none was.
     """
 
     numbers: Sequence[int]
@@ -36,6 +37,7 @@ class _Piece(NamedTuple):
     status: Tensor
     forbidden: Tensor | None
     values: Tensor | None
+    variables: Tensor | None
 
 
 @dataclass(slots=True)
@@ -81,7 +83,14 @@ class Record:
         """Whether any row has."""
         return self._failures is not None
 
-    def add(self, numbers: Sequence[int], z: Tensor, status: Tensor, forbidden: Tensor | None) -> None:
+    def add(
+        self,
+        numbers: Sequence[int],
+        z: Tensor,
+        status: Tensor,
+        forbidden: Tensor | None,
+        variables: Tensor | None,
+    ) -> None:
         """Note the answers to rows of these numbers.
 
         Args:
@@ -89,10 +98,11 @@ class Record:
             z: [S, N, *shape].
             status: [S, N].
             forbidden: Bool [N, *shape], the entries that θ = −inf forbids; None where there are none.
+            variables: [S N, num_vars]; None where no program was solved.
         """
         if forbidden is not None:
             forbidden = forbidden.expand(z.shape)
-        self._pieces.append(_Piece(numbers, z, status, forbidden, None))
+        self._pieces.append(_Piece(numbers, z, status, forbidden, None, variables))
 
     def fail(
         self,
@@ -132,7 +142,8 @@ class Record:
             z = found.z.reshape(-1, count, *found.z.shape[1:])
             forbidden = None if found.forbidden is None else found.forbidden.reshape(z.shape)
             values = torch.stack((found.objective, found.bound)).reshape(2, -1, count)
-            self._pieces.append(_Piece(numbers, z, found.status.reshape(-1, count), forbidden, values))
+            status = found.status.reshape(-1, count)
+            self._pieces.append(_Piece(numbers, z, status, forbidden, values, found.variables))
         else:
             return False
         self._failures = failures
@@ -171,6 +182,12 @@ class Record:
                 values[:, :, places] = piece.values
         z = self._gathered([(piece.numbers, piece.z) for piece in pieces], lead, self._dtypes)
         solutions = Solutions(z, status.reshape(lead), samples=samples)
+        variables = [
+            (piece.numbers, piece.variables.reshape(samples, len(piece.numbers), -1).to(status.device))
+            for piece in pieces
+            if piece.variables is not None
+        ]
+        solutions.variables = gathered_variables(variables, samples, self.batch)
         if any(piece.forbidden is not None for piece in pieces):
             forbidden = [
                 (
@@ -212,3 +229,31 @@ class Record:
                 whole[:, list(numbers)] = values
         whole = whole.reshape(*lead, *whole.shape[2:])
         return whole if dtypes is None else whole.to(dtypes)
+
+
+def gathered_variables(
+    found: list[tuple[Sequence[int], Tensor]], samples: int, batch: tuple[int, ...]
+) -> Tensor | list[Tensor | None] | None:
+    """Return `Solutions.variables` of a batch.
+
+    Args:
+        found: [S, N, num_vars] of rows of these numbers; only of rows for which a program was solved.
+        samples: S.
+        batch: The batch dimensions.
+    """
+    count = math.prod(batch)
+    widths = {values.shape[-1] for _, values in found}
+    if not widths:
+        return None
+    if len(widths) == 1 and sum(len(numbers) for numbers, _ in found) == count:
+        whole = found[0][1]
+        if len(found) > 1:
+            whole = whole.new_empty((samples, count, *widths))
+            for numbers, values in found:
+                whole[:, list(numbers)] = values
+        return whole.reshape(*(batch if samples == 1 else (samples, *batch)), *widths)
+    rows: list[Tensor | None] = [None] * count
+    for numbers, values in found:
+        for number, row in zip(numbers, values.unbind(1), strict=True):
+            rows[number] = row[0] if samples == 1 else row
+    return rows

@@ -128,6 +128,7 @@ class Pass:
         parts = self._parts(utilities)
         if len(parts) == 1:
             forward = self._forward_of(utilities, sampler, numbers, record)
+            self._note_answers(forward, utilities, numbers, record)
         else:
             forward = self._in_parts(utilities, sampler, parts, numbers, record)
         record.clipped += self._clipped
@@ -136,7 +137,6 @@ class Pass:
         if not self.work.proves:
             forward.rows = None
         forward.theta, forward.sampler = utilities, sampler
-        record.add(numbers, forward.z, forward.status, self._forbidden(utilities))
         return self._output(forward.z, theta), forward
 
     def _begin_record(self, record: Record, count: int) -> Sequence[int]:
@@ -173,8 +173,10 @@ class Pass:
         error, culprit = blamed(error, problem, self.estimator, self.noise, theta, sampler, is_backward=is_backward)
         return record.fail(error, numbers, self.work.factory.label, self.work.problems, culprit)
 
-    def _forbidden(self, utilities: Tensor) -> Tensor | None:
-        return utilities.isneginf() if self.is_masked else None
+    def _note_answers(self, found: Forward | None, theta: Tensor, numbers: Sequence[int], record: Record) -> None:
+        if found is not None:
+            forbidden = theta.isneginf() if self.is_masked else None
+            record.add(numbers, found.z, found.status, forbidden, found.variables)
 
     def clipping(self, theta: Tensor) -> Clipping | None:
         """Return what moves rows of θ, as `forward` takes it, into the problem's domain; None where nothing can."""
@@ -367,17 +369,14 @@ class Pass:
     ) -> Forward | None:
         z = theta.new_empty((self.samples, *theta.shape))
         found: list[Forward] = []
-        places: list[Sequence[int]] = []
         for start, stop in parts:
             part = self._forward_of(theta[start:stop], sampler.part(start, stop), numbers[start:stop], record)
             if part is not None:
                 z[:, start:stop] = part.z
                 part.z, part.theta = z[:, start:stop], theta[start:stop]
+                self._note_answers(part, part.theta, numbers[start:stop], record)
                 found.append(part)
-                places.append(numbers[start:stop])
         if len(found) < len(parts):
-            for place, part in zip(places, found, strict=True):
-                record.add(place, part.z, part.status, self._forbidden(part.theta))
             return None
         rows = [part.rows for part in found if part.rows is not None and self.work.proves]
         return Forward(
