@@ -162,8 +162,10 @@ def test_solvers_find_the_best_state(program: IntegerProgram, seed: int) -> None
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read_again(tmp_path: Path, program: IntegerProgram) -> None:
     path = tmp_path / "program.mps"
-    if (program.lower[program.semicontinuous] < 0).any():
-        with pytest.raises(ProblemError, match="with a negative lower bound, for which MPS files have no place"):
+    if (program.semicontinuous & ((program.lower < 0) | (program.upper == 0))).any():
+        with pytest.raises(
+            ProblemError, match="negative lower bound or the upper bound 0, for which MPS files have no"
+        ):
             program.to_mps(path)
         return
     program.to_mps(path)
@@ -371,6 +373,16 @@ def test_a_lowering_cuts_off_what_was_added() -> None:
     np.testing.assert_array_equal(lowering.start(theta), [[np.nan, 4, 3, np.nan, np.nan, np.nan]])
     assert lower(program, None).native == program.full()
     assert isinstance(lower(program, (IntegerProgram,), FEATURES), Lowering)
+
+
+def test_a_class_that_is_given_itself_gets_rows_for_features() -> None:
+    class Seen(mapgrad.InstanceSolver[IntegerProgram, None]):
+        def solve(self, state: None, theta: np.ndarray, request: Any) -> np.ndarray:
+            assert not self.problem.features
+            return np.zeros(self.problem.shape)
+
+    program = IntegerProgram(lower=[2, 2], upper=5, semicontinuous=1)
+    assert mapgrad.get_solver(Seen, program)(torch.tensor([-1.0, -2.0])).tolist() == [0, 0]
 
 
 def test_a_forbidden_entry_may_be_semicontinuous() -> None:

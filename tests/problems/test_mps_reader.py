@@ -197,6 +197,7 @@ MISREAD = [  # those of other programs that HiGHS 1.16 makes of them, and their 
     ("UP bnd x 4", "LI bnd x .2\n UP bnd x .7", 17, "no integer lies within the bounds of column 'x', 0.2 and 0.7"),
     ("UP bnd x 4", "FR bnd x 4", 16, "bound type FR has no number, got 4.0"),
     ("UP bnd x 4", "XX bnd x 4", 16, "must be one of LO, UP, FX, LI, UI, SC, SI, FR, MI, PL, BV, got 'XX'"),
+    ("UP bnd x 4", "SC bnd x 0", 16, "SC 0 means 0 to some and no bound to others: write FX or 1e30"),
     ("UP bnd x 4", "SC bnd x 4\n UP bnd x 4", 17, "the upper bound of column 'x' is given a second time"),
     (
         "LO bnd y -2",

@@ -269,6 +269,8 @@ class _Reader(MpsWords):
                 raise self.file.error(f"the {side} bound of column {shown(name)} can't be {number}")
             sides[column] = number
         if kind in _SEMI:
+            if value == 0:
+                raise self.file.error(f"{kind.decode()} 0 means 0 to some and no bound to others: write FX or 1e30")
             self.semicontinuous.add(column)
         self.integrality[column] |= kind in (b"BV", b"LI", b"UI", b"SI")
         self.bound_lines[column] = self.file.number

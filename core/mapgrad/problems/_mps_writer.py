@@ -28,7 +28,7 @@ def write_mps(program: IntegerProgram, path: str | PathLike[str]) -> None:
 
     Raises:
         ProblemError: the file's name isn't that of an MPS file, or the format would take a number for an infinite one,
-            or has no place for a negative semi-continuous variable.
+            or has no place for a semi-continuous variable.
     """
     path = path_with_suffix(path, ".mps")
     conditional = [side for *_, low, high in program.indicators for side in (low, high)]
@@ -39,11 +39,11 @@ def write_mps(program: IntegerProgram, path: str | PathLike[str]) -> None:
             f"{program!r} has the bound or right side {sides[large][0]}, but in MPS files numbers from {INFINITE:g} on "
             "stand for infinity; scale it, or leave it out"
         )
-    negative = program.semicontinuous & (program.lower < 0)
-    if negative.any():
+    odd = program.semicontinuous & ((program.lower < 0) | (program.upper == 0))
+    if odd.any():
         raise ProblemError(
-            f"{program!r} has the semi-continuous variable {int(negative.argmax())} with a negative lower bound, for "
-            "which MPS files have no place"
+            f"{program!r} has the semi-continuous variable {int(odd.argmax())} with a negative lower bound or the "
+            "upper bound 0, for which MPS files have no place"
         )
     objective = np.zeros(program.num_vars) if program.objective is None else program.objective
     text = "\n".join(_lines(program, objective.tolist())).encode()

@@ -235,7 +235,10 @@ class IntegerProgram(ProgramData):
     def digest(self) -> str:
         """A stable name of the content: equal for equal problems, in every process and on every machine."""
         title = f"{type(self).__module__.partition('.')[0]}.{type(self).__qualname__}"
-        added = (name for name in type(self).fields if name not in IntegerProgram.fields)  # by a subclass
+        added: list[str] = []
+        if type(self) is not IntegerProgram:
+            known = IntegerProgram.fields
+            added = [name for name in type(self).fields if name not in known]
         return digest_of(title, self, ("structure", "row_lower", "row_upper", "lower", "upper", "fixed", *added))
 
     @staticmethod
@@ -295,7 +298,7 @@ class IntegerProgram(ProgramData):
 
         Raises:
             ProblemError: a finite bound or right side is 1e20 or more in absolute value, or a semi-continuous variable
-                has a negative lower bound.
+                has a negative lower bound or the upper bound 0.
         """
         from mapgrad.problems._mps_writer import write_mps
 

@@ -61,7 +61,9 @@ class SolverFactory:
         """Return how rows of a problem go to the solver, and how its answers come back."""
         if not isinstance(self.factory, type) and getattr(self.factory, "problem", None) in (problem, None):
             return Lowering(problem, problem)
-        return lower(problem, self.spec.accepts, self.spec.native) if self.spec else lower(problem, None)
+        if self.spec is not None:
+            return lower(problem, self.spec.accepts, self.spec.native)
+        return lower(problem, None, () if isinstance(self.factory, type) else None)  # a class can't say what it takes
 
     def build(self, problem: Problem | None, options: Mapping[str, Any]) -> SolverObject:
         """Make the solver of a problem, lowered to what it takes.
