@@ -376,7 +376,7 @@ def _solve_lowered(
         value = torch.where(solutions.objective.isnan(), value, solutions.objective)
     solutions.objective = value
     if isinstance(lowering.native, IntegerProgram):
-        solutions.variables = solutions.z.double()
+        solutions.variables = solutions.z[:, : lowering.num_vars].double()
     solutions.z = on_host(lowering.states, solutions.z)
     return solutions, clean
 

@@ -138,7 +138,8 @@ class Staged:
             causes=block.causes,
         )
         if isinstance(lowering.native, IntegerProgram):
-            solutions.variables = _from_numpy(block.z)  # on the host: most callers don't ask for them
+            # on the host: most callers don't ask for them
+            solutions.variables = _from_numpy(lowering.variables(block.z))
         if objective is not None and bound is not None:
             solutions.objective, solutions.bound = (
                 _from_numpy(values).to(like.device) for values in (objective, bound)
