@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -354,6 +355,59 @@ def test_no_and_too_many_solutions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(from_cp_model(*tour(5)).states()) == 24
     with pytest.raises(ProblemError, match="30 of 30 variables priced> takes more than 10,000,000 steps"):
         from_cp_model(*tour(6)).states()
+
+
+def remainder(largest: int) -> tuple[cp_model.CpModel, list[cp_model.IntVar]]:
+    model = cp_model.CpModel()
+    x = model.new_int_var(0, largest, "x")
+    model.add_modulo_equality(3, x, 7)
+    return model, [x]
+
+
+def holes(values: int) -> tuple[cp_model.CpModel, list[cp_model.IntVar]]:
+    model = cp_model.CpModel()
+    domain = cp_model.Domain.from_values(list(range(0, 3 * values, 3)))
+    return model, [model.new_int_var_from_domain(domain, "") for _ in range(2)]
+
+
+def table(rows: int) -> tuple[cp_model.CpModel, list[cp_model.IntVar]]:
+    model = cp_model.CpModel()
+    x = [model.new_int_var(0, 10**6, "") for _ in range(2)]
+    model.add_allowed_assignments(x, [(i, i * 7919 % rows) for i in range(rows)])
+    return model, x
+
+
+def parity(size: int) -> tuple[cp_model.CpModel, list[cp_model.IntVar]]:
+    model = cp_model.CpModel()
+    x = [model.new_bool_var("") for _ in range(size)]
+    model.add_bool_xor(x)
+    return model, x
+
+
+def test_ten_thousand_states_are_enumerated() -> None:
+    for built, count in (
+        (remainder(69_999), 10_000),
+        (all_different(2, 100), 9_900),
+        (holes(100), 10_000),
+        (parity(13), 4_096),
+        (table(300), 300),
+    ):
+        assert len(from_cp_model(*built).states()) == count
+
+
+def test_too_many_states_are_refused_soon() -> None:
+    for built in (
+        remainder(699_999),
+        all_different(4, 40),
+        holes(3_000),
+        parity(24),
+        table(100_000),
+    ):
+        problem = from_cp_model(*built)
+        started = time.process_time()
+        with pytest.raises(ProblemError, match=r"variables priced> takes (more than|too long).*make it smaller"):
+            problem.states()
+        assert time.process_time() - started < 4  # a second or two; the machine may be slower
 
 
 def test_the_range_of_a_native_variable_may_be_too_large() -> None:
