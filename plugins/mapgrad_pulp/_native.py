@@ -23,17 +23,18 @@ def from_model(lp_problem: pulp.LpProblem, variables: object) -> mapgrad.Integer
             f"model {lp_problem.name!r} has special ordered sets, which an integer program can't hold: state them as "
             "linear constraints with binary variables"
         )
-    known = lp_problem.variables()
+    known = list(lp_problem.variables())
     columns = {variable: column for column, variable in enumerate(known)}
 
     def column_of(variable: object) -> int:
         if not isinstance(variable, pulp.LpVariable):
             raise TypeError(f"θ prices variables only, neither expressions nor names: got {variable!r}")
-        column = columns.get(variable)
-        if column is None or not _is_same(known[column], variable):
+        column = columns.setdefault(variable, len(columns))
+        if column == len(known):
+            known.append(variable)
+        if not _is_same(known[column], variable):
             raise mapgrad.ProblemError(
-                f"variable {variable.name} isn't in model {lp_problem.name!r}: neither a constraint nor the objective "
-                "there speaks of it"
+                f"variable {variable.name} isn't in model {lp_problem.name!r}: it belongs to another model"
             )
         return column
 
