@@ -62,8 +62,8 @@ def from_cp_model(model: cp_model.CpModel, variables: Any) -> mapgrad.Problem:
     Args:
         model: Any CP-SAT model: all-different, circuits, intervals and whatever else CP-SAT knows.
         variables: The variables and terms that θ prices, distinct: lists, tuples or numpy arrays of objects, nested
-            evenly, whose shape is θ's; a pandas series; or a dictionary, whose values count in its own order, so that one of d
-            variables makes θ's shape (d,).
+            evenly, whose shape is θ's; a pandas series; or a dictionary, whose values count in its own order, so that
+            one of d variables makes θ's shape (d,).
 
     Returns:
         An `IntegerProgram`, which every MIP solver takes, if all constraints are linear: linear ones with constant

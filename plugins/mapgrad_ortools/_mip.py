@@ -110,7 +110,9 @@ class Mip(mapgrad.InstanceSolver[mapgrad.IntegerProgram, _State]):
             CBC was seen to call an inferior answer optimal, and without bounds it may search for ever where there is no
             solution. OR-Tools' own HiGHS isn't offered: it crashes in a process that has imported highspy or PuLP.
 
-    SCIP and GLOP can be stopped, CBC can't: Ctrl-C and deadlines wait for its row, unless it has a time limit.
+    SCIP and GLOP can be stopped, CBC can't: Ctrl-C and deadlines wait for its row, unless it has a time limit. OR-Tools
+    lets CBC count that in seconds of processor time, those of all threads of the process together: it takes longer on
+    a busy machine and less beside other threads. SCIP, GLOP and the solver ``"pulp.cbc"`` count wall-clock time.
 
     Raises:
         ValueError: there is no such engine.
