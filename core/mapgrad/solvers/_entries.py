@@ -71,12 +71,13 @@ class SolverEntry:
             return None
         try:
             reason: Any = self.spec.supports(native)
-            is_right = reason is None or isinstance(reason, str)
-            return reason if is_right else f"its supports() must return None or a reason, but returned {reason!r}"
+            if reason is not None and not isinstance(reason, str):
+                reason = f"its supports() must return None or a reason, but returned {reason!r}"
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 (one plugin's mistake must not hide the others' solvers)
-            return f"its supports() raised {described(error)}"
+            reason = f"its supports() raised {described(error)}"
+        return reason
 
     def missing(self) -> str:
         """Say what the solver needs that isn't installed, and how to get it; empty if nothing is missing."""
