@@ -123,10 +123,13 @@ def _model_of(form: IntegerForm) -> cp_model.CpModel:
     for lower, upper in zip(form.lower.tolist(), form.upper.tolist(), strict=True):
         model.new_int_var(lower, upper, "")
     for row in form.rows:
+        constraint = model.proto.constraints.add()
+        if row.literal is not None:
+            constraint.enforcement_literal.append(row.literal)
         if row.least > row.most:
-            model.add_bool_or([])  # never true
+            constraint.bool_or.literals.clear()  # never true
             continue
-        linear = model.proto.constraints.add().linear
+        linear = constraint.linear
         linear.vars.extend(row.columns)
         linear.coeffs.extend(row.coefficients)
         linear.domain.extend((row.least, row.most))

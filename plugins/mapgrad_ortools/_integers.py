@@ -11,6 +11,8 @@ import numpy as np
 import mapgrad
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 # CP-SAT refuses sums that may exceed 2⁶² in absolute value, and was seen to be right up to 2⁶¹.
@@ -23,16 +25,17 @@ _COEFFICIENT_DIGITS: Final = 1e-12  # relative; rounding errors in how a coeffic
 
 
 class Row(NamedTuple):
-    """least ≤ Σ coefficient · variable ≤ most, in integers."""
+    """least ≤ Σ coefficient · variable ≤ most, in integers; with a literal of CP-SAT's, only where that is true."""
 
     columns: list[int]
     coefficients: list[int]
     least: int
     most: int
+    literal: int | None = None
 
 
 class IntegerForm(NamedTuple):
-    """The same set as a program's, in integers: bounds are int64 [num_vars] and finite."""
+    """The same set as a program's, in integers: bounds are int64 [num_vars] and finite, indicator rows come last."""
 
     lower: NDArray[np.int64]
     upper: NDArray[np.int64]
@@ -108,6 +111,9 @@ def integer_form(program: mapgrad.IntegerProgram) -> IntegerForm | str:
     if not program.integrality.all():
         column = int((~program.integrality).argmax())
         return f"variable {column} is continuous, and CP-SAT takes integer variables only"
+    foreign = program.features - {"indicators"}
+    if foreign:
+        return f"it uses {' and '.join(sorted(foreign))}: take program.reformulated(('indicators',))"
     lower, upper = implied_bounds(program)
     unbounded = ~(np.isfinite(lower) & np.isfinite(upper))
     if unbounded.any():
@@ -120,17 +126,25 @@ def integer_form(program: mapgrad.IntegerProgram) -> IntegerForm | str:
         return reason
     reach = np.maximum(np.abs(lower), np.abs(upper))
     form = IntegerForm(lower.astype(np.int64), upper.astype(np.int64), [])
-    limits = zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)
-    for number, (least, most) in enumerate(limits):
-        columns, coefficients = program.matrix.row(number)
+    for name, (columns, coefficients), least, most, literal in _rows(program):
         row = _integer_row(columns, coefficients, least, most, reach[columns])
         if row is None:
             return (
-                f"row {number} in integers takes more than 64 bits, and CP-SAT rounds nothing: give its coefficients "
-                "fewer digits"
+                f"{name} in integers takes more than 64 bits, and CP-SAT rounds nothing: give its coefficients fewer "
+                "digits"
             )
-        form.rows.append(row)
+        form.rows.append(row._replace(literal=literal))
     return form
+
+
+def _rows(
+    program: mapgrad.IntegerProgram,
+) -> Iterator[tuple[str, tuple[NDArray[np.int64], NDArray[np.float64]], float, float, int | None]]:
+    """Yield the name of each row, its columns and coefficients, its sides and the literal on which it depends."""
+    for number, sides in enumerate(zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)):
+        yield f"row {number}", program.matrix.row(number), *sides, None
+    for number, (variable, value, row, *sides) in enumerate(program.indicators):
+        yield f"indicator {number}", row.row(0), *sides, variable if value else -variable - 1
 
 
 def _integer_row(
@@ -182,7 +196,8 @@ def _simplest_fraction(value: float) -> Fraction:
 def implied_bounds(program: mapgrad.IntegerProgram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return bounds of the integer variables of a program, tightened by what each row leaves of each variable.
 
-    They cut off no state. Where the rows contradict each other, a lower bound meets its upper bound and no more.
+    They cut off no state: rows of indicators, which needn't hold, play no part. Where the rows contradict each other, a
+    lower bound meets its upper bound and no more.
     """
     matrix = program.matrix
     lower, upper = program.lower.copy(), program.upper.copy()

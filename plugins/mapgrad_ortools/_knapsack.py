@@ -45,7 +45,7 @@ class KnapsackSearch(mapgrad.InstanceSolver[mapgrad.Knapsack, _State]):
         if isinstance(form, str):
             raise mapgrad.UnsupportedProblemError(f"OR-Tools' knapsack search can't solve {self.problem!r}: {form}")
         weights = np.zeros((len(form.rows), self.problem.shape[0]), dtype=np.int64)
-        for row, (columns, coefficients, _, _) in enumerate(form.rows):
+        for row, (columns, coefficients, *_) in enumerate(form.rows):
             weights[row, columns] = coefficients
         capacities = [row.most for row in form.rows]
         possible = np.logical_and.reduce(weights <= np.array(capacities)[:, None], axis=0)
