@@ -117,7 +117,7 @@ def _knapsack_refusal(problem: mapgrad.Knapsack) -> str | None:
     form = _integers.integer_form(problem.to_ilp())
     if isinstance(form, str):
         return form
-    largest = max(row.most for row in form.rows)
+    largest = max(most for _, most in form.sides)
     limit = _KNAPSACK_SIZE / len(form.lower)
     return None if largest < limit else f"its capacities in integers reach {largest:g}, more than {limit:g}"
 

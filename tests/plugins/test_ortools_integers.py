@@ -41,24 +41,22 @@ def reason_of(**program: object) -> str:
 def test_rows_become_integers_without_loss(
     coefficients: list[float], bound: float, expected: list[int], most: int
 ) -> None:
-    row = form_of(A_ub=[coefficients], b_ub=[bound]).rows[0]
-    assert row.coefficients == expected
-    assert row.most == most
-    total = sum(map(abs, expected))
-    assert row.least == -total - 1
+    form = form_of(A_ub=[coefficients], b_ub=[bound])
+    assert form.rows[0].integers == expected
+    assert form.sides == [(-sum(map(abs, expected)) - 1, most)]
 
 
 def test_bounds_within_the_tolerance_count_as_reached() -> None:
-    rows = form_of(A_ub=[[0.1, 0.2], [-0.1, -0.2]], b_ub=[0.3 - 1e-12, -(0.1 + 0.2) - 1e-12]).rows
-    assert (rows[0].most, rows[1].most) == (3, -3)
-    assert form_of(A_ub=[[1, 1]], b_ub=[2 - 1e-6], upper=5).rows[0].most == 1
+    sides = form_of(A_ub=[[0.1, 0.2], [-0.1, -0.2]], b_ub=[0.3 - 1e-12, -(0.1 + 0.2) - 1e-12]).sides
+    assert [most for _, most in sides] == [3, -3]
+    assert form_of(A_ub=[[1, 1]], b_ub=[2 - 1e-6], upper=5).sides[0][1] == 1
 
 
 def test_an_equation_without_a_solution_has_an_empty_range() -> None:
-    row = form_of(A_eq=[[1, 2]], b_eq=[2.5], upper=9).rows[0]
-    assert row.least > row.most
-    row = form_of(A_eq=[[0, 0.5]], b_eq=[1], upper=9).rows[0]
-    assert (row.columns, row.coefficients, row.least, row.most) == ([1], [1], 2, 2)
+    ((least, most),) = form_of(A_eq=[[1, 2]], b_eq=[2.5], upper=9).sides
+    assert least > most
+    form = form_of(A_eq=[[0, 0.5]], b_eq=[1], upper=9)
+    assert (form.rows[0].columns.tolist(), form.rows[0].integers, form.sides) == ([1], [1], [(2, 2)])
 
 
 def test_what_does_not_fit_is_refused_with_the_reason() -> None:
@@ -112,8 +110,8 @@ def test_the_integer_form_has_the_states_of_the_program(data: st.DataObject, siz
         )
         inside = (form.lower <= point).all() and (form.upper >= point).all()
         met = all(
-            row.least <= sum(a * point[j] for a, j in zip(row.coefficients, row.columns, strict=True)) <= row.most
-            for row in form.rows
+            least <= sum(a * point[j] for a, j in zip(row.integers, row.columns, strict=True)) <= most
+            for row, (least, most) in zip(form.rows, form.sides, strict=True)
         )
         assert (inside and met) == exact
 
@@ -169,8 +167,8 @@ def test_indicator_rows_are_rows_of_their_own() -> None:
     assert form.upper.tolist() == [9, 7, 1]
     always, first, second = form.rows
     assert (always.literal, first.literal, second.literal) == (None, 2, -3)
-    assert (first.coefficients, first.most) == ([2, 1], 4)
-    assert second.least > second.most
+    assert (first.integers, form.sides[1][1]) == ([2, 1], 4)
+    assert form.sides[2][0] > form.sides[2][1]
     large = [1 + 2.0**-40, 2.0**-40, 0]
     assert "indicator 0 in integers takes more than 64 bits" in reason_of(
         upper=[2**25, 2**25, 1], indicators=[(2, 1, large, 0, 0)]
