@@ -117,6 +117,38 @@ def test_forbidden_entries_are_kept_at_zero() -> None:
     )
 
 
+def test_entries_may_be_forbidden_where_a_rows_own_lower_bound_is_0() -> None:
+    theta = torch.ones(2, 6)
+    theta[1, 2] = -torch.inf
+    problems = [FIRST.replace(lower=-1), FIRST]
+    solver = mapgrad.get_solver("highs", None)
+    assert solver(theta, problems=problems)[1, 2] == 0
+    with pytest.raises(mapgrad.NonFiniteError) as caught:
+        solver(theta, problems=problems[::-1])
+    assert caught.value.rows == (1,)
+
+
+class KnowsNoMasks(mapgrad.InstanceSolver[mapgrad.IntegerProgram, None]):
+    """Enumerates the points within a row's own limits."""
+
+    traits = mapgrad.Traits(limits=True)
+
+    def solve(self, state: None, theta: np.ndarray, request: mapgrad.Request) -> np.ndarray:
+        limits = {} if request.limits is None else request.limits._asdict()
+        points = np.asarray(self.problem.replace(**limits).states())
+        return points[(points @ theta).argmax()]
+
+
+def test_forbidden_entries_cost_enough_for_a_rows_own_bounds() -> None:
+    narrow = mapgrad.IntegerProgram(A_eq=[[1, -10]], b_eq=[0], lower=[-1, 0], upper=[0, 1])
+    wide = narrow.replace(lower=[-10, 0], upper=[20, 2])
+    theta = torch.tensor([[1.0, 0.0], [1.0, -torch.inf]])
+    for name in (KnowsNoMasks, "highs"):
+        solver = mapgrad.get_solver(name, None)
+        assert solver(theta, problems=[narrow, wide]).tolist() == [[0, 0], [0, 0]]
+        assert solver(theta.flip(0), problems=[wide, narrow]).tolist() == [[0, 0], [0, 0]]
+
+
 def test_only_some_variables_may_be_priced() -> None:
     first = FIRST.replace(decision=[1, 3], fixed=[0.5, -0.2, 0.3, 0.1])
     problems = [first.replace(row_upper=[upper, 6, 4]) for upper in (3, 5, 9)]

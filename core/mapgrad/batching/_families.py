@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def family_of(problem: Problem) -> Hashable:
         problem.structure,
         problem.fixed.tobytes(),
         problem.kappa,
-        (problem.box[0] <= 0).tobytes(),
+        np.sign(problem.box[0]).tobytes(),
         problem.unbounded_integers.tobytes(),
         tuple(is_representable(problem, dtype) for dtype in _NARROW),
     )

@@ -218,7 +218,8 @@ class Solver:
     ) -> list[tuple[SolverAtWork, list[int]]]:
         """Return the solvers at work on the problems of a batch, one a row, each with the numbers of its rows.
 
-        Programs that differ in bounds and sides alone share one, with one native model, where the solver can do that.
+        Programs that differ in bounds and sides alone share one, with one native model, where the solver can do that. They
+        also share a block of rows, unless forbidden entries get a θ for which the bounds count.
 
         Raises:
             MapgradError: As for a call.
@@ -226,7 +227,7 @@ class Solver:
         works: list[tuple[SolverAtWork, list[int]]] = []
         for members in group_rows(theta, problems):
             work = self.at_work(members[0][0])
-            if len(members) > 1 and work.traits.limits:
+            if len(members) > 1 and work.traits.limits and work.traits.masks:
                 rows = sorted(row for _, rows in members for row in rows)
                 works.append((work.of_siblings([problems[row] for row in rows]), rows))
             else:

@@ -42,6 +42,7 @@ from mapgrad.testing._laws import (
     check_unbatched,
     check_wrong_shape_refused,
 )
+from mapgrad.testing._limits_law import check_limits_by_row
 from mapgrad.testing._outcome import Outcome
 from mapgrad.testing._problem_laws import check_problem
 from mapgrad.testing._problems import example_problems
@@ -62,6 +63,7 @@ __all__ = [
     "check_history_free",
     "check_infeasible",
     "check_limits_apart",
+    "check_limits_by_row",
     "check_non_contiguous",
     "check_non_finite_refused",
     "check_optimal",

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mapgrad.errors import ConformanceError
-from mapgrad.testing import _contract_laws, _forbidden_laws, _laws, _thread_laws
+from mapgrad.testing import _contract_laws, _forbidden_laws, _laws, _limits_law, _thread_laws
 from mapgrad.testing._case import name_of
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ LAWS: Final[tuple[Law, ...]] = (
     _laws.check_gradient,
     _laws.check_reuse,
     _laws.check_per_row_problems,
+    _limits_law.check_limits_by_row,
     _laws.check_time_limit,
     _contract_laws.check_limits_apart,
     _laws.check_infeasible,

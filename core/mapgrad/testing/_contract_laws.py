@@ -95,7 +95,7 @@ def check_solve_rows(case: Case) -> None:
     last = len(rows) - 1  # a row beside every block, so that a solver that writes too far does no harm
     method = "solve" if overrides(solver, "solve") else "solve_rows"
     if method == "solve":
-        asked = {"start", "seconds", "reuse", "forbidden"} & attributes_read(solver, state, rows, by="solve")
+        asked = {"start", "seconds", "reuse", "forbidden", "limits"} & attributes_read(solver, state, rows, by="solve")
         for name in sorted(asked - attributes_read(solver, state, rows, by="solve_rows")):
             case.fail(f"solve looks at request.{name}, but solve_rows never at block.{name}")
     rows.flags.writeable = False
