@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -31,7 +32,8 @@ def test_the_problem_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         exec(compile(usage_of_solver, GUIDE.name, "exec"), names)
     finally:
         sys.modules.pop("independent_set", None)
-        mapgrad.unregister("independent_set")
+        with contextlib.suppress(mapgrad.UnknownSolverError):  # the guide may have failed before it registers this
+            mapgrad.unregister("independent_set")
 
 
 def test_the_problem_of_the_guide_is_short_and_the_example_s() -> None:

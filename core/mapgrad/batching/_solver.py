@@ -218,8 +218,8 @@ class Solver:
     ) -> list[tuple[SolverAtWork, list[int]]]:
         """Return the solvers at work on the problems of a batch, one a row, each with the numbers of its rows.
 
-        Programs that differ in bounds and sides alone share one, with one native model, where the solver can do that. They
-        also share a block of rows, unless forbidden entries get a θ for which the bounds count.
+        Programs that differ in bounds and sides alone share one, with one native model, where the solver can do that.
+        They also share a block of rows, unless forbidden entries get a θ for which the bounds count.
 
         Raises:
             MapgradError: As for a call.
