@@ -113,7 +113,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         super().__init__(problem, **options)
         stoppable = self.traits.stoppable
         if stoppable is None:
-            stoppable = type(self).interrupt is not ProgramSolver.interrupt
+            base: type[Any] = ProgramSolver
+            stoppable = type(self).interrupt is not base.interrupt
         self.traits = replace(self.traits, masks=True, limits=True, stoppable=stoppable)
 
     @abstractmethod
