@@ -56,11 +56,14 @@ def from_cp_model(model: cp_model.CpModel, variables: Any) -> mapgrad.Problem:
     maximised, as the model has it. What it says of the priced ones gives way to θ, which is always maximised. The model
     isn't written to, and later changes to it don't reach the problem.
 
+    Beside a variable x, θ may price its negation ``~x`` and terms such as ``2 * x + 3``: z then holds the term's value,
+    and the objective's part of x gives way. A program gets a variable and an equation for each such term.
+
     Args:
         model: Any CP-SAT model: all-different, circuits, intervals and whatever else CP-SAT knows.
-        variables: The variables that θ prices, distinct: lists, tuples or numpy arrays of objects, nested evenly, whose
-            shape is θ's; a pandas series; or a dictionary, whose values count in its own order, so that one of d
-            variables makes θ's shape (d,).
+        variables: The variables and terms that θ prices, distinct: lists, tuples or numpy arrays of objects, nested
+            evenly, whose shape is θ's; a pandas series; or a dictionary, whose values count in its own order, so that
+            one of d variables makes θ's shape (d,).
 
     Returns:
         An `IntegerProgram`, which every MIP solver takes, if all constraints are linear: linear ones with constant
@@ -69,7 +72,7 @@ def from_cp_model(model: cp_model.CpModel, variables: Any) -> mapgrad.Problem:
 
     Raises:
         ProblemError: CP-SAT refuses the model, its objective has a domain, or `variables` isn't as described.
-        TypeError: model is no CpModel, or something among `variables` is no variable.
+        TypeError: model is no CpModel, or something among `variables` is neither a variable nor such a term.
     """
     from mapgrad_ortools import _native
 

@@ -112,7 +112,9 @@ class Mip(mapgrad.ProgramSolver[_Model]):
             where there is no solution. The others, and CLP, are asked where an answer can't be believed. OR-Tools' own
             HiGHS isn't offered: it crashes in a process that has imported highspy or PuLP.
 
-    SCIP and GLOP can be stopped, CBC can't: Ctrl-C and deadlines wait for its row, unless it has a time limit.
+    SCIP and GLOP can be stopped, CBC can't: Ctrl-C and deadlines wait for its row, unless it has a time limit. OR-Tools
+    lets CBC count that in seconds of processor time, those of all threads of the process together: it takes longer on
+    a busy machine and less beside other threads. SCIP, GLOP and the solver ``"pulp.cbc"`` count wall-clock time.
 
     Raises:
         ValueError: there is no such engine.

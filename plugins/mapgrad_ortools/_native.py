@@ -36,22 +36,74 @@ def from_cp_model(model: cp_model.CpModel, variables: Any) -> mapgrad.Problem:
     if not isinstance(model, cp_model.CpModel):
         raise TypeError(f"model must be an ortools.sat.python.cp_model.CpModel, got {model!r}")
 
-    def column_of(variable: object) -> int:
-        if not isinstance(variable, cp_model.IntVar):
-            raise TypeError(f"θ prices variables only, neither expressions nor constants: got {variable!r}")
-        if variable.model_proto is not model.proto:
-            raise mapgrad.ProblemError(f"{variable!r} is a variable of another model")
-        return variable.index
-
-    columns, shape = mapgrad.columns_of(variables, column_of)
-    text = constraints_text(model)
-    utilities = _utilities(model)
-    program = _linear_program(model, columns, shape, utilities)
+    terms = _Terms(model)
+    columns, shape = mapgrad.columns_of(variables, terms.column_of)
+    extended = terms.model
+    text = constraints_text(extended)
+    utilities = _utilities(extended)
+    utilities[terms.priced] = 0.0
+    program = _linear_program(extended, columns, shape, utilities)
     if program is not None:
         return program
-    utilities[columns] = 0.0
     others = np.flatnonzero(utilities)
     return CpModelProblem(text, columns, shape, others, utilities[others])
+
+
+class _Terms:
+    """What θ prices of a model: its variables, and terms a · x + b, for which a copy of the model gets variables.
+
+    Attributes:
+        model: The model, or its copy.
+        priced: Indices of the variables that are priced, be it within a term.
+    """
+
+    def __init__(self, model: cp_model.CpModel) -> None:
+        self._original = model
+        self._columns: dict[tuple[int, int, int], int] = {}
+        self.model = model
+        self.priced: list[int] = []
+
+    def column_of(self, term: object) -> int:
+        """Return the index of the variable that stands for a term, in `model`."""
+        variable, coefficient, offset = _affine(term)
+        if variable.model_proto is not self._original.proto:
+            raise mapgrad.ProblemError(f"{term!r} is a variable of another model")
+        self.priced.append(variable.index)
+        if (coefficient, offset) == (1, 0):
+            return variable.index
+        key = variable.index, coefficient, offset
+        if key in self._columns:
+            raise mapgrad.ProblemError(f"variables must be distinct, but {term!r} is there 2 times")
+        if self.model is self._original:
+            self.model = self._original.clone()
+        domain = self._original.proto.variables[variable.index].domain
+        ends = [coefficient * domain[0] + offset, coefficient * domain[len(domain) - 1] + offset]
+        if max(map(abs, ends)) > _UNBOUNDED:
+            raise mapgrad.ProblemError(f"{term!r} reaches {max(ends, key=abs)}, beyond CP-SAT's 64-bit integers")
+        value = self.model.new_int_var(min(ends), max(ends), "")
+        equation = self.model.proto.constraints.add().linear
+        equation.vars.extend((value.index, variable.index))
+        equation.coeffs.extend((1, -coefficient))
+        equation.domain.extend((offset, offset))
+        self._columns[key] = value.index
+        return value.index
+
+
+def _affine(term: object) -> tuple[cp_model.IntVar, int, int]:
+    """Return x, a and b of a term a · x + b.
+
+    Raises:
+        TypeError: it isn't one.
+    """
+    if isinstance(term, cp_model.IntVar):
+        return term, 1, 0
+    if isinstance(term, cp_model.LinearExpr) and term.is_integer():
+        flat = cp_model.FlatIntExpr(term)
+        if len(flat.vars) == 1:
+            return flat.vars[0], flat.coeffs[0], flat.offset
+    raise TypeError(
+        f"θ prices variables, their negations and terms such as 2 * x + 3, of one variable and integers: got {term!r}"
+    )
 
 
 def _utilities(model: cp_model.CpModel) -> NDArray[np.float64]:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-import subprocess
 import time
-import traceback
-from io import IOBase
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import cbcbox
@@ -16,12 +11,11 @@ import pulp
 
 import mapgrad
 from mapgrad_pulp._model import Model
+from mapgrad_pulp._process import CbcProcess
 from mapgrad_pulp._solver import PulpSolver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from threading import Event
-    from types import FrameType
 
     from numpy.typing import NDArray
 
@@ -32,6 +26,8 @@ _ROW_BITS: Final = 10
 """CBC lets in integer points that break a row by 1e-6, whatever tolerance it is given."""
 
 _OPTIONS: Final = (
+    "ratio 0",
+    "allow 0",
     "increment 1e-6",
     "integerTolerance 1e-9",
     "primalTolerance 1e-9",
@@ -77,72 +73,48 @@ class Cbc(PulpSolver):
         """Kill the process that runs; what it has found so far goes with it."""
         super().stop(state)
         if isinstance(engine := state.engine, _Engine):
-            engine.kill()
+            engine.process.kill()
 
     def _run_cbc(
         self, model: Model, costs: NDArray[np.float64], seconds: float | None, options: Sequence[str]
     ) -> tuple[mapgrad.Status, NDArray[np.float64] | None]:
-        """Run CBC; whatever happens, no file and no process is left.
-
-        Stopped by its limit, CBC may call anything optimal.
-        """
-        started = time.monotonic()
-        with TemporaryDirectory(prefix="mapgrad-") as folder:
-            engine = _Engine(
-                model.stopped, path=self._path, msg=False, gapRel=0, gapAbs=0, timeLimit=seconds, options=list(options)
-            )
-            engine.tmpDir = folder
-            try:
-                status, x = model.minimize(costs, engine)
-            except pulp.PulpSolverError:
-                if not model.stopped.is_set():
-                    raise
-                return mapgrad.Status.TIME_LIMIT, None
-            except BaseException as error:
-                _clean_up(error)
-                raise
-            finally:
-                engine.caller = None
-        if status is mapgrad.Status.OPTIMAL and seconds is not None and time.monotonic() - started >= seconds:
+        """Run CBC; stopped by its limit, it may call anything optimal."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        engine = _Engine(CbcProcess(self._path, model.stopped), options, deadline)
+        status, x = model.minimize(costs, engine)
+        if status is mapgrad.Status.OPTIMAL and deadline is not None and time.monotonic() >= deadline:
             status = mapgrad.Status.TIME_LIMIT
         return status, x
 
 
 class _Engine(pulp.COIN_CMD):
-    """PuLP's CBC, whose process can be found: it is a local variable of PuLP's that nothing else holds.
+    """PuLP's CBC, in a process of ours: PuLP writes the model and knows what the solution's first line means.
 
     Args:
-        stopped: While it is set, no process is started.
-        options: PuLP's own.
+        process: What runs CBC.
+        options: CBC's own.
+        deadline: When it is to end, in terms of `time.monotonic`; None for no limit.
     """
 
-    def __init__(self, stopped: Event, **options: Any) -> None:
-        super().__init__(**options)
-        self._stopped = stopped
-        self.caller: FrameType | None = None
+    def __init__(self, process: CbcProcess, options: Sequence[str], deadline: float | None) -> None:
+        super().__init__(path="")
+        self.process = process
+        self._options = options
+        self._deadline = deadline
 
-    def get_pipe(self) -> Any:
-        """Open what CBC prints to, just before PuLP starts it."""
-        frame = inspect.currentframe()
-        self.caller = frame and frame.f_back
-        if self._stopped.is_set():
-            raise pulp.PulpSolverError("stopped before CBC was started")
-        return super().get_pipe()
-
-    def kill(self) -> None:
-        """Kill the process, if there is one already."""
-        caller = self.caller
-        for value in () if caller is None else caller.f_locals.values():
-            if isinstance(value, subprocess.Popen):
-                value.kill()
-
-
-def _clean_up(error: BaseException) -> None:
-    """End the processes and close the files that PuLP left where it was interrupted: they are its local variables."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        for value in frame.f_locals.values():
-            if isinstance(value, subprocess.Popen):
-                value.kill()
-                value.wait()
-            elif isinstance(value, IOBase):
-                value.close()
+    def actualSolve(self, lp: Any, **_: Any) -> int:  # noqa: N802 (PuLP's name)
+        """Solve a model and write its status and values to it."""
+        written: list[Any] = []
+        answer: Any = self.process.run(
+            write=lambda path: written.extend(lp.writeMPS(path, rename=True)),
+            read=lambda path: self.readsol_MPS(path, lp, *written),
+            options=self._options,
+            deadline=self._deadline,
+        )
+        if answer is None:
+            status, outcome = pulp.LpStatusNotSolved, pulp.LpSolutionNoSolutionFound
+        else:
+            status, values, outcome = answer[0], answer[1], answer[-1]
+            lp.assignVarsVals(values)
+        lp.assignStatus(status, outcome)
+        return status

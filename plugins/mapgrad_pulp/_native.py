@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pulp
@@ -11,6 +11,9 @@ import mapgrad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_KNOWS_UNMENTIONED: Final = hasattr(pulp, "lpSum_vars")
+"""Whether a model knows the variables that neither its constraints nor its objective mention, as of PuLP 4."""
 
 
 def from_model(lp_problem: pulp.LpProblem, variables: object) -> mapgrad.IntegerProgram:
@@ -23,17 +26,21 @@ def from_model(lp_problem: pulp.LpProblem, variables: object) -> mapgrad.Integer
             f"model {lp_problem.name!r} has special ordered sets, which an integer program can't hold: state them as "
             "linear constraints with binary variables"
         )
-    known = lp_problem.variables()
+    known = list(lp_problem.variables())
+    names = {variable.name for variable in known}
     columns = {variable: column for column, variable in enumerate(known)}
 
     def column_of(variable: object) -> int:
         if not isinstance(variable, pulp.LpVariable):
             raise TypeError(f"θ prices variables only, neither expressions nor names: got {variable!r}")
         column = columns.get(variable)
+        if column is None and not _KNOWS_UNMENTIONED and variable.name not in names:
+            column = columns[variable] = len(columns)
+            known.append(variable)
+            names.add(variable.name)
         if column is None or not _is_same(known[column], variable):
             raise mapgrad.ProblemError(
-                f"variable {variable.name} isn't in model {lp_problem.name!r}: neither a constraint nor the objective "
-                "there speaks of it"
+                f"variable {variable.name} isn't in model {lp_problem.name!r}: give variables of this model"
             )
         return column
 

@@ -102,7 +102,7 @@ def test_what_is_no_variable_of_the_model_is_refused() -> None:
     model, opened = shop()
     other, others = shop()
     other.name = "other"
-    with pytest.raises(mapgrad.ProblemError, match=r"variable open_0_0 isn't in model 'shop': neither a constraint"):
+    with pytest.raises(mapgrad.ProblemError, match=r"variable open_0_0 isn't in model 'shop': give variables of"):
         mapgrad_pulp.from_model(model, others)
     with pytest.raises(mapgrad.ProblemError, match=r"must be distinct, but variable \d of the model is there 2 times"):
         mapgrad_pulp.from_model(model, [*opened[0], opened[0][1]])
@@ -114,6 +114,35 @@ def test_what_is_no_variable_of_the_model_is_refused() -> None:
         mapgrad_pulp.from_model(model, ["open_0_0"])
     with pytest.raises(TypeError, match=r"the model must be a pulp.LpProblem, got list"):
         mapgrad_pulp.from_model(opened, opened)  # pyright: ignore[reportArgumentType] (that is the point)
+
+
+def test_a_variable_that_the_model_never_mentions_is_priced_within_its_bounds() -> None:
+    model, opened = shop()
+    idle = model.add_variable("idle", -2, 3.5, "Integer")
+    slack = model.add_variable("slack", None, 1.5)
+    program = mapgrad_pulp.from_model(model, [idle, slack, opened[0][1]])
+    assert program.lower[program.decision].tolist() == [-2, -np.inf, 0]
+    assert program.upper[program.decision].tolist() == [3, 1.5, 1]
+    assert program.integrality[program.decision].tolist() == [True, False, True]
+    assert program.num_vars == 10
+    theta = torch.tensor([[1.0, 1.0, 1.0], [-1.0, 1.0, -1.0]])
+    for solver in ("highs", "pulp.cbc", "pulp.highs"):
+        solutions = mapgrad.get_solver(solver, program).solve(theta)
+        assert solutions.z.tolist() == [[3, 1.5, 1], [-2, 1.5, 0]]
+    with pytest.raises(mapgrad.UnboundedError, match="row 0: UNBOUNDED"):
+        mapgrad.get_solver("highs", program).solve(-theta[:1])
+    with pytest.raises(mapgrad.ProblemError, match=r"must be distinct"):
+        mapgrad_pulp.from_model(model, [idle, idle])
+    with pytest.raises(mapgrad.ProblemError, match=r"variable open_1_2 isn't in model 'shop'"):
+        mapgrad_pulp.from_model(model, [idle, shop()[1][1][2]])
+
+
+def test_a_model_without_constraints_is_the_box_of_its_variables() -> None:
+    model = pulp.LpProblem("box")
+    x = [model.add_variable(f"x{i}", -i, i + 1, "Integer") for i in range(3)]
+    program = mapgrad_pulp.from_model(model, x)
+    assert len(program.states()) == 2 * 4 * 6
+    assert mapgrad.get_solver("highs", program)(torch.tensor([1.0, -1.0, 1.0])).tolist() == [1, -1, 3]
 
 
 def test_irregular_and_empty_shapes_are_refused() -> None:

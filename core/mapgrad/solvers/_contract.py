@@ -334,7 +334,8 @@ class SolverSpec:
         supports: Maps a problem of these classes to None, or to the reason why it can't be taken; None accepts all.
         requires: Importable packages that must be there.
         install: The command that installs them.
-        cost: Expected seconds a row, at least 0, by which ``"auto"`` chooses; None sorts last.
+        cost: Expected seconds a row, finite and at least 0, by which ``"auto"`` chooses, ours first among equals. None
+            sorts last, and so does a cost that raises or isn't such a number, with a warning on the logger ``mapgrad``.
         native: Those of `IntegerProgram.features` that it takes: ``"semicontinuous"``, ``"sos"``, ``"indicators"``.
             Rows and 0/1 variables stand for the others.
     """

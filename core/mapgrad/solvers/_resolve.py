@@ -11,7 +11,7 @@ from mapgrad.problems import IntegerProgram
 from mapgrad.solvers._contract import BatchSolver, InstanceSolver
 from mapgrad.solvers._entries import entries_of, require_problem, require_traits
 from mapgrad.solvers._function import FunctionSolver
-from mapgrad.solvers._listing import all_entries, entries_for
+from mapgrad.solvers._listing import all_entries, entries_for, trusted_entries_for
 from mapgrad.solvers._loading import AUTO, is_strict
 from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._options import COMMON, did_you_mean, near_to, options_of, unknown_options
@@ -268,7 +268,7 @@ def _unsupported(name: str, entries: list[SolverEntry], problem: Problem) -> Uns
     reasons = (
         "; ".join(f"{entry.label}: {entry.refusal(problem)}" for entry in entries) or "its plugin offers no solver"
     )
-    able = sorted(entry.name for entry in entries_for(problem) if not entry.missing())
+    able = sorted(entry.name for entry in trusted_entries_for(problem) if not entry.missing())
     return UnsupportedProblemError(
         f"{name!r} can't solve {problem!r}: {reasons}. Installed solvers that can: {', '.join(able) or 'none'}"
     )
