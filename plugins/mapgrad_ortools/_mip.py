@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 _MAGNIFICATION_BITS: Final = 30
 _LINEAR_BITS: Final = 10  # GLOP was right up to 20, and calls bounded programs unbounded with 30
 _GRID_BITS: Final = 20
+
+_ROW_BITS: Final = 10
+"""Engines take those rows for met that are missed by 1e-6."""
+
+_WIDE: Final = 1e5
+"""Where variables are as large, float64 can't meet magnified rows to 1e-6, and SCIP searches for ever or gives up."""
+
 _STATUSES: Final = {
     pywraplp.Solver.OPTIMAL: Status.OPTIMAL,
     pywraplp.Solver.FEASIBLE: Status.TIME_LIMIT,  # the clock or a stop ended the search half-way
@@ -122,7 +129,6 @@ class Mip(mapgrad.ProgramSolver[_Model]):
     """
 
     ways = 3
-    row_bits = 10  # engines take those rows for met that are missed by 1e-6
 
     def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None) -> None:
         super().__init__(problem)
@@ -140,6 +146,8 @@ class Mip(mapgrad.ProgramSolver[_Model]):
             )
         self._engine = engine
         self.traits = replace(self.traits, stoppable=engine != "cbc")
+        bounds = np.abs((problem.lower, problem.upper))
+        self.row_bits = _ROW_BITS if bounds[np.isfinite(bounds)].max(initial=0) < _WIDE else 0
 
     def build(self, program: mapgrad.IntegerProgram) -> _Model:
         """Build the model of the engine that is asked first."""

@@ -12,6 +12,8 @@ import mapgrad
 from mapgrad import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 _STATUS: Final = {0: Status.OPTIMAL, 1: Status.TIME_LIMIT, 2: Status.INFEASIBLE, 3: Status.UNBOUNDED}
@@ -19,11 +21,29 @@ _STATUS: Final = {0: Status.OPTIMAL, 1: Status.TIME_LIMIT, 2: Status.INFEASIBLE,
 
 _OPEN: Final = "The problem is unbounded or infeasible"
 
-_WAYS: Final = ((12, True), (12, False), (4, True), (4, False))
-"""Bits by which costs are magnified, and whether the program is presolved.
+_COST_BITS: Final = 7
+"""Costs are multiplied by 2⁷: HiGHS takes a solution for optimal that is worse than the best by its tolerance."""
 
-2¹² brings the absolute gap of 1e-6 at which HiGHS stops, and SciPy can't move, down to 2e-10 in units of θ.
-"""
+
+def _way(*, tolerance: float, presolve: bool, **options: float) -> dict[str, float]:
+    names = ("mip_feasibility_tolerance", "primal_feasibility_tolerance", "dual_feasibility_tolerance")
+    gaps = {"mip_rel_gap": 0.0, "mip_abs_gap": 0.0}
+    return {"output_flag": False, "presolve": presolve, **gaps, **dict.fromkeys(names, tolerance), **options}
+
+
+_WAYS: Final = (
+    _way(tolerance=1e-9, presolve=True),
+    _way(tolerance=1e-7, presolve=False),
+    _way(tolerance=1e-9, presolve=False, simplex_strategy=4),  # the primal one
+    _way(tolerance=1e-6, presolve=True),
+)
+
+
+class _Options(dict[str, Any]):
+    """Options of HiGHS itself: SciPy passes them on, with a warning about each that it finds by iteration."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
 
 
 @dataclass
@@ -46,7 +66,6 @@ class Milp(mapgrad.ProgramSolver[_Model]):
     """
 
     ways = len(_WAYS)
-    row_bits = 10
     fits = False
 
     def build(self, program: mapgrad.IntegerProgram) -> _Model:
@@ -71,17 +90,17 @@ class Milp(mapgrad.ProgramSolver[_Model]):
 
     def maximize(self, model: _Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
-        bits, presolve = _WAYS[call.way]
         sides: Any = model.row_lower, model.row_upper  # arrays, whatever SciPy's stubs say
         result = milp(
-            -np.ldexp(call.theta, bits),
+            -np.ldexp(call.theta, _COST_BITS),
             integrality=model.integrality,
             bounds=(model.lower, model.upper),
             constraints=LinearConstraint(model.columns, *sides),
-            options={"mip_rel_gap": 0.0, "time_limit": call.seconds, "presolve": presolve},
+            options=_Options({**_WAYS[call.way], "time_limit": call.seconds}),
         )
         status = Status.UNBOUNDED if result.message.startswith(_OPEN) else _STATUS.get(result.status, Status.ERROR)
         objective, bound = (
-            None if value is None else float(-np.ldexp(value, -bits)) for value in (result.fun, result.mip_dual_bound)
+            None if value is None else float(-np.ldexp(value, -_COST_BITS))
+            for value in (result.fun, result.mip_dual_bound)
         )
         return mapgrad.EngineAnswer(status, result.x, objective, bound, result.message)

@@ -106,7 +106,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
 
     traits: Traits = Traits(releases_gil=True, masks=True, limits=True)
     ways: ClassVar[int] = 1
-    row_bits: ClassVar[int] = 0
+    row_bits: int = 0
     fits: ClassVar[bool] = True
 
     def __init__(self, problem: IntegerProgram, **options: Any) -> None:
@@ -237,7 +237,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                     comment = ", with a point that breaks a row once its integers are rounded"
                 elif row.attains(x, answer) and not model.rows.is_delicate(row.theta, x):
                     return Solution(x)
-                elif solution := self._confirmed(state, model, row, x, (way + 1) % self.ways):
+                elif solution := self._confirmed(state, model, row, x, way):
                     return solution
                 else:
                     comment = f", with a point of {row.theta @ x:.12g} which isn't confirmed"
@@ -249,22 +249,27 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     def _confirmed(
         self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int
     ) -> Solution | None:
-        """Return x, or what is better, once an engine finds no better point from there; None where it says otherwise.
+        """Return x, which a way found, or what is better, once another way finds no better point; None where none does.
 
-        The engine is asked for the step: its numbers are small where those of x are large, and nothing is lost in them.
+        The other is asked for the step: its numbers are small where those of x are large, and nothing is lost in them.
         """
+        others = [(way + step) % self.ways for step in range(1, max(2, self.ways))]
         for _ in range(_STEPS):
-            answer = self._run(state, model, replace(row, limits=model.rows.seen_from(x, row.limits)), way)
+            step = replace(row, limits=model.rows.seen_from(x, row.limits))
+            answer = self._run(state, model, step, others[0])
             if answer.status is Status.TIME_LIMIT:
                 return Solution(x, Status.TIME_LIMIT)
-            if answer.status is not Status.OPTIMAL or answer.x is None:
-                return None
-            better = self._cleaned(state, model, row, x + answer.x, way)
+            better = None
+            if answer.status is Status.OPTIMAL and answer.x is not None:
+                better = self._cleaned(state, model, row, x + answer.x, others[0])
             if better is None:
-                return None
-            if row.theta @ (better - x) <= row.slack(x):
+                others.pop(0)
+                if not others:
+                    return None
+            elif row.theta @ (better - x) <= row.slack(x):
                 return Solution(x)
-            x = better
+            else:
+                x = better
         return None
 
     def _cleaned(
