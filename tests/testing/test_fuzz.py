@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -189,7 +190,7 @@ def test_an_honest_solver_is_right():
         (lambda problem, z: z, Verdict.RIGHT, ""),
         (lambda problem, z: mapgrad.Solution(None, UNBOUNDED), Verdict.WRONG, "UNBOUNDED instead of OPTIMAL 6.25"),
         (lambda problem, z: mapgrad.Solution(z, mapgrad.Status.FEASIBLE), Verdict.WRONG, "FEASIBLE 6.25 instead of"),
-        (lambda problem, z: mapgrad.Solution(None, mapgrad.Status.TIME_LIMIT), Verdict.SLOW, "TIME_LIMIT"),
+        (lambda problem, z: mapgrad.Solution(None, mapgrad.Status.TIME_LIMIT), Verdict.WRONG, "TIME_LIMIT after 0"),
         (lambda problem, z: mapgrad.Solution(None, mapgrad.Status.ERROR), Verdict.WRONG, "ERROR () instead of"),
         (lambda problem, z: [][1], Verdict.ERROR, "list index out of range"),
         (lambda problem, z: np.add(z, [0, 1e-8]), Verdict.WRONG, "row 0 is missed by 4e-08"),
@@ -202,6 +203,21 @@ def test_an_honest_solver_is_right():
 def test_verdicts(change, verdict, text):
     found, said = judged(faulty(change), one())
     assert (found, text in said) == (verdict, True), said
+
+
+def wait(seconds):
+    def change(problem, z):
+        time.sleep(seconds)
+        return mapgrad.Solution(None, mapgrad.Status.TIME_LIMIT)
+
+    return change
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(0.3, Verdict.SLOW), (0.8, Verdict.WRONG)])
+def test_the_limit_is_late_enough_and_kept(monkeypatch, seconds, verdict):
+    monkeypatch.setattr("mapgrad.testing._fuzz._SECONDS", 0.2)
+    monkeypatch.setattr("mapgrad.testing._fuzz._GRACE", 0.4)
+    assert judged(faulty(wait(seconds)), one())[0] is verdict
 
 
 def test_better_than_the_optimum_is_wrong():

@@ -207,17 +207,17 @@ def judged(solver: SolverLike, known: KnownProgram, **options: Any) -> tuple[Ver
     except Exception as error:  # noqa: BLE001 (a solver under test may raise anything)
         return Verdict.WRONG, f"{type(error).__name__}: {error}"
     seconds = time.monotonic() - started
-    verdict, text = _judge(solutions, known)
-    if verdict is not Verdict.SLOW and seconds > _SECONDS + _GRACE:
+    if seconds > _SECONDS + _GRACE:
         return Verdict.WRONG, f"{seconds:.0f} s, with a limit of {_SECONDS:.0f} s"
-    return verdict, text
+    return _judge(solutions, known, seconds)
 
 
-def _judge(solutions: Solutions, known: KnownProgram) -> tuple[Verdict, str]:
+def _judge(solutions: Solutions, known: KnownProgram, seconds: float) -> tuple[Verdict, str]:
     status = Status(int(solutions.status))
     expected = known.status.name + (f" {known.value!r}" if known.status is Status.OPTIMAL else "")
     if status is Status.TIME_LIMIT:
-        return Verdict.SLOW, f"TIME_LIMIT after {solutions.seconds:.1f} s instead of {expected}"
+        late = Verdict.SLOW if seconds >= _SECONDS else Verdict.WRONG
+        return late, f"TIME_LIMIT after {seconds:.1f} s instead of {expected}"
     if status is Status.ERROR:
         message = str(solutions.causes.get(0, "")).strip()
         return (Verdict.ERROR if message else Verdict.WRONG), f"ERROR ({message}) instead of {expected}"
