@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from mapgrad.problems import IntegerProgram, SparseRows
 
 _TOLERANCE: Final = 1e-9
-"""A row holds if it is missed by no more than that part of its largest term or of its side."""
+"""A row holds if it is missed by no more than that part of its largest term or of its sides."""
+
+_DIGITS: Final = 1e-13
+"""And it may be missed by that part of its largest coefficient times the largest |x_j|: what x's digits can't hold."""
 
 _NEAR: Final = (1e-9, 1e-8, 1e-7, 1e-6)
 """Bounds and rows that near, in units of the largest term, are meant to be attained: what is tried in turn."""
@@ -41,6 +44,9 @@ class Rows:
         height, width = program.matrix.shape
         self._dense = program.matrix.toarray() if height * width <= _DENSE else None
         self._is_wide = _is_wide(program.matrix)
+        fractional = (program.matrix.data % 1 != 0) | ~program.integrality[program.matrix.indices]
+        self._is_whole = np.ones(height, dtype=np.bool_)
+        self._is_whole[program.matrix.row_of_entry[fractional]] = False
 
     def rounded(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
         """Return x within the bounds, integer where it must be."""
@@ -58,12 +64,12 @@ class Rows:
         return self._is_wide or float(theta @ np.abs(x)) > _FAR * theta.max(initial=0)
 
     def hold(self, x: NDArray[np.float64], limits: Limits) -> bool:
-        """Tell whether all rows hold at x, to `_TOLERANCE` of the largest term of each."""
+        """Tell whether all rows hold at x, each to its own terms."""
         excess = self._excess(x, limits)
         missed = np.flatnonzero(excess > 0)
         if not len(missed):
             return True
-        return all(excess[row] <= _TOLERANCE * self._size(row, x, limits) for row in missed.tolist())
+        return all(excess[row] <= self._room(row, x, limits) for row in missed.tolist())
 
     def vertex_near(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64] | None:
         """Return a point near x that attains all bounds and rows that x nearly attains; None if it breaks a row.
@@ -104,10 +110,15 @@ class Rows:
         activity = self._activity(x)
         return np.maximum(limits.row_lower - activity, activity - limits.row_upper)
 
-    def _size(self, row: int, x: NDArray[np.float64], limits: Limits) -> float:
+    def _room(self, row: int, x: NDArray[np.float64], limits: Limits) -> float:
+        """Return by how much a row may be missed: by nothing near 1 where all of it is integer."""
         columns, coefficients = self._matrix.row(row)
-        sides = np.abs((limits.row_lower[row], limits.row_upper[row]))
-        return max(np.abs(coefficients * x[columns]).max(initial=0), sides[np.isfinite(sides)].max(initial=0))
+        sides = np.array((limits.row_lower[row], limits.row_upper[row]))
+        sides = sides[np.isfinite(sides)]
+        largest = max(np.abs(coefficients * x[columns]).max(initial=0), np.abs(sides).max(initial=0))
+        digits = _DIGITS * np.abs(coefficients).max(initial=0) * np.abs(x).max()
+        room = max(_TOLERANCE * largest, digits)
+        return min(room, 0.5) if self._is_whole[row] and not (sides % 1).any() else room
 
 
 def _is_wide(matrix: SparseRows) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 
+from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solution, Status
 from mapgrad.solvers._contract import InstanceSolver, Request, Traits
@@ -90,12 +91,15 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
-
     - Where coefficients of a row or the numbers of an answer are far apart, OPTIMAL counts once another way, asked for
       a step from there to a better point, finds none.
 
     What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
     base also keeps deadlines and forbidden entries, and scales rows.
+
+    Args:
+        problem: A program of rows and bounds alone, every variable of which is priced.
+        options: As for `InstanceSolver`.
 
     Attributes:
         ways: How many ways of running the engine there are.
@@ -111,6 +115,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
 
     def __init__(self, problem: IntegerProgram, **options: Any) -> None:
         super().__init__(problem, **options)
+        if problem.features:
+            raise UnsupportedProblemError(
+                f"{type(self).__name__} takes rows and bounds alone, but {problem!r} has "
+                f"{', '.join(sorted(problem.features))}: give it problem.reformulated()"
+            )
         stoppable = self.traits.stoppable
         if stoppable is None:
             base: type[Any] = ProgramSolver
