@@ -120,7 +120,7 @@ class Model:
 
     def set_sides(self, rows: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
         """Give some rows other sides."""
-        self._highs.changeRowsBounds(len(rows), rows.astype(np.int32), lower, upper)
+        self._highs.changeRowsBounds(len(rows), rows.astype(np.int32), lower, upper)  # pyright: ignore[reportAttributeAccessIssue] (missing in the stubs)
 
     def add_rows(self, rows: Sequence[tuple[NDArray[np.int64], float]]) -> None:
         """Add constraints, each given by some columns and what the variables there sum to at most."""

@@ -21,21 +21,20 @@ _STATUS: Final = {0: Status.OPTIMAL, 1: Status.TIME_LIMIT, 2: Status.INFEASIBLE,
 
 _OPEN: Final = "The problem is unbounded or infeasible"
 
-_COST_BITS: Final = 7
-"""Costs are multiplied by 2⁷: HiGHS takes a solution for optimal that is worse than the best by its tolerance."""
+_COST_BITS: Final = 12
+"""Costs are multiplied by 2¹²: the absolute gap of 1e-6 at which HiGHS stops is then 2e-10 in units of θ."""
 
 
-def _way(*, tolerance: float, presolve: bool, **options: float) -> dict[str, float]:
-    names = ("mip_feasibility_tolerance", "primal_feasibility_tolerance", "dual_feasibility_tolerance")
-    gaps = {"mip_rel_gap": 0.0, "mip_abs_gap": 0.0}
-    return {"output_flag": False, "presolve": presolve, **gaps, **dict.fromkeys(names, tolerance), **options}
+def _way(*, presolve: bool, tolerance: float, **options: float) -> dict[str, float]:
+    tolerances = {"mip_feasibility_tolerance": tolerance, "primal_feasibility_tolerance": tolerance}
+    return {"mip_rel_gap": 0.0, "presolve": presolve, **tolerances, **options}
 
 
 _WAYS: Final = (
-    _way(tolerance=1e-9, presolve=True),
-    _way(tolerance=1e-7, presolve=False),
-    _way(tolerance=1e-9, presolve=False, simplex_strategy=4),  # the primal one
-    _way(tolerance=1e-6, presolve=True),
+    _way(presolve=True, tolerance=1e-9),
+    _way(presolve=False, tolerance=1e-7),
+    _way(presolve=False, tolerance=1e-9, simplex_strategy=4),  # the primal one
+    _way(presolve=False, tolerance=1e-6),
 )
 
 
@@ -90,12 +89,12 @@ class Milp(mapgrad.ProgramSolver[_Model]):
 
     def maximize(self, model: _Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
-        sides: Any = model.row_lower, model.row_upper  # arrays, whatever SciPy's stubs say
+        constraint: Any = LinearConstraint  # SciPy's stubs know no arrays
         result = milp(
             -np.ldexp(call.theta, _COST_BITS),
             integrality=model.integrality,
             bounds=(model.lower, model.upper),
-            constraints=LinearConstraint(model.columns, *sides),
+            constraints=constraint(model.columns, model.row_lower, model.row_upper),
             options=_Options({**_WAYS[call.way], "time_limit": call.seconds}),
         )
         status = Status.UNBOUNDED if result.message.startswith(_OPEN) else _STATUS.get(result.status, Status.ERROR)

@@ -33,6 +33,9 @@ _STEPS: Final = 8
 _ROUNDING: Final = 1e-13
 """Of Σ |θ_j x_j|: by so much two ways to add up an objective may differ."""
 
+_FAR: Final = 1e4
+"""Objectives of that many times max |θ| are found to fewer digits than an optimum is owed."""
+
 
 @dataclass(eq=False)
 class _Model(Generic[M]):
@@ -57,7 +60,7 @@ class _State(Generic[M]):
     stopped: Event = field(default_factory=Event)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Row:
     """What is asked: utilities, bounds and sides, when to stop, and what may help."""
 
@@ -67,15 +70,10 @@ class _Row:
     reuse: bool = False
     start: NDArray[np.float64] | None = None
 
-    def slack(self, x: NDArray[np.float64], rounding: float = _ROUNDING) -> float:
-        """Return by how much an objective at x may differ from the optimum, or from what is said of it."""
+    def sizes(self, x: NDArray[np.float64]) -> tuple[float, float]:
+        """Return max |θ| and Σ |θ_j x_j|."""
         theta = np.abs(self.theta)
-        return _OPTIMALITY * theta.max(initial=0) + rounding * float(theta @ np.abs(x))
-
-    def attains(self, x: NDArray[np.float64], answer: EngineAnswer) -> bool:
-        """Tell whether a point attains what an engine says of its objective, to the engine's own tolerance."""
-        value, slack = float(self.theta @ x), self.slack(x, _OPTIMALITY)
-        return all(each is None or abs(each - value) <= slack for each in (answer.objective, answer.bound))
+        return float(theta.max(initial=0)), float(theta @ np.abs(x))
 
 
 class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
@@ -244,7 +242,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                 x = self._cleaned(state, model, row, answer.x, way)
                 if x is None:
                     comment = ", with a point that breaks a row once its integers are rounded"
-                elif row.attains(x, answer) and not model.rows.is_delicate(row.theta, x):
+                elif self._is_beyond_doubt(model, row, x, answer):
                     return Solution(x)
                 elif solution := self._confirmed(state, model, row, x, way):
                     return solution
@@ -254,6 +252,15 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         raise ArithmeticError(
             f"{type(self).__name__} contradicts itself or the program, in each way of running it: {'; '.join(said)}"
         )
+
+    @staticmethod
+    def _is_beyond_doubt(model: _Model[M], row: _Row, x: NDArray[np.float64], answer: EngineAnswer) -> bool:
+        """Tell whether a point attains what is said of it, to the engine's own tolerance, and its numbers are near."""
+        value = float(row.theta @ x)
+        largest, terms = row.sizes(x)
+        slack = _OPTIMALITY * (largest + terms)
+        attains = all(each is None or abs(each - value) <= slack for each in (answer.objective, answer.bound))
+        return attains and not model.rows.is_wide and terms <= _FAR * largest
 
     def _confirmed(
         self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int
@@ -275,9 +282,10 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                 others.pop(0)
                 if not others:
                     return None
-            elif row.theta @ (better - x) <= row.slack(x):
-                return Solution(x)
             else:
+                largest, terms = row.sizes(x)
+                if row.theta @ (better - x) <= _OPTIMALITY * largest + _ROUNDING * terms:
+                    return Solution(x)
                 x = better
         return None
 
@@ -321,8 +329,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         """Tell whether ⟨θ, x⟩ grows along some direction in which all rows and bounds stay met."""
         if state.cone is None:
             state.cone = Cone(self.problem)
-        directions = state.cone.limits(row.limits)
-        if not state.cone.is_driven(row.theta, directions):
+        directions = state.cone.driven(row.theta, row.limits)
+        if directions is None:
             return False
 
         def farthest(theta: NDArray[np.float64]) -> NDArray[np.float64] | None:
