@@ -29,11 +29,12 @@ def from_model(lp_problem: pulp.LpProblem, variables: object) -> mapgrad.Integer
 
     Returns:
         A program for every solver that takes one. Its columns are the model's variables in the order of
-        ``lp_problem.variables()``, then those that PuLP 3 leaves out there, in the order of `variables`.
+        ``lp_problem.variables()``, then those that PuLP 3 leaves out there: of special ordered sets, and of
+        `variables`. Its rows are the model's constraints, in their order.
 
     Raises:
-        ProblemError: a variable isn't in the model or is given twice, the shape is irregular or empty, or the model
-            has special ordered sets.
+        ProblemError: a variable isn't in the model or is given twice, the shape is irregular or empty, or a set
+            of type 2 has equal weights.
         TypeError: the model is no `pulp.LpProblem`, or something among the variables is no `pulp.LpVariable`.
     """
     from mapgrad_pulp import _native  # PuLP takes a third of a second to import

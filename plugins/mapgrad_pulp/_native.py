@@ -20,15 +20,14 @@ def from_model(lp_problem: pulp.LpProblem, variables: object) -> mapgrad.Integer
     """Return the program of a model whose variables θ prices: see `mapgrad_pulp.from_model`."""
     if not isinstance(lp_problem, pulp.LpProblem):
         raise TypeError(f"the model must be a pulp.LpProblem, got {type(lp_problem).__name__}")
-    model: Any = lp_problem  # PuLP 3 and 4 differ here
-    if model.has_sos() if hasattr(model, "has_sos") else model.sos1 or model.sos2:
-        raise mapgrad.ProblemError(
-            f"model {lp_problem.name!r} has special ordered sets, which an integer program can't hold: state them as "
-            "linear constraints with binary variables"
-        )
     known = list(lp_problem.variables())
     names = {variable.name for variable in known}
     columns = {variable: column for column, variable in enumerate(known)}
+    sets = _sets(lp_problem, known)
+    for variable in (member for _, members in sets for member in members):
+        if columns.setdefault(variable, len(known)) == len(known):
+            known.append(variable)
+            names.add(variable.name)
 
     def column_of(variable: object) -> int:
         if not isinstance(variable, pulp.LpVariable):
@@ -49,15 +48,25 @@ def from_model(lp_problem: pulp.LpProblem, variables: object) -> mapgrad.Integer
     sign = 1.0 if lp_problem.sense == pulp.LpMaximize else -1.0
     for variable, coefficient in lp_problem.objective.items() if lp_problem.objective is not None else ():
         utilities[columns[variable]] = sign * coefficient
-    return mapgrad.IntegerProgram(
-        **_constraints(lp_problem, columns),
+    return mapgrad.IntegerProgram.from_rows(
+        *_constraints(lp_problem, columns),
         lower=[_bound(variable.lowBound, -np.inf) for variable in columns],
         upper=[_bound(variable.upBound, np.inf) for variable in columns],
         integrality=[variable.cat != pulp.LpContinuous for variable in columns],
         decision=decision,
         fixed=np.delete(utilities, decision),
         shape=shape,
+        sos=[(kind, [columns[each] for each in members], list(members.values())) for kind, members in sets if members],
     )
+
+
+def _sets(lp_problem: pulp.LpProblem, known: list[pulp.LpVariable]) -> list[tuple[int, dict[pulp.LpVariable, float]]]:
+    """Return the special ordered sets of a model: types, and members with their weights."""
+    model: Any = lp_problem  # PuLP 3 and 4 differ here
+    if hasattr(model, "toRustModel"):
+        sets = model.toRustModel().sos_export()
+        return [(kind, {known[number]: weight for number, weight in members}) for kind, _, members in sets]
+    return [(kind, members) for kind, sets in ((1, model.sos1), (2, model.sos2)) for members in sets.values()]
 
 
 def _is_same(known: pulp.LpVariable, given: pulp.LpVariable) -> bool:
@@ -75,25 +84,24 @@ def _is_same(known: pulp.LpVariable, given: pulp.LpVariable) -> bool:
     return True
 
 
-def _constraints(lp_problem: pulp.LpProblem, columns: Mapping[pulp.LpVariable, int]) -> dict[str, Any]:
-    """Return rows in linprog's terms; those that bound from below are negated."""
-    parts: dict[str, Any] = {}
-    constraints = lp_problem.constraints()
-    for kind, rows in (
-        ("ub", [each for each in constraints if each.sense != pulp.LpConstraintEQ]),
-        ("eq", [each for each in constraints if each.sense == pulp.LpConstraintEQ]),
-    ):
-        signs = [-1.0 if each.sense == pulp.LpConstraintGE else 1.0 for each in rows]
-        entries = [
-            (number, columns[variable], sign * coefficient)
-            for number, (row, sign) in enumerate(zip(rows, signs, strict=True))
-            for variable, coefficient in row.items()
-        ]
-        row, column, value = np.array(entries, dtype=np.float64).reshape(-1, 3).T
-        shape = len(rows), len(columns)
-        parts[f"A_{kind}"] = mapgrad.SparseRows.from_entries(row.astype(int), column.astype(int), value, shape)
-        parts[f"b_{kind}"] = [-sign * each.constant + 0.0 for each, sign in zip(rows, signs, strict=True)]
-    return parts
+def _constraints(
+    lp_problem: pulp.LpProblem, columns: Mapping[pulp.LpVariable, int]
+) -> tuple[mapgrad.SparseRows, list[float], list[float]]:
+    """Return the rows of a model with their lower and their upper sides."""
+    constraints = list(lp_problem.constraints())
+    entries = [
+        (number, columns[variable], coefficient)
+        for number, constraint in enumerate(constraints)
+        for variable, coefficient in constraint.items()
+    ]
+    row, column, value = np.array(entries, dtype=np.float64).reshape(-1, 3).T
+    shape = len(constraints), len(columns)
+    sides = [(each.sense, -each.constant + 0.0) for each in constraints]
+    return (
+        mapgrad.SparseRows.from_entries(row.astype(int), column.astype(int), value, shape),
+        [-np.inf if sense == pulp.LpConstraintLE else side for sense, side in sides],
+        [np.inf if sense == pulp.LpConstraintGE else side for sense, side in sides],
+    )
 
 
 def _bound(value: float | None, none: float) -> float:

@@ -183,8 +183,10 @@ def test_what_no_row_says_makes_a_model_native(kind: str) -> None:
     x, y, switch = model.new_int_var(0, 3, "x"), model.new_int_var(0, 3, "y"), model.new_bool_var("switch")
     expected = set(itertools.product(range(4), range(4), range(2)))
     if kind == "linear":
-        model.add(x + y <= 2).only_enforce_if(switch)
-        expected = {(x, y, s) for x, y, s in expected if not s or x + y <= 2}
+        other = model.new_bool_var("other")
+        model.add(x + y <= 2).only_enforce_if(switch, other)
+        model.add(x + other >= 3)
+        expected = {(x, y, s) for x, y, s in expected if x >= 2 and (x == 3 or not s or x + y <= 2)}
     elif kind == "clause":
         model.add_bool_xor([switch, True])
         expected = {(x, y, s) for x, y, s in expected if not s}
@@ -201,6 +203,36 @@ def test_what_no_row_says_makes_a_model_native(kind: str) -> None:
     assert isinstance(problem, CpModelProblem)
     assert {tuple(state) for state in problem.states().tolist()} == expected
     assert_solved_as_by_enumeration(problem)
+
+
+def test_linear_constraints_with_one_literal_are_indicators() -> None:
+    model = cp_model.CpModel()
+    x, y, z = (model.new_int_var(-2, 3, name) for name in "xyz")
+    first, second = model.new_bool_var("first"), model.new_bool_var("second")
+    always, never = model.new_constant(1), model.new_constant(0)
+    model.add(x + y + z <= 4)
+    model.add_linear_constraint(x + 2 * y - 3 * first, -2, 3).only_enforce_if(first)
+    model.add(x == z + 1).only_enforce_if(~second)
+    model.add(y - z >= 1).only_enforce_if(second)
+    model.add(x <= -2).only_enforce_if(never)
+    model.add(x - y <= 3).only_enforce_if(always)
+    model.add_bool_or(first, second)
+    problem = from_cp_model(model, [x, y, z, first, second])
+    assert isinstance(problem, mapgrad.IntegerProgram)
+    assert [(each[0], each[1]) for each in problem.indicators[:3]] == [(3, 1), (4, 0), (4, 1)]
+    expected = {
+        (x, y, z, a, b)
+        for x, y, z, a, b in itertools.product(*[range(-2, 4)] * 3, range(2), range(2))
+        if x + y + z <= 4
+        and (not a or -2 <= x + 2 * y - 3 <= 3)
+        and (y - z >= 1 if b else x == z + 1)
+        and x - y <= 3
+        and (a or b)
+    }
+    assert {tuple(state) for state in problem.states().tolist()} == expected
+    for name in ("ortools.cp_sat", "ortools.mip", "highs", "scipy.milp"):
+        assert_solved_as_by_enumeration(problem, name)
+    assert_solved_as_by_enumeration(from_cp_model(model, [first, z, y]))
 
 
 def makespan(maximize: bool = False) -> tuple[cp_model.CpModel, list[cp_model.IntVar]]:

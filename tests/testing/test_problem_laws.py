@@ -1,12 +1,13 @@
 """Every law on problems is kept by all of ours, and broken by the problem that has the fault."""
 
+import pickle
 from functools import cached_property
 
 import numpy as np
 import pytest
 
 import mapgrad
-from mapgrad.problems import Domain, IntegerProgram, KSubset, Problem
+from mapgrad.problems import Domain, IntegerProgram, KSubset, Problem, _program
 from mapgrad.problems._arrays import frozen_array
 from mapgrad.testing import BruteForce, example_problems
 from mapgrad.testing._problem_laws import PROBLEM_LAWS, check_problem
@@ -24,6 +25,20 @@ def test_our_problems_keep_every_law(problem):
     assert list(found) == [law.__name__.removeprefix("check_") for law in PROBLEM_LAWS]
     skipped = {name for name, outcome in found.items() if not outcome.applies}
     assert skipped <= {"problem_kappa", "problem_constant_sums"}  # of sets that aren't 0/1, or have none
+
+
+@pytest.mark.parametrize("forgotten", ["semicontinuous", "sos", "indicators"])
+def test_a_program_is_told_by_its_features(forgotten, monkeypatch):
+    (program,) = (each for each in EXAMPLES if isinstance(each, IntegerProgram) and len(each.features) == 3)
+    names = [name for name in _program._STRUCTURE if name != forgotten]
+    monkeypatch.setattr(_program, "_STRUCTURE", names)
+    with pytest.raises(mapgrad.ConformanceError) as broken:
+        check_problem(pickle.loads(pickle.dumps(program)))  # without its structure's digest
+    assert broken.value.law == "problem_fields"
+
+
+def test_programs_may_have_rows_without_sides():
+    check_problem(IntegerProgram(A_ub=[[1, 2], [2, 1]], b_ub=[2, 3]).replace(b_ub=[np.inf, 2]))
 
 
 class Pairs(KSubset):

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapgrad.problems._budget import Budget
-    from mapgrad.problems._program import IntegerProgram
+    from mapgrad.problems._program_data import ProgramData
 
 _BLOCK: Final = 1_024  # partial assignments that are extended at once
 _ROOM: Final = 1e-6  # of a row's terms: far more than rounding adds up to, as points that pass are checked again
 
 
-def integer_points(program: IntegerProgram, budget: Budget) -> Iterator[NDArray[np.float64]]:
+def integer_points(program: ProgramData, budget: Budget) -> Iterator[NDArray[np.float64]]:
     """Yield blocks [N, *shape] of values of the priced variables, among them all that some others complete.
 
     A depth-first search over the variables in θ's order, which must be integer and bounded. A partial assignment is

@@ -14,7 +14,7 @@ from mapgrad.problems._optional import optional_module
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mapgrad.problems._program import IntegerProgram
+    from mapgrad.problems._program_data import ProgramData
     from mapgrad.problems._sparse import SparseRows
 
 _TOLERANCE: Final = 1e-6
@@ -69,7 +69,7 @@ class RowFacts:
         return np.minimum(tolerance * np.maximum(terms, np.where(np.isfinite(sides), np.abs(sides), 0)), most)
 
 
-def in_box(program: IntegerProgram, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+def in_box(program: ProgramData, z: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which rows of z [N, *shape] are integer where they must be, and within the bounds: bool [N]."""
     flat, integer = z.reshape(len(z), len(program.decision)), program.integrality[program.decision]
     lower, upper = program.lower[program.decision], program.upper[program.decision]
@@ -81,7 +81,7 @@ def in_box(program: IntegerProgram, z: NDArray[np.float64]) -> NDArray[np.bool_]
     return np.logical_and.reduce(inside, axis=1)
 
 
-def are_states(program: IntegerProgram, facts: RowFacts, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+def are_states(program: ProgramData, facts: RowFacts, z: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which rows of z [N, *shape], all of them in the box, are states: bool [N].
 
     Raises:
@@ -114,7 +114,7 @@ def _activities(
     return matrix.activities(x), row_lower - facts.room(terms, row_lower), row_upper + facts.room(terms, row_upper)
 
 
-def _keep_indicators(program: IntegerProgram, x: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _keep_indicators(program: ProgramData, x: NDArray[np.float64]) -> NDArray[np.bool_]:
     if not program.indicators:
         return np.ones(len(x), dtype=np.bool_)
     variables, values, _, lower, upper = zip(*program.indicators, strict=True)
@@ -125,7 +125,7 @@ def _keep_indicators(program: IntegerProgram, x: NDArray[np.float64]) -> NDArray
     return np.logical_and.reduce(held | (x[:, variables] != np.array(values)), axis=1)
 
 
-def completion_values(program: IntegerProgram, facts: RowFacts, z: NDArray[np.float64]) -> NDArray[np.float64]:
+def completion_values(program: ProgramData, facts: RowFacts, z: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return max ⟨fixed, y⟩ over the y that complete each state of z [N, *shape]: float64 [N].
 
     Raises:
@@ -145,14 +145,14 @@ def completion_values(program: IntegerProgram, facts: RowFacts, z: NDArray[np.fl
     return values
 
 
-def _filled(program: IntegerProgram, z: NDArray[np.float64]) -> NDArray[np.float64]:
+def _filled(program: ProgramData, z: NDArray[np.float64]) -> NDArray[np.float64]:
     x = np.zeros((len(z), program.num_vars))
     x[:, program.decision] = z.reshape(len(z), len(program.decision))
     return x
 
 
 def _completes(
-    program: IntegerProgram, facts: RowFacts, row_lower: NDArray[np.float64], row_upper: NDArray[np.float64]
+    program: ProgramData, facts: RowFacts, row_lower: NDArray[np.float64], row_upper: NDArray[np.float64]
 ) -> bool:
     """Tell whether the other variables can bring their part of each row within these bounds."""
     result = _complete(program, facts, row_lower, row_upper, np.zeros(len(program.others)))
@@ -162,7 +162,7 @@ def _completes(
 
 
 def _complete(
-    program: IntegerProgram,
+    program: ProgramData,
     facts: RowFacts,
     row_lower: NDArray[np.float64],
     row_upper: NDArray[np.float64],

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mapgrad.problems._program import IntegerProgram
+    from mapgrad.problems._program_data import ProgramData
 
 _BEGIN, _END = " integer 'MARKER' 'INTORG'", " integer 'MARKER' 'INTEND'"  # around integer columns
 
 
-def write_mps(program: IntegerProgram, path: str | PathLike[str]) -> None:
+def write_mps(program: ProgramData, path: str | PathLike[str]) -> None:
     """Write a program in full form, and its objective where it has one.
 
     Raises:
@@ -51,7 +51,7 @@ def write_mps(program: IntegerProgram, path: str | PathLike[str]) -> None:
     path.write_bytes(packed[path.suffix]() if path.suffix in packed else text)
 
 
-def _lines(program: IntegerProgram, objective: list[float]) -> Iterator[str]:
+def _lines(program: ProgramData, objective: list[float]) -> Iterator[str]:
     rows = list(_rows(program))
     yield from ("NAME program", "ROWS", " N cost")
     yield from (f" {row.kind} r{number}" for number, row in enumerate(rows))
@@ -85,7 +85,7 @@ def _section(name: str, lines: Iterable[str]) -> list[str]:
     return [name, *data] if data else []
 
 
-def _sets(program: IntegerProgram) -> Iterator[str]:
+def _sets(program: ProgramData) -> Iterator[str]:
     for number, (kind, columns, weights) in enumerate(program.sos):
         yield f" S{kind} SOS set{number}"
         yield from (f" SOS c{column} {weight!r}" for column, weight in zip(columns, weights, strict=True))
@@ -99,7 +99,7 @@ class _Row(NamedTuple):
     condition: tuple[int, int] | None
 
 
-def _rows(program: IntegerProgram) -> Iterator[_Row]:
+def _rows(program: ProgramData) -> Iterator[_Row]:
     """Yield the rows and the indicator rows; those without sides are left out."""
     sides = zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)
     rows = [(program.matrix.row(number), low, high, None) for number, (low, high) in enumerate(sides)]

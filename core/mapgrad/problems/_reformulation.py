@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapgrad.problems._features import Indicator
-    from mapgrad.problems._program import IntegerProgram
+    from mapgrad.problems._program_data import ProgramData
 
 
-def reformulation(program: IntegerProgram, kept: Collection[str]) -> dict[str, Any]:
+def reformulation(program: ProgramData, kept: Collection[str]) -> dict[str, Any]:
     """Return the attributes of an equivalent program that uses no features but some.
 
     Raises:
@@ -34,7 +34,7 @@ class _Reformulation:
     Where a variable x has the bounds l and u, a 0/1 variable y with l y ≤ x ≤ u y is its switch: x is 0 if y is.
     """
 
-    def __init__(self, program: IntegerProgram, kept: Collection[str]) -> None:
+    def __init__(self, program: ProgramData, kept: Collection[str]) -> None:
         self.program, self.kept = program, kept
         self.lower, self.upper = program.hull
         self.count = program.num_vars

@@ -14,7 +14,7 @@ from mapgrad.problems._features import FEATURES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mapgrad.problems._program import IntegerProgram
+    from mapgrad.problems._program_data import ProgramData
 
 _ROW_SIDES: Final = ("row_lower", "row_upper")
 _RIGHT_SIDES: Final = ("b_ub", "b_eq")
@@ -23,7 +23,7 @@ _PRICES: Final = ("decision", "fixed", "shape")
 _NAMES: Final = (*_ROW_SIDES, *_RIGHT_SIDES, *_BOUNDS, *_PRICES, *FEATURES)
 
 
-def changed(program: IntegerProgram, changes: dict[str, Any]) -> dict[str, Any]:
+def changed(program: ProgramData, changes: dict[str, Any]) -> dict[str, Any]:
     """Return the attributes that these arguments of `IntegerProgram.replace` change, checked.
 
     Raises:
@@ -53,7 +53,7 @@ def changed(program: IntegerProgram, changes: dict[str, Any]) -> dict[str, Any]:
     return attributes
 
 
-def _sides(program: IntegerProgram, changes: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _sides(program: ProgramData, changes: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     count = len(program.row_upper)
     given = [name for name in _RIGHT_SIDES if name in changes]
     if not given:
@@ -72,7 +72,7 @@ def _sides(program: IntegerProgram, changes: dict[str, Any]) -> tuple[NDArray[np
     return arguments.sides(low, high, count)
 
 
-def _prices(program: IntegerProgram, changes: dict[str, Any]) -> dict[str, Any]:
+def _prices(program: ProgramData, changes: dict[str, Any]) -> dict[str, Any]:
     decision, fixed, shape = program.decision, program.fixed, program.shape
     if "decision" in changes:
         decision = arguments.decision(changes["decision"], program.num_vars)

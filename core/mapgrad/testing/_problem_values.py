@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mapgrad.errors import MapgradError, UnsupportedProblemError
-from mapgrad.problems import Problem
+from mapgrad.problems import IntegerProgram, Problem
 from mapgrad.problems._arrays import is_array
 from mapgrad.testing._points import near_misses, show
 from mapgrad.testing._problem_law import REPR_LIMIT, law, raises, states_of
@@ -21,6 +21,7 @@ from mapgrad.testing._problem_law import REPR_LIMIT, law, raises, states_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from mapgrad.problems import SparseRows
     from mapgrad.testing._problem_law import Require
 
 
@@ -74,7 +75,7 @@ def check_problem_fields(problem: Problem, require: Require) -> None:
     Each field is changed a little, as far as the constructor takes it.
     """
     told = _behaviour(problem)
-    for way in ("the constructor", "pickle"):
+    for way in (_maker(problem)[0], "pickle"):
         twin = _behaviour(_ways(problem)[way]())
         for what, value in told.items():
             message = (
@@ -91,13 +92,27 @@ def check_problem_fields(problem: Problem, require: Require) -> None:
 
 
 def _ways(problem: Problem) -> dict[str, Callable[[], Problem]]:
-    cls = type(problem)
+    way, make, names = _maker(problem)
     return {
-        "the constructor": lambda: cls(**{name: getattr(problem, name) for name in cls.fields}),
+        way: lambda: make(**{name: getattr(problem, name) for name in names}),
         "pickle": lambda: pickle.loads(pickle.dumps(problem)),
         "copy.copy": lambda: copy.copy(problem),
         "copy.deepcopy": lambda: copy.deepcopy(problem),
     }
+
+
+def _maker(problem: Problem) -> tuple[str, Callable[..., Problem], tuple[str, ...]]:
+    """Return what makes a problem of its fields, in words and as a function of them by name, and their names."""
+    cls = type(problem)
+    if cls is not IntegerProgram:
+        return "the constructor", cls, cls.fields
+    names = [name for name in cls.fields if name not in ("A_ub", "b_ub", "A_eq", "b_eq")]
+    return "from_rows and replace", _program, ("matrix", "row_lower", "row_upper", *names)
+
+
+def _program(matrix: SparseRows, row_lower: Any, row_upper: Any, **others: Any) -> IntegerProgram:
+    """Return a program of rows that may have two sides, one or none."""
+    return IntegerProgram.from_rows(matrix, 0, 0, **others).replace(row_lower=row_lower, row_upper=row_upper)
 
 
 def _digest(problem: Problem) -> str:
@@ -128,11 +143,12 @@ def _behaviour(problem: Problem) -> dict[str, Any]:
 
 def _siblings(problem: Problem) -> Iterator[tuple[str, Problem]]:
     """Yield problems that keep another value of one field, with that field's name."""
-    fields = {name: getattr(problem, name) for name in type(problem).fields}
+    _, make, names = _maker(problem)
+    fields = {name: getattr(problem, name) for name in names}
     for name, value in fields.items():
         for changed in _others(value):
             try:
-                other = type(problem)(**{**fields, name: changed})
+                other = make(**{**fields, name: changed})
             except Exception:  # noqa: BLE001 (it needn't take any other value)
                 continue
             if not _are_equal(getattr(other, name), value):
