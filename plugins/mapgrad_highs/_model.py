@@ -68,25 +68,13 @@ _LINEAR_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
 )
 """What is set for each way of running, one after the other; all end at a vertex."""
 
-WAYS: Final[tuple[Mapping[str, Any], ...]] = (
-    {"presolve": "choose"},
-    {"presolve": "off"},
-    {"presolve": "off", "simplex_strategy": 4},
-)
-_LINEAR_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
-    {"solver": "simplex", "presolve": "off", "simplex_strategy": 1},  # two to six times as fast as with presolving
-    {"solver": "simplex", "presolve": "on", "simplex_strategy": 1},
-    {"solver": "simplex", "presolve": "off", "simplex_strategy": 4},  # the primal one
-)
-"""What is set for each way of running; the first ones end at a vertex, as all do."""
-
 WAYS: Final = len(_LINEAR_WAYS)
 
 _STATUSES: Final = {
     HighsModelStatus.kOptimal: Status.OPTIMAL,
     HighsModelStatus.kInfeasible: Status.INFEASIBLE,
     HighsModelStatus.kUnbounded: Status.UNBOUNDED,
-    HighsModelStatus.kUnboundedOrInfeasible: Status.UNBOUNDED,  # `Model.maximize` finds out which
+    HighsModelStatus.kUnboundedOrInfeasible: Status.UNBOUNDED,
     HighsModelStatus.kTimeLimit: Status.TIME_LIMIT,
 }
 
@@ -132,7 +120,7 @@ class Model:
 
     def set_sides(self, rows: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
         """Give some rows other sides."""
-        self._highs.changeRowsBounds(len(rows), rows.astype(np.int32), lower, upper)
+        self._highs.changeRowsBounds(len(rows), rows.astype(np.int32), lower, upper)  # pyright: ignore[reportAttributeAccessIssue] (missing in the stubs)
 
     def add_rows(self, rows: Sequence[tuple[NDArray[np.int64], float]]) -> None:
         """Add constraints, each given by some columns and what the variables there sum to at most."""

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 _MAGNIFICATION_BITS: Final = 30
 _LINEAR_BITS: Final = 10  # GLOP was right up to 20, and calls bounded programs unbounded with 30
 _GRID_BITS: Final = 20
+
+_ROW_BITS: Final = 10
+"""Engines take those rows for met that are missed by 1e-6."""
+
+_WIDE: Final = 1e4
+"""Where variables are as large, float64 can't meet magnified rows to 1e-6, and SCIP searches for ever or gives up."""
+
 _STATUSES: Final = {
     pywraplp.Solver.OPTIMAL: Status.OPTIMAL,
     pywraplp.Solver.FEASIBLE: Status.TIME_LIMIT,  # the clock or a stop ended the search half-way
@@ -43,11 +50,12 @@ _NAMES: Final = {
 
 
 class _Way(NamedTuple):
-    """An engine and its parameters."""
+    """An engine and its parameters; `gives_up` if these end a search that may have no end."""
 
     engine: str
     parameters: str = ""
     presolve: bool = True
+    gives_up: bool = False
 
 
 _NO_HANDLER: Final = "misc/catchctrlc = FALSE\n"  # a handler of SCIP's own would swallow Ctrl-C
@@ -57,6 +65,15 @@ _CBC: Final = _Way("CBC")
 _LINEAR_WAYS: Final = (_Way("GLOP", "use_preprocessing: false"), _Way("CLP"), _Way("GLOP"))
 _MIXED_WAYS: Final = (_SCIP, _BARE_SCIP, _CBC)
 _INTEGER_WAYS: Final = (_CBC, _SCIP, _BARE_SCIP)
+
+# In boxes without end one search may take for ever what others find at once; none can tell.
+_NODES: Final = "limits/nodes = 10000\n"
+_OPEN_WAYS: Final = (
+    *(way._replace(parameters=way.parameters + _NODES, gives_up=True) for way in (_SCIP, _BARE_SCIP)),
+    _SCIP._replace(parameters=_SCIP.parameters + "nodeselection/childsel = l\n"),
+)
+
+_EXACT: Final = "numerics/feastol = 1e-9\n"
 
 
 @dataclass
@@ -122,7 +139,6 @@ class Mip(mapgrad.ProgramSolver[_Model]):
     """
 
     ways = 3
-    row_bits = 10  # engines take those rows for met that are missed by 1e-6
 
     def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None) -> None:
         super().__init__(problem)
@@ -140,13 +156,20 @@ class Mip(mapgrad.ProgramSolver[_Model]):
             )
         self._engine = engine
         self.traits = replace(self.traits, stoppable=engine != "cbc")
+        bounds = np.abs((problem.lower, problem.upper))
+        self.row_bits = _ROW_BITS if bounds[np.isfinite(bounds)].max(initial=0) < _WIDE else 0
 
     def build(self, program: mapgrad.IntegerProgram) -> _Model:
         """Build the model of the engine that is asked first."""
-        if not program.integrality.any():
-            ways = _LINEAR_WAYS
-        else:
+        ways = _LINEAR_WAYS
+        if program.integrality.any():
             ways = _INTEGER_WAYS if self._engine == "cbc" else _MIXED_WAYS
+            if self._engine == "scip" and program.unbounded_integers.any():
+                ways = _OPEN_WAYS
+            if self.row_bits:
+                ways = tuple(
+                    way._replace(parameters=way.parameters + _EXACT) if way.engine == "SCIP" else way for way in ways
+                )
         sides = program.row_lower.copy(), program.row_upper.copy()
         model = _Model(program, ways, program.lower.copy(), program.upper.copy(), *sides)
         model.native(ways[0].engine)
@@ -201,6 +224,8 @@ class Mip(mapgrad.ProgramSolver[_Model]):
         # a clock that stops CBC early may make it call a feasible program infeasible
         in_time = 1e3 * (time.perf_counter() - started) < limit
         status, text = _STATUSES[code] if in_time else Status.TIME_LIMIT, f"{way.engine}: {_NAMES[code]}"
+        if way.gives_up and status is Status.TIME_LIMIT and in_time and not call.stopped.is_set():
+            return mapgrad.EngineAnswer(Status.ERROR, text=f"{text} when it gave up")
         if code not in (pywraplp.Solver.OPTIMAL, pywraplp.Solver.FEASIBLE):
             return mapgrad.EngineAnswer(status, text=text)
         x = np.array([variable.solution_value() for variable in variables])

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 import highspy
 import numpy as np
 import pulp
+from highspy import HighsModelStatus
 
 import mapgrad
+from mapgrad import Status
 from mapgrad_pulp._solver import PulpSolver
 
 if TYPE_CHECKING:
     from threading import Event
+
+    from numpy.typing import NDArray
 
     from mapgrad_pulp._model import Model
 
@@ -25,30 +29,43 @@ _OPTIONS: Final = {
     "random_seed": 0,
     "mip_rel_gap": 0.0,
     "mip_abs_gap": 0.0,
-    "mip_feasibility_tolerance": 1e-9,
-    "primal_feasibility_tolerance": 1e-9,
-    "dual_feasibility_tolerance": 1e-9,
     "small_matrix_value": 1e-12,  # smaller coefficients are dropped; no lower limit is accepted
 }
 
 _SMALL: Final = 200
-"""Up to as many variables, programs are solved up to three times as fast without HiGHS's heuristics."""
+"""Up to as many variables, programs are solved up to three times as fast without most of HiGHS's heuristics."""
+
+_NARROW: Final = 1_000
+"""Without them, HiGHS 1.16 searches for ever in some programs of five variables that may be larger than that."""
 
 _SMALL_OPTIONS: Final = {
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_feasibility_jump": False,
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_rens": False,
-    "mip_heuristic_run_root_reduced_cost": False,
     "mip_allow_restart": False,
 }
 
 
+def _tolerances(value: float) -> dict[str, float]:
+    names = ("mip_feasibility_tolerance", "primal_feasibility_tolerance", "dual_feasibility_tolerance")
+    return dict.fromkeys(names, value)
+
+
 _WAYS: Final[tuple[dict[str, Any], ...]] = (
-    {},
-    {"presolve": "off"},
-    {"presolve": "off", "simplex_strategy": 4},  # the primal one
+    _tolerances(1e-9),
+    {"presolve": "off", **_tolerances(1e-7)},
+    {"presolve": "off", "simplex_strategy": 4, **_tolerances(1e-9)},  # the primal one
+    {"simplex_strategy": 1, **_tolerances(1e-6)},
 )
+
+_STATUSES: Final = {
+    HighsModelStatus.kOptimal: Status.OPTIMAL,
+    HighsModelStatus.kInfeasible: Status.INFEASIBLE,
+    HighsModelStatus.kUnbounded: Status.UNBOUNDED,
+    HighsModelStatus.kUnboundedOrInfeasible: Status.UNBOUNDED,
+    HighsModelStatus.kTimeLimit: Status.TIME_LIMIT,
+}
 
 
 class HiGHS(PulpSolver):
@@ -62,10 +79,10 @@ class HiGHS(PulpSolver):
 
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
-        small = _SMALL_OPTIONS if len(call.theta) <= _SMALL and call.way == 0 else {}
+        small = _SMALL_OPTIONS if call.way == 0 and model.is_narrow(_SMALL, _NARROW) else {}
         limit = {} if call.seconds is None else {"time_limit": call.seconds}
         engine = _Engine(_OPTIONS | small | _WAYS[call.way] | limit, call.stopped)
-        return model.minimize(-np.ldexp(call.theta, _COST_BITS), engine)
+        return engine.answer(model.minimize(-np.ldexp(call.theta, _COST_BITS), engine).x)
 
 
 class _Engine(pulp.HiGHS):
@@ -95,6 +112,19 @@ class _Engine(pulp.HiGHS):
         lp.solverModel.resetGlobalScheduler(True)
         lp.solverModel.run()
         lp.solverModel.resetGlobalScheduler(True)
+        self._native, self._is_mixed = lp.solverModel, lp.isMIP()
+
+    def answer(self, x: NDArray[np.float64] | None) -> mapgrad.EngineAnswer:
+        """Return what HiGHS says, with a point from PuLP, which takes errors for TIME_LIMIT."""
+        code, info = self._native.getModelStatus(), self._native.getInfo()
+        status = Status.TIME_LIMIT if self._stopped.is_set() else _STATUSES.get(code, Status.ERROR)
+        text = self._native.modelStatusToString(code)
+        if status not in (Status.OPTIMAL, Status.TIME_LIMIT) or x is None:
+            return mapgrad.EngineAnswer(status, text=text)
+        objective, bound = (
+            float(-np.ldexp(value, -_COST_BITS)) for value in (info.objective_function_value, info.mip_dual_bound)
+        )
+        return mapgrad.EngineAnswer(status, x, objective, bound if self._is_mixed else None, text)
 
 
 class _SilentHighs(highspy.Highs):

@@ -22,7 +22,6 @@ _STATUSES: Final = {
     (pulp.LpStatusInfeasible, pulp.LpSolutionInfeasible): Status.INFEASIBLE,
     (pulp.LpStatusInfeasible, pulp.LpSolutionNoSolutionFound): Status.INFEASIBLE,
     (pulp.LpStatusUnbounded, pulp.LpSolutionUnbounded): Status.UNBOUNDED,
-    (pulp.LpStatusUndefined, pulp.LpSolutionNoSolutionFound): Status.UNBOUNDED,  # HiGHS says: or infeasible
 }
 """What PuLP's status and sol_status mean, where the only limit set is one of time."""
 
@@ -32,9 +31,13 @@ class Model:
 
     Args:
         program: The set, every variable priced.
+
+    Attributes:
+        engine: What solves, or solved last.
     """
 
     def __init__(self, program: mapgrad.IntegerProgram) -> None:
+        self.engine: pulp.LpSolver | None = None
         self._program = program
         self._lower, self._upper = program.lower.copy(), program.upper.copy()
         self._row_lower, self._row_upper = program.row_lower.copy(), program.row_upper.copy()
@@ -42,10 +45,8 @@ class Model:
 
     def _build(self) -> None:
         program, kinds = self._program, (pulp.LpContinuous, pulp.LpInteger)
-        is_linear = not program.integrality.any()
         self._problem = pulp.LpProblem("mapgrad", pulp.LpMinimize)
-        # of infeasible linear programs CBC would say nothing that PuLP understands
-        zero = self._problem.add_variable("zero", 0, 0, kinds[is_linear])
+        zero = self._problem.add_variable("zero", 0, 0)  # for rows without coefficients
         self._variables = [
             self._problem.add_variable(f"x{column}", _finite(lower), _finite(upper), kinds[integer])
             for column, (lower, upper, integer) in enumerate(
@@ -63,11 +64,15 @@ class Model:
                 self._problem += left <= upper
             if np.isfinite(lower):
                 self._problem += left >= lower
-        if is_linear:
-            self._problem += zero <= 1
+
+    def is_narrow(self, num_vars: int, size: float) -> bool:
+        """Tell whether there are no more variables than that, and no larger integers."""
+        sizes = np.maximum(np.abs(self._lower), np.abs(self._upper))[self._program.integrality]
+        return len(self._variables) <= num_vars and bool(sizes.max(initial=0) <= size)
 
     def minimize(self, costs: NDArray[np.float64], engine: pulp.LpSolver) -> mapgrad.EngineAnswer:
         """Return what PuLP makes of what an engine says of max ⟨-costs, x⟩, without objective and bound."""
+        self.engine = engine
         # PuLP leaves the values of the row before where it has none, and those of variables that count nowhere.
         nearest = np.clip(0.0, self._lower, self._upper)
         for variable, value in zip(self._variables, nearest.tolist(), strict=True):

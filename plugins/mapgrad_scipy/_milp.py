@@ -12,6 +12,8 @@ import mapgrad
 from mapgrad import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 _STATUS: Final = {0: Status.OPTIMAL, 1: Status.TIME_LIMIT, 2: Status.INFEASIBLE, 3: Status.UNBOUNDED}
@@ -19,11 +21,28 @@ _STATUS: Final = {0: Status.OPTIMAL, 1: Status.TIME_LIMIT, 2: Status.INFEASIBLE,
 
 _OPEN: Final = "The problem is unbounded or infeasible"
 
-_WAYS: Final = ((12, True), (12, False), (4, True), (4, False))
-"""Bits by which costs are magnified, and whether the program is presolved.
+_COST_BITS: Final = 12
+"""Costs are multiplied by 2¹²: the absolute gap of 1e-6 at which HiGHS stops is then 2e-10 in units of θ."""
 
-2¹² brings the absolute gap of 1e-6 at which HiGHS stops, and SciPy can't move, down to 2e-10 in units of θ.
-"""
+
+def _way(*, presolve: bool, tolerance: float, **options: float) -> dict[str, float]:
+    tolerances = {"mip_feasibility_tolerance": tolerance, "primal_feasibility_tolerance": tolerance}
+    return {"mip_rel_gap": 0.0, "presolve": presolve, **tolerances, **options}
+
+
+_WAYS: Final = (
+    _way(presolve=True, tolerance=1e-9),
+    _way(presolve=False, tolerance=1e-7),
+    _way(presolve=False, tolerance=1e-9, simplex_strategy=4),  # the primal one
+    _way(presolve=False, tolerance=1e-6),
+)
+
+
+class _Options(dict[str, Any]):
+    """Options of HiGHS itself: SciPy passes them on, with a warning about each that it finds by iteration."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
 
 
 @dataclass
@@ -46,7 +65,6 @@ class Milp(mapgrad.ProgramSolver[_Model]):
     """
 
     ways = len(_WAYS)
-    row_bits = 10
     fits = False
 
     def build(self, program: mapgrad.IntegerProgram) -> _Model:
@@ -71,17 +89,17 @@ class Milp(mapgrad.ProgramSolver[_Model]):
 
     def maximize(self, model: _Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
-        bits, presolve = _WAYS[call.way]
-        sides: Any = model.row_lower, model.row_upper  # arrays, whatever SciPy's stubs say
+        constraint: Any = LinearConstraint  # SciPy's stubs know no arrays
         result = milp(
-            -np.ldexp(call.theta, bits),
+            -np.ldexp(call.theta, _COST_BITS),
             integrality=model.integrality,
             bounds=(model.lower, model.upper),
-            constraints=LinearConstraint(model.columns, *sides),
-            options={"mip_rel_gap": 0.0, "time_limit": call.seconds, "presolve": presolve},
+            constraints=constraint(model.columns, model.row_lower, model.row_upper),
+            options=_Options({**_WAYS[call.way], "time_limit": call.seconds}),
         )
         status = Status.UNBOUNDED if result.message.startswith(_OPEN) else _STATUS.get(result.status, Status.ERROR)
         objective, bound = (
-            None if value is None else float(-np.ldexp(value, -bits)) for value in (result.fun, result.mip_dual_bound)
+            None if value is None else float(-np.ldexp(value, -_COST_BITS))
+            for value in (result.fun, result.mip_dual_bound)
         )
         return mapgrad.EngineAnswer(status, result.x, objective, bound, result.message)

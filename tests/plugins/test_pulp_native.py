@@ -134,8 +134,10 @@ def test_a_variable_that_the_model_never_mentions_is_priced_within_its_bounds() 
         mapgrad.get_solver("highs", program).solve(-theta[:1])
     with pytest.raises(mapgrad.ProblemError, match=r"must be distinct"):
         mapgrad_pulp.from_model(model, [idle, idle])
+    foreign, others = shop()
+    foreign.name = "foreign"
     with pytest.raises(mapgrad.ProblemError, match=r"variable open_1_2 isn't in model 'shop'"):
-        mapgrad_pulp.from_model(model, [idle, shop()[1][1][2]])
+        mapgrad_pulp.from_model(model, [idle, others[1][2]])
 
 
 def test_a_model_without_constraints_is_the_box_of_its_variables() -> None:

@@ -194,7 +194,7 @@ def test_only_a_small_box_of_integers_is_enumerated_by_itself():
             with pytest.raises(
                 UnsupportedProblemError,
                 match=r"can't be enumerated, as (Cover|Shares) doesn't implement iterate_states and its box hasn't at "
-                "most 65,536 points, all integer",
+                "most 8,192 points, all integer",
             ):
                 call()
 

@@ -200,6 +200,25 @@ class SameDigest(Named):
     __hash__ = Named.__hash__
 
 
+class Rich(Pairs):
+    def __init__(self, n=4, *, weights=(1.0, 2.0), kind=Domain.REAL, tags=frozenset("ab"), inner=None, matrix=None):
+        super().__init__(n)
+        self.weights, self.kind, self.tags = weights, kind, tags
+        self.inner = KSubset(3, 1) if inner is None else inner
+        self.matrix = np.arange(6.0).reshape(2, 3) if matrix is None else matrix
+
+
+def without(name):
+    """Return a class whose digest leaves one field out."""
+
+    def digest(self):
+        return repr([(field, repr(getattr(self, field))) for field in self.fields if field != name])
+
+    cls = type(Rich)(f"Without_{name}", (Rich,), {"digest": property(digest), "__module__": __name__})
+    globals()[cls.__name__] = cls  # for pickle
+    return cls
+
+
 class LyingRepr(Pairs):
     def __repr__(self):
         return "LyingRepr(n=4)"
@@ -470,6 +489,17 @@ def test_every_law_is_broken_by_something():
     assert outcomes(Pairs())  # which has no fault
 
 
+@pytest.mark.parametrize("name", Rich.fields)
+def test_a_digest_without_a_field_of_any_kind_is_found(name):
+    assert check_problem(Rich())
+    with pytest.raises(mapgrad.ConformanceError, match=f"can't be told from one with {name}="):
+        check_problem(without(name)())
+
+
+def test_a_field_may_be_no_number():
+    assert check_problem(Rich(weights=float("nan"), matrix=np.full((2, 2), np.nan)))
+
+
 def test_near_misses_are_tried_in_a_large_box():
     assert check_problem(Pairs(20))
     for faulty in (AlwaysTrue(20), AlmostAlwaysTrue(20)):
@@ -590,7 +620,7 @@ def test_without_a_solver_that_takes_the_program_laws_say_so(monkeypatch):
     found = outcomes(Silent(40))
     reason = found["problem_bounds"].reasons[0]
     assert reason.endswith(
-        "its box hasn't at most 65,536 points, all integer, and no solver takes its program: none is installed"
+        "its box hasn't at most 8,192 points, all integer, and no solver takes its program: none is installed"
     )
     applied = [name for name, outcome in found.items() if outcome.applies]
     assert applied == [

@@ -15,6 +15,7 @@ from mapgrad.batching._families import group_rows, model_key
 from mapgrad.batching._locks import new_lock
 from mapgrad.batching._op import solve_op
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
+from mapgrad.batching._record import gathered_variables
 from mapgrad.batching._theta import (
     DomainPolicy,
     admit,
@@ -256,10 +257,13 @@ class Solver:
         objective, bound = torch.full((2, len(z)), torch.nan, dtype=torch.float64, device=device)
         solutions = Solutions(z, status, objective, bound, stats=dict.fromkeys(COUNTS, 0.0))
         failed: dict[int, FailedRow] = {}
+        variables: list[tuple[Sequence[int], Tensor]] = []
         for (work, rows), utilities in zip(works, stacked, strict=True):
             found, bad = work.try_to_solve(utilities, priced=True)
             for row, answer in zip(rows, found.z, strict=True):
                 z[row] = answer.to(theta[row].dtype)
+            if found.variables is not None:
+                variables.append((rows, found.variables[None]))
             if found.forbidden is not None:
                 if solutions.forbidden is None:
                     solutions.forbidden = [torch.zeros_like(row, dtype=torch.bool) for row in theta]
@@ -271,6 +275,7 @@ class Solver:
             failed.update({rows[row]: each for row, each in zip(bad, described, strict=True)})
             for name, number in found.stats.items():
                 solutions.stats[name] += number
+        solutions.variables = gathered_variables(variables, 1, (len(z),))
         if isinstance(theta, Tensor):
             solutions.z = torch.stack(z) if z else theta.clone()
             if solutions.forbidden is not None:

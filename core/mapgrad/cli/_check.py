@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 import mapgrad
+from mapgrad.cli._fuzz import fuzz
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +24,20 @@ if TYPE_CHECKING:
 
 def check(
     name: Annotated[str, typer.Argument(help="A solver, as in `mapgrad solvers`, or a plugin.", show_default=False)],
+    count: Annotated[
+        int,
+        typer.Option("--fuzz", metavar="N", min=0, help="Try N random integer programs instead of the laws."),
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which random programs.")] = 0,
+    folder: Annotated[Path, typer.Option(help="Where programs that fail are written, in MPS format.")] = Path(),
 ) -> None:
-    """Check that a solver keeps every law of the conformance kit; exit code 1 if it breaks one."""
+    """Check that a solver keeps every law of the conformance kit; exit code 1 if it breaks one.
+
+    With --fuzz, the solver meets random integer programs whose optimum is known; exit code 1 if an answer is wrong.
+    """
+    if count:
+        fuzz(name, count, seed, folder)
+        return
     problems = mapgrad.testing.example_problems(name)
     if not problems:
         raise mapgrad.UnsupportedProblemError(

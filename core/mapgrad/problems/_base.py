@@ -27,7 +27,7 @@ STATES_LIMIT: Final = 100_000
 """More states than this are not enumerated: `Problem.states` refuses."""
 _STATES_NUMBERS: Final = 2**25  # in all states together: 256 MB
 _STATES_STEPS: Final = 10_000_000
-_BOX_POINTS: Final = 2**16  # integer points of a box in which states are looked for one by one
+_BOX_POINTS: Final = 2**13  # integer points of a box in which states are looked for one by one
 
 Theta = TypeVar("Theta", "Tensor", "NDArray[np.float64]")
 

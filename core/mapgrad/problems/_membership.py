@@ -172,7 +172,7 @@ def _complete(
     optimize = optional_module(
         "scipy.optimize", "to complete z by values of the variables that θ doesn't price, a program", "scipy"
     )
-    for presolve in (True, False):  # HiGHS's presolve may end in an error that it doesn't make without
+    for presolve in (True, False):  # HiGHS's presolve may call feasible programs infeasible, or end in an error
         result = optimize.milp(
             -utilities,
             integrality=program.integrality[program.others],
@@ -180,6 +180,6 @@ def _complete(
             constraints=optimize.LinearConstraint(facts.other_columns, row_lower, row_upper),
             options={"mip_rel_gap": 0.0, "node_limit": _COMPLETION_NODES, "presolve": presolve},
         )
-        if result.x is not None or result.status == _INFEASIBLE:
+        if result.x is not None:
             break
     return result

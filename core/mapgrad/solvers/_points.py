@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from mapgrad.problems import IntegerProgram, SparseRows
 
 _TOLERANCE: Final = 1e-9
-"""A row holds if it is missed by no more than that part of its largest term or of its side."""
+"""A row holds if it is missed by no more than that part of its largest term or of its sides."""
+
+_DIGITS: Final = 1e-13
+"""And it may be missed by that part of its largest coefficient times the largest |x_j|: what x's digits can't hold."""
 
 _NEAR: Final = (1e-9, 1e-8, 1e-7, 1e-6)
 """Bounds and rows that near, in units of the largest term, are meant to be attained: what is tried in turn."""
@@ -23,47 +26,53 @@ _DENSE: Final = 50_000
 """Entries, up to which a product with a dense matrix is faster."""
 
 _WIDE: Final = 1e6
-"""A row whose coefficients are that far apart is one that engines were seen to be wrong about."""
-
-_FAR: Final = 1e4
-"""Objectives of that many times max |θ| are found to fewer digits than an optimum is owed."""
+"""So many times its smallest coefficient is the largest one of a wide row."""
 
 _POLISHED: Final = 2_000
 """Columns and rows, up to which the vertex near a point is looked for."""
 
 
 class Rows:
-    """The rows of a program, ready to be checked at one point after the other."""
+    """The rows of a program, ready to be checked at one point after the other.
+
+    Attributes:
+        is_wide: The coefficients of a row are so far apart that engines were seen to be wrong about it.
+    """
 
     def __init__(self, program: IntegerProgram) -> None:
         self._matrix = program.matrix
         self._integrality = program.integrality
+        self._is_linear, self._is_integer = not program.integrality.any(), bool(program.integrality.all())
         height, width = program.matrix.shape
         self._dense = program.matrix.toarray() if height * width <= _DENSE else None
-        self._is_wide = _is_wide(program.matrix)
+        self.is_wide = _is_wide(program.matrix)
+        fractional = (program.matrix.data % 1 != 0) | ~program.integrality[program.matrix.indices]
+        self._is_whole = np.ones(height, dtype=np.bool_)
+        self._is_whole[program.matrix.row_of_entry[fractional]] = False
 
     def rounded(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
         """Return x within the bounds, integer where it must be."""
-        x = np.clip(x, limits.lower, limits.upper)
-        return np.where(self._integrality, np.rint(x), x) + 0.0  # no negative zeros
+        x = np.minimum(np.maximum(x, limits.lower), limits.upper)
+        if self._is_integer:
+            np.rint(x, out=x)
+        elif not self._is_linear:
+            x[self._integrality] = np.rint(x[self._integrality])
+        x += 0.0  # no negative zeros
+        return x
 
     def seen_from(self, x: NDArray[np.float64], limits: Limits) -> Limits:
         """Return the bounds and sides of x' - x, for the x' of these."""
         activity = self._activity(x)
         return Limits(limits.lower - x, limits.upper - x, limits.row_lower - activity, limits.row_upper - activity)
 
-    def is_delicate(self, theta: NDArray[np.float64], x: NDArray[np.float64]) -> bool:
-        """Tell whether an engine may err about an optimum of these numbers, which another way must then confirm."""
-        theta = np.abs(theta)
-        return self._is_wide or float(theta @ np.abs(x)) > _FAR * theta.max(initial=0)
-
     def hold(self, x: NDArray[np.float64], limits: Limits) -> bool:
-        """Tell whether all rows hold at x, to `_TOLERANCE` of the largest term of each."""
-        excess = self._excess(x, limits)
-        missed = np.flatnonzero(excess > 0)
-        if not len(missed):
+        """Tell whether all rows hold at x, each to its own terms."""
+        activity = self._activity(x)
+        excess = np.maximum(limits.row_lower - activity, activity - limits.row_upper)
+        if excess.max(initial=0) <= 0:
             return True
-        return all(excess[row] <= _TOLERANCE * self._size(row, x, limits) for row in missed.tolist())
+        missed = np.flatnonzero(~(excess <= 0)).tolist()
+        return all(excess[row] <= self._room(row, x, limits) for row in missed)
 
     def vertex_near(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64] | None:
         """Return a point near x that attains all bounds and rows that x nearly attains; None if it breaks a row.
@@ -99,15 +108,15 @@ class Rows:
     def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         return self._matrix.activities(x[None])[0] if self._dense is None else self._dense @ x
 
-    def _excess(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
-        """Return by how much each row is missed: [m], at most 0 where it holds."""
-        activity = self._activity(x)
-        return np.maximum(limits.row_lower - activity, activity - limits.row_upper)
-
-    def _size(self, row: int, x: NDArray[np.float64], limits: Limits) -> float:
+    def _room(self, row: int, x: NDArray[np.float64], limits: Limits) -> float:
+        """Return by how much a row may be missed: by nothing near 1 where all of it is integer."""
         columns, coefficients = self._matrix.row(row)
-        sides = np.abs((limits.row_lower[row], limits.row_upper[row]))
-        return max(np.abs(coefficients * x[columns]).max(initial=0), sides[np.isfinite(sides)].max(initial=0))
+        sides = np.array((limits.row_lower[row], limits.row_upper[row]))
+        sides = sides[np.isfinite(sides)]
+        largest = max(np.abs(coefficients * x[columns]).max(initial=0), np.abs(sides).max(initial=0))
+        digits = _DIGITS * np.abs(coefficients).max(initial=0) * np.abs(x).max()
+        room = max(_TOLERANCE * largest, digits)
+        return min(room, 0.5) if self._is_whole[row] and not (sides % 1).any() else room
 
 
 def _is_wide(matrix: SparseRows) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 
+from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solution, Status
 from mapgrad.solvers._contract import InstanceSolver, Request, Traits
@@ -31,6 +32,9 @@ _STEPS: Final = 8
 
 _ROUNDING: Final = 1e-13
 """Of Σ |θ_j x_j|: by so much two ways to add up an objective may differ."""
+
+_FAR: Final = 1e4
+"""Objectives of that many times max |θ| are found to fewer digits than an optimum is owed."""
 
 
 @dataclass(eq=False)
@@ -56,7 +60,7 @@ class _State(Generic[M]):
     stopped: Event = field(default_factory=Event)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Row:
     """What is asked: utilities, bounds and sides, when to stop, and what may help."""
 
@@ -66,15 +70,10 @@ class _Row:
     reuse: bool = False
     start: NDArray[np.float64] | None = None
 
-    def slack(self, x: NDArray[np.float64], rounding: float = _ROUNDING) -> float:
-        """Return by how much an objective at x may differ from the optimum, or from what is said of it."""
+    def sizes(self, x: NDArray[np.float64]) -> tuple[float, float]:
+        """Return max |θ| and Σ |θ_j x_j|."""
         theta = np.abs(self.theta)
-        return _OPTIMALITY * theta.max(initial=0) + rounding * float(theta @ np.abs(x))
-
-    def attains(self, x: NDArray[np.float64], answer: EngineAnswer) -> bool:
-        """Tell whether a point attains what an engine says of its objective, to the engine's own tolerance."""
-        value, slack = float(self.theta @ x), self.slack(x, _OPTIMALITY)
-        return all(each is None or abs(each - value) <= slack for each in (answer.objective, answer.bound))
+        return float(theta.max(initial=0)), float(theta @ np.abs(x))
 
 
 class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
@@ -90,12 +89,15 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
-
     - Where coefficients of a row or the numbers of an answer are far apart, OPTIMAL counts once another way, asked for
       a step from there to a better point, finds none.
 
     What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
     base also keeps deadlines and forbidden entries, and scales rows.
+
+    Args:
+        problem: A program of rows and bounds alone, every variable of which is priced.
+        options: As for `InstanceSolver`.
 
     Attributes:
         ways: How many ways of running the engine there are.
@@ -106,14 +108,20 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
 
     traits: Traits = Traits(releases_gil=True, masks=True, limits=True)
     ways: ClassVar[int] = 1
-    row_bits: ClassVar[int] = 0
+    row_bits: int = 0
     fits: ClassVar[bool] = True
 
     def __init__(self, problem: IntegerProgram, **options: Any) -> None:
         super().__init__(problem, **options)
+        if problem.features:
+            raise UnsupportedProblemError(
+                f"{type(self).__name__} takes rows and bounds alone, but {problem!r} has "
+                f"{', '.join(sorted(problem.features))}: give it problem.reformulated()"
+            )
         stoppable = self.traits.stoppable
         if stoppable is None:
-            stoppable = type(self).interrupt is not ProgramSolver.interrupt
+            base: type[Any] = ProgramSolver
+            stoppable = type(self).interrupt is not base.interrupt
         self.traits = replace(self.traits, masks=True, limits=True, stoppable=stoppable)
 
     @abstractmethod
@@ -234,9 +242,9 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                 x = self._cleaned(state, model, row, answer.x, way)
                 if x is None:
                     comment = ", with a point that breaks a row once its integers are rounded"
-                elif row.attains(x, answer) and not model.rows.is_delicate(row.theta, x):
+                elif self._is_beyond_doubt(model, row, x, answer):
                     return Solution(x)
-                elif solution := self._confirmed(state, model, row, x, (way + 1) % self.ways):
+                elif solution := self._confirmed(state, model, row, x, way):
                     return solution
                 else:
                     comment = f", with a point of {row.theta @ x:.12g} which isn't confirmed"
@@ -245,25 +253,40 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             f"{type(self).__name__} contradicts itself or the program, in each way of running it: {'; '.join(said)}"
         )
 
+    @staticmethod
+    def _is_beyond_doubt(model: _Model[M], row: _Row, x: NDArray[np.float64], answer: EngineAnswer) -> bool:
+        """Tell whether a point attains what is said of it, to the engine's own tolerance, and its numbers are near."""
+        value = float(row.theta @ x)
+        largest, terms = row.sizes(x)
+        slack = _OPTIMALITY * (largest + terms)
+        attains = all(each is None or abs(each - value) <= slack for each in (answer.objective, answer.bound))
+        return attains and not model.rows.is_wide and terms <= _FAR * largest
+
     def _confirmed(
         self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int
     ) -> Solution | None:
-        """Return x, or what is better, once an engine finds no better point from there; None where it says otherwise.
+        """Return x, which a way found, or what is better, once another way finds no better point; None where none does.
 
-        The engine is asked for the step: its numbers are small where those of x are large, and nothing is lost in them.
+        The other is asked for the step: its numbers are small where those of x are large, and nothing is lost in them.
         """
+        others = [(way + step) % self.ways for step in range(1, max(2, self.ways))]
         for _ in range(_STEPS):
-            answer = self._run(state, model, replace(row, limits=model.rows.seen_from(x, row.limits)), way)
+            step = replace(row, limits=model.rows.seen_from(x, row.limits))
+            answer = self._run(state, model, step, others[0])
             if answer.status is Status.TIME_LIMIT:
                 return Solution(x, Status.TIME_LIMIT)
-            if answer.status is not Status.OPTIMAL or answer.x is None:
-                return None
-            better = self._cleaned(state, model, row, x + answer.x, way)
+            better = None
+            if answer.status is Status.OPTIMAL and answer.x is not None:
+                better = self._cleaned(state, model, row, x + answer.x, others[0])
             if better is None:
-                return None
-            if row.theta @ (better - x) <= row.slack(x):
-                return Solution(x)
-            x = better
+                others.pop(0)
+                if not others:
+                    return None
+            else:
+                largest, terms = row.sizes(x)
+                if row.theta @ (better - x) <= _OPTIMALITY * largest + _ROUNDING * terms:
+                    return Solution(x)
+                x = better
         return None
 
     def _cleaned(
@@ -306,8 +329,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         """Tell whether ⟨θ, x⟩ grows along some direction in which all rows and bounds stay met."""
         if state.cone is None:
             state.cone = Cone(self.problem)
-        directions = state.cone.limits(row.limits)
-        if not state.cone.is_driven(row.theta, directions):
+        directions = state.cone.driven(row.theta, row.limits)
+        if directions is None:
             return False
 
         def farthest(theta: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -31,8 +32,10 @@ class Cone:
     """
 
     def __init__(self, program: IntegerProgram) -> None:
-        directions = self.limits(Limits.of(program))
-        self.program = program.replace(**directions._asdict(), integrality=0)
+        self._seen = Limits.of(program)
+        self._directions = self.limits(self._seen)
+        self._is_open = self._has_directions()
+        self.program = program.replace(**self._directions._asdict(), integrality=0)
         generator = np.random.default_rng(0)
         self._prices = generator.uniform(0.5, 1, program.num_vars) * generator.choice([-1, 1], program.num_vars)
         self._is_trivial: dict[bytes, bool] = {}
@@ -47,10 +50,18 @@ class Cone:
             np.where(np.isposinf(limits.row_upper), np.inf, 0.0),
         )
 
-    @staticmethod
-    def is_driven(theta: NDArray[np.float64], directions: Limits) -> bool:
-        """Tell whether θ drives a variable towards a bound that it lacks."""
-        return bool(((theta * directions.lower > 0) | (theta * directions.upper > 0)).any())
+    def driven(self, theta: NDArray[np.float64], limits: Limits) -> Limits | None:
+        """Return `limits` of these, if θ drives a variable towards a bound that it lacks; None else."""
+        if not all(map(operator.is_, limits, self._seen)):
+            self._seen, self._directions = limits, self.limits(limits)
+            self._is_open = self._has_directions()
+        lower, upper = self._directions.lower, self._directions.upper
+        if self._is_open and ((theta * lower > 0) | (theta * upper > 0)).any():
+            return self._directions
+        return None
+
+    def _has_directions(self) -> bool:
+        return bool(self._directions.lower.any() or self._directions.upper.any())
 
     def grows(
         self,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from mapgrad.errors import MissingDependencyError, PluginError, UnknownSolverError, UnsupportedProblemError
+from mapgrad.problems import IntegerProgram
 from mapgrad.solvers._contract import BatchSolver, InstanceSolver
 from mapgrad.solvers._entries import entries_of, require_problem, require_traits
 from mapgrad.solvers._function import FunctionSolver
@@ -14,6 +15,7 @@ from mapgrad.solvers._listing import all_entries, entries_for, trusted_entries_f
 from mapgrad.solvers._loading import AUTO, is_strict
 from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._options import COMMON, did_you_mean, near_to, options_of, unknown_options
+from mapgrad.solvers._program_solver import ProgramSolver
 from mapgrad.solvers._registry import REGISTRY
 from mapgrad.solvers._specs import is_solver_class
 
@@ -63,7 +65,9 @@ class SolverFactory:
             return Lowering(problem, problem)
         if self.spec is not None:
             return lower(problem, self.spec.accepts, self.spec.native)
-        return lower(problem, None, () if isinstance(self.factory, type) else None)  # a class can't say what it takes
+        is_class = isinstance(self.factory, type)
+        takes_programs = is_class and issubclass(cast("type", self.factory), ProgramSolver)
+        return lower(problem, (IntegerProgram,) if takes_programs else None, () if is_class else None)
 
     def build(self, problem: Problem | None, options: Mapping[str, Any]) -> SolverObject:
         """Make the solver of a problem, lowered to what it takes.

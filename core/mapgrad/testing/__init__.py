@@ -9,6 +9,9 @@ yields the checks one by one; `parametrize_with_checks` makes a pytest test of e
 own, ``check_<law>(solver, problem, **options)``, which raises `ConformanceError` with the numbers or returns an
 `Outcome`. All compare with enumeration, so that they want small problems; `example_problems` has some.
 
+`fuzz_solver` is for solvers of integer programs: it tries random ones of many kinds, whose optimum is known without any
+solver, and says how often the answer was right.
+
 What doesn't apply to a solver, such as limits to one that knows none, is never passed in silence: the outcome says
 ``doesn't apply`` or ``kept; left out``, with the reason, and pytest shows a law that doesn't apply as skipped.
 """
@@ -21,6 +24,8 @@ from mapgrad.testing._contract_laws import (
     check_theta_unwritten,
 )
 from mapgrad.testing._forbidden_laws import check_forbidden_entries
+from mapgrad.testing._fuzz import FuzzOutcome, FuzzReport, Verdict, fuzz_solver, iter_fuzz, report_of
+from mapgrad.testing._known_programs import KnownProgram
 from mapgrad.testing._laws import (
     check_batch_equals_rows,
     check_deterministic,
@@ -51,8 +56,12 @@ from mapgrad.testing._thread_laws import check_ends_in_time, check_releases_gil,
 
 __all__ = [
     "BruteForce",
+    "FuzzOutcome",
+    "FuzzReport",
+    "KnownProgram",
     "Law",
     "Outcome",
+    "Verdict",
     "check_batch_equals_rows",
     "check_deterministic",
     "check_empty_batch",
@@ -83,6 +92,9 @@ __all__ = [
     "check_unbatched",
     "check_wrong_shape_refused",
     "example_problems",
+    "fuzz_solver",
     "iter_checks",
+    "iter_fuzz",
     "parametrize_with_checks",
+    "report_of",
 ]

@@ -67,6 +67,13 @@ def exact_optimum(
     return ExactAnswer(Status.UNBOUNDED, [], Fraction(0), answer.nodes)
 
 
+def dense_rows(program: IntegerProgram) -> NDArray[np.float64]:
+    """Return the coefficients of all rows, [m, num_vars]."""
+    matrix = np.zeros(program.matrix.shape)
+    matrix[program.matrix.row_of_entry, program.matrix.indices] = program.matrix.data
+    return matrix
+
+
 def rational(number: float) -> Fraction:
     """Return the number itself where that is short in binary, and the shortest decimal that reads as it elsewhere."""
     numerator, denominator = number.as_integer_ratio()
@@ -196,8 +203,7 @@ class _Variables:
 
     def tableau(self, program: IntegerProgram, theta: NDArray[np.float64], room: Sequence[float]) -> _Tableau:
         """Return the program's linear relaxation."""
-        matrix = np.zeros(program.matrix.shape)
-        matrix[program.matrix.row_of_entry, program.matrix.indices] = program.matrix.data
+        matrix = dense_rows(program)
         rows: list[list[int]] = []
         sides = zip(program.row_lower.tolist(), program.row_upper.tolist(), room or [0.0] * len(matrix), strict=True)
         for entries, (low, high, more) in zip(matrix.tolist(), sides, strict=True):

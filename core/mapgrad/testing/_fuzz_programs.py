@@ -19,6 +19,7 @@ from mapgrad.testing._known_programs import (
     draw_int,
     draw_ints,
     draw_scaled,
+    hangs_on_last_digits,
     program_of,
     solved_exactly,
 )
@@ -76,18 +77,20 @@ def _boxed_lp(rng: Generator) -> KnownProgram | None:
     matrix = draw_coefficients(rng, (draw_int(rng, 1, width + 2), width), 9999)
     lower, upper = _box(rng, width, 0, 8)
     x = _point_in(rng, lower, upper, 100)
+    none = np.zeros(width, dtype=np.bool_)
     if draw_flags(rng, 50, ()):
-        return by_slackness(
-            rng, matrix, x, 1.0 * lower, 1.0 * upper, np.zeros(width, dtype=np.bool_), unit=100, grain=100
-        )
-    return _around(rng, matrix, x // 100 * 100, lower, upper, np.zeros(width, dtype=np.bool_))
+        return _around(rng, matrix, x // 100 * 100, lower, upper, none)
+    equal = 20 if upper.max() <= 10_000 else 0
+    known = by_slackness(rng, matrix, x, lower, upper, none, unit=100, grain=100, equal=equal)
+    return None if hangs_on_last_digits(known, x / 100) else known
 
 
 def _around(
     rng: Generator, matrix: Integers, x: Integers, lower: Integers, upper: Integers, integrality: Flags
 ) -> KnownProgram | None:
     """Return a program of two decimals whose rows hold at a point in hundredths, with utilities from nowhere."""
-    beyond = np.where(draw_flags(rng, 20, len(matrix)), 0, draw_ints(rng, 0, 10 ** draw_int(rng, 2, 7), len(matrix)))
+    tight = (20, 60, 100)[draw_int(rng, 0, 2)]
+    beyond = np.where(draw_flags(rng, tight, len(matrix)), 0, draw_ints(rng, 0, 10 ** draw_int(rng, 2, 7), len(matrix)))
     theta = np.where(draw_flags(rng, 15, len(x)), 0, draw_ints(rng, -9999, 9999, len(x)))
     if draw_flags(rng, 10, ()):
         theta[:] = 0
@@ -98,14 +101,32 @@ def _around(
 
 
 def _boxed_mixed(rng: Generator) -> KnownProgram | None:
-    """Mixed programs of two decimals in boxes from 1 to 1e8."""
+    """Mixed programs of two decimals or fewer in boxes from 1 to 1e8."""
     width = draw_int(rng, 2, 6)
-    matrix = draw_coefficients(rng, (draw_int(rng, 1, width + 2), width), 9999)
+    grain, size = ((1, 9999), (10, 999), (100, 99), (100, 10_000))[draw_int(rng, 0, 3)]
+    matrix = grain * draw_coefficients(rng, (draw_int(rng, 1, width + 2), width), size)
     lower, upper = _box(rng, width, *((2, 5), (0, 8))[draw_int(rng, 0, 1)])
+    if draw_flags(rng, 50, ()):
+        shrunk = draw_flags(rng, 70, (2, width))
+        lower = np.where(shrunk[0], rng.integers(lower, 1), lower)
+        upper = np.where(shrunk[1], rng.integers(0, upper + 1), upper)
     integrality = np.arange(width) < draw_int(rng, 1, width - 1)
     x = np.where(integrality, 100 * _point_in(rng, lower, upper, 1), _point_in(rng, lower, upper, 100))
     order = rng.permutation(width)
     return _around(rng, matrix, x[order], lower[order], upper[order], integrality[order])
+
+
+def _slivers(rng: Generator) -> KnownProgram | None:
+    """Mixed programs of two decimals between planes that lie close together, in boxes of 1e3 to 1e5."""
+    width, count, size = 5, draw_int(rng, 2, 7), 10 ** draw_int(rng, 3, 5)
+    matrix = draw_coefficients(rng, (count, width), 9999)
+    opposite = draw_int(rng, 1, count // 2)
+    matrix[count - opposite :] = -matrix[:opposite]
+    integrality = np.arange(width) < draw_int(rng, 2, width)
+    x = draw_ints(rng, -10 * size, 10 * size, width)
+    x = np.where(integrality, x // 100 * 100, x)
+    box = np.full(width, size)
+    return _around(rng, matrix, x, -box, box, integrality)
 
 
 def _mixed(rng: Generator) -> KnownProgram:
@@ -165,10 +186,22 @@ def _knapsack_equality(rng: Generator) -> KnownProgram:
     return _enumerated(rng, matrix, sides, np.ones(count, dtype=np.bool_), most, integers)
 
 
+def _integer(rng: Generator) -> KnownProgram:
+    """Rows of integers on a few integers each, which enumeration solves."""
+    width, most, count = draw_int(rng, 3, 6), draw_int(rng, 1, 4), draw_int(rng, 1, 4)
+    matrix = draw_coefficients(rng, (count, width), (5, 99)[draw_int(rng, 0, 1)])
+    equal = draw_flags(rng, 10, count)
+    beyond = np.where(equal | draw_flags(rng, 30, count), 0, draw_ints(rng, -5, 50, count))
+    sides = matrix @ draw_ints(rng, 0, most, width) + beyond
+    integers = np.where(draw_flags(rng, 10, width), 0, draw_ints(rng, -99, 99, width))
+    return _enumerated(rng, matrix, sides, equal, most, integers)
+
+
 def _grid(width: int, most: int) -> Integers:
     """Return all points of 0 … most."""
-    points: Integers = np.arange((most + 1) ** width)[:, None] // (most + 1) ** np.arange(width) % (most + 1)
-    return points
+    digits: Integers = np.arange((most + 1) ** width, dtype=np.int64)[:, None]
+    places: Integers = np.power(most + 1, np.arange(width, dtype=np.int64))
+    return digits // places % (most + 1)
 
 
 def _enumerated(
@@ -323,8 +356,10 @@ KINDS: Final[dict[str, Callable[[Generator], KnownProgram | None]]] = {
     "free_lp": _free_lp,
     "boxed_lp": _boxed_lp,
     "boxed_mixed": _boxed_mixed,
+    "slivers": _slivers,
     "mixed": _mixed,
     "big_m": _big_m,
+    "integer": _integer,
     "knapsack_equality": _knapsack_equality,
     "ray": _ray,
     "flat_ray": _flat_ray,

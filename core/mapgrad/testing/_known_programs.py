@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 TOLERANCE: Final = 1e-9
 """By how much of its largest term a row may be missed, and of the largest |θ| an optimum."""
 
+_ROUNDING: Final = 1e-13
+"""What a solution of linear equations in float64 may lose, relative to its largest number."""
+
+_LARGE: Final = 1e5
+"""Where a tolerance of 1e-9, which is what engines have, gets near the last digits."""
+
+_LAST_DIGITS: Final = 1e-15
+
 _FEW: Final = 60
 """Linear programs that branching may take before another program is drawn."""
 
@@ -47,7 +55,7 @@ class KnownProgram:
 
 
 def solved_exactly(program: IntegerProgram, theta: NDArray[np.float64], limit: int = _FEW) -> KnownProgram | None:
-    """Return what exact arithmetic says; None where that takes long, or depends on what a row's tolerance lets in."""
+    """Return what exact arithmetic says; None where that takes long, or hangs on a row's tolerance or last digits."""
     exact = exact_optimum(program, theta, limit=limit)
     if exact is None:
         return None
@@ -59,20 +67,53 @@ def solved_exactly(program: IntegerProgram, theta: NDArray[np.float64], limit: i
         return KnownProgram(program, theta, exact.status)
     terms = _terms(program, theta, x)
     gain = float(relaxed.value - exact.value)
-    if gain > 1e3 * TOLERANCE * max(terms, np.abs(theta).max()):
-        return None
-    return KnownProgram(program, theta, Status.OPTIMAL, float(exact.value), terms, gain)
+    known = KnownProgram(program, theta, Status.OPTIMAL, float(exact.value), terms, gain)
+    return None if gain > _unstable(known) or hangs_on_last_digits(known, x, limit) else known
+
+
+def hangs_on_last_digits(known: KnownProgram, x: NDArray[np.float64], limit: int = _FEW) -> bool:
+    """Tell whether the optimum is lost once rows of large numbers are tightened by some units in the last place.
+
+    Engines can't tell such a program from one without a feasible point. Elsewhere their tolerances are wider.
+    """
+    program = known.program
+    largest, coefficients = _largest_terms(program, x)
+    digits = np.where(largest > _LARGE * coefficients, _LAST_DIGITS * largest, 0.0)
+    digits[np.isfinite(program.row_lower)] = 0.0
+    if not digits.any():
+        return False
+    tightened = exact_optimum(program, known.theta, room=(-digits).tolist(), limit=2 * limit + 10)
+    if tightened is None or tightened.status is not Status.OPTIMAL:
+        return True
+    return known.value - float(tightened.value) > _unstable(known)
+
+
+def _unstable(known: KnownProgram) -> float:
+    return 1e3 * TOLERANCE * max(known.terms, float(np.abs(known.theta).max()))
 
 
 def row_rooms(program: IntegerProgram, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return by how much x [num_vars] may miss each row: nothing near one where all of the row is integer."""
+    """Return by how much x [num_vars] may miss each row: nothing near one where all of the row is integer.
+
+    That is `TOLERANCE` of the row's largest term, and `_ROUNDING` of what it would be with the largest of x.
+    """
     matrix = program.matrix
     sides = np.where(np.isfinite(program.row_upper), program.row_upper, program.row_lower)
-    largest = np.where(np.isfinite(sides), np.abs(sides), 0.0)
-    np.maximum.at(largest, matrix.row_of_entry, np.abs(matrix.data * x[matrix.indices]))
+    largest, coefficients = _largest_terms(program, x)
+    rooms = np.maximum(TOLERANCE * largest, _ROUNDING * coefficients * np.abs(x).max())
     whole = sides % 1 == 0
     whole[matrix.row_of_entry[(matrix.data % 1 != 0) | ~program.integrality[matrix.indices]]] = False
-    return np.where(whole, np.minimum(TOLERANCE * largest, 0.5), TOLERANCE * largest)
+    return np.where(whole, np.minimum(rooms, 0.5), rooms)
+
+
+def _largest_terms(program: IntegerProgram, x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the largest term of each row at x, its side included, and its largest coefficient."""
+    matrix = program.matrix
+    sides = np.where(np.isfinite(program.row_upper), program.row_upper, program.row_lower)
+    largest, coefficients = np.where(np.isfinite(sides), np.abs(sides), 0.0), np.zeros(len(sides))
+    np.maximum.at(largest, matrix.row_of_entry, np.abs(matrix.data * x[matrix.indices]))
+    np.maximum.at(coefficients, matrix.row_of_entry, np.abs(matrix.data))
+    return largest, coefficients
 
 
 def _terms(program: IntegerProgram, theta: NDArray[np.float64], x: NDArray[np.float64]) -> float:
@@ -90,14 +131,14 @@ def draw_int(rng: Generator, low: int, high: int) -> int:
     return int(rng.integers(low, high + 1))
 
 
-def draw_ints(rng: Generator, low: int, high: int, shape: Any) -> Integers:
-    drawn: Integers = rng.integers(low, high + 1, shape)
-    return drawn
+def draw_ints(rng: Generator, low: int, high: int, shape: int | tuple[int, ...]) -> Integers:
+    """Return integers from low to high, both included."""
+    return rng.integers(low, high + 1, shape, dtype=np.int64)
 
 
-def draw_flags(rng: Generator, percent: int, shape: Any) -> Flags:
-    drawn: Flags = rng.integers(0, 100, shape) < percent
-    return drawn
+def draw_flags(rng: Generator, percent: int, shape: int | tuple[int, ...]) -> Flags:
+    """Return flags of which so many of a hundred are set."""
+    return draw_ints(rng, 0, 99, shape) < percent
 
 
 def draw_coefficients(rng: Generator, shape: tuple[int, int], size: int) -> Integers:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mapgrad.errors import MapgradError, UnsupportedProblemError
-from mapgrad.problems import IntegerProgram
+from mapgrad.problems import IntegerProgram, Problem
 from mapgrad.problems._arrays import is_array
 from mapgrad.testing._points import near_misses, show
 from mapgrad.testing._problem_law import REPR_LIMIT, law, raises, states_of
@@ -21,7 +21,7 @@ from mapgrad.testing._problem_law import REPR_LIMIT, law, raises, states_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mapgrad.problems import Problem, SparseRows
+    from mapgrad.problems import SparseRows
     from mapgrad.testing._problem_law import Require
 
 
@@ -74,29 +74,21 @@ def check_problem_fields(problem: Problem, require: Require) -> None:
 
     Each field is changed a little, as far as the constructor takes it.
     """
-    told, (first, make, names) = _behaviour(problem), _maker(problem)
-    for way in (first, "pickle"):
+    told = _behaviour(problem)
+    for way in (_maker(problem)[0], "pickle"):
         twin = _behaviour(_ways(problem)[way]())
         for what, value in told.items():
             message = (
                 f"made of the same fields by {way}, it has another {what}: {_show(twin[what])}, not {_show(value)}"
             )
             require(_are_equal(twin[what], value), message)
-    fields = {name: getattr(problem, name) for name in names}
-    for name, value in fields.items():
-        for changed in _others(value):
-            try:
-                other = make(**{**fields, name: changed})
-            except Exception:  # noqa: BLE001 (it needn't take any other value)
-                continue
-            kept = getattr(other, name)
-            if _are_equal(kept, value):
-                continue
-            told_apart = f"from one with {name}={_show(kept)} in place of {_show(value)}"
-            require(other != problem and problem != other, f"it can't be told {told_apart}: they are equal")
-            require(other.digest != problem.digest, f"its digest doesn't tell it {told_apart}")
-            if isinstance(value, bool | int | float | str | enum.Enum):
-                require(repr(other) != repr(problem), f"its repr doesn't tell it {told_apart}")
+    for name, other in _siblings(problem):
+        value, kept = getattr(problem, name), getattr(other, name)
+        told_apart = f"from one with {name}={_show(kept)} in place of {_show(value)}"
+        require(other != problem and problem != other, f"it can't be told {told_apart}: they are equal")
+        require(other.digest != problem.digest, f"its digest doesn't tell it {told_apart}")
+        if isinstance(value, bool | int | float | str | enum.Enum):
+            require(repr(other) != repr(problem), f"its repr doesn't tell it {told_apart}")
 
 
 def _ways(problem: Problem) -> dict[str, Callable[[], Problem]]:
@@ -149,9 +141,30 @@ def _behaviour(problem: Problem) -> dict[str, Any]:
     return told
 
 
+def _siblings(problem: Problem) -> Iterator[tuple[str, Problem]]:
+    """Yield problems that keep another value of one field, with that field's name."""
+    _, make, names = _maker(problem)
+    fields = {name: getattr(problem, name) for name in names}
+    for name, value in fields.items():
+        for changed in _others(value):
+            try:
+                other = make(**{**fields, name: changed})
+            except Exception:  # noqa: BLE001 (it needn't take any other value)
+                continue
+            if not _are_equal(getattr(other, name), value):
+                yield name, other
+
+
 def _others(value: Any) -> Iterator[Any]:
     """Yield values of a field's kind that differ a little from it."""
-    if isinstance(value, bool):
+    if is_array(value) and value.size:
+        yield np.flip(value)
+        for place in (0, value.size - 1):
+            for other in _others(value.flat[place].item()):
+                changed = value.copy()
+                changed.flat[place] = other
+                yield changed
+    elif isinstance(value, bool):
         yield not value
     elif isinstance(value, int | float):
         yield from (value + 1, value - 1, value * 2)
@@ -159,28 +172,26 @@ def _others(value: Any) -> Iterator[Any]:
         yield value + "_"
     elif isinstance(value, enum.Enum):
         yield from (member for member in type(value) if member is not value)
+    elif isinstance(value, Problem):
+        yield from (other for _, other in _siblings(value))
+    elif isinstance(value, frozenset) and value:
+        members = cast("frozenset[Any]", value)
+        yield members - {min(members, key=repr)}
     elif isinstance(value, tuple):
-        members = cast("tuple[Any, ...]", value)
-        yield members[::-1]
-        yield members[:-1]
-        for place, member in enumerate(members[:1]):
-            yield from ((*members[:place], other, *members[place + 1 :]) for other in _others(member))
-    elif is_array(value) and value.size:
-        yield np.flip(value)
-        for place in (0, value.size - 1):
-            for other in _others(value.flat[place].item()):
-                changed = value.copy()
-                changed.flat[place] = other
-                yield changed
+        parts = cast("tuple[Any, ...]", value)
+        yield parts[::-1]
+        yield parts[:-1]
+        for first in parts[:1]:
+            yield from ((other, *parts[1:]) for other in _others(first))
 
 
 def _are_equal(first: Any, second: Any) -> bool:
     if is_array(first) and is_array(second):
-        return np.array_equal(first, second)
+        return np.array_equal(first, second) or first.tobytes() == second.tobytes()  # NaN too
     if isinstance(first, tuple) and isinstance(second, tuple):
         pair = cast("tuple[Any, ...]", first), cast("tuple[Any, ...]", second)
         return len(pair[0]) == len(pair[1]) and all(map(_are_equal, *pair))
-    return bool(first == second)
+    return bool(first == second) or (first != first and second != second)  # NaN too
 
 
 def _show(value: Any) -> str:
