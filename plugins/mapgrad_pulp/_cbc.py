@@ -12,6 +12,7 @@ import numpy as np
 import pulp
 
 import mapgrad
+from mapgrad import Status
 from mapgrad_pulp._process import CbcProcess
 from mapgrad_pulp._solver import PulpSolver
 
@@ -37,6 +38,9 @@ moves continuous variables by 2e-6, and calls programs infeasible where bounds c
 
 _WAYS: Final = ((), ("scaling off",), ("presolve off", "cuts off", "primalTolerance 1e-7"))
 
+_NODES: Final = "maxNodes 2000"
+"""In boxes without end a search may have none: each way but the last one then gives up."""
+
 
 class Cbc(PulpSolver):
     """CBC's branch and cut, or the simplex method of its CLP where no variable is integer.
@@ -52,13 +56,17 @@ class Cbc(PulpSolver):
     def __init__(self, problem: mapgrad.IntegerProgram) -> None:
         super().__init__(problem)
         self._path = cbcbox.cbc_bin_path()
+        self._is_open = bool(problem.unbounded_integers.any())
 
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run CBC."""
         deadline = None if call.seconds is None else time.monotonic() + call.seconds
         process = CbcProcess(self._path, call.stopped)
-        engine = _Engine(process, (*_OPTIONS, *_WAYS[call.way]), deadline)
+        nodes = (_NODES,) if self._is_open and call.way < len(_WAYS) - 1 else ()
+        engine = _Engine(process, (*_OPTIONS, *_WAYS[call.way], *nodes), deadline)
         answer = model.minimize(-np.ldexp(call.theta, _COST_BITS), engine)
+        if engine.text.startswith(("Stopped on nodes", "Stopped on iterations")):
+            return mapgrad.EngineAnswer(Status.ERROR, text=engine.text)
         if answer.x is None:
             return replace(answer, text=engine.text)
         objective = -np.ldexp(float(engine.text.rpartition(" ")[2]), -_COST_BITS)

@@ -27,7 +27,8 @@ _COST_BITS: Final = 12
 
 def _way(*, presolve: bool, tolerance: float, **options: float) -> dict[str, float]:
     tolerances = {"mip_feasibility_tolerance": tolerance, "primal_feasibility_tolerance": tolerance}
-    return {"mip_rel_gap": 0.0, "presolve": presolve, **tolerances, **options}
+    always = {"mip_rel_gap": 0.0, "small_matrix_value": 1e-12}  # smaller coefficients are dropped
+    return {**always, "presolve": presolve, **tolerances, **options}
 
 
 _WAYS: Final = (

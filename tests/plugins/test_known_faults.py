@@ -1,0 +1,186 @@
+"""Small programs on which engines were seen to be wrong, with the right status and value of each, on every engine."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+import mapgrad
+from mapgrad import Status
+
+INF = float("inf")
+ENGINES = ["highs", "scipy.milp", "ortools.mip", "pulp.cbc", "pulp.highs"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What an engine was seen to say, of which program, and what is right."""
+
+    seen: str
+    rows: dict
+    theta: list
+    value: float | None
+    status: Status = Status.OPTIMAL
+
+    def __str__(self):
+        return self.seen.replace(" ", "_")
+
+
+FAULTS = [
+    Fault(
+        "GLOP: UNBOUNDED where costs are large",
+        {"A_ub": [[3, 8, -1], [5, -5, -6]], "b_ub": [5, -66], "lower": -INF, "upper": INF, "integrality": 0},
+        [19, 14, -15],
+        -117,
+    ),
+    Fault(
+        "GLOP: ABNORMAL",
+        {
+            "A_ub": [[31.31, -92.8], [13.1, -76.96], [-87.03, 41.95]],
+            "b_ub": [-1139.74, -255.8, 4421.5],
+            "lower": -1e6,
+            "upper": 1e6,
+            "integrality": 0,
+        },
+        [0, -1],
+        5.799891019994881,
+    ),
+    Fault(
+        "SCIP: UNBOUNDED",
+        {
+            "A_ub": [[4, 9, -4], [-1, -3, -5], [-7, 0, -5]],
+            "b_ub": [5, 14, -11],
+            "lower": -INF,
+            "upper": INF,
+            "integrality": [1, 1, 0],
+        },
+        [-16, -6, -20],
+        4,
+    ),
+    Fault(
+        "CBC: OPTIMAL at a bound that the ray doesn't have",
+        {
+            "A_ub": [[0, 54, -37], [2, 0, -35]],
+            "b_ub": [0, 0],
+            "lower": [-INF, -1e4, -1e4],
+            "upper": 1e4,
+            "integrality": [0, 1, 0],
+        },
+        [-1, 1, 0],
+        None,
+        Status.UNBOUNDED,
+    ),
+    Fault(
+        "CBC: OPTIMAL of 6e12",
+        {
+            "A_ub": [[-1, -9, -5], [1, -9, 9]],
+            "b_ub": [13, 9],
+            "lower": [-INF, -10, -10],
+            "upper": [INF, INF, 10],
+            "integrality": [1, 0, 0],
+        },
+        [3, -3, 1],
+        None,
+        Status.UNBOUNDED,
+    ),
+    Fault(
+        "SCIP: OPTIMAL of 5e19",
+        {"A_ub": [[3, 9], [2, 9], [7, 3]], "b_ub": [12, 2, 7], "lower": -INF, "upper": [INF, 10]},
+        [-1, 0],
+        None,
+        Status.UNBOUNDED,
+    ),
+    Fault(
+        "CBC: nothing that PuLP understands",
+        {"A_ub": [[-99, -46]], "b_ub": [0], "lower": -100, "upper": [100, INF]},
+        [-1, 1],
+        None,
+        Status.UNBOUNDED,
+    ),
+    Fault(
+        "HiGHS: INFEASIBLE by presolving",
+        {
+            "A_ub": [
+                [96.55, 0, -32.45, 88.78],
+                [-3.14, -78.02, 0, 0],
+                [0, 11.8, -21.94, 0],
+                [0, 0, 91.59, -10.58],
+                [79.17, 1.73, 0, -73.23],
+                [-10.61, -94.66, 0, 76.88],
+            ],
+            "b_ub": [1216.06, -50.5404, 3.422, -35.25, 411.403, 195.69],
+            "lower": -100,
+            "upper": 100,
+            "integrality": [0, 0, 1, 1],
+        },
+        [24, -5, -7.4, -9],
+        175.91,
+    ),
+    Fault(
+        "HiGHS: INFEASIBLE by presolving a small coefficient",
+        {"A_ub": [[-0.999999999, 1e-8]], "b_ub": [-1], "upper": 48, "integrality": [1, 0]},
+        [-2, 4],
+        188,
+    ),
+    Fault(
+        "SCIP: a row of a mixed program missed by 8e-4",
+        {
+            "A_ub": [[73.09, 90.88, -99.38], [-27.44, 95.42, 57.73], [88.42, 0, 95.2]],
+            "b_ub": [-34932.5708, 2898.451, 2046.0154],
+            "lower": -1e4,
+            "upper": 1e4,
+            "integrality": [0, 1, 0],
+        },
+        [0.05418, 0.0762, 0],
+        -15.525905581,
+    ),
+    Fault(
+        "HiGHS: a search without end between close planes",
+        {
+            "A_ub": [
+                [87.3, 7.7, 0, 78.87],
+                [86.23, -19.28, 47.79, 94.84],
+                [-87.3, -7.7, 0, -78.87],
+                [-86.23, 19.28, -47.79, -94.84],
+            ],
+            "b_ub": [265123.5882, 70220.768, -265123.291, -70220.6459],
+            "lower": -1e5,
+            "upper": 1e5,
+            "integrality": [1, 1, 1, 0],
+        },
+        [0.8665, -0.765, 0.764, -0.2877],
+        171577.27371445796,
+    ),
+    Fault(
+        "CBC: a second best where a coefficient is almost a half",
+        {"A_ub": [[1e-9, -1.5], [0, -1.5000001]], "b_ub": [-1.5, -1.5], "upper": 46},
+        [3e-8, -5e-8],
+        1.28e-6,
+    ),
+    Fault(
+        "HiGHS: a coefficient of 1e-9 dropped",
+        {"A_ub": [[-1.4999999, 0], [1e-9, 1e-8], [-1.50000001, 1.5]], "b_ub": [-1.5, 0.5, 7], "upper": 59},
+        [-2, -4],
+        -4,
+    ),
+]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_the_answer_is_right(fault, name):
+    program = mapgrad.IntegerProgram(**fault.rows)
+    theta = torch.tensor(fault.theta, dtype=torch.float64)
+    with mapgrad.get_solver(name, program, time_limit=30) as solver:
+        try:
+            solutions = solver.solve(theta)
+        except mapgrad.RowsError as error:
+            solutions = error.solutions
+    assert Status(int(solutions.status)) is fault.status
+    if fault.value is None:
+        return
+    z = solutions.z.numpy()
+    assert program.contains(solutions.z)
+    terms = max(np.abs(theta.numpy() * z).sum(), np.abs(theta.numpy()).max())
+    assert abs(float(theta.numpy() @ z) - fault.value) <= 1e-9 * terms
