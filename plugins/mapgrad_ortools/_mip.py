@@ -65,6 +65,7 @@ _CBC: Final = _Way("CBC")
 _LINEAR_WAYS: Final = (_Way("GLOP", "use_preprocessing: false"), _Way("CLP"), _Way("GLOP"))
 _MIXED_WAYS: Final = (_SCIP, _BARE_SCIP, _CBC)
 _INTEGER_WAYS: Final = (_CBC, _SCIP, _BARE_SCIP)
+_TIMED_WAYS: Final = (_SCIP, _BARE_SCIP, _SCIP._replace(parameters=_NO_HANDLER + "nodeselection/childsel = l\n"))
 
 # In boxes without end one search may take for ever what others find at once; none can tell.
 _NODES: Final = "limits/nodes = 10000\n"
@@ -91,6 +92,7 @@ class _Model:
 
     program: mapgrad.IntegerProgram
     ways: tuple[_Way, ...]
+    timed_ways: tuple[_Way, ...]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     row_lower: NDArray[np.float64]
@@ -124,14 +126,15 @@ class Mip(mapgrad.ProgramSolver[_Model]):
     Args:
         problem: An `IntegerProgram` with every variable priced.
         engine: ``"scip"``, ``"cbc"``, or ``"glop"``, which takes linear programs only: what is asked first. None takes
-            GLOP for those, CBC where all variables are integer and bounded, as it is the fastest there, and SCIP else:
-            on mixed programs CBC was seen to call an inferior answer optimal, and without bounds it may search for ever
-            where there is no solution. The others, and CLP, are asked where an answer can't be believed. OR-Tools' own
-            HiGHS isn't offered: it crashes in a process that has imported highspy or PuLP.
+            GLOP for those, CBC where all variables are integer and bounded and there is no time limit, as it is the
+            fastest there, and SCIP else: on mixed programs CBC was seen to call an inferior answer optimal, and without
+            bounds it may search for ever where there is no solution. The others, and CLP, are asked where an answer
+            can't be believed. OR-Tools' own HiGHS isn't offered: it crashes in a process that has imported highspy or
+            PuLP.
 
-    SCIP and GLOP can be stopped, CBC can't: Ctrl-C and deadlines wait for its row, unless it has a time limit. OR-Tools
-    lets CBC count that in seconds of processor time, those of all threads of the process together: it takes longer on
-    a busy machine and less beside other threads. SCIP, GLOP and the solver ``"pulp.cbc"`` count wall-clock time.
+    SCIP and GLOP can be stopped, CBC can't: Ctrl-C waits for its row. OR-Tools lets CBC count a time limit in seconds
+    of processor time, those of all threads of the process together: it takes longer on a busy machine and less beside
+    other threads. So ``engine="cbc"`` keeps a limit roughly; SCIP, GLOP and the solver ``"pulp.cbc"`` keep it.
 
     Raises:
         ValueError: there is no such engine.
@@ -142,7 +145,7 @@ class Mip(mapgrad.ProgramSolver[_Model]):
 
     def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None) -> None:
         super().__init__(problem)
-        integer = problem.integrality
+        integer, is_default = problem.integrality, engine is None
         if engine is None:
             is_bounded = not problem.unbounded_integers.any()
             engine = "glop" if not integer.any() else "cbc" if is_bounded and integer.all() else "scip"
@@ -155,6 +158,7 @@ class Mip(mapgrad.ProgramSolver[_Model]):
                 "leave engine out, or take 'cbc' or 'scip'"
             )
         self._engine = engine
+        self._keeps_limits = engine == "cbc" and is_default
         self.traits = replace(self.traits, stoppable=engine != "cbc")
         bounds = np.abs((problem.lower, problem.upper))
         self.row_bits = _ROW_BITS if bounds[np.isfinite(bounds)].max(initial=0) < _WIDE else 0
@@ -166,14 +170,18 @@ class Mip(mapgrad.ProgramSolver[_Model]):
             ways = _INTEGER_WAYS if self._engine == "cbc" else _MIXED_WAYS
             if self._engine == "scip" and program.unbounded_integers.any():
                 ways = _OPEN_WAYS
-            if self.row_bits:
-                ways = tuple(
-                    way._replace(parameters=way.parameters + _EXACT) if way.engine == "SCIP" else way for way in ways
-                )
+        timed_ways = _TIMED_WAYS if program.integrality.any() and self._keeps_limits else ways
+        ways, timed_ways = self._at_tolerance(ways), self._at_tolerance(timed_ways)
         sides = program.row_lower.copy(), program.row_upper.copy()
-        model = _Model(program, ways, program.lower.copy(), program.upper.copy(), *sides)
+        model = _Model(program, ways, timed_ways, program.lower.copy(), program.upper.copy(), *sides)
         model.native(ways[0].engine)
         return model
+
+    def _at_tolerance(self, ways: tuple[_Way, ...]) -> tuple[_Way, ...]:
+        """Return ways in which SCIP has a smaller tolerance, where its rows are magnified."""
+        if not self.row_bits:
+            return ways
+        return tuple(way._replace(parameters=way.parameters + _EXACT) if way.engine == "SCIP" else way for way in ways)
 
     def set_bounds(
         self, model: _Model, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
@@ -200,7 +208,7 @@ class Mip(mapgrad.ProgramSolver[_Model]):
 
     def maximize(self, model: _Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run the way's engine."""
-        way = model.ways[call.way]
+        way = (model.ways if call.seconds is None else model.timed_ways)[call.way]
         model.running = native = model.native(way.engine)
         solver, variables, objective = native.solver, native.variables, native.solver.Objective()
         # SCIP chokes on more than ten partial starts
