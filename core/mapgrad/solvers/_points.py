@@ -96,13 +96,16 @@ class Rows:
             return x
         activity = self._activity(x)
         sizes = np.maximum(self._matrix.magnitudes(x[None])[0], np.finfo(np.float64).tiny)
-        to_lower, to_upper = limits.row_lower - activity, limits.row_upper - activity
-        miss = np.where(np.abs(to_lower) < np.abs(to_upper), to_lower, to_upper)
-        attained = (np.abs(miss) <= near * sizes) & self._matrix.touches(free)
+        is_lower = np.abs(limits.row_lower - activity) < np.abs(limits.row_upper - activity)
+        sides = np.where(is_lower, limits.row_lower, limits.row_upper)
+        attained = (np.abs(sides - activity) <= near * sizes) & self._matrix.touches(free)
         if max(attained.sum(), free.sum()) > _POLISHED:
             return None
-        part = self._matrix.select(attained).toarray()[:, free] / sizes[attained, None]
-        x[free] += np.linalg.lstsq(part, miss[attained] / sizes[attained], rcond=None)[0]
+        sides, sizes = sides[attained], sizes[attained]
+        part = self._matrix.select(attained).toarray()[:, free] / sizes[:, None]
+        for _ in range(2):  # the second step takes back what the first one rounds
+            miss = (sides - self._activity(x)[attained]) / sizes
+            x[free] += np.linalg.lstsq(part, miss, rcond=None)[0]
         return np.clip(x, limits.lower, limits.upper)
 
     def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
