@@ -36,7 +36,7 @@ from mapgrad.batching._theta import (
 from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.problems import IntegerProgram, batch_shape
 from mapgrad.solutions import Solutions
-from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver, Limits
+from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver, Limits, cost_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -334,7 +334,7 @@ class SolverAtWork:
         if cost is None or self._lowering is None:
             return isinstance(self.plugin, InstanceSolver)
         native = self._lowering.native
-        return are_worth_it(cost(native), math.prod(native.shape))
+        return are_worth_it(cost_of(cost, native, self.factory.label), math.prod(native.shape))
 
     def close(self) -> None:
         """Free the native models; a later batch makes new ones."""

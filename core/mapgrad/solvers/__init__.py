@@ -10,6 +10,7 @@ from mapgrad.solvers._contract import (
     Traits,
 )
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
+from mapgrad.solvers._entries import cost_of
 from mapgrad.solvers._function import FunctionSolver, context_names, require_no_reserved
 from mapgrad.solvers._hookspecs import hookimpl
 from mapgrad.solvers._limits import Limits
@@ -39,6 +40,7 @@ __all__ = [
     "Traits",
     "advice_on",
     "context_names",
+    "cost_of",
     "hookimpl",
     "list_solvers",
     "lower",

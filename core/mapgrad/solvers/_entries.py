@@ -71,7 +71,7 @@ class SolverEntry:
             return None
         try:
             reason: Any = self.spec.supports(native)
-            if reason is not None and not isinstance(reason, str):
+            if reason is not None and not (isinstance(reason, str) and reason):
                 reason = f"its supports() must return None or a reason, but returned {reason!r}"
         except KeyboardInterrupt:
             raise
@@ -98,17 +98,7 @@ class SolverEntry:
             native = self.native(problem)
         except UnsupportedProblemError:
             return math.inf
-        try:
-            cost: Any = self.spec.cost(native)
-            if isinstance(cost, Real) and 0 <= (seconds := float(cost)) < math.inf:
-                return seconds
-            mistake = f"must return seconds, finite and at least 0, but returned {cost!r}"
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 (one plugin's mistake must not stop the choice among the others)
-            mistake = f"raised {described(error)}"
-        _logger.warning("%s comes last: its cost() %s", self.label, mistake)
-        return math.inf
+        return cost_of(self.spec.cost, native, self.label)
 
     def solver_class(self) -> SolverClass:
         """Import the solver's class.
@@ -145,6 +135,21 @@ class SolverEntry:
             if missing is not None and missing.partition(".")[0] != own.partition(".")[0]:
                 raise MissingDependencyError(f"{self.label} {self._needs(missing)}") from error
             raise PluginError(f"{self.label} can't be loaded: {action} raised {described(error)}") from error
+
+
+def cost_of(cost: Callable[[Any], float], problem: Problem, label: str) -> float:
+    """Return what a plugin's cost says of a problem; infinity, with a warning, where that is no right one."""
+    try:
+        declared: Any = cost(problem)
+        if isinstance(declared, Real) and 0 <= (seconds := float(declared)) < math.inf:
+            return seconds
+        mistake = f"must return seconds, finite and at least 0, but returned {declared!r}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (one plugin's mistake must not stop the choice among the others)
+        mistake = f"raised {described(error)}"
+    _logger.warning("%s comes last: its cost() %s", label, mistake)
+    return math.inf
 
 
 def _imported(factory: str) -> Any:

@@ -12,7 +12,7 @@ from mapgrad.solvers._contract import BatchSolver, InstanceSolver
 from mapgrad.solvers._entries import entries_of, require_problem, require_traits
 from mapgrad.solvers._function import FunctionSolver
 from mapgrad.solvers._listing import all_entries, entries_for, trusted_entries_for
-from mapgrad.solvers._loading import AUTO, is_strict
+from mapgrad.solvers._loading import AUTO, described, is_strict
 from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._options import COMMON, did_you_mean, near_to, options_of, unknown_options
 from mapgrad.solvers._program_solver import ProgramSolver
@@ -78,11 +78,18 @@ class SolverFactory:
 
         Raises:
             TypeError: the solver has no such option; an object or a function takes none; a class needs a problem.
+            PluginError: the class raised what would end the program, such as SystemExit.
         """
         _require_options(self.label, [self.factory], options)
-        if isinstance(self.factory, type):
-            return self.factory(self.lowering(require_problem(problem)).native, **options)
-        return self.factory
+        if not isinstance(self.factory, type):
+            return self.factory
+        native = self.lowering(require_problem(problem)).native
+        try:
+            return self.factory(native, **options)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise PluginError(f"{self.label} can't be made: its constructor raised {described(error)}") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         spec = self.spec and replace(self.spec, supports=None, cost=None)
