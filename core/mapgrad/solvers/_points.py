@@ -25,7 +25,7 @@ _NEAR: Final = (1e-9, 1e-8, 1e-7, 1e-6)
 _DENSE: Final = 50_000
 """Entries, up to which a product with a dense matrix is faster."""
 
-_WIDE: Final = 1e6
+_WIDE: Final = 1e4
 """So many times its smallest coefficient is the largest one of a wide row."""
 
 _POLISHED: Final = 2_000
