@@ -67,7 +67,7 @@ _MIXED_WAYS: Final = (_SCIP, _BARE_SCIP, _CBC)
 _INTEGER_WAYS: Final = (_CBC, _SCIP, _BARE_SCIP)
 _TIMED_WAYS: Final = (_SCIP, _BARE_SCIP, _SCIP._replace(parameters=_NO_HANDLER + "nodeselection/childsel = l\n"))
 
-# In boxes without end one search may take for ever what others find at once; none can tell.
+# In boxes without end, or as large, one search may take for ever what others find at once; none can tell.
 _NODES: Final = "limits/nodes = 10000\n"
 _OPEN_WAYS: Final = (
     *(way._replace(parameters=way.parameters + _NODES, gives_up=True) for way in (_SCIP, _BARE_SCIP)),
@@ -126,7 +126,7 @@ class Mip(mapgrad.ProgramSolver[_Model]):
     Args:
         problem: An `IntegerProgram` with every variable priced.
         engine: ``"scip"``, ``"cbc"``, or ``"glop"``, which takes linear programs only: what is asked first. None takes
-            GLOP for those, CBC where all variables are integer and bounded and there is no time limit, as it is the
+            GLOP for those, CBC where all variables are integer and in ±10⁴ and there is no time limit, as it is the
             fastest there, and SCIP else: on mixed programs CBC was seen to call an inferior answer optimal, and without
             bounds it may search for ever where there is no solution. The others, and CLP, are asked where an answer
             can't be believed. OR-Tools' own HiGHS isn't offered: it crashes in a process that has imported highspy or
@@ -146,9 +146,10 @@ class Mip(mapgrad.ProgramSolver[_Model]):
     def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None) -> None:
         super().__init__(problem)
         integer, is_default = problem.integrality, engine is None
+        sizes = np.maximum(np.abs(problem.lower), np.abs(problem.upper))[integer]
+        self._is_open = bool((sizes > _WIDE).any())
         if engine is None:
-            is_bounded = not problem.unbounded_integers.any()
-            engine = "glop" if not integer.any() else "cbc" if is_bounded and integer.all() else "scip"
+            engine = "glop" if not integer.any() else "cbc" if integer.all() and not self._is_open else "scip"
         engine = engine.lower()
         if engine not in ("scip", "cbc", "glop"):
             raise ValueError(f"engine must be one of 'scip', 'cbc', 'glop' or None, got {engine!r}")
@@ -168,7 +169,7 @@ class Mip(mapgrad.ProgramSolver[_Model]):
         ways = _LINEAR_WAYS
         if program.integrality.any():
             ways = _INTEGER_WAYS if self._engine == "cbc" else _MIXED_WAYS
-            if self._engine == "scip" and program.unbounded_integers.any():
+            if self._engine == "scip" and self._is_open:
                 ways = _OPEN_WAYS
         timed_ways = _TIMED_WAYS if program.integrality.any() and self._keeps_limits else ways
         ways, timed_ways = self._at_tolerance(ways), self._at_tolerance(timed_ways)

@@ -36,10 +36,12 @@ _OPTIONS: Final = (
 """CBC 2.935's preprocessing drops rows, and takes a second best for the best that is 3e-8 away. Its bound propagation
 moves continuous variables by 2e-6, and calls programs infeasible where bounds converge slowly."""
 
-_WAYS: Final = ((), ("scaling off",), ("presolve off", "cuts off", "primalTolerance 1e-7"))
+_WAYS: Final = ((), ("presolve off", "cuts off", "primalTolerance 1e-7"), ("scaling off",))
 
 _NODES: Final = "maxNodes 2000"
-"""In boxes without end a search may have none: each way but the last one then gives up."""
+"""In boxes without end, or as large as `_WIDE`, a search may have none: each way but the last one then gives up."""
+
+_WIDE: Final = 1e4
 
 
 class Cbc(PulpSolver):
@@ -56,7 +58,8 @@ class Cbc(PulpSolver):
     def __init__(self, problem: mapgrad.IntegerProgram) -> None:
         super().__init__(problem)
         self._path = cbcbox.cbc_bin_path()
-        self._is_open = bool(problem.unbounded_integers.any())
+        sizes = np.maximum(np.abs(problem.lower), np.abs(problem.upper))[problem.integrality]
+        self._is_open = bool((sizes > _WIDE).any())
 
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run CBC."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _TOLERANCE: Final = 1e-9
 """A row holds if it is missed by no more than that part of its largest term or of its sides."""
 
-_DIGITS: Final = 1e-13
-"""And it may be missed by that part of its largest coefficient times the largest |x_j|: what x's digits can't hold."""
+DIGITS: Final = 1e-13
+"""Where no nearby point is better, it may be missed by that part of its largest coefficient times the largest |x_j|."""
 
 _NEAR: Final = (1e-9, 1e-8, 1e-7, 1e-6)
 """Bounds and rows that near, in units of the largest term, are meant to be attained: what is tried in turn."""
@@ -27,6 +27,9 @@ _DENSE: Final = 50_000
 
 _WIDE: Final = 1e4
 """So many times its smallest coefficient is the largest one of a wide row."""
+
+_EXACT: Final = 2.0**53
+"""Integers up to here are float64 numbers."""
 
 _POLISHED: Final = 2_000
 """Columns and rows, up to which the vertex near a point is looked for."""
@@ -49,6 +52,20 @@ class Rows:
         fractional = (program.matrix.data % 1 != 0) | ~program.integrality[program.matrix.indices]
         self._is_whole = np.ones(height, dtype=np.bool_)
         self._is_whole[program.matrix.row_of_entry[fractional]] = False
+        self._divisors = _common_divisors(program.matrix, self._is_whole)
+        self._divided = np.flatnonzero(self._divisors > 1)
+
+    def exclude_all(self, limits: Limits) -> bool:
+        """Tell whether a row has integers alone, and what divides all of it has no multiple between its sides.
+
+        Searches may go on for ever there.
+        """
+        rows = self._divided
+        if not len(rows):
+            return False
+        divisors, lower, upper = self._divisors[rows], limits.row_lower[rows], limits.row_upper[rows]
+        is_whole = (np.rint(lower) == lower) & (np.rint(upper) == upper)
+        return bool((is_whole & (np.floor(upper / divisors) * divisors < lower)).any())
 
     def rounded(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
         """Return x within the bounds, integer where it must be."""
@@ -65,14 +82,17 @@ class Rows:
         activity = self._activity(x)
         return Limits(limits.lower - x, limits.upper - x, limits.row_lower - activity, limits.row_upper - activity)
 
-    def hold(self, x: NDArray[np.float64], limits: Limits) -> bool:
-        """Tell whether all rows hold at x, each to its own terms."""
+    def hold(self, x: NDArray[np.float64], limits: Limits, digits: float = 0.0) -> bool:
+        """Tell whether all rows hold at x, each to its own terms.
+
+        A row may also be missed by `digits` of its largest coefficient times the largest |x_j|.
+        """
         activity = self._activity(x)
         excess = np.maximum(limits.row_lower - activity, activity - limits.row_upper)
         if excess.max(initial=0) <= 0:
             return True
         missed = np.flatnonzero(~(excess <= 0)).tolist()
-        return all(excess[row] <= self._room(row, x, limits) for row in missed)
+        return all(excess[row] <= self._room(row, x, limits, digits) for row in missed)
 
     def vertex_near(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64] | None:
         """Return a point near x that attains all bounds and rows that x nearly attains; None if it breaks a row.
@@ -111,15 +131,24 @@ class Rows:
     def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         return self._matrix.activities(x[None])[0] if self._dense is None else self._dense @ x
 
-    def _room(self, row: int, x: NDArray[np.float64], limits: Limits) -> float:
+    def _room(self, row: int, x: NDArray[np.float64], limits: Limits, digits: float) -> float:
         """Return by how much a row may be missed: by nothing near 1 where all of it is integer."""
         columns, coefficients = self._matrix.row(row)
         sides = np.array((limits.row_lower[row], limits.row_upper[row]))
         sides = sides[np.isfinite(sides)]
         largest = max(np.abs(coefficients * x[columns]).max(initial=0), np.abs(sides).max(initial=0))
-        digits = _DIGITS * np.abs(coefficients).max(initial=0) * np.abs(x).max()
-        room = max(_TOLERANCE * largest, digits)
+        room = max(_TOLERANCE * largest, digits * np.abs(coefficients).max(initial=0) * np.abs(x).max())
         return min(room, 0.5) if self._is_whole[row] and not (sides % 1).any() else room
+
+
+def _common_divisors(matrix: SparseRows, is_whole: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the greatest common divisor of the coefficients of each row that has integers alone, 1 for the others."""
+    divisors = np.ones(len(is_whole))
+    filled = is_whole & (np.diff(matrix.indptr) > 0)
+    if filled.any() and np.abs(matrix.data).max() <= _EXACT:
+        part = matrix.select(filled)
+        divisors[filled] = np.gcd.reduceat(part.data.astype(np.int64), part.indptr[:-1])
+    return divisors
 
 
 def _is_wide(matrix: SparseRows) -> bool:

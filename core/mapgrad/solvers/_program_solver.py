@@ -16,7 +16,7 @@ from mapgrad.solutions import Solution, Status
 from mapgrad.solvers._contract import InstanceSolver, Request, Traits
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._limits import Limits
-from mapgrad.solvers._points import Rows
+from mapgrad.solvers._points import DIGITS, Rows
 from mapgrad.solvers._rays import Cone
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
       term, a linear program fits the continuous variables to the integer ones, and the vertex near its solution is
       taken to the last digit.
     - OPTIMAL counts if the point attains the objective and the bound that the engine gives.
-    - INFEASIBLE counts once two ways say so, if the engine has two ways.
+    - INFEASIBLE counts once two ways say so, if the engine has two ways, or where a row of integers shows it by a
+      divisor of its coefficients.
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
@@ -174,6 +175,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             limits = limits._replace(upper=np.where(request.forbidden, 0.0, limits.upper))
         start = request.start if request.reuse else None
         row = _Row(theta, limits, deadline, request.reuse, start)
+        if state.program.rows.exclude_all(limits):
+            return Solution(None, Status.INFEASIBLE)
         if self._grows(state, row):
             feasible = self._settle(state, state.program, replace(row, theta=np.zeros_like(theta)))
             return Solution(None, Status.UNBOUNDED if feasible.status is Status.OPTIMAL else feasible.status)
@@ -297,12 +300,14 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         x = rows.rounded(x, row.limits)
         integrality = model.program.integrality
         is_mixed = bool(integrality.any() and not integrality.all())
-        holds = rows.hold(x, row.limits)
-        if holds and not (is_mixed and self.fits):
-            return x
+        point = x if rows.hold(x, row.limits) else rows.vertex_near(x, row.limits)
+        if point is not None and not (is_mixed and self.fits):
+            return point
         if is_mixed and (fitted := self._fitted(state, row, x, way)) is not None:
             return fitted
-        return x if holds else rows.vertex_near(x, row.limits)
+        if point is None and rows.hold(x, row.limits, DIGITS):
+            return x
+        return point
 
     def _fitted(self, state: _State[M], row: _Row, x: NDArray[np.float64], way: int) -> NDArray[np.float64] | None:
         """Return the best point with the integers of x, by a linear program; None if none is found."""
@@ -318,7 +323,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
 
     def _incumbent(self, model: _Model[M], row: _Row, answer: EngineAnswer) -> Solution:
         x = None if answer.x is None else model.rows.rounded(answer.x, row.limits)
-        if x is not None and not model.rows.hold(x, row.limits):
+        if x is not None and not model.rows.hold(x, row.limits, DIGITS):
             x = None
         bound = answer.bound
         if bound is not None and x is not None:
