@@ -33,7 +33,7 @@ _OPTIONS: Final = {
 }
 
 _SMALL: Final = 200
-"""Up to as many variables, programs are solved up to three times as fast without most of HiGHS's heuristics."""
+"""Up to as many variables, programs are solved up to three times as fast without HiGHS's heuristics."""
 
 _NARROW: Final = 1_000
 """Without them, HiGHS 1.16 searches for ever in some programs of five variables that may be larger than that."""
@@ -43,6 +43,7 @@ _SMALL_OPTIONS: Final = {
     "mip_heuristic_run_feasibility_jump": False,
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_root_reduced_cost": False,
     "mip_allow_restart": False,
 }
 

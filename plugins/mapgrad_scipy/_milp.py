@@ -73,8 +73,8 @@ class Milp(mapgrad.ProgramSolver[_Model]):
         columns = program.matrix.to_scipy().tocsc()
         # before SciPy 1.15, milp takes no other integers
         columns.indices, columns.indptr = columns.indices.astype(np.int32), columns.indptr.astype(np.int32)
-        limits = (program.row_lower, program.row_upper, program.lower, program.upper)
-        return _Model(columns, *(each.copy() for each in limits), program.integrality)
+        sides = program.row_lower.copy(), program.row_upper.copy()
+        return _Model(columns, *sides, program.lower.copy(), program.upper.copy(), program.integrality)
 
     def set_bounds(
         self, model: _Model, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
@@ -90,12 +90,12 @@ class Milp(mapgrad.ProgramSolver[_Model]):
 
     def maximize(self, model: _Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
-        constraint: Any = LinearConstraint  # SciPy's stubs know no arrays
+        sides: Any = model.row_lower, model.row_upper  # arrays, whatever SciPy's stubs say
         result = milp(
             -np.ldexp(call.theta, _COST_BITS),
             integrality=model.integrality,
             bounds=(model.lower, model.upper),
-            constraints=constraint(model.columns, model.row_lower, model.row_upper),
+            constraints=LinearConstraint(model.columns, *sides),
             options=_Options({**_WAYS[call.way], "time_limit": call.seconds}),
         )
         status = Status.UNBOUNDED if result.message.startswith(_OPEN) else _STATUS.get(result.status, Status.ERROR)

@@ -123,9 +123,7 @@ class Rows:
             return None
         sides, sizes = sides[attained], sizes[attained]
         part = self._matrix.select(attained).toarray()[:, free] / sizes[:, None]
-        for _ in range(2):  # the second step takes back what the first one rounds
-            miss = (sides - self._activity(x)[attained]) / sizes
-            x[free] += np.linalg.lstsq(part, miss, rcond=None)[0]
+        x[free] += np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0]
         return np.clip(x, limits.lower, limits.upper)
 
     def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
