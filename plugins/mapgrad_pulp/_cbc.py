@@ -36,7 +36,7 @@ _OPTIONS: Final = (
 """CBC 2.935's preprocessing drops rows, and takes a second best for the best that is 3e-8 away. Its bound propagation
 moves continuous variables by 2e-6, and calls programs infeasible where bounds converge slowly."""
 
-_WAYS: Final = ((), ("presolve off", "cuts off", "primalTolerance 1e-7"), ("scaling off",))
+_WAYS: Final = ((), ("scaling off", "presolve off"), ("presolve off", "cuts off", "primalTolerance 1e-7"))
 
 _NODES: Final = "maxNodes 2000"
 """In boxes without end, or as large as `_WIDE`, a search may have none: each way but the last one then gives up."""

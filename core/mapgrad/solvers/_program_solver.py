@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from threading import Event
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 
@@ -85,8 +85,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
       term, a linear program fits the continuous variables to the integer ones, and the vertex near its solution is
       taken to the last digit.
     - OPTIMAL counts if the point attains the objective and the bound that the engine gives.
-    - INFEASIBLE counts once two ways say so, if the engine has two ways, or where a row of integers shows it by a
-      divisor of its coefficients.
+    - INFEASIBLE counts once two ways say so, if the engine has two ways, or all of them where coefficients of a row are
+      far apart, or where a row of integers shows it by a divisor of its coefficients.
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
@@ -231,7 +231,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     def _settle(self, state: _State[M], model: _Model[M], row: _Row) -> Solution:
         """Ask in one way after the other until an answer counts."""
         said: list[str] = []
-        infeasible = 0
+        infeasible, enough = 0, self.ways if model.rows.is_wide else min(2, self.ways)
         for way in range(self.ways):
             answer = self._run(state, model, row, way)
             if answer.status is Status.TIME_LIMIT:
@@ -239,7 +239,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             comment = ""
             if answer.status is Status.INFEASIBLE:
                 infeasible += 1
-                if infeasible == min(2, self.ways):
+                if infeasible == enough:
                     return Solution(None, Status.INFEASIBLE)
             elif answer.status is Status.OPTIMAL and answer.x is not None:
                 x = self._cleaned(state, model, row, answer.x, way)
