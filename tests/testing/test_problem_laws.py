@@ -10,7 +10,12 @@ import mapgrad
 from mapgrad.problems import Domain, IntegerProgram, KSubset, Problem, _program
 from mapgrad.problems._arrays import frozen_array
 from mapgrad.testing import BruteForce, example_problems
-from mapgrad.testing._problem_laws import PROBLEM_LAWS, check_problem
+from mapgrad.testing._problem_laws import (
+    PROBLEM_LAWS,
+    check_problem,
+    check_problem_contains,
+    check_problem_states,
+)
 
 EXAMPLES = example_problems(mapgrad.SolverSpec(name="any", factory=BruteForce, accepts=(Problem,)))
 
@@ -131,6 +136,34 @@ def box_of(*bounds):
 
 class TightBox(Pairs):
     box = box_of([0, 0, 0, 0], [1, 1, 1, 0])
+
+
+class ForgottenBox(Problem):
+    """Numbers from 0 to 3 of four things, six in all, in a box that is left to be that of sets."""
+
+    shape, kappa = (4,), 2.0
+
+    def are_states(self, z):
+        return z.sum(axis=1) == 6
+
+    def to_ilp(self):
+        return IntegerProgram(A_eq=np.ones((1, 4)), b_eq=[6], upper=3)
+
+
+class NarrowBox(ForgottenBox):
+    """As above, in a box that holds some of the states."""
+
+    box = box_of([0] * 4, [3, 3, 3, 1])
+
+
+class Exits(Pairs):
+    def are_states(self, z):
+        raise SystemExit(3)
+
+
+class EndsTheGenerator(Pairs):
+    def to_ilp(self):
+        raise GeneratorExit
 
 
 class WideBox(Pairs):
@@ -442,6 +475,10 @@ FAULTS = [
     (Shuffled, "states", "a second enumeration gives other states or another order"),
     (Crashing, "states", "it raises IndexError: no such item"),
     (TightBox, "bounds", r"the state \[1, 0, 0, 1\] lies outside the box"),
+    (ForgottenBox, "bounds", r"\], a solution of to_ilp, isn't within box 0\.\.1: give the problem a box"),
+    (NarrowBox, "bounds", r"\], a solution of to_ilp, isn't within box 0\.\.\[3, 3, 3, 1\]: "),
+    (Exits, "contains", "it raises SystemExit: 3"),
+    (EndsTheGenerator, "program", "it raises GeneratorExit"),
     (SmallReach, "bounds", "largest is 0.5, but a coordinate of a state is 1"),
     (WideBox, "bounds", "the box reaches to 100, but no coordinate of a state beyond 1: tighten it"),
     (WrongSum, "constant_sums", r"adds up to 3 along the axes \(0,\), but the state \[1, 1, 0, 0\] adds up to \[2\]"),
@@ -459,13 +496,17 @@ FAULTS = [
     (ShortValues, "completion", "completion_values must give 6 finite numbers"),
     (OtherProgram, "program", "and that isn't a state"),
     (LooseProgram, "program", r"repair makes \[0, 0, 0, 0\] of the solution \[0, 0, 0, 0\], and that isn't a state"),
-    (TightProgram, "program", "the best state is worth .*, but the program's best solution"),
+    (TightProgram, "program", "the best state, .*, is worth .*, but the program's best solution, .*, is worth"),
     (EmptyProgram, "program", "its program has no solution"),
-    (RowTooMany, "program", r"at θ = \[1, -1, 1, 1, -1, -1, 1, -1\] the best state is worth 4, .* solution 3"),
+    (
+        RowTooMany,
+        "program",
+        r"at θ = \[1, -1, .* the best state, \[1, 0, 1, 1, 0, 0, 1, 0\], is worth 4, .*\], is worth 3",
+    ),
     (BadRepair, "program", "repair makes the solution .* worse for some θ of the domain: it becomes"),
     (RareRepair, "program", r"solution \[1, 0, 1, 1, 0, 0, 1, 0\] worse for some θ of the domain: it becomes \[0, 0"),
     (NoProgram, "program", "to_ilp gives a KSubset, not an IntegerProgram"),
-    (WrongDomain, "program", "the best state is worth .*, but the program's best solution"),
+    (WrongDomain, "program", "the best state, .*, is worth .*, but the program's best solution, .*, is worth"),
     (ShortDigest, "fields", "can't be told from one with name='pairs_' in place of 'pairs': they are equal"),
     (ShortEquality, "fields", "can't be told from one with name='pairs_' in place of 'pairs': they are equal"),
     (SameDigest, "fields", "its digest doesn't tell it from one with name='pairs_' in place of 'pairs'"),
@@ -560,6 +601,21 @@ class NotTheFirstToo(Silent):
         return super().are_states(z) & ~z[:, :2].all(axis=1)
 
 
+class AtMost(Problem):
+    """At most 20 of 30 items, which are too many sets to enumerate; its program allows another number of them."""
+
+    shape, kappa = (30,), 10.0
+
+    def __init__(self, allowed):
+        self.allowed = allowed
+
+    def are_states(self, z):
+        return z.sum(axis=1) <= 20
+
+    def to_ilp(self):
+        return IntegerProgram(A_ub=np.ones((1, 30)), b_ub=[self.allowed])
+
+
 class RowTooManyToo(Silent):
     def to_ilp(self):
         first = np.arange(self.n) < 2
@@ -588,10 +644,10 @@ class LooseBoxToo(Silent):
 @pytest.mark.parametrize(
     ("faulty", "law", "message"),
     [
-        (AlwaysTrueToo, "program", "the best state is worth .*, but the program's best solution"),
+        (AlwaysTrueToo, "program", "the best state, .*, is worth .*, but the program's best solution, .*, is worth"),
         (NeverTrueToo, "contains", "contains rejects .*, which is a solution of its program"),
         (NotTheFirstToo, "program", "of the solution .*, and that isn't a state"),
-        (RowTooManyToo, "program", "the best state is worth 2, but the program's best solution"),
+        (RowTooManyToo, "program", "the best state, .*, is worth 2, but the program's best solution"),
         (LowKappaToo, "kappa", "kappa is 0.1"),
         (WrongSumToo, "constant_sums", "adds up to 3 along"),
         (TightBoxToo, "bounds", "lies outside the box"),
@@ -605,6 +661,40 @@ def test_a_fault_shows_without_an_enumeration(faulty, law, message):
     with pytest.raises(mapgrad.ConformanceError, match=message) as caught:
         check_problem(faulty)
     assert caught.value.law == f"problem_{law}"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "law", "message"),
+    [
+        (19, "program", "is worth 20, but .* is worth 19"),
+        (21, "contains", "contains rejects .* solution of"),
+    ],
+)
+def test_a_program_that_is_off_by_one_far_from_most_optima_is_found(allowed, law, message):
+    with pytest.raises(mapgrad.ConformanceError, match=message) as caught:
+        check_problem(AtMost(allowed))
+    assert caught.value.law == f"problem_{law}"
+
+
+def test_ctrl_c_goes_through_a_law():
+    class Interrupted(Pairs):
+        def are_states(self, z):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_problem_contains(Interrupted())
+
+
+def test_a_problem_without_a_state_is_no_fault_of_its_box():
+    class Empty(ForgottenBox):
+        def are_states(self, z):
+            return z.sum(axis=1) < 0
+
+        def to_ilp(self):
+            return EmptyProgram().to_ilp()
+
+    with pytest.raises(mapgrad.InfeasibleError):
+        check_problem_states(Empty())
 
 
 def test_continuous_sets_are_checked_at_what_their_program_s_solver_finds():

@@ -9,7 +9,7 @@ import torch
 
 from mapgrad.errors import RowsError, UnsupportedProblemError
 from mapgrad.solutions import Status
-from mapgrad.testing._case import law
+from mapgrad.testing._case import endings, law
 from mapgrad.testing._sample_rows import generic_rows, masked_rows
 
 if TYPE_CHECKING:
@@ -95,8 +95,9 @@ def _answers(solver: Solver, theta: Tensor, problems: list[IntegerProgram] | Non
 
 def _require_equal(case: Case, theta: Tensor, found: Solutions, alone: list[Solutions]) -> None:
     z, status, objective = (torch.cat([getattr(each, name) for each in alone]) for name in ("z", "status", "objective"))
+    ended = [ending for each in alone for ending in endings(each)]
     message = "beside rows of other bounds and sides, the status is {}, alone {}"
-    case.require_rows(found.status == status, theta, found.z, message, found.status, status)
+    case.require_rows(found.status == status, theta, found.z, message, endings(found), ended)
     answered = (status == Status.OPTIMAL) | (status == Status.FEASIBLE)
     scale = theta.masked_fill(theta.isneginf(), 0).abs().flatten(1).amax(1)
     message = "beside rows of other bounds and sides, the answer is worth {}, alone {}"

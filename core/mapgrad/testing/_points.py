@@ -64,14 +64,37 @@ def _moved(state: NDArray[np.float64], place: tuple[int, ...], value: float) -> 
 
 
 def sample_thetas(problem: Problem) -> NDArray[np.float64]:
-    """Return rows of the problem's domain, [24, *shape]: generic ones, some with ties and zeros, and one of zeros."""
+    """Return rows of the problem's domain, [26, *shape].
+
+    They are generic, some with ties and zeros; one of zeros; and the last two of ones, and of minus ones.
+    """
     rng = np.random.default_rng(0)
     theta = rng.normal(size=(24, *problem.shape))
     theta[8:16] = theta[8:16].round()
     theta[12:20] *= rng.random(theta[12:20].shape) < 0.5
     theta[20:] = -np.abs(theta[20:])
     theta[0] = 0
-    return problem.domain.clip(theta)
+    ones = np.ones((1, *problem.shape))
+    return problem.domain.clip(np.concatenate((theta, ones, -ones)))
+
+
+def steps(problem: Problem, states: NDArray[np.float64], most: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return points of the box that are one step from states in one coordinate, at most so many, [N, *shape]."""
+    rows, (lower, upper) = flat(states), (bound.ravel() for bound in problem.box)
+    places = rng.permutation(rows.shape[1])[: max(most // (2 * len(rows)), 1)]
+    moved = np.repeat(rows, 2 * len(places), axis=0)
+    every = np.arange(len(moved))
+    column = np.tile(np.repeat(places, 2), len(rows))
+    moved[every, column] += np.tile((1.0, -1.0), len(moved) // 2)
+    fine = (moved[every, column] >= lower[column]) & (moved[every, column] <= upper[column])
+    return moved[fine].reshape(-1, *problem.shape)
+
+
+def mixtures(states: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return points each coordinate of which is that of one of two states, [count, *shape]."""
+    first, second = (states[rng.integers(len(states), size=count)] for _ in range(2))
+    from_first = rng.random((count, *states.shape[1:])) < 0.5
+    return np.where(from_first, first, second)
 
 
 def is_among(states: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.bool_]:

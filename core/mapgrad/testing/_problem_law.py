@@ -21,7 +21,7 @@ from mapgrad.errors import (
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Status
 from mapgrad.testing._outcome import Outcome
-from mapgrad.testing._points import sample_thetas
+from mapgrad.testing._points import flat, sample_thetas, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from mapgrad.problems import Problem
 
+BOX_TOLERANCE: Final = 1e-6
 REPR_LIMIT: Final = 2_000
 """Characters, so that a message about a problem can be read."""
 
@@ -47,7 +48,7 @@ class NotApplicableError(MapgradError):
 def law(body: Callable[[Problem, Require], None]) -> Callable[[Problem], Outcome]:
     """Make a law of a function that calls what it gets whenever something must be fine.
 
-    What a problem's own methods raise breaks the law as well, but for this library's errors, which speak for
+    What a problem's own methods raise breaks the law as well, but for Ctrl-C and this library's errors, which speak for
     themselves.
     """
     name = body.__name__.removeprefix("check_")
@@ -56,27 +57,33 @@ def law(body: Callable[[Problem, Require], None]) -> Callable[[Problem], Outcome
     def check(problem: Problem) -> Outcome:
         def require(fine: object, message: str) -> None:
             if not fine:
-                raise ConformanceError(f"{_name_of(problem)} breaks the law {name!r}: {message}", law=name)
+                raise broken(problem, name, message)
 
         try:
             body(problem, require)
         except NotApplicableError as error:
             return Outcome(name, applies=False, reasons=(str(error),))
-        except MapgradError:
+        except (MapgradError, KeyboardInterrupt):
             raise
-        except Exception as error:
-            text = f"{_name_of(problem)} breaks the law {name!r}: it raises {type(error).__name__}: {error}"
-            raise ConformanceError(text, law=name) from error
+        except BaseException as error:  # those that would end the program too
+            raise broken(problem, name, f"it raises {type(error).__name__}: {error}") from error
         return Outcome(name)
 
     del check.__wrapped__  # a law takes the problem alone
     return check
 
 
+def broken(problem: Problem, law: str, message: str) -> ConformanceError:
+    """Return the error that says how a problem breaks a law."""
+    return ConformanceError(f"{_name_of(problem)} breaks the law {law!r}: {message}", law=law)
+
+
 def _name_of(problem: Problem) -> str:
     try:
         return repr(problem)[:REPR_LIMIT]
-    except Exception:  # noqa: BLE001 (nothing is known yet of this problem)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 (nothing is known yet of this problem)
         return f"a {type(problem).__name__}"
 
 
@@ -131,6 +138,23 @@ def solved(program: IntegerProgram, theta: NDArray[np.float64]) -> tuple[NDArray
         raise NotApplicableError(f"its program can't be solved: {error}") from None
     z: NDArray[np.float64] = solutions.z.numpy()
     return solutions.objective.numpy(), z
+
+
+def require_in_box(problem: Problem, points: NDArray[np.float64], repaired: NDArray[np.float64]) -> None:
+    """Raise ConformanceError where the solver of programs finds what no repair brings into the box.
+
+    Args:
+        problem: The problem.
+        points: Solutions of its program, [N, *shape].
+        repaired: What `Problem.repair` makes of them.
+    """
+    lower, upper = problem.box
+    outside = flat((repaired < lower - BOX_TOLERANCE) | (repaired > upper + BOX_TOLERANCE)).any(axis=1)
+    if outside.any():
+        low, high = (f"{bound.flat[0]:g}" if np.ptp(bound) == 0 else show(bound[None]) for bound in (lower, upper))
+        message = f"{show(points[outside])}, a solution of to_ilp, isn't within box {low}..{high}: "
+        remedy = "give the problem a box that holds all states, or the program's variables their bounds"
+        raise broken(problem, "problem_bounds", message + remedy)
 
 
 def raises(kind: type[Exception], call: Callable[..., object], *arguments: Any) -> bool:

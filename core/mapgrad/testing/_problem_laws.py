@@ -7,15 +7,25 @@ finds by `Problem.to_ilp` stands for C.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import torch
 
-from mapgrad.errors import ShapeError, UnsupportedProblemError
+from mapgrad.errors import InfeasibleError, ShapeError, UnsupportedProblemError
 from mapgrad.problems import Domain
-from mapgrad.testing._points import flat, is_among, near_misses, odd_points, outside_points, show
-from mapgrad.testing._problem_law import NotApplicableError, is_enumerated, law, raises, states_of
+from mapgrad.testing._points import flat, is_among, near_misses, odd_points, outside_points, sample_thetas, show
+from mapgrad.testing._problem_law import (
+    NotApplicableError,
+    is_enumerated,
+    law,
+    program_of,
+    raises,
+    require_in_box,
+    solved,
+    states_of,
+)
 from mapgrad.testing._problem_program import check_problem_program
 from mapgrad.testing._problem_values import check_problem_fields, check_problem_identity, check_problem_immutable
 
@@ -73,6 +83,11 @@ def check_problem_states(problem: Problem, require: Require) -> None:
         states = problem.state_rows()  # refuses too many
     except UnsupportedProblemError as error:
         raise NotApplicableError(str(error)) from None
+    except InfeasibleError:
+        with suppress(NotApplicableError, InfeasibleError):
+            points = solved(program_of(problem), sample_thetas(problem))[1]
+            require_in_box(problem, points, problem.repair(points))
+        raise
     for state in problem.iterate_states():
         shape = np.shape(state)
         require(shape == problem.shape, f"iterate_states yields an array of shape {shape}, not {problem.shape}")
