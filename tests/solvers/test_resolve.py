@@ -433,6 +433,11 @@ class Open(InstanceSolver):
         (Exact, {"worker": 2}, f"'worker': its options are depth{COMMON_ONES}; did you mean 'workers'?"),
         (Plain, {"gap": 0.1}, f"'gap': it has no options of its own{COMMON_ONES}"),
         (
+            Plain,
+            {"minimize": True},
+            f"'minimize': it has no options of its own{COMMON_ONES}; minimize belongs to MAPLayer: negate θ here",
+        ),
+        (
             Heuristic,
             {"timelimit": 1},
             f"'timelimit': it has no options of its own{COMMON_ONES}; did you mean 'time_limit'?",
