@@ -33,7 +33,7 @@ layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(), minimize=True)
 
 def depots(solutions: mapgrad.Solutions) -> torch.Tensor:
     """Return which depots open, bool [*batch, DEPOTS]."""
-    return solutions.variables[..., deliveries:].round().bool()
+    return solutions.variables[..., torch.tensor(problem.others)].round().bool()
 
 
 def main(epochs: int = 20) -> tuple[float, float]:

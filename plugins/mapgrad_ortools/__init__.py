@@ -68,8 +68,9 @@ def from_cp_model(model: cp_model.CpModel, variables: Any) -> mapgrad.Problem:
 
     Returns:
         An `IntegerProgram`, which every MIP solver takes, if all constraints are linear: linear ones with constant
-        bounds, also where one literal enforces them, clauses, implications, at most and exactly one. Otherwise a
-        `CpModelProblem`, which only ``"ortools.cp_sat"`` takes.
+        bounds, also where one literal enforces them, clauses, implications, at most and exactly one. Its columns are
+        the model's variables by ``index``, then those of terms. Otherwise a `CpModelProblem`, which only
+        ``"ortools.cp_sat"`` takes, and whose solutions have no ``variables``.
 
     Raises:
         ProblemError: CP-SAT refuses the model, its objective has a domain, or `variables` isn't as described.
@@ -90,6 +91,9 @@ def from_mathopt(model: mathopt.Model, variables: Any) -> mapgrad.IntegerProgram
     Args:
         model: A model of linear and indicator constraints, and a linear objective or none.
         variables: The variables that θ prices, as for `from_cp_model`.
+
+    Returns:
+        A program whose columns are the model's variables in the order of ``model.variables()``.
 
     Raises:
         UnsupportedProblemError: the model has other constraints, or an objective that isn't linear.

@@ -33,7 +33,7 @@ class _Row(NamedTuple):
 def from_cp_model(model: cp_model.CpModel, variables: Any) -> mapgrad.Problem:
     """Return a CP-SAT model as a problem; `mapgrad_ortools.from_cp_model` documents it."""
     if not isinstance(model, cp_model.CpModel):
-        raise TypeError(f"model must be an ortools.sat.python.cp_model.CpModel, got {model!r}")
+        raise TypeError(f"model must be an ortools.sat.python.cp_model.CpModel, got {type(model).__name__}")
 
     terms = _Terms(model)
     columns, shape = mapgrad.columns_of(variables, terms.column_of)
@@ -180,7 +180,7 @@ def _count(literals: Iterable[int], least: float, most: float) -> _Row:
 def from_mathopt(model: mathopt.Model, variables: Any) -> mapgrad.IntegerProgram:
     """Return a MathOpt model as a problem; `mapgrad_ortools.from_mathopt` documents it."""
     if not isinstance(model, mathopt.Model):
-        raise TypeError(f"model must be an ortools.math_opt.python.mathopt.Model, got {model!r}")
+        raise TypeError(f"model must be an ortools.math_opt.python.mathopt.Model, got {type(model).__name__}")
     proto = model.export_model(remove_names=True)
     extras = [
         name.replace("_", " ")

@@ -31,7 +31,8 @@ def from_model(lp_problem: pulp.LpProblem, variables: object) -> mapgrad.Integer
 
     def column_of(variable: object) -> int:
         if not isinstance(variable, pulp.LpVariable):
-            raise TypeError(f"θ prices variables only, neither expressions nor names: got {variable!r}")
+            hint = ", as expressions such as 1 - x hold" if isinstance(variable, int | float) else ""
+            raise TypeError(f"θ prices variables only, neither expressions nor names: got {variable!r}{hint}")
         column = columns.get(variable)
         if column is None and not _KNOWS_UNMENTIONED and variable.name not in names:
             column = columns[variable] = len(columns)

@@ -198,6 +198,11 @@ def test_problems_that_are_no_list(problems):
         mapgrad.get_solver("topk", None)(torch.zeros(1, 6), problems=problems)
 
 
+def test_one_problem_for_all_rows_belongs_to_get_solver():
+    with pytest.raises(TypeError, match="where it is that of all rows, give it to get_solver in place of problems="):
+        mapgrad.get_solver("topk", None)(torch.zeros(1, 6), problems=mapgrad.KSubset(6, 2))
+
+
 def test_problems_under_a_map_are_refused():
     solver = mapgrad.get_solver("topk", None)
     with pytest.raises(RuntimeError, match="problems= can't be traced"):

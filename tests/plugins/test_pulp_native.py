@@ -105,10 +105,16 @@ def test_what_is_no_variable_of_the_model_is_refused() -> None:
     other.name = "other"
     with pytest.raises(mapgrad.ProblemError, match=r"variable open_0_0 isn't in model 'shop': give variables of"):
         mapgrad_pulp.from_model(model, others)
-    with pytest.raises(mapgrad.ProblemError, match=r"must be distinct, but variable \d of the model is there 2 times"):
+    with pytest.raises(
+        mapgrad.ProblemError, match=r"must be distinct, but variable \d of the model is there 2 times: open_0_1"
+    ):
         mapgrad_pulp.from_model(model, [*opened[0], opened[0][1]])
     with pytest.raises(TypeError, match=r"neither expressions nor names: got "):
         mapgrad_pulp.from_model(model, [opened[0][0], 2 * opened[0][1]])
+    with pytest.raises(
+        TypeError, match=r"neither expressions nor names: got (-1, as expressions such as 1 - x|.*open_0_1)"
+    ):
+        mapgrad_pulp.from_model(model, [opened[0][0], 1 - opened[0][1]])
     with pytest.raises(mapgrad.ProblemError, match=r"variables must be a list, an array or a dictionary.*got open_0_0"):
         mapgrad_pulp.from_model(model, opened[0][0])
     with pytest.raises(TypeError, match=r"neither expressions nor names: got 'open_0_0'"):

@@ -304,7 +304,7 @@ UNBOUNDED = [
     ),
     (
         {"upper": [1, 4, -1, np.inf]},
-        "only where it is finite: give the variable a finite upper bound, or choose a solver that takes sos itself",
+        "only where it is finite: give the variable a finite upper bound",
     ),
     (
         {"lower": [0, 2, -2, -np.inf], "sos": ()},
@@ -319,7 +319,7 @@ def test_bounds_that_rows_need_are_asked_for_by_name(changes: dict[str, Any], me
     with pytest.raises(UnsupportedProblemError, match=re.escape(message)):
         program.reformulated()
     assert program.reformulated(FEATURES) is program
-    for name in ("highs", "scipy.milp"):
+    for name in ("highs", "scipy.milp", "auto"):
         with pytest.raises(UnsupportedProblemError, match=re.escape(message)):
             mapgrad.get_solver(name, program)
     with pytest.raises(UnsupportedProblemError):

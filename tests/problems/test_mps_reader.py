@@ -270,6 +270,11 @@ def test_what_is_malformed_is_refused_by_line(read: Read, old: str, new: str, li
         read(changed((old, new)))
 
 
+def test_an_empty_file_ends_in_its_first_line(read: Read) -> None:
+    with pytest.raises(ProblemError, match=r"file\.mps, line 1: the file ends without ENDATA"):
+        read("")
+
+
 def test_line_ends_of_windows_and_tabs_are_read(read: Read) -> None:
     assert read(BASE.replace("\n", "\r\n").replace(" ", "\t")) == IntegerProgram.from_rows(**CONTENT)
 

@@ -283,6 +283,21 @@ def test_auto_without_an_exact_solver():
         resolve("auto", PROBLEM)
 
 
+def test_auto_says_each_reason_once():
+    offer(
+        spec("small", supports=lambda _problem: "n is even"),
+        spec("tiny", supports=lambda _problem: "n is even"),
+        spec("odd", supports=lambda _problem: "k is 2"),
+        spec("absent", supports=lambda _problem: "n is 4", requires=("acme_engine",)),
+        spec("other", accepts=(mapgrad.Assignment,)),
+    )
+    with pytest.raises(UnsupportedProblemError) as caught:
+        resolve("auto", PROBLEM)
+    assert str(caught.value) == (
+        "no exact solver takes KSubset(n=4, k=2); mine.small, mine.tiny: n is even; mine.odd: k is 2"
+    )
+
+
 def test_unknown_names_get_their_neighbours(install: Install):
     install("acme-solvers", {"acme": "acme_absent"})
     offer(spec("matching"), spec("Greedy"))
@@ -417,6 +432,11 @@ class Open(InstanceSolver):
         (Exact, {"Depth": 3, "x": 1}, f"'Depth', 'x': its options are depth{COMMON_ONES}; did you mean 'depth'?"),
         (Exact, {"worker": 2}, f"'worker': its options are depth{COMMON_ONES}; did you mean 'workers'?"),
         (Plain, {"gap": 0.1}, f"'gap': it has no options of its own{COMMON_ONES}"),
+        (
+            Plain,
+            {"minimize": True},
+            f"'minimize': it has no options of its own{COMMON_ONES}; minimize belongs to MAPLayer: negate θ here",
+        ),
         (
             Heuristic,
             {"timelimit": 1},

@@ -57,7 +57,11 @@ def group_rows(theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) ->
         ShapeError: there aren't as many problems as rows, or a row hasn't its problem's shape.
     """
     if not isinstance(problems, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-        raise TypeError(f"problems must be a list of problems, one for each row, got {problems!r}")
+        hint = ": where it is that of all rows, give it to get_solver in place of problems="
+        raise TypeError(
+            f"problems must be a list of problems, one for each row, got {problems!r}"
+            f"{hint if isinstance(problems, Problem) else ''}"
+        )
     if not isinstance(theta, Tensor | Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
         raise TypeError(f"θ must be a tensor or a list of tensors, got {type(theta).__name__}")
     if isinstance(theta, Tensor) and theta.ndim == 0:

@@ -45,13 +45,13 @@ class _Failures:
     """Rows that failed, by their numbers.
 
     Attributes:
-        infinite: θ, or a backward pass's θ′, isn't finite.
+        infinite: θ, or a backward pass's θ′, isn't finite: `NonFiniteError.kept`.
         made: What is made of θ to be solved isn't finite: what made it so, and what to do about it.
         outside: The problem whose domain θ lies outside of.
         unsolved: What became of rows that were solved.
     """
 
-    infinite: set[int] = field(default_factory=set[int])
+    infinite: dict[int, str] = field(default_factory=dict[int, str])
     made: dict[int, Culprit] = field(default_factory=dict[int, Culprit])
     outside: dict[int, Problem] = field(default_factory=dict[int, "Problem"])
     unsolved: dict[int, FailedRow] = field(default_factory=dict[int, FailedRow])
@@ -131,7 +131,7 @@ class Record:
         rows = {numbers[row % count]: row for row in reversed(error.rows)}  # a row's first sample speaks for it
         if isinstance(error, NonFiniteError):
             if culprit is None:
-                failures.infinite.update(rows)
+                failures.infinite.update(dict.fromkeys(rows, error.kept))
             else:
                 failures.made.update(dict.fromkeys(rows, culprit))
         elif isinstance(error, DomainError) and problems[0] is not None:
@@ -153,7 +153,8 @@ class Record:
         """Return the error that names all rows that failed, of the gravest kind."""
         failures = self._failures or _Failures()
         if failures.infinite:
-            return non_finite_error(sorted(failures.infinite), self.batch, is_backward=is_backward)
+            kept = next(filter(None, failures.infinite.values()), "")
+            return non_finite_error(sorted(failures.infinite), self.batch, kept=kept, is_backward=is_backward)
         if failures.made:
             rows = sorted(failures.made)
             return made_error(failures.made[rows[0]], rows, self.batch, is_backward=is_backward)

@@ -290,16 +290,18 @@ class Solver:
     ) -> None:
         """Refuse rows that can't be solved, by their numbers in the whole batch, before any is."""
         infinite: list[int] = []
+        kept = ""
         outside: list[int] = []
         for (work, rows), utilities in zip(works, stacked, strict=True):
             try:
                 admit(utilities.detach(), work.problem, self._settings.domain)
             except NonFiniteError as error:
                 infinite += [rows[row] for row in error.rows]
+                kept = kept or error.kept
             except DomainError as error:
                 outside += [rows[row] for row in error.rows]
         if infinite:
-            raise non_finite_error(sorted(infinite), batch)
+            raise non_finite_error(sorted(infinite), batch, kept=kept)
         if outside:
             problem = next(work.problem for work, rows in works if outside[0] in rows)
             assert problem is not None

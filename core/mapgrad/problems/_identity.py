@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABCMeta
+from difflib import get_close_matches
 from enum import Enum
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -67,8 +68,11 @@ class ValueType(ABCMeta):
 
     def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
         """Make a value, check that it keeps its arguments, and freeze it."""
+        names = _arguments_of(cls)
+        for name in sorted(kwargs.keys() - set(names)):
+            raise unknown_argument(cls.__name__, name, names)
         value: T = type.__call__(cls, *args, **kwargs)
-        for name in _arguments_of(cls):
+        for name in names:
             try:
                 kept = getattr(value, name)
             except AttributeError:
@@ -84,6 +88,15 @@ class ValueType(ABCMeta):
                 )
         vars(value)[_MADE] = True
         return value
+
+
+def unknown_argument(what: str, name: str, known: Iterable[str]) -> TypeError:
+    """Return the error about an argument that something doesn't take, with those that it takes."""
+    lower = {each.lower(): each for each in known}
+    near = [lower[each] for each in get_close_matches(name.lower(), lower)]
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    own = f"it takes {', '.join(lower.values())}" if lower else "it takes none"
+    return TypeError(f"{what} has no argument {name!r}: {own}{hint}")
 
 
 class _Fields:

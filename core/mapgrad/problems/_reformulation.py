@@ -164,5 +164,5 @@ def _widened(matrix: SparseRows, width: int) -> SparseRows:
 def _unbounded(column: int, side: str, bound: float, feature: str) -> UnsupportedProblemError:
     return UnsupportedProblemError(
         f"variable {column} has the {side} bound {bound}, but rows can stand for {feature} only where it is finite: "
-        f"give the variable a finite {side} bound, or choose a solver that takes {feature.partition('[')[0]} itself"
+        f"give the variable a finite {side} bound"
     )

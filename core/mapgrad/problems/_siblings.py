@@ -10,6 +10,7 @@ from mapgrad.errors import ProblemError
 from mapgrad.problems import _arguments as arguments
 from mapgrad.problems import _features as features
 from mapgrad.problems._features import FEATURES
+from mapgrad.problems._identity import unknown_argument
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,10 +89,6 @@ def _prices(program: ProgramData, changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(name: str) -> TypeError:
-    from difflib import get_close_matches
-
     if name in ("A_ub", "A_eq", "matrix"):
         return TypeError(f"replace keeps the coefficients: make a new IntegerProgram for another {name}")
-    near = get_close_matches(name.lower(), _NAMES)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return TypeError(f"replace has no argument {name!r}: it takes {', '.join(_NAMES)}{hint}")
+    return unknown_argument("replace", name, _NAMES)

@@ -47,6 +47,10 @@ class SolverEntry:
         """The full name with the plugin's distribution and version."""
         return f"{self.name} ({self.plugin.origin})"
 
+    def takes_class(self, problem: Problem) -> bool:
+        """Tell whether the solver takes problems of this class, or integer programs for them."""
+        return isinstance(problem, self.spec.accepts) or IntegerProgram in self.spec.accepts
+
     def native(self, problem: Problem) -> Problem:
         """Return what the solver would get: the problem itself, or a program that stands for it.
 
@@ -54,7 +58,7 @@ class SolverEntry:
             UnsupportedProblemError: the solver takes neither.
         """
         accepts = self.spec.accepts
-        if not isinstance(problem, accepts) and IntegerProgram not in accepts:
+        if not self.takes_class(problem):
             raise UnsupportedProblemError(f"it takes {', '.join(each.__name__ for each in accepts)}")
         try:
             return lower(problem, accepts, self.spec.native).native

@@ -48,7 +48,10 @@ class SolverInfo:
 
     @property
     def traits(self) -> Traits | None:
-        """What the solver promises about itself; imports its class. None where that can't be done."""
+        """What the solver's class promises; imports it. None where that can't be done.
+
+        An object may promise more or less, by its options and its base: ask `get_solver(…).traits`.
+        """
         if self._entry is None or self.status != "ok":
             return None
         try:

@@ -239,7 +239,16 @@ def _cheapest_exact(problem: Problem) -> SolverFactory:
     if missing:
         raise MissingDependencyError(f"no exact solver of {problem!r} is installed; these may do: {_needs(missing)}")
     heuristics = f"; heuristics, which must be named: {', '.join(inexact)}" if inexact else ""
-    raise UnsupportedProblemError(f"no exact solver takes {problem!r}{heuristics}")
+    raise UnsupportedProblemError(f"no exact solver takes {problem!r}{_reasons(problem)}{heuristics}")
+
+
+def _reasons(problem: Problem) -> str:
+    """Say why installed solvers refuse a problem that they or an integer program for it might fit: each reason once."""
+    names: dict[str, list[str]] = {}
+    for entry in all_entries():
+        if entry.takes_class(problem) and not entry.missing() and (reason := entry.refusal(problem)):
+            names.setdefault(reason, []).append(entry.name)
+    return "".join(f"; {', '.join(sorted(each))}: {reason}" for reason, each in names.items())
 
 
 def _installed_for(problem: Problem) -> Iterator[SolverEntry]:
