@@ -76,6 +76,9 @@ _OPEN_WAYS: Final = (
 
 _EXACT: Final = "numerics/feastol = 1e-9\n"
 
+_OPEN: Final = "misc/allowweakdualreds = FALSE\n"
+"""Where a variable lacks a bound, these reductions of SCIP 10 cut off all optima of some programs of two rows."""
+
 
 @dataclass
 class _Native:
@@ -172,17 +175,12 @@ class Mip(mapgrad.ProgramSolver[_Model]):
             if self._engine == "scip" and self._is_open:
                 ways = _OPEN_WAYS
         timed_ways = _TIMED_WAYS if program.integrality.any() and self._keeps_limits else ways
-        ways, timed_ways = self._at_tolerance(ways), self._at_tolerance(timed_ways)
+        parameters = _EXACT * bool(self.row_bits) + _OPEN * bool(np.isinf((program.lower, program.upper)).any())
+        ways, timed_ways = _with(ways, parameters), _with(timed_ways, parameters)
         sides = program.row_lower.copy(), program.row_upper.copy()
         model = _Model(program, ways, timed_ways, program.lower.copy(), program.upper.copy(), *sides)
         model.native(ways[0].engine)
         return model
-
-    def _at_tolerance(self, ways: tuple[_Way, ...]) -> tuple[_Way, ...]:
-        """Return ways in which SCIP has a smaller tolerance, where its rows are magnified."""
-        if not self.row_bits:
-            return ways
-        return tuple(way._replace(parameters=way.parameters + _EXACT) if way.engine == "SCIP" else way for way in ways)
 
     def set_bounds(
         self, model: _Model, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
@@ -245,6 +243,11 @@ class Mip(mapgrad.ProgramSolver[_Model]):
         """End the search that runs, with the best solution found so far; CBC goes on."""
         if model.running is not None:
             model.running.solver.InterruptSolve()
+
+
+def _with(ways: tuple[_Way, ...], parameters: str) -> tuple[_Way, ...]:
+    """Return ways in which SCIP gets further parameters."""
+    return tuple(way._replace(parameters=way.parameters + parameters) if way.engine == "SCIP" else way for way in ways)
 
 
 def _magnified(theta: NDArray[np.float64], integrality: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:

@@ -35,7 +35,7 @@ _OPTIONS: Final = {
 _SMALL: Final = 200
 """Up to as many variables, programs are solved up to three times as fast without HiGHS's heuristics."""
 
-_NARROW: Final = 1_000
+_NARROW: Final = 100
 """Without them, HiGHS 1.16 searches for ever in some programs of five variables that may be larger than that."""
 
 _SMALL_OPTIONS: Final = {
