@@ -135,6 +135,11 @@ def test_a_model_with_all_different_is_trained_through() -> None:
         assert gradient == pytest.approx(expected_gradient, abs=1e-6)
 
 
+def test_a_model_that_is_no_program_has_no_variables() -> None:
+    solver = mapgrad.get_solver("auto", from_cp_model(*all_different(3, 3)))
+    assert solver.solve(torch.zeros(1, *solver.problem.shape)).variables is None
+
+
 def test_other_solvers_say_which_one_takes_such_a_model() -> None:
     problem = from_cp_model(*all_different(3, 3))
     assert mapgrad.get_solver("ortools", problem).name == "ortools.cp_sat"
