@@ -51,7 +51,7 @@ class Cbc(PulpSolver):
     1e-9 of the optimum as long as it lies at a distance of less than 1000 from it, summed over the variables.
     """
 
-    traits = mapgrad.Traits(releases_gil=True, masks=True, stoppable=True)
+    traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = len(_WAYS)
     row_bits = 10  # CBC lets in integer points that break a row by 1e-6, whatever tolerance it is given
 

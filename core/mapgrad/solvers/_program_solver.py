@@ -112,6 +112,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     row_bits: int = 0
     fits: ClassVar[bool] = True
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if isinstance(cls.traits, Traits):  # pyright: ignore[reportUnnecessaryIsInstance] (an author's value)
+            cls.traits = replace(cls.traits, masks=True, limits=True)
+
     def __init__(self, problem: IntegerProgram, **options: Any) -> None:
         super().__init__(problem, **options)
         if problem.features:
