@@ -37,7 +37,8 @@ _SMALL: Final = 200
 """Up to as many variables, programs are solved up to three times as fast without HiGHS's heuristics."""
 
 _NARROW: Final = 100
-"""Without them, HiGHS 1.16 searches for ever in some programs of five variables that may be larger than that."""
+"""Where integers may be larger, HiGHS 1.16 searches for ever in some programs of five variables, to a tolerance of
+1e-9 or without its heuristics."""
 
 _HEURISTICS: Final = {
     "mip_heuristic_effort": 0.0,
@@ -60,6 +61,7 @@ _INTEGER_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
     {"presolve": "off", "simplex_strategy": 4, **_tolerances(TOLERANCE)},
     {"presolve": "choose", "simplex_strategy": 1, **_tolerances(1e-6)},
 )
+_WIDE_WAYS: Final = (_INTEGER_WAYS[3], *_INTEGER_WAYS[1:3], _INTEGER_WAYS[0])
 _LINEAR_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
     # two to six times as fast as with presolving
     {"solver": "simplex", "presolve": "off", "simplex_strategy": 1, **_tolerances(TOLERANCE)},
@@ -102,7 +104,9 @@ class Model:
         self._integrality = program.integrality
         self._is_linear = not program.integrality.any()
         sizes = np.maximum(np.abs(program.lower), np.abs(program.upper))[program.integrality]
-        self._is_small = program.num_vars <= _SMALL and sizes.max(initial=0) <= _NARROW
+        is_small, is_narrow = program.num_vars <= _SMALL, sizes.max(initial=0) <= _NARROW
+        self._needs_no_heuristics = is_small and is_narrow and not self._is_linear
+        self._ways = _WIDE_WAYS if is_small and not is_narrow else _LINEAR_WAYS if self._is_linear else _INTEGER_WAYS
         self._columns = np.arange(program.num_vars, dtype=np.int32)
         self._heeded = SimpleNamespace(stopped=Event())
         self._way: int | None = None
@@ -172,8 +176,8 @@ class Model:
         if way == self._way:
             return
         self._way = way
-        self._set((_LINEAR_WAYS if self._is_linear else _INTEGER_WAYS)[way])
-        if self._is_small and not self._is_linear:
+        self._set(self._ways[way])
+        if self._needs_no_heuristics:
             for name, value in _HEURISTICS.items():
                 self._highs.setOptionValue(name, value if way == 0 else self._highs.getOptionValue(name)[1])
 

@@ -36,7 +36,8 @@ _SMALL: Final = 200
 """Up to as many variables, programs are solved up to three times as fast without HiGHS's heuristics."""
 
 _NARROW: Final = 100
-"""Without them, HiGHS 1.16 searches for ever in some programs of five variables that may be larger than that."""
+"""Where integers may be larger, HiGHS 1.16 searches for ever in some programs of five variables, to a tolerance of
+1e-9 or without its heuristics."""
 
 _SMALL_OPTIONS: Final = {
     "mip_heuristic_effort": 0.0,
@@ -60,6 +61,8 @@ _WAYS: Final[tuple[dict[str, Any], ...]] = (
     {"simplex_strategy": 1, **_tolerances(1e-6)},
 )
 
+_WIDE_WAYS: Final = (_WAYS[3], *_WAYS[1:3], _WAYS[0])
+
 _STATUSES: Final = {
     HighsModelStatus.kOptimal: Status.OPTIMAL,
     HighsModelStatus.kInfeasible: Status.INFEASIBLE,
@@ -80,9 +83,12 @@ class HiGHS(PulpSolver):
 
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
-        small = _SMALL_OPTIONS if call.way == 0 and model.is_narrow(_SMALL, _NARROW) else {}
+        is_small, is_narrow = len(call.theta) <= _SMALL, model.largest_integer() <= _NARROW
+        options = (_WIDE_WAYS if is_small and not is_narrow else _WAYS)[call.way]
+        if is_small and is_narrow and call.way == 0:
+            options = options | _SMALL_OPTIONS
         limit = {} if call.seconds is None else {"time_limit": call.seconds}
-        engine = _Engine(_OPTIONS | small | _WAYS[call.way] | limit, call.stopped)
+        engine = _Engine(_OPTIONS | options | limit, call.stopped)
         return engine.answer(model.minimize(-np.ldexp(call.theta, _COST_BITS), engine).x)
 
 

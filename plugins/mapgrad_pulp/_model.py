@@ -65,10 +65,10 @@ class Model:
             if np.isfinite(lower):
                 self._problem += left >= lower
 
-    def is_narrow(self, num_vars: int, size: float) -> bool:
-        """Tell whether there are no more variables than that, and no larger integers."""
+    def largest_integer(self) -> float:
+        """Return the largest size that an integer variable may have; 0 without one."""
         sizes = np.maximum(np.abs(self._lower), np.abs(self._upper))[self._program.integrality]
-        return len(self._variables) <= num_vars and bool(sizes.max(initial=0) <= size)
+        return float(sizes.max(initial=0))
 
     def minimize(self, costs: NDArray[np.float64], engine: pulp.LpSolver) -> mapgrad.EngineAnswer:
         """Return what PuLP makes of what an engine says of max ⟨-costs, x⟩, without objective and bound."""
