@@ -82,12 +82,19 @@ class ValueType(ABCMeta):
                 ) from None
             if not _is_value(kept):
                 raise TypeError(
-                    f"{cls.__name__} keeps {name!r} as {type(kept).__name__}, which isn't compared by content or may "
+                    f"{cls.__name__} keeps {name!r} as {_described(kept)}, which isn't compared by content or may "
                     "change: keep numbers, strings, enumeration members, other problems, NumPy arrays, or tuples and "
                     "frozensets of these"
                 )
         vars(value)[_MADE] = True
         return value
+
+
+def _described(kept: Any) -> str:
+    """Return a value's type, and that of the first member that keeps it from being a value."""
+    members = (each for each in kept if not _is_value(each)) if isinstance(kept, tuple | frozenset) else ()
+    wrong: Any = next(iter(members), None)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return type(kept).__name__ if wrong is None else f"{type(kept).__name__} that holds {_described(wrong)}"
 
 
 def unknown_argument(what: str, name: str, known: Iterable[str]) -> TypeError:
