@@ -92,9 +92,11 @@ class ValueType(ABCMeta):
 
 def _described(kept: Any) -> str:
     """Return a value's type, and that of the first member that keeps it from being a value."""
-    members = (each for each in kept if not _is_value(each)) if isinstance(kept, tuple | frozenset) else ()
-    wrong: Any = next(iter(members), None)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return type(kept).__name__ if wrong is None else f"{type(kept).__name__} that holds {_described(wrong)}"
+    if isinstance(kept, tuple | frozenset):
+        for member in cast("Iterable[Any]", kept):
+            if not _is_value(member):
+                return f"{type(cast('Any', kept)).__name__} that holds {_described(member)}"
+    return type(cast("Any", kept)).__name__
 
 
 def unknown_argument(what: str, name: str, known: Iterable[str]) -> TypeError:
