@@ -31,12 +31,15 @@ _OPTIONS: Final = (
     "integerTolerance 1e-9",
     "primalTolerance 1e-9",
     "preprocess off",
-    "boundPropLevel off",
 )
-"""CBC 2.935's preprocessing drops rows, and takes a second best for the best that is 3e-8 away. Its bound propagation
-moves continuous variables by 2e-6, and calls programs infeasible where bounds converge slowly."""
+"""CBC 2.935's preprocessing drops rows, and takes a second best for the best that is 3e-8 away."""
 
-_WAYS: Final = ((), ("scaling off", "presolve off"), ("presolve off", "cuts off", "primalTolerance 1e-7"))
+_STEADY: Final = ("boundPropLevel off",)
+"""CBC's bound propagation moves continuous variables by 2e-6, and calls programs infeasible where bounds converge
+slowly; without it, other programs are called so where bounds are missing. Of linear ones it finds infeasible it says
+that their status is unknown."""
+
+_WAYS: Final = (_STEADY, ("scaling off", "presolve off"), ("presolve off", "cuts off", "primalTolerance 1e-7"))
 
 _NODES: Final = "maxNodes 2000"
 """In boxes without end, or as large as `_WIDE`, a search may have none: each way but the last one then gives up."""
@@ -66,7 +69,8 @@ class Cbc(PulpSolver):
         deadline = None if call.seconds is None else time.monotonic() + call.seconds
         process = CbcProcess(self._path, call.stopped)
         nodes = (_NODES,) if self._is_open and call.way < len(_WAYS) - 1 else ()
-        engine = _Engine(process, (*_OPTIONS, *_WAYS[call.way], *nodes), deadline)
+        steady = _STEADY if model.is_linear else ()
+        engine = _Engine(process, (*_OPTIONS, *_WAYS[call.way], *steady, *nodes), deadline)
         answer = model.minimize(-np.ldexp(call.theta, _COST_BITS), engine)
         if engine.text.startswith(("Stopped on nodes", "Stopped on iterations")):
             return mapgrad.EngineAnswer(Status.ERROR, text=engine.text)

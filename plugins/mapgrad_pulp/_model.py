@@ -34,10 +34,12 @@ class Model:
 
     Attributes:
         engine: What solves, or solved last.
+        is_linear: No variable is integer.
     """
 
     def __init__(self, program: mapgrad.IntegerProgram) -> None:
         self.engine: pulp.LpSolver | None = None
+        self.is_linear = not program.integrality.any()
         self._program = program
         self._lower, self._upper = program.lower.copy(), program.upper.copy()
         self._row_lower, self._row_upper = program.row_lower.copy(), program.row_upper.copy()
