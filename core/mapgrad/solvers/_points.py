@@ -40,6 +40,7 @@ class Rows:
 
     Attributes:
         is_wide: The coefficients of a row are so far apart that engines were seen to be wrong about it.
+        is_open: An integer variable lacks a bound; there, too.
     """
 
     def __init__(self, program: IntegerProgram) -> None:
@@ -49,6 +50,7 @@ class Rows:
         height, width = program.matrix.shape
         self._dense = program.matrix.toarray() if height * width <= _DENSE else None
         self.is_wide = _is_wide(program.matrix)
+        self.is_open = bool(program.unbounded_integers.any())
         fractional = (program.matrix.data % 1 != 0) | ~program.integrality[program.matrix.indices]
         self._is_whole = np.ones(height, dtype=np.bool_)
         self._is_whole[program.matrix.row_of_entry[fractional]] = False

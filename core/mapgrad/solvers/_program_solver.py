@@ -90,8 +90,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
-    - Where coefficients of a row or the numbers of an answer are far apart, OPTIMAL counts once another way, asked for
-      a step from there to a better point, finds none.
+    - Where coefficients of a row or the numbers of an answer are far apart, or an integer lacks a bound, OPTIMAL counts
+      once another way, asked for a step from there to a better point, finds none.
 
     What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
     base also keeps deadlines and forbidden entries, and scales rows.
@@ -268,7 +268,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         largest, terms = row.sizes(x)
         slack = _OPTIMALITY * (largest + terms)
         attains = all(each is None or abs(each - value) <= slack for each in (answer.objective, answer.bound))
-        return attains and not model.rows.is_wide and terms <= _FAR * largest
+        return attains and not (model.rows.is_wide or model.rows.is_open) and terms <= _FAR * largest
 
     def _confirmed(
         self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int

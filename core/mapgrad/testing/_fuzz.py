@@ -52,7 +52,7 @@ class Verdict(enum.StrEnum):
 
     RIGHT = "right"
     ERROR = "error"
-    """The row ended as `Status.ERROR`, and a text says why."""
+    """The row ended as `Status.ERROR`, and a text says why; or with an optimum that isn't proved, as `FEASIBLE`."""
     WRONG = "wrong"
     SLOW = "slow"
     """The row ended as `Status.TIME_LIMIT`, after all the time that it may take."""
@@ -245,6 +245,8 @@ def _judge(solutions: Solutions, known: KnownProgram, *, is_late: bool, seconds:
         message = str(solutions.causes.get(0, "")).strip()
         return (Verdict.ERROR if message else Verdict.WRONG), f"ERROR ({message}) instead of {expected}"
     z = solutions.z.numpy()
+    if status is Status.FEASIBLE and known.status is Status.OPTIMAL and not _fault_of(known, z):
+        return Verdict.ERROR, f"FEASIBLE, which is true, instead of {expected}"
     if status is not known.status:
         value = f" {float(known.theta @ z)!r}" if np.isfinite(z).all() else ""
         return Verdict.WRONG, f"{status.name}{value} instead of {expected}"
