@@ -68,6 +68,13 @@ def test_infeasible_counts_once_two_ways_say_so():
     assert (solution.status, solution.z.tolist(), ways) == (Status.OPTIMAL, X.tolist(), [0, 1])
 
 
+def test_infeasible_does_not_count_where_a_way_has_found_a_point():
+    found = EngineAnswer(Status.OPTIMAL, np.array([1.0, 0.0, 0.0]), 1.5)
+    steps = [EngineAnswer(Status.ERROR), EngineAnswer(Status.ERROR)]
+    with pytest.raises(ArithmeticError, match=r"a point of 0\.5 which isn't confirmed; INFEASIBLE .*; INFEASIBLE"):
+        solved(knapsack(), [found, *steps, INFEASIBLE, INFEASIBLE])
+
+
 def test_an_engine_of_one_way_is_believed_to_find_nothing():
     class OneWay(Scripted):
         ways = 1
@@ -234,3 +241,11 @@ def test_a_mixed_point_is_taken_to_the_last_digit():
     solution, ways = solved(program, [rough, fitted], [0.5, 0.75])
     assert solution.z.tolist() == pytest.approx([1.0, 0.25], rel=0, abs=1e-15)
     assert ways == [0, 0]
+
+
+def test_what_rounding_leaves_of_a_zero_is_a_zero():
+    program = mapgrad.IntegerProgram(
+        A_ub=[[-2.0, 9.0], [-3.0, 9.0]], b_ub=[0.0, 0.0], lower=[0, -1], upper=1, integrality=0
+    )
+    noise = EngineAnswer(Status.OPTIMAL, np.array([3e-12, 1e-12]), 0.0)
+    assert solved(program, [noise], [-0.25, 0.5])[0].z.tolist() == [0, 0]

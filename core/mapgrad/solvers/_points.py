@@ -22,6 +22,9 @@ DIGITS: Final = 1e-13
 _NEAR: Final = (1e-9, 1e-8, 1e-7, 1e-6)
 """Bounds and rows that near, in units of the largest term, are meant to be attained: what is tried in turn."""
 
+_REMAINDER: Final = 1e-12
+"""What is left of a number when it is taken away is its rounding, which breaks rows of the right side 0."""
+
 _DENSE: Final = 50_000
 """Entries, up to which a product with a dense matrix is faster."""
 
@@ -125,7 +128,10 @@ class Rows:
             return None
         sides, sizes = sides[attained], sizes[attained]
         part = self._matrix.select(attained).toarray()[:, free] / sizes[:, None]
-        x[free] += np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0]
+        moved: NDArray[np.float64] = (
+            x[free] + np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0]
+        )
+        x[free] = np.where(np.abs(moved) <= _REMAINDER * np.abs(x[free]), 0.0, moved)
         return np.clip(x, limits.lower, limits.upper)
 
     def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -86,7 +86,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
       taken to the last digit.
     - OPTIMAL counts if the point attains the objective and the bound that the engine gives.
     - INFEASIBLE counts once two ways say so, if the engine has two ways, or all of them where coefficients of a row are
-      far apart, or where a row of integers shows it by a divisor of its coefficients.
+      far apart, and none has found a feasible point; or where a row of integers shows it by a divisor of its
+      coefficients.
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
@@ -237,6 +238,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         """Ask in one way after the other until an answer counts."""
         said: list[str] = []
         infeasible, enough = 0, self.ways if model.rows.is_wide else min(2, self.ways)
+        is_feasible = False
         for way in range(self.ways):
             answer = self._run(state, model, row, way)
             if answer.status is Status.TIME_LIMIT:
@@ -244,10 +246,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             comment = ""
             if answer.status is Status.INFEASIBLE:
                 infeasible += 1
-                if infeasible == enough:
+                if infeasible == enough and not is_feasible:
                     return Solution(None, Status.INFEASIBLE)
             elif answer.status is Status.OPTIMAL and answer.x is not None:
                 x = self._cleaned(state, model, row, answer.x, way)
+                is_feasible = is_feasible or x is not None
                 if x is None:
                     comment = ", with a point that breaks a row once its integers are rounded"
                 elif self._is_beyond_doubt(model, row, x, answer):
