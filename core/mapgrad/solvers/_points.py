@@ -128,10 +128,9 @@ class Rows:
             return None
         sides, sizes = sides[attained], sizes[attained]
         part = self._matrix.select(attained).toarray()[:, free] / sizes[:, None]
-        moved: NDArray[np.float64] = (
-            x[free] + np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0]
-        )
-        x[free] = np.where(np.abs(moved) <= _REMAINDER * np.abs(x[free]), 0.0, moved)
+        step: NDArray[np.float64] = np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0]
+        held, moved = x[free], x[free] + step
+        x[free] = np.where(np.abs(moved) <= _REMAINDER * np.abs(held), 0.0, moved)
         return np.clip(x, limits.lower, limits.upper)
 
     def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
