@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -128,8 +128,9 @@ class Rows:
             return None
         sides, sizes = sides[attained], sizes[attained]
         part = self._matrix.select(attained).toarray()[:, free] / sizes[:, None]
-        step: NDArray[np.float64] = np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0]
-        held, moved = x[free], x[free] + step
+        step: Any = np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0]
+        held = x[free]
+        moved: NDArray[np.float64] = held + step
         x[free] = np.where(np.abs(moved) <= _REMAINDER * np.abs(held), 0.0, moved)
         return np.clip(x, limits.lower, limits.upper)
 
