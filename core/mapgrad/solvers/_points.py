@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -128,10 +128,9 @@ class Rows:
             return None
         sides, sizes = sides[attained], sizes[attained]
         part = self._matrix.select(attained).toarray()[:, free] / sizes[:, None]
-        step: Any = np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0]
-        held = x[free]
-        moved: NDArray[np.float64] = held + step
-        x[free] = np.where(np.abs(moved) <= _REMAINDER * np.abs(held), 0.0, moved)
+        held = np.abs(x)
+        x[free] += np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0]
+        x = np.where(free & (np.abs(x) <= _REMAINDER * held), 0.0, x)
         return np.clip(x, limits.lower, limits.upper)
 
     def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
