@@ -29,6 +29,16 @@ problem = mapgrad_pulp.from_model(plan, batches)
 solver = mapgrad.get_solver("auto", problem)  # or "pulp.cbc", "highs", "ortools.cp_sat", …
 layer = mapgrad.MAPLayer(solver, mapgrad.IMLE())
 
+# What θ doesn't price is among all variables of the program, in the model's order. (Not list.index: PuLP's == makes
+# a constraint, which counts as true.)
+column_of = {variable.name: column for column, variable in enumerate(plan.variables())}
+set_up_columns = [column_of[set_up[p].name] for p in products]
+
+
+def products_set_up(solutions: mapgrad.Solutions) -> torch.Tensor:
+    """Return for which products the bakery sets up, bool [*batch, 5]."""
+    return solutions.variables[..., set_up_columns].round().bool()
+
 
 def main(epochs: int = 10) -> tuple[float, float]:
     # Days and the baker's plans for them, made up here by a rule that the network doesn't see.
@@ -51,6 +61,9 @@ def main(epochs: int = 10) -> tuple[float, float]:
             optimizer.step()
     after = difference()
     print(f"{solver.name}: a new day's plan differs from the baker's by {before:.2f} batches, trained by {after:.2f}")
+    chosen = products_set_up(solver.solve(network(days[-1]))).tolist()
+    names = [product for product, is_chosen in zip(products, chosen, strict=True) if is_chosen]
+    print(f"on the last day it sets up for {', '.join(names)}")
     return before, after
 
 

@@ -159,3 +159,112 @@ def test_a_loss_over_the_rows_that_have_an_answer():
     z = layer(theta)
     z[layer.last.mask].square().sum().backward()
     assert theta.grad.isfinite().all()
+
+
+CHOICE = mapgrad.IntegerProgram(
+    # two of six items; y_0 and y_1, which θ doesn't price, say whether an item of each half is among them
+    A_ub=[[1, 1, 1, 0, 0, 0, -2, 0], [0, 0, 0, 1, 1, 1, 0, -2]],
+    b_ub=[0, 0],
+    A_eq=[[1, 1, 1, 1, 1, 1, 0, 0]],
+    b_eq=[2],
+    decision=range(6),
+    fixed=[-0.01, -0.01],
+)
+
+
+def completed(z):
+    """Return all variables of `CHOICE` for its states z [..., 6]."""
+    z = z.double()
+    return torch.cat([z, z.unflatten(-1, (2, 3)).amax(-1)], dim=-1)
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("estimator", [mapgrad.IMLE, mapgrad.AdaptiveIMLE])
+def test_variables_of_the_program(batch, samples, estimator):
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("highs", CHOICE), estimator(samples=samples), seed=0)
+    theta = random_theta(*batch, 6).requires_grad_()
+    layer(theta).sum().backward()  # a backward pass leaves them as they are
+    last = layer.last
+    assert last.variables.dtype == torch.float64
+    assert last.variables.shape == (*last.z.shape[:-1], 8)
+    assert torch.equal(last.variables, completed(last.z))
+    layer.eval()(theta)
+    assert torch.equal(layer.last.variables, completed(layer.last.z))
+    assert torch.equal(layer.last.variables, layer.solver.solve(theta).variables)
+
+
+def test_equal_rows_have_their_variables():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("highs", CHOICE)).eval()
+    layer(random_theta(2, 6)[[0, 1, 0, 0, 1]])
+    assert layer.last.variables.shape == (5, 8)
+    assert torch.equal(layer.last.variables, completed(layer.last.z))
+
+
+def test_variables_of_a_batch_in_parts(monkeypatch):
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("highs", CHOICE, merge=False), mapgrad.IMLE(samples=2), seed=0)
+    monkeypatch.setattr("mapgrad.gradients._pass._SMALL", 0)
+    monkeypatch.setattr("mapgrad.gradients._pass._PART_BYTES", 100)
+    layer(random_theta(7, 6))
+    assert layer.last.variables.shape == (2, 7, 8)
+    assert torch.equal(layer.last.variables, completed(layer.last.z))
+
+
+def test_where_no_program_was_solved_there_are_no_variables():
+    layer = layer_of()
+    layer(random_theta(4, 6))
+    assert layer.last.variables is None
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_variables_of_rows_with_problems_of_their_own(samples):
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("auto", None), mapgrad.IMLE(samples=samples), seed=0)
+    other = mapgrad.IntegerProgram(A_eq=[[1] * 6], b_eq=[2])
+    layer(random_theta(3, 6), problems=[CHOICE, mapgrad.KSubset(6, 2), other])
+    first, second, third = layer.last.variables
+    assert second is None  # "topk" solves it
+    z = layer.last.z.reshape(samples, 3, 6)
+    assert torch.equal(first.reshape(samples, 8), completed(z[:, 0]))
+    assert torch.equal(third.reshape(samples, 6), z[:, 2].double())
+    layer(
+        random_theta(3, 6),
+        problems=[CHOICE, CHOICE, mapgrad.IntegerProgram(A_eq=[[1] * 8], b_eq=[2], decision=range(6))],
+    )
+    assert layer.last.variables.shape[-2:] == (3, 8)
+    z = layer.last.z.reshape(samples, 3, 6)
+    assert torch.equal(layer.last.variables.reshape(samples, 3, 8)[:, :2], completed(z[:, :2]))
+
+
+def test_variables_beside_rows_that_failed():
+    never = mapgrad.IntegerProgram(A_eq=[[1, 1]], b_eq=[5])
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("highs", None)).eval()
+    with pytest.raises(mapgrad.RowsError) as caught:
+        layer([random_theta(2), random_theta(6)], problems=[never, CHOICE])
+    found = caught.value.solutions
+    assert found.variables[0].isnan().all()
+    assert torch.equal(found.variables[1], completed(found.z[1]))
+
+
+class Averaging(mapgrad.IMLE):
+    """States that are those of two solves, and so of no program."""
+
+    def forward(self, theta, sampler, solve):
+        rows = sampler.perturb(theta, self.temperature)
+        answers = solve(torch.stack([rows, rows]))
+        return mapgrad.Forward(answers.z.mean(0), answers.status[0])
+
+
+class Careless(Averaging):
+    def forward(self, theta, sampler, solve):
+        rows = sampler.perturb(theta, self.temperature)
+        answers = solve(torch.stack([rows, rows]))
+        return mapgrad.Forward(answers.z[0], answers.status[0], variables=answers.variables)
+
+
+def test_an_estimator_of_ones_own_says_whether_there_are_variables():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("highs", CHOICE), Averaging(None))
+    layer(random_theta(4, 6))
+    assert layer.last.variables is None
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("highs", CHOICE), Careless(None))
+    with pytest.raises(mapgrad.ShapeError, match=r"as variables, where None or \[S · B, num_vars\] = \[4, num_vars\]"):
+        layer(random_theta(4, 6))

@@ -82,7 +82,15 @@ class RowsError(MapgradError):
 
 
 class NonFiniteError(RowsError, ValueError):
-    """θ has NaN or infinite entries, other than −inf where that forbids an entry."""
+    """θ has NaN or infinite entries, other than −inf where that forbids an entry.
+
+    Attributes:
+        kept: The first entry that −inf would forbid, but its lower bound keeps from 0, in words; empty without one.
+    """
+
+    def __init__(self, message: str, *, rows: Sequence[int] = (), kept: str = "") -> None:
+        super().__init__(message, rows=rows)
+        self.kept = kept
 
 
 class DomainError(RowsError, ValueError):

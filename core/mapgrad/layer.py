@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from mapgrad.batching import Solver, group_rows, is_traced, new_handle
+from mapgrad.batching import Solver, is_traced, new_handle
 from mapgrad.distribution import PerturbAndMAP
 from mapgrad.gradients import (
     IMLE,
@@ -234,7 +234,7 @@ class MAPLayer(nn.Module):
             raise TypeError(f"problems= needs a solver from mapgrad.get_solver, but this layer has {self.solver!r}")
         samples = self.estimator.samples if self.training else 1
         is_mean = self.reduction == "mean" or not self.training
-        works = [(self.solver.at_work(problem), rows) for problem, rows in group_rows(theta, problems)]
+        works = self.solver.works_on(theta, problems)
         states: list[Tensor] = [torch.empty(0)] * len(theta)
         device = theta[0].device if works and row_ids is not None else torch.device("cpu")
         ids = (
@@ -287,11 +287,11 @@ class MAPLayer(nn.Module):
     def last(self) -> Solutions | None:
         """What the last call answered, or a call of its distribution; None before one, or after it failed.
 
-        `z` and `status` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn, lists as θ; `mask`, [*batch]
-        bool, tells which rows have an answer in all samples. z may share memory with the layer's output. Objectives and
-        bounds aren't worked out: `layer.solver.solve` tells those of θ. It is kept until the next call, isn't saved or
-        copied with the layer, and is None after a call that torch.compile, torch.vmap or torch.func traced. A call
-        inside a backward pass, as activation checkpointing repeats one, leaves it as it is.
+        `z`, `status` and a program's `variables` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn,
+        lists as θ; `mask`, [*batch] bool, tells which rows have an answer in all samples. z may share memory with the
+        layer's output. Objectives and bounds aren't worked out: `layer.solver.solve` tells those of θ. It is kept until
+        the next call, isn't saved or copied with the layer, and is None after a call that torch.compile, torch.vmap or
+        torch.func traced. A call inside a backward pass, as activation checkpointing repeats one, leaves it as it is.
         """
         return None if self.monitor.last is None else self.monitor.last.solutions()
 

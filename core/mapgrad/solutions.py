@@ -68,8 +68,9 @@ class Solutions:
         objective: [*batch] float64, ⟨θ, z⟩ of the row that was solved (after the domain's clip).
         bound: [*batch] float64, proved upper bound on the optimum; equal to the objective where optimal, else +inf
             unless the solver gave one.
-        variables: [*batch, num_vars] float64, values of all variables of the program that was solved, those that θ
-            doesn't price included; None where no program was, and with problems of their own.
+        variables: [*batch, num_vars] float64, values of all variables of the program that was solved, in its order,
+            those that θ doesn't price included; None where no program was. Where rows have problems of their own whose
+            programs differ in size, or have none: a list of [num_vars], with None for a row without a program.
         seconds: Wall-clock time of the call.
         stats: Counts of this call, under the names of `Solver.stats`.
         causes: What rows raised, by their numbers over the flattened batch.
@@ -81,7 +82,7 @@ class Solutions:
     status: Tensor
     objective: Tensor = None  # pyright: ignore[reportAssignmentType] (the core fills it in before a user sees it)
     bound: Tensor = None  # pyright: ignore[reportAssignmentType] (as above)
-    variables: Tensor | None = None
+    variables: Any = None
     seconds: float = 0.0
     stats: dict[str, float] = field(default_factory=dict[str, float])
     causes: dict[int, BaseException] = field(default_factory=dict[int, BaseException], repr=False)

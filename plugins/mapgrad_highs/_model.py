@@ -61,7 +61,7 @@ _INTEGER_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
     {"presolve": "off", "simplex_strategy": 4, **_tolerances(TOLERANCE)},
     {"presolve": "choose", "simplex_strategy": 1, **_tolerances(1e-6)},
 )
-_WIDE_WAYS: Final = (_INTEGER_WAYS[3], *_INTEGER_WAYS[1:3], _INTEGER_WAYS[0])
+_WIDE_WAYS: Final = (_INTEGER_WAYS[3], *_INTEGER_WAYS[1:3], _INTEGER_WAYS[0])  # where integers aren't `_NARROW`
 _LINEAR_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
     # two to six times as fast as with presolving
     {"solver": "simplex", "presolve": "off", "simplex_strategy": 1, **_tolerances(TOLERANCE)},
@@ -111,6 +111,7 @@ class Model:
         self._heeded = SimpleNamespace(stopped=Event())
         self._way: int | None = None
         self._highs = _SilentHighs()
+        self._defaults = {name: self._highs.getOptionValue(name)[1] for name in _HEURISTICS}
         self._set(_OPTIONS)
         if self._highs.passModel(_native(program)) == HighsStatus.kError:
             raise ValueError(f"HiGHS refuses {program!r}: its numbers may be too large (1e15) or too many (2³¹)")
@@ -178,8 +179,7 @@ class Model:
         self._way = way
         self._set(self._ways[way])
         if self._needs_no_heuristics:
-            for name, value in _HEURISTICS.items():
-                self._highs.setOptionValue(name, value if way == 0 else self._highs.getOptionValue(name)[1])
+            self._set(_HEURISTICS if way == 0 else self._defaults)
 
     def _answer(self, *, was_stopped: bool) -> mapgrad.EngineAnswer:
         highs = self._highs

@@ -19,7 +19,7 @@ class HiGHS(mapgrad.ProgramSolver[Model]):
     state.
     """
 
-    traits = mapgrad.Traits(releases_gil=True, masks=True, stoppable=True)
+    traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = WAYS
     fits = False
 

@@ -38,6 +38,7 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
             accepts=(mapgrad.IntegerProgram, CpModelProblem),
             supports=_cp_sat_refusal,
             cost=_cp_sat_cost,
+            native=("indicators",),
         ),
         spec(
             name="knapsack",
@@ -56,20 +57,24 @@ def from_cp_model(model: cp_model.CpModel, variables: Any) -> mapgrad.Problem:
     maximised, as the model has it. What it says of the priced ones gives way to θ, which is always maximised. The model
     isn't written to, and later changes to it don't reach the problem.
 
+    Beside a variable x, θ may price its negation ``~x`` and terms such as ``2 * x + 3``: z then holds the term's value,
+    and the objective's part of x gives way. A program gets a variable and an equation for each such term.
+
     Args:
         model: Any CP-SAT model: all-different, circuits, intervals and whatever else CP-SAT knows.
-        variables: The variables that θ prices, distinct: lists, tuples or numpy arrays of objects, nested evenly, whose
-            shape is θ's; a pandas series; or a dictionary, whose values count in its own order, so that one of d
-            variables makes θ's shape (d,).
+        variables: The variables and terms that θ prices, distinct: lists, tuples or numpy arrays of objects, nested
+            evenly, whose shape is θ's; a pandas series; or a dictionary, whose values count in its own order, so that
+            one of d variables makes θ's shape (d,).
 
     Returns:
         An `IntegerProgram`, which every MIP solver takes, if all constraints are linear: linear ones with constant
-        bounds, clauses, implications, at most and exactly one. Otherwise a `CpModelProblem`, which only
-        ``"ortools.cp_sat"`` takes.
+        bounds, also where one literal enforces them, clauses, implications, at most and exactly one. Its columns are
+        the model's variables by ``index``, then those of terms. Otherwise a `CpModelProblem`, which only
+        ``"ortools.cp_sat"`` takes, and whose solutions have no ``variables``.
 
     Raises:
         ProblemError: CP-SAT refuses the model, its objective has a domain, or `variables` isn't as described.
-        TypeError: model is no CpModel, or something among `variables` is no variable.
+        TypeError: model is no CpModel, or something among `variables` is neither a variable nor such a term.
     """
     from mapgrad_ortools import _native
 
@@ -84,12 +89,16 @@ def from_mathopt(model: mathopt.Model, variables: Any) -> mapgrad.IntegerProgram
     isn't written to, and later changes to it don't reach the problem.
 
     Args:
-        model: A model of linear constraints and a linear objective, or none.
+        model: A model of linear and indicator constraints, and a linear objective or none.
         variables: The variables that θ prices, as for `from_cp_model`.
 
+    Returns:
+        A program whose columns are the model's variables in the order of ``model.variables()``.
+
     Raises:
-        UnsupportedProblemError: the model has constraints or an objective that aren't linear.
-        ProblemError: `variables` isn't as described, or bounds contradict each other.
+        UnsupportedProblemError: the model has other constraints, or an objective that isn't linear.
+        ProblemError: `variables` isn't as described, bounds contradict each other, or an indicator isn't a variable of
+            0 and 1.
         TypeError: model is no MathOpt model, or something among `variables` is no variable.
     """
     from mapgrad_ortools import _native
@@ -112,7 +121,7 @@ def _knapsack_refusal(problem: mapgrad.Knapsack) -> str | None:
     form = _integers.integer_form(problem.to_ilp())
     if isinstance(form, str):
         return form
-    largest = max(row.most for row in form.rows)
+    largest = max(most for _, most in form.sides)
     limit = _KNAPSACK_SIZE / len(form.lower)
     return None if largest < limit else f"its capacities in integers reach {largest:g}, more than {limit:g}"
 

@@ -10,12 +10,18 @@ from ortools.sat.python import cp_model
 import mapgrad
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
-_SOLUTION_STEPS: Final = 100  # a solution found takes as long as some hundred steps elsewhere
-_DETERMINISTIC_TIME: Final = 10.0  # about as many seconds, but the same work on every machine
+# What enumeration spends, so that it ends within a second or so on an idle machine: a solution takes CP-SAT and the
+# callback some 20 µs, a value read 0.5 µs, and a value of a large domain is the dearer the more were found before it.
+_SOLUTION_STEPS: Final = 200
+_VALUE_STEPS: Final = 5
+_FOUND_PER_STEP: Final = 8
+_TABLE_STEPS: Final = 5  # times the square of a table's rows: CP-SAT takes that long before it searches
+
+# About as many seconds, but the same work on every machine.
+_MEMBERSHIP_TIME: Final = 10.0
+_ENUMERATION_TIME: Final = 2.5
 
 
 def constraints_text(model: cp_model.CpModel) -> str:
@@ -63,39 +69,55 @@ def domains(model: cp_model.CpModel) -> NDArray[np.int64]:
     return np.array(ends, dtype=np.int64).reshape(-1, 2)
 
 
-def solutions(
-    model: cp_model.CpModel, columns: NDArray[np.int64], budget: Any, name: str
-) -> Iterable[NDArray[np.float64]]:
-    """Return the distinct values of some variables in all solutions.
+def solutions(model: cp_model.CpModel, columns: NDArray[np.int64], budget: Any, name: str) -> NDArray[np.float64]:
+    """Return the distinct values of some variables in all solutions: [N, d].
 
     Raises:
         ProblemError: there are too many, or it takes too long to find them.
     """
-    collector = _Collector(columns, budget)
-    solver = _solver()
+    for constraint in model.proto.constraints:
+        if constraint.has_table() and not constraint.table.negated:
+            width = len(constraint.table.exprs) + len(constraint.table.vars)
+            budget.spend(_TABLE_STEPS * (len(constraint.table.values) // max(1, width)) ** 2)
+    largest = max(int(upper) - int(lower) for lower, upper in domains(model)) + 1
+    collector = _Collector(columns, budget, largest)
+    solver = _solver(_ENUMERATION_TIME)
     solver.parameters.enumerate_all_solutions = True
+    solver.parameters.linearization_level = 0  # no objective, so no bounds: tables take half the time
+    solver.parameters.cp_model_probing_level = 0
     status = solver.solve(model, collector)
     if collector.error is not None:
         raise collector.error
     if status not in (cp_model.OPTIMAL, cp_model.INFEASIBLE):
         raise mapgrad.ProblemError(f"{name} takes too long to enumerate: make it smaller")
-    return collector.found.values()
+    return np.array(list(collector.found), dtype=np.float64).reshape(-1, len(columns))
 
 
 class _Collector(cp_model.CpSolverSolutionCallback):
-    def __init__(self, columns: NDArray[np.int64], budget: Any) -> None:
+    """Collects the values of some variables.
+
+    Args:
+        columns: Their indices.
+        budget: What the search may spend.
+        largest: The number of values in the largest domain of all variables.
+    """
+
+    def __init__(self, columns: NDArray[np.int64], budget: Any, largest: int) -> None:
         super().__init__()
-        self._columns = columns
+        self._columns = columns.tolist()
         self._budget = budget
-        self.found: dict[bytes, NDArray[np.float64]] = {}
+        self._steps = _SOLUTION_STEPS + _VALUE_STEPS * len(columns)
+        self._largest = largest
+        self._count = 0
+        self.found: dict[tuple[int, ...], None] = {}
         self.error: mapgrad.ProblemError | None = None
 
     def on_solution_callback(self) -> None:
-        response: Any = self.response_proto
-        values = np.array(response.solution, dtype=np.float64)[self._columns]
-        self.found[values.tobytes()] = values
+        value_of = self.SolutionIntegerValue  # of a variable's index, as `value` is of a variable
+        self.found[tuple([value_of(column) for column in self._columns])] = None
+        self._count += 1
         try:
-            self._budget.spend(_SOLUTION_STEPS)
+            self._budget.spend(self._steps + min(self._count, self._largest) // _FOUND_PER_STEP)
         except mapgrad.ProblemError as error:  # it can't pass through CP-SAT
             self.error = error
             self.stop_search()
@@ -116,7 +138,7 @@ def completable(
         pin.coeffs.append(1)
         pin.domain.extend((0, 0))
         pins.append(pin)
-    solver = _solver()
+    solver = _solver(_MEMBERSHIP_TIME)
     answers = np.zeros(len(rows), dtype=np.bool_)
     for number, row in enumerate(rows.tolist()):
         for pin, value in zip(pins, row, strict=True):
@@ -128,10 +150,10 @@ def completable(
     return answers
 
 
-def _solver() -> cp_model.CpSolver:
+def _solver(deterministic_time: float) -> cp_model.CpSolver:
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 0
-    solver.parameters.max_deterministic_time = _DETERMINISTIC_TIME
+    solver.parameters.max_deterministic_time = deterministic_time
     solver.parameters.catch_sigint_signal = False
     return solver

@@ -11,6 +11,8 @@ import numpy as np
 import mapgrad
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 # CP-SAT refuses sums that may exceed 2⁶² in absolute value, and was seen to be right up to 2⁶¹.
@@ -23,20 +25,39 @@ _COEFFICIENT_DIGITS: Final = 1e-12  # relative; rounding errors in how a coeffic
 
 
 class Row(NamedTuple):
-    """least ≤ Σ coefficient · variable ≤ most, in integers."""
+    """The left side of a row: Σ integer · variable is `scale` times what the program has.
 
-    columns: list[int]
-    coefficients: list[int]
-    least: int
-    most: int
+    Attributes:
+        name: What messages call it.
+        columns: Its variables.
+        integers: Their coefficients.
+        scale: A positive integer.
+        largest: The largest coefficient in the program, in absolute value.
+        literal: As CP-SAT has it: the row holds only where it is true; None for one that always holds.
+    """
+
+    name: str
+    columns: NDArray[np.int64]
+    integers: list[int]
+    scale: int
+    largest: float
+    literal: int | None
 
 
 class IntegerForm(NamedTuple):
-    """The same set as a program's, in integers: bounds are int64 [num_vars] and finite."""
+    """The same set as a program's, in integers.
+
+    Attributes:
+        lower: Finite lower bounds, int64 [num_vars].
+        upper: Finite upper bounds, int64 [num_vars].
+        rows: Left sides, those of indicators last.
+        sides: The least and the most that each may be; the least is larger where none will do.
+    """
 
     lower: NDArray[np.int64]
     upper: NDArray[np.int64]
     rows: list[Row]
+    sides: list[tuple[int, int]]
 
 
 class IntegerObjective(NamedTuple):
@@ -98,16 +119,23 @@ def objective_refusal(lower: NDArray[Any], upper: NDArray[Any]) -> str | None:
     return f"bounds up to ±{reach.max():g} leave no room for θ to 1e-9 in CP-SAT's objective of 64-bit integers"
 
 
-def integer_form(program: mapgrad.IntegerProgram) -> IntegerForm | str:
+def integer_form(program: mapgrad.IntegerProgram, rows: list[Row] | None = None) -> IntegerForm | str:
     """Write a program in integers, or say why it can't be done.
 
     Variables without bounds get those that the rows imply. A coefficient is read as the first convergent of its
     continued fraction that agrees to 12 digits: 0.1 and 0.3 - 0.2 are 1/10. Nothing else is rounded, so that whether a
     row is met differs from what `IntegerProgram.contains` says only within the latter's tolerance.
+
+    Args:
+        program: The program.
+        rows: The rows of the form of a program of the same coefficients, which are taken over.
     """
     if not program.integrality.all():
         column = int((~program.integrality).argmax())
         return f"variable {column} is continuous, and CP-SAT takes integer variables only"
+    foreign = program.features - {"indicators"}
+    if foreign:
+        return f"it uses {' and '.join(sorted(foreign))}: take program.reformulated(('indicators',))"
     lower, upper = implied_bounds(program)
     unbounded = ~(np.isfinite(lower) & np.isfinite(upper))
     if unbounded.any():
@@ -119,44 +147,42 @@ def integer_form(program: mapgrad.IntegerProgram) -> IntegerForm | str:
     if reason is not None:
         return reason
     reach = np.maximum(np.abs(lower), np.abs(upper))
-    form = IntegerForm(lower.astype(np.int64), upper.astype(np.int64), [])
-    limits = zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)
-    for number, (least, most) in enumerate(limits):
-        columns, coefficients = program.matrix.row(number)
-        row = _integer_row(columns, coefficients, least, most, reach[columns])
-        if row is None:
+    form = IntegerForm(lower.astype(np.int64), upper.astype(np.int64), rows or list(_rows(program)), [])
+    sides = [*zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)]
+    sides += [(least, most) for *_, least, most in program.indicators]
+    for row, (least, most) in zip(form.rows, sides, strict=True):
+        terms = zip(row.integers, reach[row.columns].tolist(), strict=True)
+        total = sum(abs(integer) * int(bound) for integer, bound in terms)
+        if max(total, *map(abs, row.integers), 0) > 2**_SUM_BITS:
             return (
-                f"row {number} in integers takes more than 64 bits, and CP-SAT rounds nothing: give its coefficients "
+                f"{row.name} in integers takes more than 64 bits, and CP-SAT rounds nothing: give its coefficients "
                 "fewer digits"
             )
-        form.rows.append(row)
+        form.sides.append((_in_integers(row, least, -1, total), _in_integers(row, most, 1, total)))
     return form
 
 
-def _integer_row(
-    columns: NDArray[np.int64],
-    coefficients: NDArray[np.float64],
-    least: float,
-    most: float,
-    reach: NDArray[np.float64],
-) -> Row | None:
+def _rows(program: mapgrad.IntegerProgram) -> Iterator[Row]:
+    for number in range(program.matrix.shape[0]):
+        yield _row(f"row {number}", *program.matrix.row(number), None)
+    for number, (variable, value, row, *_) in enumerate(program.indicators):
+        yield _row(f"indicator {number}", *row.row(0), variable if value else -variable - 1)
+
+
+def _row(name: str, columns: NDArray[np.int64], coefficients: NDArray[np.float64], literal: int | None) -> Row:
     scale, integers = _common_scale(coefficients.tolist())
-    total = sum(abs(integer) * int(bound) for integer, bound in zip(integers, reach.tolist(), strict=True))
-    if max(total, *map(abs, integers), 0) > 2**_SUM_BITS:
-        return None
-    largest = float(np.abs(coefficients).max(initial=0))
+    return Row(name, columns, integers, scale, float(np.abs(coefficients).max(initial=0)), literal)
 
-    def in_integers(bound: float, side: int) -> int:
-        """Return the last multiple of 1 / scale that a row's bound lets pass, as an integer just in reach."""
-        if math.isinf(bound):
-            return side * (total + 1)
-        room = Fraction(_ROOM * max(abs(bound), largest))
-        if scale == 1 and bound.is_integer():
-            room = min(room, Fraction(1, 2))  # a miss is a whole number, which no tolerance may hide
-        last = side * math.floor(scale * (side * Fraction(bound) + room))
-        return max(-total - 1, min(last, total + 1))
 
-    return Row(columns.tolist(), integers, in_integers(least, -1), in_integers(most, 1))
+def _in_integers(row: Row, bound: float, side: int, total: int) -> int:
+    """Return the last multiple of 1 / scale that a row's bound lets pass, as an integer just beyond ±total at most."""
+    if math.isinf(bound):
+        return side * (total + 1)
+    room = Fraction(_ROOM * max(abs(bound), row.largest))
+    if row.scale == 1 and bound.is_integer():
+        room = min(room, Fraction(1, 2))  # a miss is a whole number, which no tolerance may hide
+    last = side * math.floor(row.scale * (side * Fraction(bound) + room))
+    return max(-total - 1, min(last, total + 1))
 
 
 def _common_scale(values: list[float]) -> tuple[int, list[int]]:
@@ -182,7 +208,8 @@ def _simplest_fraction(value: float) -> Fraction:
 def implied_bounds(program: mapgrad.IntegerProgram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return bounds of the integer variables of a program, tightened by what each row leaves of each variable.
 
-    They cut off no state. Where the rows contradict each other, a lower bound meets its upper bound and no more.
+    They cut off no state: rows of indicators, which needn't hold, play no part. Where the rows contradict each other, a
+    lower bound meets its upper bound and no more.
     """
     matrix = program.matrix
     lower, upper = program.lower.copy(), program.upper.copy()

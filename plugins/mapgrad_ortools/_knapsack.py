@@ -45,9 +45,9 @@ class KnapsackSearch(mapgrad.InstanceSolver[mapgrad.Knapsack, _State]):
         if isinstance(form, str):
             raise mapgrad.UnsupportedProblemError(f"OR-Tools' knapsack search can't solve {self.problem!r}: {form}")
         weights = np.zeros((len(form.rows), self.problem.shape[0]), dtype=np.int64)
-        for row, (columns, coefficients, _, _) in enumerate(form.rows):
-            weights[row, columns] = coefficients
-        capacities = [row.most for row in form.rows]
+        for number, row in enumerate(form.rows):
+            weights[number, row.columns] = row.integers
+        capacities = [most for _, most in form.sides]
         possible = np.logical_and.reduce(weights <= np.array(capacities)[:, None], axis=0)
         bits = _PRODUCT_BITS - max(capacities).bit_length()
         solver = knapsack_solver.KnapsackSolver(_SEARCH, "")

@@ -68,8 +68,9 @@ _CBC: Final = _Way("CBC")
 _LINEAR_WAYS: Final = (_Way("GLOP", "use_preprocessing: false"), _Way("CLP"), _Way("GLOP"))
 _MIXED_WAYS: Final = (_SCIP, _BARE_SCIP, _CBC)
 _INTEGER_WAYS: Final = (_CBC, _SCIP, _BARE_SCIP)
+_TIMED_WAYS: Final = (_SCIP, _BARE_SCIP, _SCIP._replace(parameters=_ALWAYS + "nodeselection/childsel = l\n"))
 
-# In boxes without end one search may take for ever what others find at once; none can tell.
+# In boxes without end, or as large, one search may take for ever what others find at once; none can tell.
 _NODES: Final = "limits/nodes = 10000\n"
 _OPEN_WAYS: Final = (
     *(way._replace(parameters=way.parameters + _NODES, gives_up=True) for way in (_SCIP, _BARE_SCIP)),
@@ -94,6 +95,7 @@ class _Model:
 
     program: mapgrad.IntegerProgram
     ways: tuple[_Way, ...]
+    timed_ways: tuple[_Way, ...]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     row_lower: NDArray[np.float64]
@@ -127,12 +129,15 @@ class Mip(mapgrad.ProgramSolver[_Model]):
     Args:
         problem: An `IntegerProgram` with every variable priced.
         engine: ``"scip"``, ``"cbc"``, or ``"glop"``, which takes linear programs only: what is asked first. None takes
-            GLOP for those, CBC where all variables are integer and bounded, as it is the fastest there, and SCIP else:
-            on mixed programs CBC was seen to call an inferior answer optimal, and without bounds it may search for ever
-            where there is no solution. The others, and CLP, are asked where an answer can't be believed. OR-Tools' own
-            HiGHS isn't offered: it crashes in a process that has imported highspy or PuLP.
+            GLOP for those, CBC where all variables are integer and in ±10⁴ and there is no time limit, as it is the
+            fastest there, and SCIP else: on mixed programs CBC was seen to call an inferior answer optimal, and without
+            bounds it may search for ever where there is no solution. The others, and CLP, are asked where an answer
+            can't be believed. OR-Tools' own HiGHS isn't offered: it crashes in a process that has imported highspy or
+            PuLP.
 
-    SCIP and GLOP can be stopped, CBC can't: Ctrl-C and deadlines wait for its row, unless it has a time limit.
+    SCIP and GLOP can be stopped, CBC can't: Ctrl-C waits for its row. OR-Tools lets CBC count a time limit in seconds
+    of processor time, those of all threads of the process together: it takes longer on a busy machine and less beside
+    other threads. So ``engine="cbc"`` keeps a limit roughly; SCIP, GLOP and the solver ``"pulp.cbc"`` keep it.
 
     Raises:
         ValueError: there is no such engine.
@@ -143,10 +148,11 @@ class Mip(mapgrad.ProgramSolver[_Model]):
 
     def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None) -> None:
         super().__init__(problem)
-        integer = problem.integrality
+        integer, is_default = problem.integrality, engine is None
+        sizes = np.maximum(np.abs(problem.lower), np.abs(problem.upper))[integer]
+        self._is_open = bool((sizes > _WIDE).any())
         if engine is None:
-            is_bounded = not problem.unbounded_integers.any()
-            engine = "glop" if not integer.any() else "cbc" if is_bounded and integer.all() else "scip"
+            engine = "glop" if not integer.any() else "cbc" if integer.all() and not self._is_open else "scip"
         engine = engine.lower()
         if engine not in ("scip", "cbc", "glop"):
             raise ValueError(f"engine must be one of 'scip', 'cbc', 'glop' or None, got {engine!r}")
@@ -156,6 +162,7 @@ class Mip(mapgrad.ProgramSolver[_Model]):
                 "leave engine out, or take 'cbc' or 'scip'"
             )
         self._engine = engine
+        self._keeps_limits = engine == "cbc" and is_default
         self.traits = replace(self.traits, stoppable=engine != "cbc")
         bounds = np.abs((problem.lower, problem.upper))
         largest = float(bounds[np.isfinite(bounds)].max(initial=1))
@@ -167,14 +174,13 @@ class Mip(mapgrad.ProgramSolver[_Model]):
         ways = _LINEAR_WAYS
         if program.integrality.any():
             ways = _INTEGER_WAYS if self._engine == "cbc" else _MIXED_WAYS
-            if self._engine == "scip" and program.unbounded_integers.any():
+            if self._engine == "scip" and self._is_open:
                 ways = _OPEN_WAYS
-            if self.row_bits:
-                ways = tuple(
-                    way._replace(parameters=way.parameters + _EXACT) if way.engine == "SCIP" else way for way in ways
-                )
+        timed_ways = _TIMED_WAYS if program.integrality.any() and self._keeps_limits else ways
+        if self.row_bits:
+            ways, timed_ways = _with(ways, _EXACT), _with(timed_ways, _EXACT)
         sides = program.row_lower.copy(), program.row_upper.copy()
-        model = _Model(program, ways, program.lower.copy(), program.upper.copy(), *sides)
+        model = _Model(program, ways, timed_ways, program.lower.copy(), program.upper.copy(), *sides)
         model.native(ways[0].engine)
         return model
 
@@ -203,7 +209,7 @@ class Mip(mapgrad.ProgramSolver[_Model]):
 
     def maximize(self, model: _Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run the way's engine."""
-        way = model.ways[call.way]
+        way = (model.ways if call.seconds is None else model.timed_ways)[call.way]
         model.running = native = model.native(way.engine)
         solver, variables, objective = native.solver, native.variables, native.solver.Objective()
         # SCIP chokes on more than ten partial starts
@@ -239,6 +245,11 @@ class Mip(mapgrad.ProgramSolver[_Model]):
         """End the search that runs, with the best solution found so far; CBC goes on."""
         if model.running is not None:
             model.running.solver.InterruptSolve()
+
+
+def _with(ways: tuple[_Way, ...], parameters: str) -> tuple[_Way, ...]:
+    """Return ways in which SCIP gets further parameters."""
+    return tuple(way._replace(parameters=way.parameters + parameters) if way.engine == "SCIP" else way for way in ways)
 
 
 def _magnified(

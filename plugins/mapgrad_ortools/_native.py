@@ -13,7 +13,7 @@ from mapgrad_ortools._cp_models import constraints_text
 from mapgrad_ortools._cp_problem import CpModelProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,37 +21,88 @@ _EXACT: Final = 2**53  # integers up to which every one is a float64
 _UNBOUNDED: Final = 2**62  # what CP-SAT writes for a row's missing bound lies beyond
 
 
-class _Rows(NamedTuple):
-    """Rows lower ≤ Σ values · x[columns] ≤ upper, entry by entry."""
+class _Row(NamedTuple):
+    """least ≤ Σ coefficient · x[column] ≤ most; with a literal, only where that is true: −i − 1 is that x[i] is 0."""
 
-    rows: Sequence[int]
-    columns: Sequence[int]
-    values: Sequence[float]
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
+    terms: list[tuple[int, float]]
+    least: float
+    most: float
+    literal: int | None = None
 
 
 def from_cp_model(model: cp_model.CpModel, variables: Any) -> mapgrad.Problem:
     """Return a CP-SAT model as a problem; `mapgrad_ortools.from_cp_model` documents it."""
     if not isinstance(model, cp_model.CpModel):
-        raise TypeError(f"model must be an ortools.sat.python.cp_model.CpModel, got {model!r}")
+        raise TypeError(f"model must be an ortools.sat.python.cp_model.CpModel, got {type(model).__name__}")
 
-    def column_of(variable: object) -> int:
-        if not isinstance(variable, cp_model.IntVar):
-            raise TypeError(f"θ prices variables only, neither expressions nor constants: got {variable!r}")
-        if variable.model_proto is not model.proto:
-            raise mapgrad.ProblemError(f"{variable!r} is a variable of another model")
-        return variable.index
-
-    columns, shape = mapgrad.columns_of(variables, column_of)
-    text = constraints_text(model)
-    utilities = _utilities(model)
-    program = _linear_program(model, columns, shape, utilities)
+    terms = _Terms(model)
+    columns, shape = mapgrad.columns_of(variables, terms.column_of)
+    extended = terms.model
+    text = constraints_text(extended)
+    utilities = _utilities(extended)
+    utilities[terms.priced] = 0.0
+    program = _linear_program(extended, columns, shape, utilities)
     if program is not None:
         return program
-    utilities[columns] = 0.0
     others = np.flatnonzero(utilities)
     return CpModelProblem(text, columns, shape, others, utilities[others])
+
+
+class _Terms:
+    """What θ prices of a model: its variables, and terms a · x + b, for which a copy of the model gets variables.
+
+    Attributes:
+        model: The model, or its copy.
+        priced: Indices of the variables that are priced, be it within a term.
+    """
+
+    def __init__(self, model: cp_model.CpModel) -> None:
+        self._original = model
+        self._columns: dict[tuple[int, int, int], int] = {}
+        self.model = model
+        self.priced: list[int] = []
+
+    def column_of(self, term: object) -> int:
+        """Return the index of the variable that stands for a term, in `model`."""
+        variable, coefficient, offset = _affine(term)
+        if variable.model_proto is not self._original.proto:
+            raise mapgrad.ProblemError(f"{term!r} is a variable of another model")
+        self.priced.append(variable.index)
+        if (coefficient, offset) == (1, 0):
+            return variable.index
+        key = variable.index, coefficient, offset
+        if key in self._columns:
+            raise mapgrad.ProblemError(f"variables must be distinct, but {term!r} is there 2 times")
+        if self.model is self._original:
+            self.model = self._original.clone()
+        domain = self._original.proto.variables[variable.index].domain
+        ends = [coefficient * domain[0] + offset, coefficient * domain[len(domain) - 1] + offset]
+        if max(map(abs, ends)) > _UNBOUNDED:
+            raise mapgrad.ProblemError(f"{term!r} reaches {max(ends, key=abs)}, beyond CP-SAT's 64-bit integers")
+        value = self.model.new_int_var(min(ends), max(ends), "")
+        equation = self.model.proto.constraints.add().linear
+        equation.vars.extend((value.index, variable.index))
+        equation.coeffs.extend((1, -coefficient))
+        equation.domain.extend((offset, offset))
+        self._columns[key] = value.index
+        return value.index
+
+
+def _affine(term: object) -> tuple[cp_model.IntVar, int, int]:
+    """Return x, a and b of a term a · x + b.
+
+    Raises:
+        TypeError: it isn't one.
+    """
+    if isinstance(term, cp_model.IntVar):
+        return term, 1, 0
+    if isinstance(term, cp_model.LinearExpr) and term.is_integer():
+        flat = cp_model.FlatIntExpr(term)
+        if len(flat.vars) == 1:
+            return flat.vars[0], flat.coeffs[0], flat.offset
+    raise TypeError(
+        f"θ prices variables, their negations and terms such as 2 * x + 3, of one variable and integers: got {term!r}"
+    )
 
 
 def _utilities(model: cp_model.CpModel) -> NDArray[np.float64]:
@@ -76,45 +127,34 @@ def _linear_program(
     """Return a model as an integer program, or None if it isn't one."""
     proto = model.proto
     domains = [list(variable.domain) for variable in proto.variables]
-    entries: list[tuple[int, int, int]] = []
-    limits: list[tuple[float, float]] = []
+    rows: list[_Row] = []
     for constraint in proto.constraints:
-        rows = _linear_rows(constraint)
-        if rows is None:
+        found = _linear_rows(constraint)
+        if found is None:
             return None
-        for terms, least, most in rows:
-            entries.extend((len(limits), column, coefficient) for column, coefficient in terms)
-            limits.append((least, most))
-    values = [value for domain in domains for value in domain] + [value for _, _, value in entries]
-    finite = [bound for row in limits for bound in row if np.isfinite(bound)]
+        rows += found
+    numbers = [value for domain in domains for value in domain]
+    numbers += [coefficient for row in rows for _, coefficient in row.terms]
+    numbers += [side for row in rows for side in (row.least, row.most) if np.isfinite(side)]
     has_holes = any(len(domain) != 2 for domain in domains)
-    if has_holes or len(proto.assumptions) or max(map(abs, [*values, *finite]), default=0) > _EXACT:
+    if has_holes or len(proto.assumptions) or max(map(abs, numbers), default=0) > _EXACT:
         return None
-    lower, upper = np.array(limits, dtype=np.float64).reshape(-1, 2).T
-    rows, places, coefficients = zip(*entries, strict=True) if entries else ((), (), ())
     box = np.array(domains, dtype=np.float64).reshape(-1, 2)
-    return _program(
-        _Rows(rows, places, coefficients, lower, upper),
-        box[:, 0],
-        box[:, 1],
-        np.ones(len(box), dtype=np.bool_),
-        columns,
-        shape,
-        utilities,
-    )
+    return _program(rows, box[:, 0], box[:, 1], np.ones(len(box), dtype=np.bool_), columns, shape, utilities)
 
 
-def _linear_rows(constraint: Any) -> list[tuple[list[tuple[int, int]], float, float]] | None:
-    """Return a constraint as rows (terms, least, most) with terms (column, coefficient), or None if it isn't linear."""
+def _linear_rows(constraint: Any) -> list[_Row] | None:
+    """Return a constraint as rows, or None if it isn't linear, or holds only where several literals are true."""
     enforcing = list(constraint.enforcement_literal)
-    if constraint.has_linear() and not enforcing and len(constraint.linear.domain) == 2:
+    if constraint.has_linear() and len(enforcing) < 2 and len(constraint.linear.domain) == 2:
         linear = constraint.linear
         least, most = linear.domain
         return [
-            (
+            _Row(
                 list(zip(linear.vars, linear.coeffs, strict=True)),
                 -np.inf if least <= -_UNBOUNDED else least,
                 np.inf if most >= _UNBOUNDED else most,
+                *enforcing,
             )
         ]
     if constraint.has_bool_or():
@@ -129,18 +169,18 @@ def _linear_rows(constraint: Any) -> list[tuple[list[tuple[int, int]], float, fl
     return None
 
 
-def _count(literals: Iterable[int], least: float, most: float) -> tuple[list[tuple[int, int]], float, float]:
+def _count(literals: Iterable[int], least: float, most: float) -> _Row:
     """Return a row that bounds how many literals are true; a negative one, -i - 1, is 1 - variable i."""
     listed = list(literals)
     negative = sum(literal < 0 for literal in listed)
-    terms = [(literal, 1) if literal >= 0 else (-literal - 1, -1) for literal in listed]
-    return terms, least - negative, most - negative
+    terms = [(literal, 1.0) if literal >= 0 else (-literal - 1, -1.0) for literal in listed]
+    return _Row(terms, least - negative, most - negative)
 
 
 def from_mathopt(model: mathopt.Model, variables: Any) -> mapgrad.IntegerProgram:
     """Return a MathOpt model as a problem; `mapgrad_ortools.from_mathopt` documents it."""
     if not isinstance(model, mathopt.Model):
-        raise TypeError(f"model must be an ortools.math_opt.python.mathopt.Model, got {model!r}")
+        raise TypeError(f"model must be an ortools.math_opt.python.mathopt.Model, got {type(model).__name__}")
     proto = model.export_model(remove_names=True)
     extras = [
         name.replace("_", " ")
@@ -150,7 +190,6 @@ def from_mathopt(model: mathopt.Model, variables: Any) -> mapgrad.IntegerProgram
             "second_order_cone_constraints",
             "sos1_constraints",
             "sos2_constraints",
-            "indicator_constraints",
         )
         if len(getattr(proto, name))
     ]
@@ -158,11 +197,10 @@ def from_mathopt(model: mathopt.Model, variables: Any) -> mapgrad.IntegerProgram
         extras.append("a quadratic objective")
     if extras:
         raise mapgrad.UnsupportedProblemError(
-            f"the model has {', '.join(extras)}, which no integer program holds: take a model of linear constraints "
-            "and one linear objective"
+            f"the model has {', '.join(extras)}, which can't become part of an integer program: take a model of linear "
+            "and indicator constraints and one linear objective"
         )
     column_of_id = {number: column for column, number in enumerate(proto.variables.ids)}
-    row_of_id = {number: row for row, number in enumerate(proto.linear_constraints.ids)}
 
     def column_of(variable: object) -> int:
         if not isinstance(variable, mathopt.Variable):
@@ -174,18 +212,16 @@ def from_mathopt(model: mathopt.Model, variables: Any) -> mapgrad.IntegerProgram
             raise mapgrad.ProblemError(f"{variable!r} is no variable of this model") from error
 
     columns, shape = mapgrad.columns_of(variables, column_of)
-    matrix, objective = proto.linear_constraint_matrix, proto.objective.linear_coefficients
+    rows, matrix, objective = proto.linear_constraints, proto.linear_constraint_matrix, proto.objective
+    terms: dict[int, list[tuple[int, float]]] = {number: [] for number in rows.ids}
+    for row, column, value in zip(matrix.row_ids, matrix.column_ids, matrix.coefficients, strict=True):
+        terms[row].append((column_of_id[column], value))
+    linear = map(_Row, terms.values(), rows.lower_bounds, rows.upper_bounds)
     utilities = np.zeros(len(column_of_id))
-    sign = 1.0 if proto.objective.maximize else -1.0
-    utilities[[column_of_id[number] for number in objective.ids]] = sign * np.array(objective.values)
+    priced = [column_of_id[number] for number in objective.linear_coefficients.ids]
+    utilities[priced] = (1.0 if objective.maximize else -1.0) * np.array(objective.linear_coefficients.values)
     return _program(
-        _Rows(
-            [row_of_id[number] for number in matrix.row_ids],
-            [column_of_id[number] for number in matrix.column_ids],
-            list(matrix.coefficients),
-            np.array(proto.linear_constraints.lower_bounds, dtype=np.float64),
-            np.array(proto.linear_constraints.upper_bounds, dtype=np.float64),
-        ),
+        [*linear, *_indicator_rows(proto.indicator_constraints.values(), column_of_id)],
         np.array(proto.variables.lower_bounds),
         np.array(proto.variables.upper_bounds),
         np.array(proto.variables.integers, dtype=np.bool_),
@@ -195,8 +231,21 @@ def from_mathopt(model: mathopt.Model, variables: Any) -> mapgrad.IntegerProgram
     )
 
 
+def _indicator_rows(constraints: Iterable[Any], column_of_id: Mapping[int, int]) -> Iterator[_Row]:
+    for constraint in constraints:
+        if constraint.HasField("indicator_id"):  # without, as once its variable is deleted, it says nothing
+            column = column_of_id[constraint.indicator_id]
+            columns = [column_of_id[number] for number in constraint.expression.ids]
+            yield _Row(
+                list(zip(columns, constraint.expression.values, strict=True)),
+                constraint.lower_bound,
+                constraint.upper_bound,
+                -column - 1 if constraint.activate_on_zero else column,
+            )
+
+
 def _program(
-    rows: _Rows,
+    rows: Sequence[_Row],
     lower: NDArray[np.float64],
     upper: NDArray[np.float64],
     integrality: NDArray[np.bool_],
@@ -205,18 +254,26 @@ def _program(
     utilities: NDArray[np.float64],
 ) -> mapgrad.IntegerProgram:
     """Return the program of these rows and columns: θ prices `columns`, the other variables keep their utilities."""
-    matrix = mapgrad.SparseRows.from_entries(rows.rows, rows.columns, rows.values, (len(rows.lower), len(lower)))
-    equal = rows.lower == rows.upper
-    below, above = ~equal & (rows.upper < np.inf), ~equal & (rows.lower > -np.inf)
-    return mapgrad.IntegerProgram(
-        A_ub=matrix.select(above).negative().below(matrix.select(below)),
-        b_ub=np.concatenate((rows.upper[below], -rows.lower[above])),
-        A_eq=matrix.select(equal),
-        b_eq=rows.upper[equal],
+    always = [row for row in rows if row.literal is None]
+    return mapgrad.IntegerProgram.from_rows(
+        _matrix(always, len(lower)),
+        [row.least for row in always],
+        [row.most for row in always],
         lower=lower,
         upper=upper,
         integrality=integrality,
         decision=columns,
         fixed=np.delete(utilities, columns),
         shape=shape,
+        indicators=[
+            (max(row.literal, -row.literal - 1), int(row.literal >= 0), _matrix([row], len(lower)), row.least, row.most)
+            for row in rows
+            if row.literal is not None
+        ],
     )
+
+
+def _matrix(rows: Sequence[_Row], size: int) -> mapgrad.SparseRows:
+    entries = [(number, *term) for number, row in enumerate(rows) for term in row.terms]
+    places, columns, values = zip(*entries, strict=True) if entries else ((), (), ())
+    return mapgrad.SparseRows.from_entries(places, columns, values, (len(rows), size))

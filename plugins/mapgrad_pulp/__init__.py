@@ -23,15 +23,18 @@ def from_model(lp_problem: pulp.LpProblem, variables: object) -> mapgrad.Integer
     Args:
         lp_problem: A model of PuLP 3.3 or 4; not changed, and free to change afterwards.
         variables: Distinct variables of the model, in lists, tuples, arrays or dictionaries, nested in any regular
-            shape: that is θ's. A dictionary counts as the list of its values, in its order.
+            shape: that is θ's. A dictionary counts as the list of its values, in its order. What neither a constraint
+            nor the objective mentions is free within its bounds; PuLP 3 can't tell such a variable from another
+            model's.
 
     Returns:
-        A program whose columns are the model's variables in the order of ``lp_problem.variables()``, for every solver
-        that takes one.
+        A program for every solver that takes one. Its columns are the model's variables in the order of
+        ``lp_problem.variables()``, then those that PuLP 3 leaves out there: of special ordered sets, and of
+        `variables`. Its rows are the model's constraints, in their order.
 
     Raises:
-        ProblemError: a variable isn't in the model or is given twice, the shape is irregular or empty, or the model
-            has special ordered sets.
+        ProblemError: a variable isn't in the model or is given twice, the shape is irregular or empty, or a set
+            of type 2 has equal weights.
         TypeError: the model is no `pulp.LpProblem`, or something among the variables is no `pulp.LpVariable`.
     """
     from mapgrad_pulp import _native  # PuLP takes a third of a second to import

@@ -49,7 +49,9 @@ that their status is unknown."""
 _WAYS: Final = ((*_STEADY, "scaling off"), (), (*_STEADY, "presolve off", "cuts off", "primalTolerance 1e-7"))
 
 _NODES: Final = "maxNodes 2000"
-"""In boxes without end a search may have none: each way but the last one then gives up."""
+"""In boxes without end, or as large as `_WIDE`, a search may have none: each way but the last one then gives up."""
+
+_WIDE: Final = 1e4
 
 
 class Cbc(PulpSolver):
@@ -59,7 +61,7 @@ class Cbc(PulpSolver):
     1e-9 of the optimum as long as it lies at a distance of less than 1000 from it, summed over the variables.
     """
 
-    traits = mapgrad.Traits(releases_gil=True, masks=True, stoppable=True)
+    traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = len(_WAYS)
 
     def __init__(self, problem: mapgrad.IntegerProgram) -> None:
@@ -68,7 +70,7 @@ class Cbc(PulpSolver):
         bounds = np.abs((problem.lower, problem.upper))
         largest = float(bounds[np.isfinite(bounds)].max(initial=1))
         self.row_bits = int(np.clip(_TERM_BITS - math.ceil(math.log2(max(1, largest))), -_ROW_BITS, _ROW_BITS))
-        self._is_open = bool(problem.unbounded_integers.any())
+        self._is_open = bool((bounds[:, problem.integrality] > _WIDE).any())
 
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run CBC."""

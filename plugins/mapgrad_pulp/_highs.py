@@ -78,7 +78,7 @@ class HiGHS(PulpSolver):
     PuLP passes the model anew for each row. Plugin ``highs`` keeps it, and is faster by as much.
     """
 
-    traits = mapgrad.Traits(releases_gil=True, masks=True, stoppable=True)
+    traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = len(_WAYS)
 
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:

@@ -109,6 +109,17 @@ def test_dtypes(name, dtype):
     torch.testing.assert_close(solutions.objective[good], best[good], rtol=0, atol=1e-6)
 
 
+def test_an_entry_that_its_lower_bound_keeps_from_0_is_named():
+    program = IntegerProgram(A_ub=[[1] * 4], b_ub=[9], lower=[0, 0, 0, 2], upper=3, shape=(2, 2))
+    theta = torch.zeros(3, 2, 2)
+    theta[1:, 1, 1] = -INF
+    solver = mapgrad.get_solver("highs", program)
+    for solve in (solver, mapgrad.MAPLayer(solver), lambda rows: solver(rows, problems=[program] * 3)):
+        with pytest.raises(mapgrad.NonFiniteError, match=r"θ\[1, 1\] is −inf, but its lower bound is 2$") as refused:
+            solve(theta)
+        assert refused.value.rows == (1, 2)
+
+
 @pytest.mark.parametrize("value", [torch.nan, INF, -INF])
 def test_what_forbids_nothing_is_refused_by_row(value):
     program = IntegerProgram(A_ub=[[1, 1, 1]], b_ub=[3], lower=[0, 1, -2], upper=3)

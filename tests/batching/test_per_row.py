@@ -198,7 +198,25 @@ def test_problems_that_are_no_list(problems):
         mapgrad.get_solver("topk", None)(torch.zeros(1, 6), problems=problems)
 
 
+def test_one_problem_for_all_rows_belongs_to_get_solver():
+    with pytest.raises(TypeError, match="where it is that of all rows, give it to get_solver in place of problems="):
+        mapgrad.get_solver("topk", None)(torch.zeros(1, 6), problems=mapgrad.KSubset(6, 2))
+
+
 def test_problems_under_a_map_are_refused():
     solver = mapgrad.get_solver("topk", None)
     with pytest.raises(RuntimeError, match="problems= can't be traced"):
         torch.vmap(lambda theta: solver(theta, problems=[mapgrad.KSubset(6, 2)]))(torch.zeros(3, 1, 6))
+
+
+def test_variables_are_those_of_each_row_s_program():
+    small = mapgrad.IntegerProgram(A_ub=[[1, 1, -2]], b_ub=[0], decision=[0, 1], fixed=[-0.01])
+    large = mapgrad.IntegerProgram(A_ub=[[1, 1, -1, -1]], b_ub=[0], decision=[0, 1], fixed=[-0.01, -0.02])
+    theta = torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, -1.0]])
+    solver = mapgrad.get_solver("auto", None)
+    variables = solver.solve(theta, problems=[small, large, small]).variables
+    assert [row.tolist() for row in variables] == [[1, 0, 1], [1, 1, 1, 1], [0, 0, 0]]
+    assert solver.solve(theta, problems=[small] * 3).variables.tolist() == [[1, 0, 1], [1, 1, 1], [0, 0, 0]]
+    first, second, third = solver.solve(theta, problems=[small, mapgrad.KSubset(2, 1), small]).variables
+    assert (first.tolist(), second, third.tolist()) == ([1, 0, 1], None, [0, 0, 0])
+    assert solver.solve(theta, problems=[mapgrad.KSubset(2, 1)] * 3).variables is None

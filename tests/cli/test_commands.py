@@ -154,6 +154,7 @@ def test_check_needs_a_known_solver(invoke):
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "no solver is named 'netwrokx.matching'; did you mean 'networkx.matching'" in result.stderr
+    assert "call mapgrad.testing.check_solver(Class, problem), or mapgrad.register" in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
 
 

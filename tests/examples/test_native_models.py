@@ -22,7 +22,9 @@ def test_pulp_plans_are_the_best_ones(load):
 
     theta = 2 * torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
     best = (theta @ plans.T - 0.5 * set_up).argmax(dim=1)
-    assert torch.equal(example.solver(theta), plans[best])
+    solutions = example.solver.solve(theta)
+    assert torch.equal(solutions.z, plans[best])
+    assert torch.equal(example.products_set_up(solutions), plans[best] > 0)
 
 
 def test_cp_sat_model(load, capsys):

@@ -202,6 +202,37 @@ FAULTS = [
         [-2, -4],
         -4,
     ),
+    Fault(
+        "HiGHS: nothing where a fixed charge is almost worth its gain",
+        {"A_ub": [[1, -1e6]], "b_ub": [0], "upper": [1e6, 1], "integrality": [0, 1]},
+        [1, -999999],
+        1,
+    ),
+    Fault(
+        "CBC: nothing where fixed charges are almost worth their gain",
+        {
+            "A_ub": [[1, 0, -1e6, 0], [0, 1, 0, -1e6], [1, 1, 0, 0]],
+            "b_ub": [0, 0, 1.5e6],
+            "upper": [1e6, 1e6, 1, 1],
+            "integrality": [0, 0, 1, 1],
+        },
+        [8, 6, -7999997, -6000001],
+        3,
+    ),
+    Fault(
+        "HiGHS: OPTIMAL where a small utility has no end",
+        {"lower": [-1, -INF], "upper": [1, INF], "integrality": [0, 1]},
+        [1, -1e-9],
+        None,
+        Status.UNBOUNDED,
+    ),
+    Fault(
+        "CBC: a search without end of what two doesn't divide",
+        {"A_eq": [[6, 10, -14]], "b_eq": [5], "lower": -1e5, "upper": 1e5},
+        [1, 1, 1],
+        None,
+        Status.INFEASIBLE,
+    ),
 ]
 
 

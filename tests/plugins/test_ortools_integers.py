@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,24 +41,22 @@ def reason_of(**program: object) -> str:
 def test_rows_become_integers_without_loss(
     coefficients: list[float], bound: float, expected: list[int], most: int
 ) -> None:
-    row = form_of(A_ub=[coefficients], b_ub=[bound]).rows[0]
-    assert row.coefficients == expected
-    assert row.most == most
-    total = sum(map(abs, expected))
-    assert row.least == -total - 1
+    form = form_of(A_ub=[coefficients], b_ub=[bound])
+    assert form.rows[0].integers == expected
+    assert form.sides == [(-sum(map(abs, expected)) - 1, most)]
 
 
 def test_bounds_within_the_tolerance_count_as_reached() -> None:
-    rows = form_of(A_ub=[[0.1, 0.2], [-0.1, -0.2]], b_ub=[0.3 - 1e-12, -(0.1 + 0.2) - 1e-12]).rows
-    assert (rows[0].most, rows[1].most) == (3, -3)
-    assert form_of(A_ub=[[1, 1]], b_ub=[2 - 1e-6], upper=5).rows[0].most == 1
+    sides = form_of(A_ub=[[0.1, 0.2], [-0.1, -0.2]], b_ub=[0.3 - 1e-12, -(0.1 + 0.2) - 1e-12]).sides
+    assert [most for _, most in sides] == [3, -3]
+    assert form_of(A_ub=[[1, 1]], b_ub=[2 - 1e-6], upper=5).sides[0][1] == 1
 
 
 def test_an_equation_without_a_solution_has_an_empty_range() -> None:
-    row = form_of(A_eq=[[1, 2]], b_eq=[2.5], upper=9).rows[0]
-    assert row.least > row.most
-    row = form_of(A_eq=[[0, 0.5]], b_eq=[1], upper=9).rows[0]
-    assert (row.columns, row.coefficients, row.least, row.most) == ([1], [1], 2, 2)
+    ((least, most),) = form_of(A_eq=[[1, 2]], b_eq=[2.5], upper=9).sides
+    assert least > most
+    form = form_of(A_eq=[[0, 0.5]], b_eq=[1], upper=9)
+    assert (form.rows[0].columns.tolist(), form.rows[0].integers, form.sides) == ([1], [1], [(2, 2)])
 
 
 def test_what_does_not_fit_is_refused_with_the_reason() -> None:
@@ -111,8 +110,8 @@ def test_the_integer_form_has_the_states_of_the_program(data: st.DataObject, siz
         )
         inside = (form.lower <= point).all() and (form.upper >= point).all()
         met = all(
-            row.least <= sum(a * point[j] for a, j in zip(row.coefficients, row.columns, strict=True)) <= row.most
-            for row in form.rows
+            least <= sum(a * point[j] for a, j in zip(row.integers, row.columns, strict=True)) <= most
+            for row, (least, most) in zip(form.rows, form.sides, strict=True)
         )
         assert (inside and met) == exact
 
@@ -156,3 +155,66 @@ def test_a_variable_fixed_at_zero_does_not_overflow() -> None:
     objective = IntegerObjective.of(np.array([0.9, 1e-200]), zeros, np.array([0, 1]))
     assert objective.coefficients[0] == 0
     assert objective.coefficients[1] > 0
+
+
+def test_indicator_rows_are_rows_of_their_own() -> None:
+    form = form_of(
+        A_ub=[[1, 1, 1]],
+        b_ub=[9],
+        upper=[np.inf, 7, 1],
+        indicators=[(2, 1, [0.5, 0.25, 0], -np.inf, 1), (2, 0, [2, 0, 0], 2.5, 2.5)],
+    )
+    assert form.upper.tolist() == [9, 7, 1]
+    always, first, second = form.rows
+    assert (always.literal, first.literal, second.literal) == (None, 2, -3)
+    assert (first.integers, form.sides[1][1]) == ([2, 1], 4)
+    assert form.sides[2][0] > form.sides[2][1]
+    large = [1 + 2.0**-40, 2.0**-40, 0]
+    assert "indicator 0 in integers takes more than 64 bits" in reason_of(
+        upper=[2**25, 2**25, 1], indicators=[(2, 1, large, 0, 0)]
+    )
+    assert "it uses semicontinuous and sos" in reason_of(upper=[1, 2], semicontinuous=1, sos=[(1, [0, 1], [1, 2])])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_cp_sat_takes_indicators_itself(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapgrad.IntegerProgram, "reformulated", lambda program, native=(): program)
+    rng = np.random.default_rng(seed)
+    size, unit = 5, (1, 0.1, 0.25)[seed % 3]
+    integers = rng.integers(-3, 4, (4, size))
+    level = rng.integers(-4, 3, 4)
+    program = mapgrad.IntegerProgram.from_rows(
+        unit * integers[:1],
+        unit * (level[:1] - 4),
+        unit * (level[:1] + 6),
+        lower=[*rng.integers(-3, 0, 3), 0, 0],
+        upper=[*rng.integers(0, 4, 3), 1, 1],
+        indicators=[
+            (3, 1, unit * integers[1], unit * level[1], np.inf),
+            (3, 0, unit * integers[2], -np.inf, unit * level[2]),
+            (4, seed % 2, unit * integers[3], unit * level[3], unit * (level[3] + seed % 4)),
+        ],
+    )
+    x = np.array(list(itertools.product(*map(range, program.lower.astype(int), program.upper.astype(int) + 1))))
+    first, *others = integers @ x.T
+    holds = (first >= level[0] - 4) & (first <= level[0] + 6)
+    holds &= np.where(x[:, 3] == 1, others[0] >= level[1], others[1] <= level[2])
+    holds &= (x[:, 4] != seed % 2) | ((others[2] >= level[3]) & (others[2] <= level[3] + seed % 4))
+    theta = np.random.default_rng(1).standard_normal((8, size))
+    theta[:2] = np.rint(theta[:2])
+    assert_best(program, theta, x[holds])
+    theta[:, 3] = -np.inf  # the indicator itself is forbidden
+    assert_best(program, theta, x[holds & (x[:, 3] == 0)])
+
+
+def assert_best(program: mapgrad.IntegerProgram, theta: np.ndarray, states: np.ndarray) -> None:
+    solver = mapgrad.get_solver("ortools.cp_sat", program)
+    if not len(states):
+        with pytest.raises(mapgrad.InfeasibleError) as caught:
+            solver.solve(torch.as_tensor(theta))
+        assert len(caught.value.rows) == len(theta)
+        return
+    found = solver.solve(torch.as_tensor(theta))
+    best = (np.where(np.isinf(theta), 0, theta) @ states.T).max(axis=1)
+    assert found.objective.tolist() == pytest.approx(best.tolist(), abs=1e-9)
+    assert set(map(tuple, found.z.tolist())) <= set(map(tuple, states.tolist()))

@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,11 @@ def test_a_model_with_all_different_is_trained_through() -> None:
         assert gradient == pytest.approx(expected_gradient, abs=1e-6)
 
 
+def test_a_model_that_is_no_program_has_no_variables() -> None:
+    solver = mapgrad.get_solver("auto", from_cp_model(*all_different(3, 3)))
+    assert solver.solve(torch.zeros(1, *solver.problem.shape)).variables is None
+
+
 def test_other_solvers_say_which_one_takes_such_a_model() -> None:
     problem = from_cp_model(*all_different(3, 3))
     assert mapgrad.get_solver("ortools", problem).name == "ortools.cp_sat"
@@ -182,8 +188,10 @@ def test_what_no_row_says_makes_a_model_native(kind: str) -> None:
     x, y, switch = model.new_int_var(0, 3, "x"), model.new_int_var(0, 3, "y"), model.new_bool_var("switch")
     expected = set(itertools.product(range(4), range(4), range(2)))
     if kind == "linear":
-        model.add(x + y <= 2).only_enforce_if(switch)
-        expected = {(x, y, s) for x, y, s in expected if not s or x + y <= 2}
+        other = model.new_bool_var("other")
+        model.add(x + y <= 2).only_enforce_if(switch, other)
+        model.add(x + other >= 3)
+        expected = {(x, y, s) for x, y, s in expected if x >= 2 and (x == 3 or not s or x + y <= 2)}
     elif kind == "clause":
         model.add_bool_xor([switch, True])
         expected = {(x, y, s) for x, y, s in expected if not s}
@@ -200,6 +208,36 @@ def test_what_no_row_says_makes_a_model_native(kind: str) -> None:
     assert isinstance(problem, CpModelProblem)
     assert {tuple(state) for state in problem.states().tolist()} == expected
     assert_solved_as_by_enumeration(problem)
+
+
+def test_linear_constraints_with_one_literal_are_indicators() -> None:
+    model = cp_model.CpModel()
+    x, y, z = (model.new_int_var(-2, 3, name) for name in "xyz")
+    first, second = model.new_bool_var("first"), model.new_bool_var("second")
+    always, never = model.new_constant(1), model.new_constant(0)
+    model.add(x + y + z <= 4)
+    model.add_linear_constraint(x + 2 * y - 3 * first, -2, 3).only_enforce_if(first)
+    model.add(x == z + 1).only_enforce_if(~second)
+    model.add(y - z >= 1).only_enforce_if(second)
+    model.add(x <= -2).only_enforce_if(never)
+    model.add(x - y <= 3).only_enforce_if(always)
+    model.add_bool_or(first, second)
+    problem = from_cp_model(model, [x, y, z, first, second])
+    assert isinstance(problem, mapgrad.IntegerProgram)
+    assert [(each[0], each[1]) for each in problem.indicators[:3]] == [(3, 1), (4, 0), (4, 1)]
+    expected = {
+        (x, y, z, a, b)
+        for x, y, z, a, b in itertools.product(*[range(-2, 4)] * 3, range(2), range(2))
+        if x + y + z <= 4
+        and (not a or -2 <= x + 2 * y - 3 <= 3)
+        and (y - z >= 1 if b else x == z + 1)
+        and x - y <= 3
+        and (a or b)
+    }
+    assert {tuple(state) for state in problem.states().tolist()} == expected
+    for name in ("ortools.cp_sat", "ortools.mip", "highs", "scipy.milp"):
+        assert_solved_as_by_enumeration(problem, name)
+    assert_solved_as_by_enumeration(from_cp_model(model, [first, z, y]))
 
 
 def makespan(maximize: bool = False) -> tuple[cp_model.CpModel, list[cp_model.IntVar]]:
@@ -246,6 +284,37 @@ def test_utilities_of_a_linear_model_go_by_the_sense_of_its_objective() -> None:
         assert problem.fixed.tolist() == expected
 
 
+@pytest.mark.parametrize("is_linear", [True, False])
+def test_negations_and_affine_terms_are_priced(is_linear: bool) -> None:
+    model = cp_model.CpModel()
+    x, y = model.new_int_var(-1, 3, "x"), model.new_int_var_from_domain(cp_model.Domain.from_intervals([[0, 4]]), "y")
+    flag, other = model.new_bool_var("flag"), model.new_bool_var("other")
+    model.add(x + y + 2 * flag <= 5)
+    if not is_linear:
+        model.add(y != 2)
+    model.maximize(5 * x + 7 * flag + 3 * other)
+    before = str(model.proto)
+    problem = from_cp_model(model, [[2 * x + 3, ~flag], [1 - y, flag]])
+    assert str(model.proto) == before
+    assert isinstance(problem, mapgrad.IntegerProgram) is is_linear
+    expected = {
+        ((2 * x + 3, 1 - flag), (1 - y, flag))
+        for x, y, flag in itertools.product(range(-1, 4), range(5), range(2))
+        if x + y + 2 * flag <= 5 and (is_linear or y != 2)
+    }
+    assert {tuple(map(tuple, state)) for state in problem.states().tolist()} == expected
+    assert problem.bounds[0].tolist() == [[1, 0], [-3, 0]]
+    assert problem.bounds[1].tolist() == [[9, 1], [1, 1]]
+    assert sorted(value for value in problem.fixed.tolist() if value) == [3]  # of `other` alone
+    for name in ("ortools.cp_sat", *(("highs", "ortools.mip") if is_linear else ())):
+        assert_solved_as_by_enumeration(problem, name)
+    assert problem.contains(torch.tensor([[[3.0, 1.0], [1.0, 0.0]], [[4.0, 1.0], [1.0, 0.0]]])).tolist() == [
+        True,
+        False,
+    ]
+    assert pickle.loads(pickle.dumps(problem)) == problem == from_cp_model(model, [[2 * x + 3, ~flag], [1 - y, flag]])
+
+
 def test_nesting_gives_the_shape() -> None:
     model = cp_model.CpModel()
     x = [[model.new_bool_var(f"{i}{j}") for j in range(3)] for i in range(2)]
@@ -276,14 +345,26 @@ def test_variables_must_be_the_models_own_and_distinct() -> None:
         (from_cp_model, model, [x[0], x[1], x[0]], ProblemError, "variable 0 of the model is there 2 times"),
         (from_cp_model, model, [[x[0]], [x[1], x[2]]], ProblemError, "got parts of shapes (1,) and (2,)"),
         (from_cp_model, model, [x[0], [x[1]]], ProblemError, "got parts of shapes () and (1,)"),
-        (from_cp_model, model, [x[0], 3], TypeError, "neither expressions nor constants: got 3"),
-        (from_cp_model, model, [x[0] + 1], TypeError, "neither expressions nor constants"),
-        (from_cp_model, model, [flag.negated()], TypeError, "neither expressions nor constants"),
+        (from_cp_model, model, [x[0], 3], TypeError, "of one variable and integers: got 3"),
+        (from_cp_model, model, [x[0] + x[1]], TypeError, "of one variable and integers: got"),
+        (from_cp_model, model, [0.5 * x[0]], TypeError, "of one variable and integers: got"),
+        (from_cp_model, model, [0 * x[0] + 3], TypeError, "of one variable and integers: got"),
+        (from_cp_model, model, [1 * x[0], x[0]], ProblemError, "variable 0 of the model is there 2 times"),
+        (from_cp_model, model, [2 * x[0], x[0] + x[0]], ProblemError, "must be distinct, but"),
+        (
+            from_cp_model,
+            model,
+            [~flag, flag, flag.negated()],
+            ProblemError,
+            "NotBooleanVariable(var_index=3) is there 2",
+        ),
+        (from_cp_model, model, [2**62 * x[0]], ProblemError, "beyond CP-SAT's 64-bit integers"),
+        (from_cp_model, model, [foreign[0] + 1], ProblemError, "is a variable of another model"),
         (from_cp_model, model, [foreign[0]], ProblemError, "is a variable of another model"),
         (from_cp_model, model, [], ProblemError, "at least one variable, got none"),
         (from_cp_model, model, x[0], ProblemError, "must be a list, an array or a dictionary of variables, got x0"),
-        (from_cp_model, optimizer, x, TypeError, "model must be an ortools.sat.python.cp_model.CpModel"),
-        (from_mathopt, model, y, TypeError, "model must be an ortools.math_opt.python.mathopt.Model"),
+        (from_cp_model, optimizer, x, TypeError, "model must be an ortools.sat.python.cp_model.CpModel, got Model"),
+        (from_mathopt, model, y, TypeError, "model must be an ortools.math_opt.python.mathopt.Model, got CpModel"),
         (from_mathopt, optimizer, [y[0], y[0]], ProblemError, "variable 0 of the model is there 2 times"),
         (from_mathopt, optimizer, [2 * y[0]], TypeError, "neither expressions nor constants"),
         (from_mathopt, optimizer, [stranger], ProblemError, "'stranger'> is no variable of this model"),
@@ -354,6 +435,59 @@ def test_no_and_too_many_solutions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(from_cp_model(*tour(5)).states()) == 24
     with pytest.raises(ProblemError, match="30 of 30 variables priced> takes more than 10,000,000 steps"):
         from_cp_model(*tour(6)).states()
+
+
+def remainder(largest: int) -> tuple[cp_model.CpModel, list[cp_model.IntVar]]:
+    model = cp_model.CpModel()
+    x = model.new_int_var(0, largest, "x")
+    model.add_modulo_equality(3, x, 7)
+    return model, [x]
+
+
+def holes(values: int) -> tuple[cp_model.CpModel, list[cp_model.IntVar]]:
+    model = cp_model.CpModel()
+    domain = cp_model.Domain.from_values(list(range(0, 3 * values, 3)))
+    return model, [model.new_int_var_from_domain(domain, "") for _ in range(2)]
+
+
+def table(rows: int) -> tuple[cp_model.CpModel, list[cp_model.IntVar]]:
+    model = cp_model.CpModel()
+    x = [model.new_int_var(0, 10**6, "") for _ in range(2)]
+    model.add_allowed_assignments(x, [(i, i * 7919 % rows) for i in range(rows)])
+    return model, x
+
+
+def parity(size: int) -> tuple[cp_model.CpModel, list[cp_model.IntVar]]:
+    model = cp_model.CpModel()
+    x = [model.new_bool_var("") for _ in range(size)]
+    model.add_bool_xor(x)
+    return model, x
+
+
+def test_ten_thousand_states_are_enumerated() -> None:
+    for built, count in (
+        (remainder(69_999), 10_000),
+        (all_different(2, 100), 9_900),
+        (holes(100), 10_000),
+        (parity(13), 4_096),
+        (table(300), 300),
+    ):
+        assert len(from_cp_model(*built).states()) == count
+
+
+def test_too_many_states_are_refused_soon() -> None:
+    for built in (
+        remainder(699_999),
+        all_different(4, 40),
+        holes(3_000),
+        parity(24),
+        table(100_000),
+    ):
+        problem = from_cp_model(*built)
+        started = time.process_time()
+        with pytest.raises(ProblemError, match=r"variables priced> takes (more than|too long).*make it smaller"):
+            problem.states()
+        assert time.process_time() - started < 4  # a second or two; the machine may be slower
 
 
 def test_the_range_of_a_native_variable_may_be_too_large() -> None:

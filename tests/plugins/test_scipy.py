@@ -269,7 +269,10 @@ def test_a_block_of_assignments_is_answered_as_row_after_row(shape: tuple[int, i
 @pytest.mark.parametrize("solver", [Dijkstra, LinearSumAssignment, Kruskal, Milp])
 def test_what_the_solvers_promise(solver: type[mapgrad.InstanceSolver]) -> None:
     assert solver.traits == mapgrad.Traits(
-        releases_gil=solver in (LinearSumAssignment, Milp), scale_free=solver is Kruskal, masks=solver is Milp
+        releases_gil=solver in (LinearSumAssignment, Milp),
+        scale_free=solver is Kruskal,
+        masks=solver is Milp,
+        limits=solver is Milp,
     )
     with pytest.raises(TypeError, match=f"{solver.__name__} has no option 'method'"):
         solver(KNAPSACK, method="slow")

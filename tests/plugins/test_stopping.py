@@ -133,7 +133,7 @@ def test_a_stop_before_the_engine_begins_is_not_lost(name: str) -> None:
     class StopsOnTheWay:
         """A request that is read while the row is being prepared."""
 
-        start, reuse, forbidden = None, False, None
+        start, reuse, forbidden, limits = None, False, None, None
 
         @property
         def seconds(self) -> None:

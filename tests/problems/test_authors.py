@@ -177,15 +177,26 @@ def test_what_may_change_is_refused(value):
 
 
 def test_enumeration_and_program_are_optional():
-    problem = Cover([1, 2])
-    for call in (problem.states, problem.state_rows, problem.iterate_states):
-        with pytest.raises(
-            UnsupportedProblemError, match="can't be enumerated, as Cover doesn't implement iterate_states"
-        ):
-            call()
+    problem = Cover([1, -2])
+    assert problem.states().tolist() == [[1, 0]]
+    assert problem.contains(torch.tensor([[0, 0], [1, 0]])).tolist() == [False, True]
     with pytest.raises(UnsupportedProblemError, match="stands for no integer program"):
         problem.to_ilp()
-    assert problem.contains(torch.tensor([[0, 0], [1, 0]])).tolist() == [False, True]
+
+
+def test_only_a_small_box_of_integers_is_enumerated_by_itself():
+    class Shares(Cover):
+        def in_box(self, z):
+            return ((z >= 0) & (z <= 1)).all(axis=1)
+
+    for problem in (Cover(np.ones(17)), Shares([1, 2])):
+        for call in (problem.states, problem.state_rows, problem.iterate_states):
+            with pytest.raises(
+                UnsupportedProblemError,
+                match=r"can't be enumerated, as (Cover|Shares) doesn't implement iterate_states and its box hasn't at "
+                "most 8,192 points, all integer",
+            ):
+                call()
 
 
 def test_arrays_get_the_answers_of_tensors(problem):

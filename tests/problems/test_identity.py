@@ -265,3 +265,8 @@ def test_signatures_are_those_of_the_constructors() -> None:
     for cls in {*map(type, DISTINCT)}:
         assert tuple(inspect.signature(cls).parameters) == cls.fields
     assert "KSubset(n: 'int', k: 'int')" in pydoc.plain(pydoc.render_doc(KSubset))
+
+
+def test_an_argument_that_there_is_not_gets_its_neighbours() -> None:
+    with pytest.raises(TypeError, match=r"^IntegerProgram has no argument 'A_lb': it takes A_ub, .*mean 'A_ub'\?$"):
+        IntegerProgram(A_lb=[[1]])  # pyright: ignore[reportCallIssue] (that is the point)

@@ -196,9 +196,15 @@ MISREAD = [  # those of other programs that HiGHS 1.16 makes of them, and their 
     ("UP bnd x 4", "UP bnd x 4\n LO bnd x 5", 17, "no number lies within the bounds of column 'x', 5.0 and 4.0"),
     ("UP bnd x 4", "LI bnd x .2\n UP bnd x .7", 17, "no integer lies within the bounds of column 'x', 0.2 and 0.7"),
     ("UP bnd x 4", "FR bnd x 4", 16, "bound type FR has no number, got 4.0"),
-    ("UP bnd x 4", "SC bnd x 4", 16, "bound type SC makes a semi-continuous variable, which isn't supported"),
-    ("UP bnd x 4", "SI bnd x 4", 16, "bound type SI makes a semi-integer variable, which isn't supported"),
-    ("UP bnd x 4", "XX bnd x 4", 16, "the type of a bound must be one of LO, UP, FX, LI, UI, FR, MI, PL, BV, got 'XX'"),
+    ("UP bnd x 4", "XX bnd x 4", 16, "must be one of LO, UP, FX, LI, UI, SC, SI, FR, MI, PL, BV, got 'XX'"),
+    ("UP bnd x 4", "SC bnd x 0", 16, "SC 0 means 0 to some and no bound to others: write FX or 1e30"),
+    ("UP bnd x 4", "SC bnd x 4\n UP bnd x 4", 17, "the upper bound of column 'x' is given a second time"),
+    (
+        "LO bnd y -2",
+        "LO bnd y -2\n SC bnd y 5",
+        18,
+        "column 'y' is semi-continuous: its lower bound must be at least 0",
+    ),
     ("UP bnd x 4", "UP bnd my x 4", 16, "got 5 words; names with spaces aren't read"),
     (" z c2 1", " my z c2 1", 10, "got 4 words; names with spaces aren't read"),
     (" G c2", " G c 2", 5, "ROWS expects a type and a name, got 3 words; names with spaces aren't read"),
@@ -225,7 +231,31 @@ MISREAD = [  # those of other programs that HiGHS 1.16 makes of them, and their 
     ("NAME base\nROWS\n N cost\n L c1\n G c2\n", "", 1, "section COLUMNS must come after ROWS"),
     (" x cost 1 c1 1\n x c2 2\n y cost 2 c1 3\n z c2 1\n", "", 7, "COLUMNS has no column"),
     ("RANGES\n", "QUADOBJ\n", 13, "'QUADOBJ' begins in the first column but isn't a section that is read"),
-    ("BOUNDS\n", "SOS\n", 15, "'SOS' begins in the first column but isn't a section that is read"),
+    ("BOUNDS\n", "SETS\n", 15, "'SETS' begins in the first column but isn't a section that is read"),
+    ("BOUNDS\n", "SOS\n", 16, "a set must begin with S1 or S2, got 'UP'"),
+    *(
+        ("ENDATA\n", f"{section}\n{lines}\nENDATA\n", line, message)
+        for section, lines, line, message in (
+            ("SOS", " S1 SOS a b", 19, "SOS expects S1 or S2, and a name with or without SOS before it, got 4 words"),
+            (
+                "SOS",
+                " S1 a\n x",
+                20,
+                "SOS expects a column and its weight, with or without SOS before them, got 1 word",
+            ),
+            ("SOS", " S1 a\n q 1", 20, "there is no column 'q'"),
+            ("SOS", " S1 a\n x nan", 20, "expected a finite number, got 'nan'"),
+            ("SOS", " S1 a\n x 1\n x 2", 21, "the weight of column 'x' is given a second time"),
+            ("SOS", " S2 a\n x 1\n y 1", 21, "the weight 1.0 is there twice, and leaves the order of a set of"),
+            ("INDICATORS", " IF c1 x", 19, "INDICATORS expects IF, a row, a column, and 0 or 1, got 3 words"),
+            ("INDICATORS", " IF c9 x 1", 19, "there is no row 'c9'"),
+            ("INDICATORS", " IF c1 q 1", 19, "there is no column 'q'"),
+            ("INDICATORS", " IF cost x 1", 19, "row 'cost' is of type N: it can't depend on a column"),
+            ("INDICATORS", " IF c1 x 2", 19, "the value of column 'x' must be 0 or 1, got '2'"),
+            ("INDICATORS", " IF c1 x 1", 19, "column 'x' must be integer with bounds 0 and 1"),
+            ("INDICATORS", " IF c1 x 1\n IF c1 y 1", 20, "the condition of row 'c1' is given a second time"),
+        )
+    ),
     (" UP bnd x 4", "UP bnd x 4", 16, "lines of data begin with a space"),
     (" LO bnd y -2\nENDATA\n", "ENDATA\n LO bnd y -2\n", 18, "ENDATA has no lines of data, got 'LO'"),
     (BOUNDS + "ENDATA\n", "ENDATA\nBOUNDS\n", 17, "something follows ENDATA"),
@@ -238,6 +268,11 @@ MISREAD = [  # those of other programs that HiGHS 1.16 makes of them, and their 
 def test_what_is_malformed_is_refused_by_line(read: Read, old: str, new: str, line: int, message: str) -> None:
     with pytest.raises(ProblemError, match=rf"file.mps, line {line}: .*{re.escape(message)}"):
         read(changed((old, new)))
+
+
+def test_an_empty_file_ends_in_its_first_line(read: Read) -> None:
+    with pytest.raises(ProblemError, match=r"file\.mps, line 1: the file ends without ENDATA"):
+        read("")
 
 
 def test_line_ends_of_windows_and_tabs_are_read(read: Read) -> None:

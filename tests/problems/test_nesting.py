@@ -37,7 +37,7 @@ def test_nesting_gives_the_shape_and_order_the_columns(variables, columns, shape
         ("a", ProblemError, "variables must be a list, an array or a dictionary of variables, got 'a'"),
         ([], ProblemError, "variables must hold at least one variable, got none"),
         ([[], []], ProblemError, "variables must hold at least one variable, got none"),
-        (["a", "b", "a"], ProblemError, "variable 0 of the model is there 2 times"),
+        (["a", "b", "a"], ProblemError, "variable 0 of the model is there 2 times: a"),
         ([["a", "b"], ["c"]], ProblemError, r"got parts of shapes \(1,\) and \(2,\) side by side"),
         (["a", ["b"]], ProblemError, r"got parts of shapes \(\) and \(1,\) side by side"),
         (["z"], ProblemError, "of another model: 'z'"),

@@ -276,7 +276,7 @@ def test_pickle_keeps_what_a_file_said_beside_the_constraints() -> None:
         ),
         ({"lower": [np.inf], "upper": np.inf}, "no integer lies within the bounds of variable 0, lower=inf and upper="),
         ({"lower": [0, 0], "integrality": [0, 2]}, "integrality must be 0 (continuous) or 1 (integer), got 2 for vari"),
-        ({"lower": [0, 0], "integrality": 3}, "semi-continuous and semi-integer variables aren't supported; add a 0/1"),
+        ({"lower": [0, 0], "integrality": 3}, "semi-continuous and semi-integer variables have a 1 in semicontinuous"),
         ({"lower": [0, 0], "integrality": [1]}, "integrality must be one number or one for each of 2 variables, got"),
         ({"lower": [0, 0], "decision": []}, "decision must be a list of at least one column, got shape (0,) and dtype"),
         ({"lower": [0, 0], "decision": [True, False]}, "at least one column, got shape (2,) and dtype bool"),

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mapgrad.errors import MissingDependencyError, PluginError, UnknownSolverError
-from mapgrad.problems import KSubset
-from mapgrad.solvers import SolverInfo, Traits, list_solvers, resolve
+from mapgrad.errors import MissingDependencyError, PluginError, UnknownSolverError, UnsupportedProblemError
+from mapgrad.problems import KSubset, Ranking
+from mapgrad.solvers import SolverInfo, Traits, _loading, list_solvers, resolve
 
 if TYPE_CHECKING:
     from conftest import Install
@@ -148,6 +148,52 @@ def test_a_plugin_that_wants_to_end_the_process_is_broken(install: Install, code
         ("other.sort", "ok", ""),
     ]
     assert resolve("auto", PROBLEM).name == "other.sort"
+
+
+def test_an_error_whose_text_ends_the_process_is_held(install: Install):
+    code = "class Panic(BaseException):\n    def __str__(self):\n        raise SystemExit(3)\nraise Panic\n"
+    assert broken_detail(install, code) == "Panic: its text can't be read, as that raised SystemExit"
+
+
+def test_a_name_whose_solvers_cannot_take_the_problem_runs_no_other_plugin(install: Install):
+    install("acme-solvers", {"acme": "acme_good"}, acme_good=GOOD)
+    install("mapgrad", {"topk": "topk_ours"}, topk_ours=GOOD)
+    install("other-solvers", {"other": "other_lazy"}, other_lazy=GOOD)
+    with pytest.raises(UnsupportedProblemError, match=r"Installed solvers that can: none$"):
+        resolve("acme.sort", Ranking(3))
+    assert "other_lazy" not in sys.modules
+    assert "topk_ours" in sys.modules
+    assert {info.name for info in list_solvers()} == {"acme.sort", "other.sort", "topk.sort"}
+
+
+def test_a_slow_plugin_is_named(install: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(_loading, "_SLOW", 0.2)
+    install("acme-solvers", {"acme": "acme_slow"}, version="2.1", acme_slow="import time\ntime.sleep(.25)\n" + GOOD)
+    install("broken-solvers", {"broken": "acme_breaks"}, acme_breaks="import time\ntime.sleep(.25)\n1 / 0\n")
+    install("other-solvers", {"other": "other_good"}, other_good=GOOD)
+    for _ in range(2):
+        slow, broken, quick = list_solvers()
+        assert (slow.status, broken.status, quick.status) == ("ok", "broken", "ok")
+        assert min(slow.seconds, broken.seconds) >= 0.25
+        assert quick.seconds < slow.seconds
+    messages = [message for message in caplog.messages if "to load" in message]
+    assert [re.sub(r"\d+\.\d s", "N s", message) for message in messages] == [
+        "plugin 'acme' (acme-solvers 2.1) took N s to load; MAPGRAD_BLOCK=acme keeps it out",
+        "plugin 'broken' (broken-solvers 1.0) took N s to load; MAPGRAD_BLOCK=broken keeps it out",
+    ]
+
+
+def test_the_log_names_a_plugin_that_is_about_to_run(install: Install, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG", "mapgrad")
+    install("acme-solvers", {"acme": "acme_good"}, version="2.1", acme_good=GOOD)
+    list_solvers()
+    assert caplog.messages == ["loading plugin 'acme' (acme-solvers 2.1)"]
+
+
+def test_a_requirement_whose_package_ends_the_process_is_missing(install: Install):
+    code = GOOD.replace("accepts=", "requires=('acme_parent.engine',), accepts=")
+    install("acme-solvers", {"acme": "acme_needy"}, acme_needy=code, acme_parent="raise SystemExit(3)")
+    assert [info.status for info in list_solvers()] == ["missing"]
 
 
 def test_an_interrupted_import_may_be_tried_again(install: Install):

@@ -115,6 +115,59 @@ def test_a_plugins_name_means_its_cheapest_solver_that_takes_the_problem():
     assert resolve("mine", Ranking(3)).name == "mine.ranker"
 
 
+class Panic(BaseException):
+    def __str__(self) -> str:
+        raise SystemExit(4)
+
+
+def exits(_problem: Problem) -> Any:
+    raise SystemExit(3)
+
+
+def panics(_problem: Problem) -> Any:
+    raise Panic
+
+
+class Leaves(type):
+    @property
+    def traits(cls) -> Traits:
+        raise SystemExit(3)
+
+
+class Deserter(Exact, metaclass=Leaves):
+    pass
+
+
+def test_what_ends_the_process_in_cost_or_supports_is_held(caplog: pytest.LogCaptureFixture):
+    offer(
+        spec("a", cost=exits),
+        spec("b", cost=panics),
+        spec("c", supports=exits, cost=seconds(0.0)),
+        spec("d", supports=panics, cost=seconds(0.0)),
+        spec("e", cost=seconds(9.0)),
+    )
+    for asked in ("auto", "mine"):
+        caplog.clear()
+        assert resolve(asked, PROBLEM).name == "mine.e"
+        assert [message.partition(" comes last: ")[2] for message in caplog.messages[:2]] == [
+            "its cost() raised SystemExit: 3",
+            "its cost() raised Panic: its text can't be read, as that raised SystemExit",
+        ]
+    with pytest.raises(UnsupportedProblemError, match=r"its supports\(\) raised SystemExit: 3"):
+        resolve("mine.c", PROBLEM)
+    with pytest.raises(UnsupportedProblemError, match=r"its supports\(\) raised Panic: its text can't be read"):
+        resolve("mine.d", PROBLEM)
+    assert [info.name for info in mapgrad.list_solvers(PROBLEM)] == ["mine.a", "mine.b", "mine.e"]
+
+
+def test_traits_that_end_the_process_are_held():
+    offer(spec("a", factory=Deserter, cost=seconds(0.0)), spec("b", cost=seconds(9.0)))
+    with pytest.raises(PluginError, match=r"mine\.a .* can't be loaded: reading its traits raised SystemExit: 3"):
+        resolve("mine.a", PROBLEM)
+    assert resolve("auto", PROBLEM).name == "mine.b"
+    assert [info.traits for info in mapgrad.list_solvers()] == [None, Traits()]
+
+
 def test_a_cost_that_raises_comes_last(caplog: pytest.LogCaptureFixture):
     offer(spec("a", cost=lambda problem: problem.size), spec("b", cost=seconds(9.0)))
     assert resolve("mine", PROBLEM).name == "mine.b"
@@ -125,15 +178,15 @@ def test_a_cost_that_raises_comes_last(caplog: pytest.LogCaptureFixture):
     )
 
 
-@pytest.mark.parametrize("cost", [-1.0, -math.inf, math.nan])
+@pytest.mark.parametrize("cost", [-1.0, -math.inf, math.inf, math.nan, "1.0", None, 1j])
 @pytest.mark.parametrize("asked", ["auto", "mine"])
-def test_a_cost_that_cannot_be_one_comes_last(cost: float, asked: str, caplog: pytest.LogCaptureFixture):
+def test_a_cost_that_cannot_be_one_comes_last(cost: Any, asked: str, caplog: pytest.LogCaptureFixture):
     offer(spec("a", cost=seconds(cost)), spec("b", cost=seconds(0.0)))
     assert resolve(asked, PROBLEM).name == "mine.b"
     (message,) = caplog.messages
     assert message == (
-        "mine.a (registered by this program) comes last: its cost() must return seconds, at least 0, but returned "
-        f"{cost}"
+        "mine.a (registered by this program) comes last: its cost() must return seconds, finite and at least 0, "
+        f"but returned {cost!r}"
     )
 
 
@@ -228,6 +281,21 @@ def test_auto_without_an_exact_solver():
         "no exact solver takes KSubset(n=4, k=2); heuristics, which must be named: mine.heuristic",
     ):
         resolve("auto", PROBLEM)
+
+
+def test_auto_says_each_reason_once():
+    offer(
+        spec("small", supports=lambda _problem: "n is even"),
+        spec("tiny", supports=lambda _problem: "n is even"),
+        spec("odd", supports=lambda _problem: "k is 2"),
+        spec("absent", supports=lambda _problem: "n is 4", requires=("acme_engine",)),
+        spec("other", accepts=(mapgrad.Assignment,)),
+    )
+    with pytest.raises(UnsupportedProblemError) as caught:
+        resolve("auto", PROBLEM)
+    assert str(caught.value) == (
+        "no exact solver takes KSubset(n=4, k=2); mine.small, mine.tiny: n is even; mine.odd: k is 2"
+    )
 
 
 def test_unknown_names_get_their_neighbours(install: Install):
@@ -364,6 +432,11 @@ class Open(InstanceSolver):
         (Exact, {"Depth": 3, "x": 1}, f"'Depth', 'x': its options are depth{COMMON_ONES}; did you mean 'depth'?"),
         (Exact, {"worker": 2}, f"'worker': its options are depth{COMMON_ONES}; did you mean 'workers'?"),
         (Plain, {"gap": 0.1}, f"'gap': it has no options of its own{COMMON_ONES}"),
+        (
+            Plain,
+            {"minimize": True},
+            f"'minimize': it has no options of its own{COMMON_ONES}; minimize belongs to MAPLayer: negate θ here",
+        ),
         (
             Heuristic,
             {"timelimit": 1},

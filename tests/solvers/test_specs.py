@@ -26,6 +26,7 @@ def spec(**fields: Any) -> SolverSpec:
 
 
 CLASS = 'must be "module:Class" or a class derived from InstanceSolver or BatchSolver'
+FEATURES = "must be a tuple of some of 'semicontinuous', 'sos', 'indicators'"
 PROBLEMS = "must be a tuple of problem classes, at least one"
 
 
@@ -46,6 +47,8 @@ PROBLEMS = "must be a tuple of problem classes, at least one"
         ({"requires": "numpy"}, "TypeError: requires of solver 'sort' must be a tuple of module names, got 'numpy'"),
         ({"install": None}, "TypeError: install of solver 'sort' must be a str, got None"),
         ({"cost": 1e-6}, "TypeError: cost of solver 'sort' must be None or a function of a problem, got 1e-06"),
+        ({"native": "sos"}, f"TypeError: native of solver 'sort' {FEATURES}, got 'sos'"),
+        ({"native": ("sos", "sos1")}, f"TypeError: native of solver 'sort' {FEATURES}, got ('sos', 'sos1')"),
     ],
 )
 def test_malformed_field(fields: dict[str, Any], detail: str):

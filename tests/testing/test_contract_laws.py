@@ -140,6 +140,41 @@ def test_theta_is_not_written_to(solver, message):
     assert error.value.law == "theta_unwritten"
 
 
+class DividesByZero(Rows):
+    def solve(self, state, theta, request):
+        return np.zeros(5) if 1 // 0 else None
+
+
+class Exits(Rows):
+    def solve(self, state, theta, request):
+        raise SystemExit(3)
+
+
+class RaisesOnBatches(Batch):
+    def solve(self, theta):
+        raise ValueError("no batches")
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (DividesByZero, "solve raised ZeroDivisionError on a plain row: integer"),
+        (Exits, "solve raised SystemExit on a plain row: 3"),
+        (RaisesOnBatches, "solve raised ValueError on plain rows: no batches"),
+    ],
+    ids=name,
+)
+def test_exceptions_are_told_first_and_by_a_law_of_their_own(solver, message):
+    with pytest.raises(mapgrad.ConformanceError, match=message) as error:
+        testing.check_solver(solver, PROBLEM)
+    assert error.value.law == "plain_rows"
+
+
+def test_what_raises_is_not_said_to_write():
+    outcome = testing.check_theta_unwritten(DividesByZero, PROBLEM)
+    assert outcome.result.startswith("doesn't apply: solve raises ZeroDivisionError on plain rows")
+
+
 # blocks
 
 
@@ -229,7 +264,7 @@ class GivesUpOnManyRows(Blocks):
         (WritesElsewhere, "in a block of 1, row 0 was left without an answer"),
         (WritesOneRowMore, "solve_rows of rows 1 to 1 wrote to z of a row beside the block"),
         (WritesTheNextStatus, "solve_rows of rows 1 to 1 wrote to status of a row beside the block"),
-        (Doubts, "in a block of 1, row 0 has another status than alone: 2, alone 1"),
+        (Doubts, "in a block of 1, row 0 has another status than alone: FEASIBLE, alone OPTIMAL"),
         (Flatters, "in a block of 1, row 0 has another objective than alone"),
         (BoundsAbove, "in a block of 1, row 0 has another bound than alone"),
         (HeedsLimitsByRowAlone, "solve looks at request.seconds, but solve_rows never at block.seconds"),

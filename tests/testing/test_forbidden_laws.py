@@ -188,3 +188,19 @@ class TooTrusting(Masked):
 def test_blocks_are_asked_for_masks_where_rows_are():
     with pytest.raises(mapgrad.ConformanceError, match=r"solve looks at request.forbidden, but solve_rows never at"):
         testing.check_solve_rows(TooTrusting, PROBLEMS[0])
+
+
+class RaisesOnMasks(mapgrad.BatchSolver):
+    """Raises where the first entry is forbidden."""
+
+    traits = mapgrad.Traits(masks=True)
+
+    def solve(self, theta):
+        if theta[:, 0].isneginf().any():
+            raise ZeroDivisionError("no first item")
+        return testing.BruteForce(self.problem).solve(theta)
+
+
+def test_what_a_row_raised_is_told():
+    with pytest.raises(mapgrad.ConformanceError, match=r"the status is ERROR \(ZeroDivisionError: no first item\)"):
+        testing.check_forbidden_entries(RaisesOnMasks, mapgrad.KSubset(5, 2))

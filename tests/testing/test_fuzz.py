@@ -189,7 +189,7 @@ def test_an_honest_solver_is_right():
     [
         (lambda problem, z: z, Verdict.RIGHT, ""),
         (lambda problem, z: mapgrad.Solution(None, UNBOUNDED), Verdict.WRONG, "UNBOUNDED instead of OPTIMAL 6.25"),
-        (lambda problem, z: mapgrad.Solution(z, mapgrad.Status.FEASIBLE), Verdict.WRONG, "FEASIBLE 6.25 instead of"),
+        (lambda problem, z: mapgrad.Solution(z, mapgrad.Status.FEASIBLE), Verdict.ERROR, "FEASIBLE, which is true"),
         (lambda problem, z: mapgrad.Solution(None, mapgrad.Status.TIME_LIMIT), Verdict.WRONG, "TIME_LIMIT after 0"),
         (lambda problem, z: mapgrad.Solution(None, mapgrad.Status.ERROR), Verdict.WRONG, "ERROR () instead of"),
         (lambda problem, z: [][1], Verdict.ERROR, "list index out of range"),
@@ -215,9 +215,28 @@ def wait(seconds):
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(0.3, Verdict.SLOW), (0.8, Verdict.WRONG)])
 def test_the_limit_is_late_enough_and_kept(monkeypatch, seconds, verdict):
-    monkeypatch.setattr("mapgrad.testing._fuzz._SECONDS", 0.2)
     monkeypatch.setattr("mapgrad.testing._fuzz._GRACE", 0.4)
-    assert judged(faulty(wait(seconds)), one())[0] is verdict
+    assert judged(faulty(wait(seconds)), one(), time_limit=0.2)[0] is verdict
+
+
+def test_what_is_slow_is_asked_once_and_written_as_it_is(tmp_path):
+    asked = []
+
+    def slow(problem, z):
+        asked.append(problem)
+        return wait(1.1)(problem, z)
+
+    report = fuzz_solver(faulty(slow), 1, kinds="boxed_mixed", folder=tmp_path, time_limit=1)
+    assert (report.total(Verdict.SLOW), len(asked)) == (1, 1)
+    (path,) = tmp_path.iterdir()
+    assert mapgrad.IntegerProgram.from_mps(path).num_vars == asked[0].num_vars
+
+
+def test_what_the_caller_got_wrong_is_not_held_against_the_solver():
+    with pytest.raises(TypeError, match="no option 'time_limt'"):
+        fuzz_solver(Exact, 1, time_limt=5)
+    with pytest.raises(ValueError, match="time_limit must be a positive number of seconds, got None"):
+        fuzz_solver(Exact, 1, time_limit=None)
 
 
 def test_better_than_the_optimum_is_wrong():
@@ -236,6 +255,8 @@ def test_an_unknown_solver_or_kind_is_an_error():
         fuzz_solver("nobody", 1)
     with pytest.raises(mapgrad.ProblemError, match=r"kinds of programs are free_lp, .*; got fre_lp"):
         fuzz_solver(Exact, 1, kinds=["fre_lp"])
+    with pytest.raises(mapgrad.ProblemError, match=r"; got fre_lp"):
+        fuzz_solver(Exact, 1, kinds="fre_lp")
 
 
 # --- what fails

@@ -5,7 +5,7 @@ from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._op import define
 from mapgrad.batching._proofs import Known
 from mapgrad.batching._record import Record
-from mapgrad.batching._solver import Solver, get_solver, group_rows
+from mapgrad.batching._solver import Solver, get_solver
 from mapgrad.batching._theta import (
     Culprit,
     are_finite,
@@ -38,7 +38,6 @@ __all__ = [
     "define",
     "find",
     "get_solver",
-    "group_rows",
     "has_forbidden",
     "hides_values",
     "is_differentiated",

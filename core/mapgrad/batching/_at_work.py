@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mapgrad.batching._batches import solve_batch
+from mapgrad.batching._batches import ask_function, solve_batch
+from mapgrad.batching._families import model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
 from mapgrad.batching._handles import new_handle
 from mapgrad.batching._host import Staged, to_device, to_host
@@ -35,7 +36,7 @@ from mapgrad.batching._theta import (
 from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.problems import IntegerProgram, batch_shape
 from mapgrad.solutions import Solutions
-from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver
+from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver, Limits, cost_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,6 +87,7 @@ class SolverAtWork:
     Attributes:
         proves: Whether equal and known rows are looked for.
         is_function: Whether the solver is a user's function, which gets whole batches in order.
+        problems: The problem, or the B of a batch's rows, all of one family.
         handle: The number under which ops find this object.
     """
 
@@ -101,9 +103,11 @@ class SolverAtWork:
         self._runner = Runner(plugin) if isinstance(plugin, InstanceSolver) else None
         self._batch_solver = plugin if isinstance(plugin, BatchSolver) else None
         # asked here, as a compiler can't trace how the problem's bounds are found
-        self._dtypes = _DTYPES if problem is None else {dtype for dtype in _DTYPES if is_representable(problem, dtype)}
+        self._dtypes = _DTYPES if problem is None else _exact_dtypes(problem)
         self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()
         self.is_function = isinstance(plugin, FunctionSolver)
+        self.problems: Sequence[Problem | None] = (problem,)
+        self._limits: Limits | None = None
         self._counts: dict[str, float] = dict.fromkeys(COUNTS, 0.0)
         self._lock = new_lock()
         self.handle = new_handle(self)
@@ -124,6 +128,35 @@ class SolverAtWork:
         assert isinstance(self.plugin, FunctionSolver)
         bound = copy.copy(self)
         bound._batch_solver = self.plugin.with_context(context, named)  # noqa: SLF001 (an object of this class)
+        return bound
+
+    @property
+    def takes_whole_batches(self) -> bool:
+        """Whether rows must come in the places that they have in their batch."""
+        return self.is_function or len(self.problems) > 1
+
+    def can_serve(self, problem: Problem) -> bool:
+        """Tell whether `of_siblings` takes a problem."""
+        if self.problem is None or not self.traits.limits:
+            return problem == self.problem
+        return model_key(problem) == model_key(self.problem)
+
+    def of_siblings(self, problems: Sequence[Problem]) -> SolverAtWork:
+        """Return the same solver at work on other problems that its model serves: one for all rows, or one for each.
+
+        B of them are of one family, and rows then come as [..., B, *shape]. Native models and counts are shared.
+        """
+        if len(problems) == 1 and problems[0] == self.problem:
+            return self
+        bound = copy.copy(self)
+        bound.problem, bound.problems = problems[0], problems
+        bound._dtypes = _exact_dtypes(problems[0])  # noqa: SLF001 (an object of this class)
+        lowerings = [self.factory.lowering(problem) for problem in problems]
+        bound._lowering = lowerings[0]  # noqa: SLF001 (as above)
+        natives = [lowering.native for lowering in lowerings]
+        limits = [Limits.of(native) for native in natives if isinstance(native, IntegerProgram)]
+        bound._limits = Limits(*map(np.stack, zip(*limits, strict=True)))  # noqa: SLF001 (as above)
+        bound.proves = self.proves and len(problems) == 1
         return bound
 
     def lead_ndim(self, theta: Tensor, mapped: int = 0) -> int:
@@ -183,13 +216,13 @@ class SolverAtWork:
             if batch is None:
                 raise
             record = Record(batch)
-            record.fail(error, range(len(rows)), self.factory.label, self.problem)
+            record.fail(error, range(len(rows)), self.factory.label, self.problems)
         else:
             if batch is not None and len(batch) != 1:
                 _give_shape(solutions, batch)
             if not failed:
                 return solutions
-            described = describe_failed(failed, solutions, self.factory.label, self.problem)
+            described = describe_failed(failed, solutions, self.factory.label, self.problems)
             raise error_of(dict(zip(failed, described, strict=True)), tuple(solutions.status.shape), solutions)
         raise record.error()
 
@@ -226,6 +259,8 @@ class SolverAtWork:
         failed = [] if is_clean else failed_rows(solutions, self._settings.on_error, exact=self.traits.exact)
         if priced or failed:
             with_values(solutions, rows.masked_fill(solutions.forbidden, 0.0) if is_masked else rows)
+            if solutions.variables is not None:
+                solutions.variables = solutions.variables.to(rows.device)
         if failed:
             counts["failed"] = len(failed)
         counts["seconds"] = solutions.seconds = time.perf_counter() - started
@@ -282,6 +317,7 @@ class SolverAtWork:
                 seconds=settings.time_limit,
                 reuse=settings.reuse,
                 is_masked=is_masked,
+                limits=self._limits,
             )
             self._pool.solve(self._runner, self._job, staged.block)
             return staged.answers(priced=priced)
@@ -290,7 +326,7 @@ class SolverAtWork:
         unserved: list[int] = []
         if is_masked and not self.traits.masks:
             rows, unserved = with_penalties(rows, rows.isneginf(), self.problem)
-        answers = _ask_function(solver, rows.chunk(calls)) if self.is_function else solve_batch(solver, rows)
+        answers = ask_function(solver, rows.chunk(calls)) if self.is_function else solve_batch(solver, rows)
         return fail_unserved(*answers, unserved) if unserved else answers
 
     def _is_worth_proofs(self) -> bool:
@@ -298,7 +334,7 @@ class SolverAtWork:
         if cost is None or self._lowering is None:
             return isinstance(self.plugin, InstanceSolver)
         native = self._lowering.native
-        return are_worth_it(cost(native), math.prod(native.shape))
+        return are_worth_it(cost_of(cost, native, self.factory.label), math.prod(native.shape))
 
     def close(self) -> None:
         """Free the native models; a later batch makes new ones."""
@@ -307,16 +343,8 @@ class SolverAtWork:
             self._pool.forget(self._job.token)
 
 
-def _ask_function(solver: BatchSolver[Any], batches: Sequence[Tensor]) -> tuple[Solutions, bool]:
-    """Have a function solve batches; it may return one buffer again and again, and write to θ through NumPy."""
-    parts: list[Solutions] = []
-    is_clean = True
-    for rows in batches:
-        part, succeeded = solve_batch(solver, rows.clone())
-        part.z = part.z.clone()
-        parts.append(part)
-        is_clean &= succeeded
-    return parts[0] if len(parts) == 1 else _joined(parts), is_clean
+def _exact_dtypes(problem: Problem) -> set[torch.dtype]:
+    return {dtype for dtype in _DTYPES if is_representable(problem, dtype)}
 
 
 def _solve_lowered(
@@ -348,23 +376,9 @@ def _solve_lowered(
         value = torch.where(solutions.objective.isnan(), value, solutions.objective)
     solutions.objective = value
     if isinstance(lowering.native, IntegerProgram):
-        solutions.variables = solutions.z.double()
+        solutions.variables = solutions.z[:, : lowering.num_vars].double()
     solutions.z = on_host(lowering.states, solutions.z)
     return solutions, clean
-
-
-def _joined(parts: list[Solutions]) -> Solutions:
-    """Return one batch's answers from those to its parts; objectives and bounds where all parts have them."""
-    solutions = Solutions(torch.cat([part.z for part in parts]), torch.cat([part.status for part in parts]))
-    for name in ("objective", "bound", "variables"):
-        values = [getattr(part, name) for part in parts]
-        if all(value is not None for value in values):
-            setattr(solutions, name, torch.cat(values))
-    start = 0
-    for part in parts:
-        solutions.causes.update({start + row: error for row, error in part.causes.items()})
-        start += part.status.shape[0]
-    return solutions
 
 
 def _give_shape(solutions: Solutions, batch: tuple[int, ...]) -> None:

@@ -14,6 +14,8 @@ from mapgrad.batching._traces import detach
 from mapgrad.solutions import Solutions, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mapgrad.solvers import BatchSolver
 
 _OPTIMAL: Final = int(Status.OPTIMAL)
@@ -102,3 +104,29 @@ def _fail_unusable(solutions: Solutions) -> None:
         solutions.status[failed] = int(Status.ERROR)
         solutions.z = solutions.z.clone()  # the solver may keep its own
         solutions.z[failed] = torch.nan
+
+
+def ask_function(solver: BatchSolver[Any], batches: Sequence[Tensor]) -> tuple[Solutions, bool]:
+    """Have a function solve batches; it may return one buffer again and again, and write to θ through NumPy."""
+    parts: list[Solutions] = []
+    is_clean = True
+    for rows in batches:
+        part, succeeded = solve_batch(solver, rows.clone())
+        part.z = part.z.clone()
+        parts.append(part)
+        is_clean &= succeeded
+    return parts[0] if len(parts) == 1 else _joined(parts), is_clean
+
+
+def _joined(parts: list[Solutions]) -> Solutions:
+    """Return one batch's answers from those to its parts; objectives and bounds where all parts have them."""
+    solutions = Solutions(torch.cat([part.z for part in parts]), torch.cat([part.status for part in parts]))
+    for name in ("objective", "bound", "variables"):
+        values = [getattr(part, name) for part in parts]
+        if all(value is not None for value in values):
+            setattr(solutions, name, torch.cat(values))
+    start = 0
+    for part in parts:
+        solutions.causes.update({start + row: error for row, error in part.causes.items()})
+        start += part.status.shape[0]
+    return solutions

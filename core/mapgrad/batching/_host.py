@@ -14,7 +14,7 @@ from mapgrad.batching._theta import are_finite
 from mapgrad.errors import ShapeError, UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solutions, Status
-from mapgrad.solvers import Block
+from mapgrad.solvers import Block, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,7 @@ class Staged:
         seconds: For each row, or None.
         reuse: Whether earlier rows may help.
         is_masked: Whether rows have forbidden entries, −inf.
+        limits: Bounds and sides, [B, ...]: row i of `rows` has those of number i modulo B. None for the problem's own.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Staged:
         seconds: float | None,
         reuse: bool,
         is_masked: bool,
+        limits: Limits | None = None,
     ) -> None:
         self._rows, self._lowering = rows, lowering
         self._unserved: list[int] = []
@@ -82,7 +84,18 @@ class Staged:
             else:
                 theta, forbidden = self._with_penalties(theta, forbidden), None
         theta.flags.writeable = False
-        self.block = Block(theta, start=start, seconds=seconds, reuse=reuse, forbidden=forbidden, exact=traits.exact)
+        if limits is not None:
+            numbers = np.arange(len(theta)) % len(limits.lower)
+            limits = Limits(*(_read_only(each[numbers]) for each in limits))
+        self.block = Block(
+            theta,
+            start=start,
+            seconds=seconds,
+            reuse=reuse,
+            forbidden=forbidden,
+            limits=limits,
+            exact=traits.exact,
+        )
         self._whole = self.block.part(0, len(theta))  # the same arrays, whatever a solver puts in their places
 
     def _with_penalties(self, theta: NDArray[np.float64], forbidden: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -124,12 +137,13 @@ class Staged:
             status=_from_numpy(block.status).to(like.device),
             causes=block.causes,
         )
+        if isinstance(lowering.native, IntegerProgram):
+            # on the host: most callers don't ask for them
+            solutions.variables = _from_numpy(lowering.variables(block.z))
         if objective is not None and bound is not None:
             solutions.objective, solutions.bound = (
                 _from_numpy(values).to(like.device) for values in (objective, bound)
             )
-            if isinstance(lowering.native, IntegerProgram):
-                solutions.variables = _from_numpy(block.z).to(like.device)
         return solutions, clean
 
     def _values(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -178,6 +192,11 @@ def scale_rows(rows: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     factors = _from_numpy(np.ldexp(1.0, -exponents)).unsqueeze(1)
     _from_numpy(scaled).copy_(rows).mul_(factors).add_(0.0)
     return scaled, exponents
+
+
+def _read_only(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    values.flags.writeable = False
+    return values
 
 
 def _is_finite(values: NDArray[np.float64]) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapgrad.batching._runner import Job
+    from mapgrad.solvers import Limits
 
 UNKNOWN: Final = "unknown job"
 """The answer of a worker that must be sent the job, too."""
@@ -104,7 +105,7 @@ class Rows:
 
     def __reduce__(self) -> tuple[Any, ...]:
         part, job = self._part, self._parcel.data(self._job, is_asked_for=self._with_job)
-        asked = part.theta, part.start, part.seconds, part.reuse, part.forbidden
+        asked = part.theta, part.start, part.seconds, part.reuse, part.forbidden, part.limits
         return partial, (_solve, self._job.token, job, *asked)
 
 
@@ -120,6 +121,7 @@ def _solve(
     seconds: float | None,
     reuse: bool,
     forbidden: NDArray[Any] | None,
+    limits: Limits | None,
 ) -> Answers | str:
     """Solve rows in a worker; jobs of late are kept with their native models."""
     began = time.perf_counter()
@@ -132,11 +134,11 @@ def _solve(
         if runner is None:
             return UNKNOWN
         theta.flags.writeable = False
-        for array in (start, forbidden):
+        for array in (start, forbidden, *(limits or ())):
             if array is not None:
                 array.flags.writeable = False
         exact = runner.solver.traits.exact
-        block = Block(theta, start=start, seconds=seconds, reuse=reuse, forbidden=forbidden, exact=exact)
+        block = Block(theta, start=start, seconds=seconds, reuse=reuse, forbidden=forbidden, limits=limits, exact=exact)
         runner.run(block)
     causes = {row: portable(error) for row, error in block.causes.items()}
     return Answers(block.z, block.status, block.objective, block.bound, causes, time.perf_counter() - began)

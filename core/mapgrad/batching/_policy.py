@@ -84,10 +84,12 @@ class FailedRow(NamedTuple):
     problem: Problem | None
 
 
-def describe_failed(rows: Sequence[int], solutions: Solutions, label: str, problem: Problem | None) -> list[FailedRow]:
-    """Return what became of some rows, numbered over the flattened batch."""
-    statuses = to_list(solutions.status.flatten())
-    return [FailedRow(Status(statuses[row]), solutions.causes.get(row), label, problem) for row in rows]
+def describe_failed(
+    rows: Sequence[int], solutions: Solutions, label: str, problems: Sequence[Problem | None]
+) -> list[FailedRow]:
+    """Return what became of some rows, numbered over the flattened batch, which has these problems in turn."""
+    statuses, count = to_list(solutions.status.flatten()), len(problems)
+    return [FailedRow(Status(statuses[row]), solutions.causes.get(row), label, problems[row % count]) for row in rows]
 
 
 def error_of(

@@ -138,7 +138,7 @@ def _taken(answers: Solutions, places: Tensor) -> Solutions:
         status=answers.status[places],
         objective=_at(answers.objective, places),
         bound=_at(answers.bound, places),
-        variables=_at(answers.variables, places),
+        variables=None if answers.variables is None else answers.variables[places.to(answers.variables.device)],
         causes={row: answers.causes[place] for row, place in numbers if place in answers.causes},
     )
 
@@ -152,7 +152,7 @@ def _placed(answers: Solutions, rows: Tensor, known: Known) -> Solutions:
         status=known.status.index_copy(0, rows, answers.status),
         objective=_spread(answers.objective, rows, known),
         bound=_spread(answers.bound, rows, known),
-        variables=_spread(answers.variables, rows, known),
+        variables=None,  # what is known are states
         causes={numbers[place]: error for place, error in answers.causes.items()},
     )
 
@@ -164,4 +164,4 @@ def _at(values: Tensor | None, places: Tensor) -> Tensor:
 def _spread(values: Tensor | None, rows: Tensor, known: Known) -> Tensor:
     if values is None:
         return None  # pyright: ignore[reportReturnType] (what nobody asked for stays out)
-    return values.new_full((len(known.z), *values.shape[1:]), torch.nan).index_copy_(0, rows, values)
+    return values.new_full((len(known.z),), torch.nan).index_copy_(0, rows, values)

@@ -29,6 +29,7 @@ class _Piece(NamedTuple):
         status: [S, N].
         forbidden: Bool, like z; None where nothing is.
         values: Objectives and bounds, [2, S, N]; None where nobody told them.
+        variables: Those of the program that was solved, [S N, num_vars], on any device; None where none was.
     """
 
     numbers: Sequence[int]
@@ -36,6 +37,7 @@ class _Piece(NamedTuple):
     status: Tensor
     forbidden: Tensor | None
     values: Tensor | None
+    variables: Tensor | None
 
 
 @dataclass(slots=True)
@@ -43,13 +45,13 @@ class _Failures:
     """Rows that failed, by their numbers.
 
     Attributes:
-        infinite: θ, or a backward pass's θ′, isn't finite.
+        infinite: θ, or a backward pass's θ′, isn't finite: `NonFiniteError.kept`.
         made: What is made of θ to be solved isn't finite: what made it so, and what to do about it.
         outside: The problem whose domain θ lies outside of.
         unsolved: What became of rows that were solved.
     """
 
-    infinite: set[int] = field(default_factory=set[int])
+    infinite: dict[int, str] = field(default_factory=dict[int, str])
     made: dict[int, Culprit] = field(default_factory=dict[int, Culprit])
     outside: dict[int, Problem] = field(default_factory=dict[int, "Problem"])
     unsolved: dict[int, FailedRow] = field(default_factory=dict[int, FailedRow])
@@ -81,7 +83,14 @@ class Record:
         """Whether any row has."""
         return self._failures is not None
 
-    def add(self, numbers: Sequence[int], z: Tensor, status: Tensor, forbidden: Tensor | None) -> None:
+    def add(
+        self,
+        numbers: Sequence[int],
+        z: Tensor,
+        status: Tensor,
+        forbidden: Tensor | None,
+        variables: Tensor | None,
+    ) -> None:
         """Note the answers to rows of these numbers.
 
         Args:
@@ -89,17 +98,18 @@ class Record:
             z: [S, N, *shape].
             status: [S, N].
             forbidden: Bool [N, *shape], the entries that θ = −inf forbids; None where there are none.
+            variables: [S N, num_vars]; None where no program was solved.
         """
         if forbidden is not None:
             forbidden = forbidden.expand(z.shape)
-        self._pieces.append(_Piece(numbers, z, status, forbidden, None))
+        self._pieces.append(_Piece(numbers, z, status, forbidden, None, variables))
 
     def fail(
         self,
         error: RowsError,
         numbers: Sequence[int],
         label: str,
-        problem: Problem | None,
+        problems: Sequence[Problem | None],
         culprit: Culprit | None = None,
     ) -> bool:
         """Note an error that a solve raised about rows of these numbers, [..., N, *shape].
@@ -108,7 +118,7 @@ class Record:
             error: It.
             numbers: [N].
             label: The solver's name, with that of its distribution.
-            problem: What was to be solved; None where it isn't known.
+            problems: What was to be solved, one for all rows or one for each; None where it isn't known.
             culprit: What made the rows of a `NonFiniteError`; None for θ or a step's length.
 
         Returns:
@@ -121,18 +131,19 @@ class Record:
         rows = {numbers[row % count]: row for row in reversed(error.rows)}  # a row's first sample speaks for it
         if isinstance(error, NonFiniteError):
             if culprit is None:
-                failures.infinite.update(rows)
+                failures.infinite.update(dict.fromkeys(rows, error.kept))
             else:
                 failures.made.update(dict.fromkeys(rows, culprit))
-        elif isinstance(error, DomainError) and problem is not None:
-            failures.outside.update(dict.fromkeys(rows, problem))
+        elif isinstance(error, DomainError) and problems[0] is not None:
+            failures.outside.update(dict.fromkeys(rows, problems[0]))
         elif (found := error.solutions) is not None:
-            described = describe_failed(list(rows.values()), found, label, problem)
+            described = describe_failed(list(rows.values()), found, label, problems)
             failures.unsolved.update(zip(rows, described, strict=True))
             z = found.z.reshape(-1, count, *found.z.shape[1:])
             forbidden = None if found.forbidden is None else found.forbidden.reshape(z.shape)
             values = torch.stack((found.objective, found.bound)).reshape(2, -1, count)
-            self._pieces.append(_Piece(numbers, z, found.status.reshape(-1, count), forbidden, values))
+            status = found.status.reshape(-1, count)
+            self._pieces.append(_Piece(numbers, z, status, forbidden, values, found.variables))
         else:
             return False
         self._failures = failures
@@ -142,7 +153,8 @@ class Record:
         """Return the error that names all rows that failed, of the gravest kind."""
         failures = self._failures or _Failures()
         if failures.infinite:
-            return non_finite_error(sorted(failures.infinite), self.batch, is_backward=is_backward)
+            kept = next(filter(None, failures.infinite.values()), "")
+            return non_finite_error(sorted(failures.infinite), self.batch, kept=kept, is_backward=is_backward)
         if failures.made:
             rows = sorted(failures.made)
             return made_error(failures.made[rows[0]], rows, self.batch, is_backward=is_backward)
@@ -171,6 +183,12 @@ class Record:
                 values[:, :, places] = piece.values
         z = self._gathered([(piece.numbers, piece.z) for piece in pieces], lead, self._dtypes)
         solutions = Solutions(z, status.reshape(lead), samples=samples)
+        variables = [
+            (piece.numbers, piece.variables.reshape(samples, len(piece.numbers), -1).to(status.device))
+            for piece in pieces
+            if piece.variables is not None
+        ]
+        solutions.variables = gathered_variables(variables, samples, self.batch)
         if any(piece.forbidden is not None for piece in pieces):
             forbidden = [
                 (
@@ -212,3 +230,31 @@ class Record:
                 whole[:, list(numbers)] = values
         whole = whole.reshape(*lead, *whole.shape[2:])
         return whole if dtypes is None else whole.to(dtypes)
+
+
+def gathered_variables(
+    found: list[tuple[Sequence[int], Tensor]], samples: int, batch: tuple[int, ...]
+) -> Tensor | list[Tensor | None] | None:
+    """Return `Solutions.variables` of a batch.
+
+    Args:
+        found: [S, N, num_vars] of rows of these numbers; only of rows for which a program was solved.
+        samples: S.
+        batch: The batch dimensions.
+    """
+    count = math.prod(batch)
+    widths = {values.shape[-1] for _, values in found}
+    if not widths:
+        return None
+    if len(widths) == 1 and sum(len(numbers) for numbers, _ in found) == count:
+        whole = found[0][1]
+        if len(found) > 1:
+            whole = whole.new_empty((samples, count, *widths))
+            for numbers, values in found:
+                whole[:, list(numbers)] = values
+        return whole.reshape(*(batch if samples == 1 else (samples, *batch)), *widths)
+    rows: list[Tensor | None] = [None] * count
+    for numbers, values in found:
+        for number, row in zip(numbers, values.unbind(1), strict=True):
+            rows[number] = row[0] if samples == 1 else row
+    return rows

@@ -5,27 +5,27 @@ from __future__ import annotations
 import copy
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, get_args, overload
 
 import torch
 from torch import Tensor
 
 from mapgrad.batching._at_work import COUNTS, Settings, SolverAtWork
+from mapgrad.batching._families import group_rows, model_key
 from mapgrad.batching._locks import new_lock
 from mapgrad.batching._op import solve_op
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
+from mapgrad.batching._record import gathered_variables
 from mapgrad.batching._theta import (
     DomainPolicy,
     admit,
     domain_error,
     name_problem,
     non_finite_error,
-    require_float,
 )
 from mapgrad.batching._tracing import is_traced
 from mapgrad.batching._workers import Pool, Workers, require_workers
-from mapgrad.errors import DomainError, NonFiniteError, ShapeError
+from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions
 from mapgrad.solvers import (
@@ -40,7 +40,7 @@ from mapgrad.solvers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable, Sequence
 
     from mapgrad.solvers import SolverLike, SolverSpec
 
@@ -74,7 +74,7 @@ class Solver:
         self._solver = solver
         self._settings = settings
         self._pool = Pool(settings.workers)
-        self._works: OrderedDict[Problem, SolverAtWork] = OrderedDict()
+        self._works: OrderedDict[Hashable, SolverAtWork] = OrderedDict()
         self._retired: dict[str, float] = dict.fromkeys(COUNTS, 0.0)
         self._lock = new_lock()
         is_function = isinstance(solver, SolverFactory) and isinstance(solver.factory, FunctionSolver)
@@ -195,20 +195,45 @@ class Solver:
             return self._own
         if problem is None:
             raise TypeError(f"{self!r} was made without a problem: pass problems=[…], one for each row")
+        if self._own is not None and self._own.can_serve(problem):
+            return self._own.of_siblings([problem])
         with self._lock:
-            if problem in self._works:
-                self._works.move_to_end(problem)
-                return self._works[problem]
+            for key in (problem, model_key(problem)):
+                if key in self._works:
+                    self._works.move_to_end(key)
+                    return self._works[key].of_siblings([problem])
         made = self._put_to_work(problem)
         with self._lock:
-            work = self._works.setdefault(problem, made)
+            key = model_key(problem) if made.traits.limits else problem
+            work = self._works.setdefault(key, made)
             dropped = self._works.popitem(last=False)[1] if len(self._works) > _PROBLEMS_KEPT else None
             if dropped is not None:
                 for name, number in dropped.stats.items():
                     self._retired[name] += number
         if dropped is not None:
             dropped.close()
-        return work
+        return work.of_siblings([problem])
+
+    def works_on(
+        self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]
+    ) -> list[tuple[SolverAtWork, list[int]]]:
+        """Return the solvers at work on the problems of a batch, one a row, each with the numbers of its rows.
+
+        Programs that differ in bounds and sides alone share one, with one native model, where the solver can do that.
+        They also share a block of rows, unless forbidden entries get a θ for which the bounds count.
+
+        Raises:
+            MapgradError: As for a call.
+        """
+        works: list[tuple[SolverAtWork, list[int]]] = []
+        for members in group_rows(theta, problems):
+            work = self.at_work(members[0][0])
+            if len(members) > 1 and work.traits.limits and work.traits.masks:
+                rows = sorted(row for _, rows in members for row in rows)
+                works.append((work.of_siblings([problems[row] for row in rows]), rows))
+            else:
+                works += [(self.at_work(problem), rows) for problem, rows in members]
+        return works
 
     def _put_to_work(self, problem: Problem | None) -> SolverAtWork:
         solver = self._solver
@@ -218,13 +243,12 @@ class Solver:
     def _solve_each(self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) -> Solutions:
         """Solve each row's own problem; rows that fail are named together, once all have been tried."""
         started = time.perf_counter()
-        groups = group_rows(theta, problems)
+        works = self.works_on(theta, problems)
         if any(map(is_traced, theta)):
             raise RuntimeError(
                 "problems= can't be traced, as the problems aren't tensors: call the solver outside of torch.compile "
                 "and torch.vmap, or make a solver of each problem with get_solver"
             )
-        works = [(self.at_work(problem), rows) for problem, rows in groups]
         stacked = [work.require_theta(torch.stack([theta[row] for row in rows])) for work, rows in works]
         self._refuse(works, stacked, (len(problems),))
         z: list[Tensor] = [torch.full_like(row, torch.nan) for row in theta]
@@ -233,10 +257,13 @@ class Solver:
         objective, bound = torch.full((2, len(z)), torch.nan, dtype=torch.float64, device=device)
         solutions = Solutions(z, status, objective, bound, stats=dict.fromkeys(COUNTS, 0.0))
         failed: dict[int, FailedRow] = {}
+        variables: list[tuple[Sequence[int], Tensor]] = []
         for (work, rows), utilities in zip(works, stacked, strict=True):
             found, bad = work.try_to_solve(utilities, priced=True)
             for row, answer in zip(rows, found.z, strict=True):
                 z[row] = answer.to(theta[row].dtype)
+            if found.variables is not None:
+                variables.append((rows, found.variables[None]))
             if found.forbidden is not None:
                 if solutions.forbidden is None:
                     solutions.forbidden = [torch.zeros_like(row, dtype=torch.bool) for row in theta]
@@ -244,10 +271,11 @@ class Solver:
                     solutions.forbidden[row] = entries
             status[rows], objective[rows], bound[rows] = found.status, found.objective, found.bound
             solutions.causes.update({rows[row]: cause for row, cause in found.causes.items()})
-            described = describe_failed(bad, found, work.factory.label, work.problem)
+            described = describe_failed(bad, found, work.factory.label, work.problems)
             failed.update({rows[row]: each for row, each in zip(bad, described, strict=True)})
             for name, number in found.stats.items():
                 solutions.stats[name] += number
+        solutions.variables = gathered_variables(variables, 1, (len(z),))
         if isinstance(theta, Tensor):
             solutions.z = torch.stack(z) if z else theta.clone()
             if solutions.forbidden is not None:
@@ -262,16 +290,18 @@ class Solver:
     ) -> None:
         """Refuse rows that can't be solved, by their numbers in the whole batch, before any is."""
         infinite: list[int] = []
+        kept = ""
         outside: list[int] = []
         for (work, rows), utilities in zip(works, stacked, strict=True):
             try:
                 admit(utilities.detach(), work.problem, self._settings.domain)
             except NonFiniteError as error:
                 infinite += [rows[row] for row in error.rows]
+                kept = kept or error.kept
             except DomainError as error:
                 outside += [rows[row] for row in error.rows]
         if infinite:
-            raise non_finite_error(sorted(infinite), batch)
+            raise non_finite_error(sorted(infinite), batch, kept=kept)
         if outside:
             problem = next(work.problem for work, rows in works if outside[0] in rows)
             assert problem is not None
@@ -301,34 +331,6 @@ class Solver:
 
     def __repr__(self) -> str:
         return f"<Solver {self.name} of {name_problem(self.problem)}>"
-
-
-def group_rows(theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) -> list[tuple[Problem, list[int]]]:
-    """Return the distinct problems, each with the numbers of its rows.
-
-    Raises:
-        TypeError: something in `problems` isn't a problem.
-        ShapeError: there aren't as many problems as rows, or a row hasn't its problem's shape.
-    """
-    if not isinstance(problems, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-        raise TypeError(f"problems must be a list of problems, one for each row, got {problems!r}")
-    if not isinstance(theta, Tensor | Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-        raise TypeError(f"θ must be a tensor or a list of tensors, got {type(theta).__name__}")
-    if isinstance(theta, Tensor) and theta.ndim == 0:
-        raise ShapeError("with problems=, θ must be [B, *shape] or a list of B tensors, got a single number")
-    if len(theta) != len(problems):
-        raise ShapeError(f"expected one problem for each row, got {len(problems)} problems for {len(theta)} rows")
-    groups: dict[Problem, list[int]] = {}
-    for number, (row, problem) in enumerate(zip(theta, problems, strict=True)):
-        if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise TypeError(
-                f"problems[{number}] must be a problem, such as mapgrad.KSubset(10, 3), "
-                f"got {problem!r}{advice_on(problem)}"
-            )
-        if tuple(require_float(row).shape) != problem.shape:
-            raise ShapeError(f"row {number} of θ has shape {tuple(row.shape)}, but its problem is {problem!r}")
-        groups.setdefault(problem, []).append(number)
-    return list(groups.items())
 
 
 def get_solver(

@@ -175,22 +175,36 @@ def has_forbidden(rows: Tensor, problem: Problem | None, may_forbid: Callable[[]
     """
     if are_finite(rows):
         return False
+    kept = ""
     forbidden = rows.isneginf()
     wrong = ~(rows.isfinite() | (forbidden if may_forbid is None else forbidden & may_forbid()))
     if problem is not None and problem.box[0].any():
-        wrong |= forbidden & torch.as_tensor(problem.box[0] != 0, device=rows.device)
+        wrong |= (held := forbidden & torch.as_tensor(problem.box[0] != 0, device=rows.device))
+        kept = _kept(held, problem)
     bad = row_numbers(wrong.flatten(1).any(dim=1))
     if bad:
-        raise non_finite_error(bad, (len(rows),))
+        raise non_finite_error(bad, (len(rows),), kept=kept)
     return True
 
 
-def non_finite_error(bad: list[int], batch: tuple[int, ...], *, is_backward: bool = False) -> NonFiniteError:
+def _kept(held: Tensor, problem: Problem) -> str:
+    """Say which entry the first of some entries [N, *shape] is, and what keeps it from 0; empty where there is none."""
+    places = to_list(held.nonzero()[:1, 1:])
+    if not places:
+        return ""
+    entry = tuple(places[0])
+    return f"θ{list(entry)} is −inf, but its lower bound is {problem.box[0][entry]:g}"
+
+
+def non_finite_error(
+    bad: list[int], batch: tuple[int, ...], *, kept: str = "", is_backward: bool = False
+) -> NonFiniteError:
     """Return the error that names rows of θ, or of a backward pass's θ′, whose NaN or infinite entries aren't allowed.
 
     Args:
         bad: Their numbers in the flattened batch.
         batch: The batch's dimensions.
+        kept: `NonFiniteError.kept`.
         is_backward: Whether they are those of a backward pass.
     """
     if is_backward:
@@ -202,8 +216,9 @@ def non_finite_error(bad: list[int], batch: tuple[int, ...], *, is_backward: boo
     return NonFiniteError(
         f"θ has NaN or infinite entries in {name_rows(bad, batch)}, which weren't solved: only −inf is allowed (+inf "
         f"in costs, which take minimize=True), where the variable's lower bound is 0, and forbids that entry; look for "
-        f"an overflow or a division by zero in what computes θ",
+        f"an overflow or a division by zero in what computes θ{f'; {kept}' if kept else ''}",
         rows=bad,
+        kept=kept,
     )
 
 

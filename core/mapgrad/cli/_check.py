@@ -35,10 +35,17 @@ def check(
 
     With --fuzz, the solver meets random integer programs whose optimum is known; exit code 1 if an answer is wrong.
     """
-    if count:
-        fuzz(name, count, seed, folder)
-        return
-    problems = mapgrad.testing.example_problems(name)
+    try:
+        if count:
+            fuzz(name, count, seed, folder)
+            return
+        problems = mapgrad.testing.example_problems(name)
+    except mapgrad.UnknownSolverError as error:
+        call = f"fuzz_solver(Class, {count})" if count else "check_solver(Class, problem)"
+        raise mapgrad.UnknownSolverError(
+            f"{error}. The command finds solvers of installed plugins: for a class that no entry point names, call "
+            f"mapgrad.testing.{call}, or mapgrad.register its plugin and check it by name, in Python"
+        ) from None
     if not problems:
         raise mapgrad.UnsupportedProblemError(
             f"{name!r} takes none of mapgrad's own small problems, so there is nothing to check it on: call "

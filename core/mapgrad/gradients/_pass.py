@@ -128,6 +128,7 @@ class Pass:
         parts = self._parts(utilities)
         if len(parts) == 1:
             forward = self._forward_of(utilities, sampler, numbers, record)
+            self._note_answers(forward, utilities, numbers, record)
         else:
             forward = self._in_parts(utilities, sampler, parts, numbers, record)
         record.clipped += self._clipped
@@ -136,7 +137,6 @@ class Pass:
         if not self.work.proves:
             forward.rows = None
         forward.theta, forward.sampler = utilities, sampler
-        record.add(numbers, forward.z, forward.status, self._forbidden(utilities))
         return self._output(forward.z, theta), forward
 
     def _begin_record(self, record: Record, count: int) -> Sequence[int]:
@@ -171,10 +171,12 @@ class Pass:
     ) -> bool:
         problem = self.work.problem
         error, culprit = blamed(error, problem, self.estimator, self.noise, theta, sampler, is_backward=is_backward)
-        return record.fail(error, numbers, self.work.factory.label, problem, culprit)
+        return record.fail(error, numbers, self.work.factory.label, self.work.problems, culprit)
 
-    def _forbidden(self, utilities: Tensor) -> Tensor | None:
-        return utilities.isneginf() if self.is_masked else None
+    def _note_answers(self, found: Forward | None, theta: Tensor, numbers: Sequence[int], record: Record) -> None:
+        if found is not None:
+            forbidden = theta.isneginf() if self.is_masked else None
+            record.add(numbers, found.z, found.status, forbidden, found.variables)
 
     def clipping(self, theta: Tensor) -> Clipping | None:
         """Return what moves rows of θ, as `forward` takes it, into the problem's domain; None where nothing can."""
@@ -281,7 +283,7 @@ class Pass:
         found = torch.full_like(forward.theta, torch.nan)
         if len(well) == 0:
             return found
-        if self.work.is_function:  # which gets whole batches
+        if self.work.takes_whole_batches:
             solve = solve_among_all(self._solve_again, forward, well, self.estimator.temperature)
         else:
             solve, numbers = self._solve_again, list(map(numbers.__getitem__, to_list(well)))
@@ -352,7 +354,7 @@ class Pass:
             return [(0, count)]
         if not self.estimator.is_rowwise:
             pieces = math.prod(self.lead[: len(self.mapped)])  # each element of a map is a batch of its own
-        elif self.work.is_function or self.work.proves:
+        elif self.work.takes_whole_batches or self.work.proves:
             pieces = 1
         else:
             budget = _PART_BYTES if theta.is_cpu else _PART_BYTES_ELSEWHERE
@@ -367,17 +369,14 @@ class Pass:
     ) -> Forward | None:
         z = theta.new_empty((self.samples, *theta.shape))
         found: list[Forward] = []
-        places: list[Sequence[int]] = []
         for start, stop in parts:
             part = self._forward_of(theta[start:stop], sampler.part(start, stop), numbers[start:stop], record)
             if part is not None:
                 z[:, start:stop] = part.z
                 part.z, part.theta = z[:, start:stop], theta[start:stop]
+                self._note_answers(part, part.theta, numbers[start:stop], record)
                 found.append(part)
-                places.append(numbers[start:stop])
         if len(found) < len(parts):
-            for place, part in zip(places, found, strict=True):
-                record.add(place, part.z, part.status, self._forbidden(part.theta))
             return None
         rows = [part.rows for part in found if part.rows is not None and self.work.proves]
         return Forward(

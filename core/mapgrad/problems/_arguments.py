@@ -151,7 +151,7 @@ def integrality(value: ArrayLike, size: int) -> NDArray[np.bool_]:
         number = int(odd.argmax())
         raise ProblemError(
             f"integrality must be 0 (continuous) or 1 (integer), got {array[number]} for variable {number}: "
-            "semi-continuous and semi-integer variables aren't supported; add a 0/1 variable that switches the bounds"
+            "semi-continuous and semi-integer variables have a 1 in semicontinuous"
         )
     return frozen_array(array, np.bool_)
 

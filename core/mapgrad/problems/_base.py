@@ -27,6 +27,7 @@ STATES_LIMIT: Final = 100_000
 """More states than this are not enumerated: `Problem.states` refuses."""
 _STATES_NUMBERS: Final = 2**25  # in all states together: 256 MB
 _STATES_STEPS: Final = 10_000_000
+_BOX_POINTS: Final = 2**13  # integer points of a box in which states are looked for one by one
 
 Theta = TypeVar("Theta", "Tensor", "NDArray[np.float64]")
 
@@ -61,7 +62,8 @@ class Problem(Value):
     - gives `constant_sums`, if some sums of z are the same for all states, so that gradients don't depend on what the
       problem can't see;
     - implements `is_state` or, for many rows at once, `are_states`;
-    - implements `iterate_states`, if the conformance kit and `mapgrad.exact` shall be able to enumerate small ones;
+    - implements `iterate_states`, if the conformance kit and `mapgrad.exact` shall be able to enumerate more than sets
+      in small boxes;
     - implements `to_ilp`, if an integer program can stand for it, so that every solver of programs takes it.
 
     None of this needs torch: `contains`, `bounds` and `states` speak of tensors, `contains_rows`, `box` and
@@ -245,12 +247,19 @@ class Problem(Value):
     def iterate_states(self) -> Iterator[NDArray[np.float64]]:
         """Yield every state, of shape `shape`, in an order that is the same on every call; repeats are dropped.
 
+        Here, those of the integer points of a small box that are states.
+
         Raises:
-            UnsupportedProblemError: this class of problems can't be enumerated, as here.
+            UnsupportedProblemError: the box is larger, or the class may have continuous states, as it overrides
+                `in_box`.
         """
-        raise UnsupportedProblemError(
-            f"{self!r} can't be enumerated, as {type(self).__name__} doesn't implement iterate_states"
-        )
+        points = None if type(self).in_box is not Problem.in_box else box_points(self, _BOX_POINTS)
+        if points is None:
+            raise UnsupportedProblemError(
+                f"{self!r} can't be enumerated, as {type(self).__name__} doesn't implement iterate_states and its box "
+                f"hasn't at most {_BOX_POINTS:,} points, all integer"
+            )
+        return iter(points[self.are_states(points)])
 
     def enumeration_budget(self) -> Budget:
         """Return a bound on the work of `iterate_states`, for searches that may run long without a new state."""
@@ -258,6 +267,17 @@ class Problem(Value):
             _STATES_STEPS,
             ProblemError(f"{self!r} takes more than {_STATES_STEPS:,} steps to enumerate: make it smaller"),
         )
+
+
+def box_points(problem: Problem, most: int) -> NDArray[np.float64] | None:
+    """Return all integer points of a problem's box, [N, *shape]; None where there are more than `most`."""
+    lower, upper = (bound.ravel() for bound in problem.box)
+    lower = np.ceil(lower) + 0.0  # no negative zeros
+    counts = np.floor(upper) - lower + 1
+    if not np.prod(counts) <= most:
+        return None
+    grid = np.stack(np.unravel_index(np.arange(int(np.prod(counts))), counts.astype(np.int64)), axis=1)
+    return (lower + grid).reshape(-1, *problem.shape)
 
 
 def batch_shape(problem: Problem, z: Tensor | NDArray[Any], name: str) -> tuple[int, ...]:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mapgrad.problems._budget import Budget
-    from mapgrad.problems._program import IntegerProgram
+    from mapgrad.problems._program_data import ProgramData
 
 _BLOCK: Final = 1_024  # partial assignments that are extended at once
 _ROOM: Final = 1e-6  # of a row's terms: far more than rounding adds up to, as points that pass are checked again
 
 
-def integer_points(program: IntegerProgram, budget: Budget) -> Iterator[NDArray[np.float64]]:
+def integer_points(program: ProgramData, budget: Budget) -> Iterator[NDArray[np.float64]]:
     """Yield blocks [N, *shape] of values of the priced variables, among them all that some others complete.
 
     A depth-first search over the variables in θ's order, which must be integer and bounded. A partial assignment is
@@ -29,7 +29,7 @@ def integer_points(program: IntegerProgram, budget: Budget) -> Iterator[NDArray[
         budget: Pays a step for every four numbers that change and every sixteen that are copied.
     """
     matrix, (rows, count) = program.matrix, (program.matrix.row_of_entry, program.matrix.shape[0])
-    ends = np.sort([matrix.data * bound[matrix.indices] for bound in (program.lower, program.upper)], axis=0)
+    ends = np.sort([matrix.data * bound[matrix.indices] for bound in program.hull], axis=0)
     reach = np.maximum(np.where(np.isfinite(ends), np.abs(ends), 0).max(axis=0), np.abs(matrix.data))
     least, most, scale = np.zeros((3, count))
     for totals, terms in ((least, ends[0]), (most, ends[1]), (scale, reach)):
@@ -45,10 +45,12 @@ def integer_points(program: IntegerProgram, budget: Budget) -> Iterator[NDArray[
             yield x.reshape(-1, *program.shape)
             continue
         column = program.decision[depth]
-        first, last = int(program.lower[column]), int(program.upper[column])
+        first, last = (int(bound[column]) for bound in program.hull)
         entries = np.flatnonzero(matrix.indices == column)
         budget.spend(len(x) * (last - first + 1) * (1 + len(entries) // 4 + (count + len(program.decision)) // 16))
         values = np.arange(first, last + 1, dtype=np.float64)
+        if program.semicontinuous[column]:
+            values = values[(values == 0) | ((values >= program.lower[column]) & (values <= program.upper[column]))]
         touched, terms = rows[entries], values[:, None] * matrix.data[entries]
         x, least, most = (np.repeat(block, len(values), axis=0) for block in (x, least, most))
         x[:, depth] = np.tile(values, len(x) // len(values))

@@ -27,6 +27,9 @@ class FileModel:
         integrality: [n] bool.
         costs: [n] float64.
         offset: The objective's constant.
+        semicontinuous: [n] bool.
+        sos: Special ordered sets, as `IntegerProgram` takes them.
+        indicators: Rows that hold where a variable has a value, as `IntegerProgram` takes them.
     """
 
     matrix: SparseRows
@@ -37,3 +40,6 @@ class FileModel:
     integrality: NDArray[np.bool_]
     costs: NDArray[np.float64]
     offset: float
+    semicontinuous: NDArray[np.bool_]
+    sos: tuple[tuple[int, list[int], list[float]], ...] = ()
+    indicators: tuple[tuple[int, int, SparseRows, float, float], ...] = ()

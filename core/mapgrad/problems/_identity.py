@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABCMeta
+from difflib import get_close_matches
 from enum import Enum
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -67,8 +68,11 @@ class ValueType(ABCMeta):
 
     def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
         """Make a value, check that it keeps its arguments, and freeze it."""
+        names = _arguments_of(cls)
+        for name in sorted(kwargs.keys() - set(names)):
+            raise unknown_argument(cls.__name__, name, names)
         value: T = type.__call__(cls, *args, **kwargs)
-        for name in _arguments_of(cls):
+        for name in names:
             try:
                 kept = getattr(value, name)
             except AttributeError:
@@ -78,12 +82,30 @@ class ValueType(ABCMeta):
                 ) from None
             if not _is_value(kept):
                 raise TypeError(
-                    f"{cls.__name__} keeps {name!r} as {type(kept).__name__}, which isn't compared by content or may "
+                    f"{cls.__name__} keeps {name!r} as {_described(kept)}, which isn't compared by content or may "
                     "change: keep numbers, strings, enumeration members, other problems, NumPy arrays, or tuples and "
                     "frozensets of these"
                 )
         vars(value)[_MADE] = True
         return value
+
+
+def _described(kept: Any) -> str:
+    """Return a value's type, and that of the first member that keeps it from being a value."""
+    if isinstance(kept, tuple | frozenset):
+        for member in cast("Iterable[Any]", kept):
+            if not _is_value(member):
+                return f"{type(cast('Any', kept)).__name__} that holds {_described(member)}"
+    return type(cast("Any", kept)).__name__
+
+
+def unknown_argument(what: str, name: str, known: Iterable[str]) -> TypeError:
+    """Return the error about an argument that something doesn't take, with those that it takes."""
+    lower = {each.lower(): each for each in known}
+    near = [lower[each] for each in get_close_matches(name.lower(), lower)]
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    own = f"it takes {', '.join(lower.values())}" if lower else "it takes none"
+    return TypeError(f"{what} has no argument {name!r}: {own}{hint}")
 
 
 class _Fields:
@@ -166,6 +188,9 @@ def short(value: Any) -> str:
         return short(value.toarray()) if math.prod(value.shape) <= _SHORT else repr(value)
     if is_array(value):
         return repr(value.tolist()) if value.size <= _SHORT else f"<{'×'.join(map(str, value.shape))} array>"
+    if isinstance(value, tuple):
+        parts = [short(part) for part in cast("tuple[Any, ...]", value)]
+        return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
     if isinstance(value, frozenset):  # whose own order isn't a function of its content
         members = sorted(map(repr, cast("frozenset[object]", value)))
         return f"frozenset({{{', '.join(members)}}})" if members else "frozenset()"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _SMALLEST: Final = 1e-12  # of the coefficients that HiGHS keeps, by the lowest limit that it accepts
 _ROWS = re.compile(rb"subject to|such that|st\.?|s\.t\.")
-_AFTER_ROWS = re.compile(rb"bounds?|gen(erals?)?|int(egers?)?|bin(ary|aries)?|semis?|semi-continuous|sos[12]?|end")
+_AFTER_ROWS = re.compile(rb"bounds?|gen(erals?)?|int(egers?)?|bin(ary|aries)?|semis?|semi-continuous|end")
+_SETS = re.compile(rb"sos[12]?")
 _LABEL = re.compile(rb"([^\s:]+)\s*:")
 _NAME_PART = rb"[^\s+\-*<>=:\[\]^/]"
 _WORD = re.compile(rb"[\d.](?:[eE][+-]\d|" + _NAME_PART + rb")*|" + _NAME_PART + rb"+")
@@ -55,7 +56,7 @@ def read_lp(path: str | PathLike[str], max_bytes: int) -> FileModel:
         )
     if engine.getModel().hessian_.dim_:
         raise ProblemError(f"{path} has a quadratic objective: only linear ones can be read")
-    return _model(highspy, engine.getLp(), path)
+    return _model(highspy, engine.getLp())
 
 
 def _checked(file: TextFile) -> Iterator[bytes]:
@@ -71,6 +72,10 @@ def _checked(file: TextFile) -> Iterator[bytes]:
         if b"\0" in line:
             raise file.error("the text has a NUL byte")
         text = line.partition(b"\\")[0].strip()
+        if _SETS.fullmatch(text.lower()):
+            raise file.error("special ordered sets in LP files aren't read: write the program as an MPS file")
+        if in_rows and b"->" in text:
+            raise file.error("indicator rows in LP files aren't read: write the program as an MPS file")
         if _AFTER_ROWS.fullmatch(text.lower()):
             in_rows, after_rows = False, True
         elif _ROWS.fullmatch(text.lower()):
@@ -100,18 +105,12 @@ def _name(file: TextFile, word: bytes) -> bytes:
     return b"" if name.lower() in _RESERVED else name
 
 
-def _model(highspy: Any, lp: Any, path: str | PathLike[str]) -> FileModel:
+def _model(highspy: Any, lp: Any) -> FileModel:
     count: int = lp.num_col_
     # What was read is held column by column.
     columns = np.repeat(np.arange(count), np.diff(np.array(lp.a_matrix_.start_, dtype=np.int64)))
-    types = lp.integrality_ or [highspy.HighsVarType.kContinuous] * count
-    kinds = {highspy.HighsVarType.kContinuous: False, highspy.HighsVarType.kInteger: True}
-    odd = next((column for column, kind in enumerate(types) if kind not in kinds), None)
-    if odd is not None:
-        raise ProblemError(
-            f"column {lp.col_names_[odd]!r} of {path} is {types[odd].name[1:]}: only continuous and integer ones are "
-            "read"
-        )
+    kinds = highspy.HighsVarType
+    types = lp.integrality_ or [kinds.kContinuous] * count
     sign = -1 if lp.sense_ == highspy.ObjSense.kMaximize else 1
     return FileModel(
         matrix=SparseRows.from_entries(lp.a_matrix_.index_, columns, lp.a_matrix_.value_, (lp.num_row_, count)),
@@ -119,9 +118,10 @@ def _model(highspy: Any, lp: Any, path: str | PathLike[str]) -> FileModel:
         row_upper=np.array(lp.row_upper_),
         lower=np.array(lp.col_lower_),
         upper=np.array(lp.col_upper_),
-        integrality=np.array([kinds[kind] for kind in types]),
+        integrality=np.array([kind in (kinds.kInteger, kinds.kSemiInteger) for kind in types]),
         costs=sign * np.array(lp.col_cost_) + 0.0,
         offset=sign * lp.offset_ + 0.0,
+        semicontinuous=np.array([kind in (kinds.kSemiContinuous, kinds.kSemiInteger) for kind in types]),
     )
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mapgrad.errors import ProblemError, UndecidedError
+from mapgrad.problems._features import keep_sets, stacked
 from mapgrad.problems._optional import optional_module
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mapgrad.problems._program import IntegerProgram
+    from mapgrad.problems._program_data import ProgramData
     from mapgrad.problems._sparse import SparseRows
 
 _TOLERANCE: Final = 1e-6
@@ -68,18 +69,19 @@ class RowFacts:
         return np.minimum(tolerance * np.maximum(terms, np.where(np.isfinite(sides), np.abs(sides), 0)), most)
 
 
-def in_box(program: IntegerProgram, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+def in_box(program: ProgramData, z: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which rows of z [N, *shape] are integer where they must be, and within the bounds: bool [N]."""
     flat, integer = z.reshape(len(z), len(program.decision)), program.integrality[program.decision]
     lower, upper = program.lower[program.decision], program.upper[program.decision]
     with np.errstate(invalid="ignore"):  # inf - inf, where z is refused anyway
         whole = ~integer | (np.abs(flat - flat.round()) <= _TOLERANCE)
         room = _TOLERANCE * np.maximum(1, np.abs(flat))
-        inside = np.isfinite(flat) & whole & (flat >= lower - room) & (flat <= upper + room)
+        is_zero = program.semicontinuous[program.decision] & (np.abs(flat) <= _TOLERANCE)
+        inside = np.isfinite(flat) & whole & (is_zero | ((flat >= lower - room) & (flat <= upper + room)))
     return np.logical_and.reduce(inside, axis=1)
 
 
-def are_states(program: IntegerProgram, facts: RowFacts, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+def are_states(program: ProgramData, facts: RowFacts, z: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which rows of z [N, *shape], all of them in the box, are states: bool [N].
 
     Raises:
@@ -88,11 +90,11 @@ def are_states(program: IntegerProgram, facts: RowFacts, z: NDArray[np.float64])
     """
     x = _filled(program, z)
     x[:, program.integrality] = x[:, program.integrality].round()
-    activity, terms = program.matrix.activities(x), program.matrix.magnitudes(x)
-    least = program.row_lower - facts.room(terms, program.row_lower)
-    most = program.row_upper + facts.room(terms, program.row_upper)
+    activity, least, most = _activities(program.matrix, program.row_lower, program.row_upper, facts, x)
     held = (activity >= least) & (activity <= most)
     answers: NDArray[np.bool_] = np.logical_and.reduce(held | ~facts.are_settled, axis=1)
+    if program.features:
+        answers &= keep_sets(program.sos, x, _TOLERANCE) & _keep_indicators(program, x)
     if len(program.others):
         for number in np.flatnonzero(answers):
             sides = least[number] - activity[number], most[number] - activity[number]
@@ -100,7 +102,30 @@ def are_states(program: IntegerProgram, facts: RowFacts, z: NDArray[np.float64])
     return answers
 
 
-def completion_values(program: IntegerProgram, facts: RowFacts, z: NDArray[np.float64]) -> NDArray[np.float64]:
+def _activities(
+    matrix: SparseRows,
+    row_lower: NDArray[np.float64],
+    row_upper: NDArray[np.float64],
+    facts: RowFacts,
+    x: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return what rows come to, and what they may come to at least and at most: three arrays [N, m]."""
+    terms = matrix.magnitudes(x)
+    return matrix.activities(x), row_lower - facts.room(terms, row_lower), row_upper + facts.room(terms, row_upper)
+
+
+def _keep_indicators(program: ProgramData, x: NDArray[np.float64]) -> NDArray[np.bool_]:
+    if not program.indicators:
+        return np.ones(len(x), dtype=np.bool_)
+    variables, values, _, lower, upper = zip(*program.indicators, strict=True)
+    matrix = stacked(program.indicators, program.num_vars)
+    facts = RowFacts(matrix, program.integrality, program.others)
+    activity, least, most = _activities(matrix, np.array(lower), np.array(upper), facts, x)
+    held = (activity >= least) & (activity <= most)
+    return np.logical_and.reduce(held | (x[:, variables] != np.array(values)), axis=1)
+
+
+def completion_values(program: ProgramData, facts: RowFacts, z: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return max ⟨fixed, y⟩ over the y that complete each state of z [N, *shape]: float64 [N].
 
     Raises:
@@ -120,14 +145,14 @@ def completion_values(program: IntegerProgram, facts: RowFacts, z: NDArray[np.fl
     return values
 
 
-def _filled(program: IntegerProgram, z: NDArray[np.float64]) -> NDArray[np.float64]:
+def _filled(program: ProgramData, z: NDArray[np.float64]) -> NDArray[np.float64]:
     x = np.zeros((len(z), program.num_vars))
     x[:, program.decision] = z.reshape(len(z), len(program.decision))
     return x
 
 
 def _completes(
-    program: IntegerProgram, facts: RowFacts, row_lower: NDArray[np.float64], row_upper: NDArray[np.float64]
+    program: ProgramData, facts: RowFacts, row_lower: NDArray[np.float64], row_upper: NDArray[np.float64]
 ) -> bool:
     """Tell whether the other variables can bring their part of each row within these bounds."""
     result = _complete(program, facts, row_lower, row_upper, np.zeros(len(program.others)))
@@ -137,7 +162,7 @@ def _completes(
 
 
 def _complete(
-    program: IntegerProgram,
+    program: ProgramData,
     facts: RowFacts,
     row_lower: NDArray[np.float64],
     row_upper: NDArray[np.float64],
@@ -147,7 +172,7 @@ def _complete(
     optimize = optional_module(
         "scipy.optimize", "to complete z by values of the variables that θ doesn't price, a program", "scipy"
     )
-    for presolve in (True, False):  # HiGHS's presolve may end in an error that it doesn't make without
+    for presolve in (True, False):  # HiGHS's presolve may call feasible programs infeasible, or end in an error
         result = optimize.milp(
             -utilities,
             integrality=program.integrality[program.others],
@@ -155,6 +180,6 @@ def _complete(
             constraints=optimize.LinearConstraint(facts.other_columns, row_lower, row_upper),
             options={"mip_rel_gap": 0.0, "node_limit": _COMPLETION_NODES, "presolve": presolve},
         )
-        if result.x is not None or result.status == _INFEASIBLE:
+        if result.x is not None:
             break
     return result

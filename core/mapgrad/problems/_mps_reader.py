@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mapgrad.problems._file_model import INFINITE, FileModel
+from mapgrad.problems._file_model import FileModel
+from mapgrad.problems._mps_words import MpsWords, shown
 from mapgrad.problems._sparse import SparseRows
 from mapgrad.problems._text_file import TextFile, path_with_suffix
 
@@ -20,18 +21,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mapgrad.errors import ProblemError
-
     Words = list[bytes]
 
 _SPACES: Final = b" \t"
 _MAXIMISE: Final = {b"MAX": True, b"MAXIMIZE": True, b"MAXIMISE": True}
 _SENSES: Final = _MAXIMISE | {b"MIN": False, b"MINIMIZE": False, b"MINIMISE": False}
 _SENSE_COMMENT: Final = b"*SENSE:"  # PuLP says the sense there, and only there
-_AFTER: Final = {b"COLUMNS": b"ROWS", b"RHS": b"COLUMNS", b"RANGES": b"COLUMNS", b"BOUNDS": b"COLUMNS"}
-_VALUED: Final = (b"LO", b"UP", b"FX", b"LI", b"UI")
+_AFTER: Final = {b"COLUMNS": b"ROWS"} | dict.fromkeys(
+    (b"RHS", b"RANGES", b"BOUNDS", b"SOS", b"INDICATORS", b"ENDATA"), b"COLUMNS"
+)
+_SEMI: Final = {b"SC": False, b"SI": True}  # whether the variable is integer too
+_VALUED: Final = (b"LO", b"UP", b"FX", b"LI", b"UI", *_SEMI)
 _UNVALUED: Final = {b"FR": (-math.inf, math.inf), b"MI": (-math.inf, None), b"PL": (None, math.inf), b"BV": (0.0, 1.0)}
-_SEMI: Final = {b"SC": "semi-continuous", b"SI": "semi-integer", b"SN": "semi-integer"}
+_SOS: Final = {b"S1": 1, b"S2": 2}
 
 
 def read_mps(path: str | PathLike[str], max_bytes: int) -> FileModel:
@@ -44,15 +46,9 @@ def read_mps(path: str | PathLike[str], max_bytes: int) -> FileModel:
     return _Reader(TextFile(path_with_suffix(path, ".mps"), max_bytes)).read()
 
 
-def _shown(name: bytes) -> str:
-    return repr(name.decode(errors="backslashreplace"))
-
-
-class _Reader:
+class _Reader(MpsWords):
     def __init__(self, file: TextFile) -> None:
-        self.file = file
-        self.sections: dict[bytes, bytes | None] = {}  # those that were opened, with the name of the set in them
-        self.section = b""
+        super().__init__(file)
         self.maximise: bool | None = None
         self.rows: dict[bytes, int] = {}  # those of type N too
         self.types: list[bytes] = []
@@ -68,6 +64,10 @@ class _Reader:
         self.lower: dict[int, float] = {}
         self.upper: dict[int, float] = {}
         self.bound_lines: dict[int, int] = {}  # the last of each column
+        self.semicontinuous: set[int] = set()
+        self.sets: list[tuple[int, dict[int, float]]] = []  # type, and weight of each column
+        self.conditions: dict[int, tuple[int, int]] = {}  # column and value on which a row depends
+        self.condition_lines: list[int] = []
 
     def read(self) -> FileModel:
         handle = self._no_section
@@ -98,6 +98,8 @@ class _Reader:
             b"RHS": self._right,
             b"RANGES": self._range,
             b"BOUNDS": self._bound,
+            b"SOS": self._sos,
+            b"INDICATORS": self._indicator,
             b"ENDATA": self._no_section,
         }
         if self.section == b"ENDATA" and keyword not in handlers:  # what MIPLIB's dcmulti has there isn't MPS
@@ -105,19 +107,19 @@ class _Reader:
         self._close()
         if keyword not in handlers:
             raise self.file.error(
-                f"{_shown(words[0])} begins in the first column but isn't a section that is read "
+                f"{shown(words[0])} begins in the first column but isn't a section that is read "
                 f"({', '.join(name.decode() for name in handlers)}); lines of data begin with a space"
             )
         if keyword in self.sections:
             raise self.file.error(f"section {keyword.decode()} comes a second time")
         if keyword == b"NAME" and b"ROWS" in self.sections:
             raise self.file.error("NAME must come before ROWS")
-        before = _AFTER.get(keyword, b"COLUMNS" if keyword == b"ENDATA" else None)
+        before = _AFTER.get(keyword)
         if before and before not in self.sections:
             raise self.file.error(f"section {keyword.decode()} must come after {before.decode()}")
         if len(words) > 1 and keyword not in (b"NAME", b"OBJSENSE"):
             raise self.file.error(
-                f"section {keyword.decode()} must begin with this word alone, got {_shown(words[1])} behind it"
+                f"section {keyword.decode()} must begin with this word alone, got {shown(words[1])} behind it"
             )
         self.section = keyword
         self.sections[keyword] = None
@@ -140,24 +142,24 @@ class _Reader:
 
     def _no_section(self, words: Words) -> None:
         place = f"{self.section.decode()} has no lines of data" if self.section else "no section has begun"
-        raise self.file.error(f"{place}, got {_shown(words[0])}")
+        raise self.file.error(f"{place}, got {shown(words[0])}")
 
     def _objsense(self, words: Words) -> None:
         maximise = _SENSES.get(words[0].upper()) if len(words) == 1 else None
         if maximise is None:
-            raise self.file.error(f"the sense of the objective must be MAX or MIN, got {_shown(b' '.join(words))}")
+            raise self.file.error(f"the sense of the objective must be MAX or MIN, got {shown(b' '.join(words))}")
         if self.maximise not in (None, maximise):
             raise self.file.error("the sense of the objective is given a second time, and not as before")
         self.maximise = maximise
 
     def _row(self, words: Words) -> None:
         if len(words) != 2:
-            raise self._miscounted(words, "a type and a name")
+            raise self.miscounted(words, "a type and a name")
         kind, name = words
         if kind not in (b"N", b"L", b"G", b"E"):
-            raise self.file.error(f"the type of a row must be N, L, G or E, got {_shown(kind)}")
+            raise self.file.error(f"the type of a row must be N, L, G or E, got {shown(kind)}")
         if name in self.rows:
-            raise self.file.error(f"row {_shown(name)} is declared a second time")
+            raise self.file.error(f"row {shown(name)} is declared a second time")
         self.rows[name] = len(self.types)
         self.types.append(kind)
         self.last_column.append(0)
@@ -167,11 +169,11 @@ class _Reader:
             self._marker(words[2])
             return
         if len(words) not in (3, 5):
-            raise self._miscounted(words, "a column, then one or two pairs of a row and a number")
+            raise self.miscounted(words, "a column, then one or two pairs of a row and a number")
         name = words[0]
         if name != self.column:
             if name in self.columns:
-                raise self.file.error(f"column {_shown(name)} comes again, after others or a marker")
+                raise self.file.error(f"column {shown(name)} comes again, after others or a marker")
             self.columns[name] = len(self.columns)
             self.column = name
             self.integrality.append(self.is_integer)
@@ -184,19 +186,19 @@ class _Reader:
         try:
             row, value = self.rows[name], float(word)
         except (KeyError, ValueError):
-            row, value = self._known(self.rows, "row", name), self._number(word)
+            row, value = self.known(self.rows, "row", name), self.number(word)
         if b"_" in word or not isfinite(value):
-            self._number(word)
+            self.number(word)
         column = len(self.starts)
         if self.last_column[row] == column:
-            raise self._twice(f"the entry of column {_shown(self.column)} in row", name)
+            raise self.twice(f"the entry of column {shown(self.column)} in row", name)
         self.last_column[row] = column
         self.entry_rows.append(row)
         self.entry_values.append(value)
 
     def _marker(self, kind: bytes) -> None:
         if kind not in (b"'INTORG'", b"'INTEND'"):
-            raise self.file.error(f"a marker must be 'INTORG' or 'INTEND', got {_shown(kind)}")
+            raise self.file.error(f"a marker must be 'INTORG' or 'INTEND', got {shown(kind)}")
         if (kind == b"'INTORG'") == self.is_integer:
             raise self.file.error(f"marker {kind.decode()} comes {'twice' if self.is_integer else 'without INTORG'}")
         self.is_integer = not self.is_integer
@@ -205,46 +207,44 @@ class _Reader:
     def _right(self, words: Words) -> None:
         for name, row, value in self._pairs(words):
             if row in self.right:
-                raise self._twice("the right side of row", name)
+                raise self.twice("the right side of row", name)
             if math.isinf(value) and self.types[row] != (b"L" if value > 0 else b"G"):
-                raise self.file.error(f"row {_shown(name)} of type {self.types[row].decode()} can't have side {value}")
+                raise self.file.error(f"row {shown(name)} of type {self.types[row].decode()} can't have side {value}")
             self.right[row] = value
 
     def _range(self, words: Words) -> None:
         for name, row, value in self._pairs(words):
             if row in self.ranges:
-                raise self._twice("the range of row", name)
+                raise self.twice("the range of row", name)
             if self.types[row] == b"N":
-                raise self.file.error(f"row {_shown(name)} is of type N: it can't have a range")
+                raise self.file.error(f"row {shown(name)} is of type N: it can't have a range")
             self.ranges[row] = value, self.file.number
 
     def _pairs(self, words: Words) -> Iterator[tuple[bytes, int, float]]:
         """Yield the rows and numbers behind the name of the set, which may be missing."""
         if not 2 <= len(words) <= 5:
-            raise self._miscounted(words, "the name of a set, then one or two pairs of a row and a number")
+            raise self.miscounted(words, "the name of a set, then one or two pairs of a row and a number")
         named = len(words) % 2
-        self._check_set(words[0] if named else b"")
+        self.check_set(words[0] if named else b"")
         for place in range(named, len(words), 2):
-            row = self._known(self.rows, "row", words[place])
-            yield words[place], row, self._number(words[place + 1], self.types[row] != b"N")
+            row = self.known(self.rows, "row", words[place])
+            yield words[place], row, self.number(words[place + 1], self.types[row] != b"N")
 
     def _bound(self, words: Words) -> None:
         kind, *rest = words
-        if kind in _SEMI:
-            raise self.file.error(f"bound type {kind.decode()} makes a {_SEMI[kind]} variable, which isn't supported")
         if kind in _VALUED:
             length = 2
         elif kind in _UNVALUED:
             length = 1 if len(rest) == 1 or (len(rest) == 2 and rest[1] in self.columns) else 2
         else:
             known = ", ".join(name.decode() for name in (*_VALUED, *_UNVALUED))
-            raise self.file.error(f"the type of a bound must be one of {known}, got {_shown(kind)}")
+            raise self.file.error(f"the type of a bound must be one of {known}, got {shown(kind)}")
         if len(rest) not in (length, length + 1):
-            raise self._miscounted(words, "a type, the name of a set, a column, and a number where the type has one")
-        self._check_set(rest[0] if len(rest) > length else b"")
+            raise self.miscounted(words, "a type, the name of a set, a column, and a number where the type has one")
+        self.check_set(rest[0] if len(rest) > length else b"")
         name, *numbers = rest[-length:]
-        column = self._known(self.columns, "column", name)
-        value = self._number(numbers[0], True) if numbers else None
+        column = self.known(self.columns, "column", name)
+        value = self.number(numbers[0], True) if numbers else None
         self._set_bound(kind, name, column, value)
 
     def _set_bound(self, kind: bytes, name: bytes, column: int, value: float | None) -> None:
@@ -255,7 +255,7 @@ class _Reader:
             if value is not None and value != (1 if kind == b"BV" else 0) and isfinite(value):
                 raise self.file.error(f"bound type {kind.decode()} has no number, got {value}")
         else:
-            low = None if kind in (b"UP", b"UI") else value
+            low = None if kind in (b"UP", b"UI", *_SEMI) else value
             high = None if kind in (b"LO", b"LI") else value
         for side, sides, number, wrong in (
             ("lower", self.lower, low, math.inf),
@@ -264,44 +264,49 @@ class _Reader:
             if number is None:
                 continue
             if column in sides:
-                raise self._twice(f"the {side} bound of column", name)
+                raise self.twice(f"the {side} bound of column", name)
             if number == wrong:
-                raise self.file.error(f"the {side} bound of column {_shown(name)} can't be {number}")
+                raise self.file.error(f"the {side} bound of column {shown(name)} can't be {number}")
             sides[column] = number
-        self.integrality[column] |= kind in (b"BV", b"LI", b"UI")
+        if kind in _SEMI:
+            if value == 0:
+                raise self.file.error(f"{kind.decode()} 0 means 0 to some and no bound to others: write FX or 1e30")
+            self.semicontinuous.add(column)
+        self.integrality[column] |= kind in (b"BV", b"LI", b"UI", b"SI")
         self.bound_lines[column] = self.file.number
 
-    def _number(self, word: bytes, may_be_infinite: bool = False) -> float:
-        try:
-            value = float(word)
-        except ValueError:
-            value = math.nan
-        if math.isnan(value) or b"_" in word or not (may_be_infinite or isfinite(value)):
-            raise self.file.error(f"expected a {'' if may_be_infinite else 'finite '}number, got {_shown(word)}")
-        return math.copysign(math.inf, value) if may_be_infinite and abs(value) >= INFINITE else value
+    def _sos(self, words: Words) -> None:
+        if words[0] in _SOS:
+            if len(words) not in (2, 3):
+                raise self.miscounted(words, "S1 or S2, and a name with or without SOS before it")
+            if words[0] in self.columns:
+                raise self.file.error(f"{shown(words[0])} begins a set, but is a column too: give it another name")
+            self.sets.append((_SOS[words[0]], {}))
+            return
+        if not self.sets:
+            raise self.file.error(f"a set must begin with S1 or S2, got {shown(words[0])}")
+        if len(words) not in (2, 3):
+            raise self.miscounted(words, "a column and its weight, with or without SOS before them")
+        (kind, weights), (name, word) = self.sets[-1], words[-2:]
+        column, weight = self.known(self.columns, "column", name), self.number(word)
+        if column in weights:
+            raise self.twice("the weight of column", name)
+        if kind == 2 and weight in weights.values():
+            raise self.file.error(f"the weight {weight} is there twice, and leaves the order of a set of type 2 open")
+        weights[column] = weight
 
-    def _known(self, names: dict[bytes, int], kind: str, name: bytes) -> int:
-        try:
-            return names[name]
-        except KeyError:
-            raise self.file.error(f"there is no {kind} {_shown(name)}") from None
-
-    def _check_set(self, name: bytes) -> None:
-        first = self.sections[self.section]
-        if first is None:
-            self.sections[self.section] = name
-        elif first != name:
-            raise self.file.error(
-                f"{self.section.decode()} has a second set, {_shown(name)} after {_shown(first)}: one can be read"
-            )
-
-    def _twice(self, what: str, name: bytes) -> ProblemError:
-        return self.file.error(f"{what} {_shown(name)} is given a second time")
-
-    def _miscounted(self, words: Words, expected: str) -> ProblemError:
-        return self.file.error(
-            f"{self.section.decode()} expects {expected}, got {len(words)} words; names with spaces aren't read"
-        )
+    def _indicator(self, words: Words) -> None:
+        if len(words) != 4 or words[0] != b"IF":
+            raise self.miscounted(words, "IF, a row, a column, and 0 or 1")
+        row, column = self.known(self.rows, "row", words[1]), self.known(self.columns, "column", words[2])
+        if self.types[row] == b"N":
+            raise self.file.error(f"row {shown(words[1])} is of type N: it can't depend on a column")
+        if row in self.conditions:
+            raise self.twice("the condition of row", words[1])
+        if words[3] not in (b"0", b"1"):
+            raise self.file.error(f"the value of column {shown(words[2])} must be 0 or 1, got {shown(words[3])}")
+        self.conditions[row] = column, int(words[3])
+        self.condition_lines.append(self.file.number)
 
     def _model(self) -> FileModel:
         rows, values, count = np.array(self.entry_rows), np.array(self.entry_values), len(self.columns)
@@ -312,19 +317,38 @@ class _Reader:
         sign = -1 if self.maximise else 1
         costs = np.zeros(count)
         costs[columns[priced]] = sign * values[priced]
-        shape = int(is_row.sum()), count
+        matrix = SparseRows.from_entries(
+            number_of_row[rows[kept]], columns[kept], values[kept], (int(is_row.sum()), count)
+        )
         row_lower, row_upper = self._sides()
         lower, upper = self._box()
+        depends = np.zeros(len(self.types), dtype=np.bool_)
+        depends[list(self.conditions)] = True
         return FileModel(
-            matrix=SparseRows.from_entries(number_of_row[rows[kept]], columns[kept], values[kept], shape),
-            row_lower=row_lower[is_row],
-            row_upper=row_upper[is_row],
+            matrix=matrix.select(~depends[is_row]),
+            row_lower=row_lower[is_row & ~depends],
+            row_upper=row_upper[is_row & ~depends],
             lower=lower,
             upper=upper,
             integrality=np.array(self.integrality),
             costs=costs + 0.0,
             offset=-sign * self.right.get(objective, 0.0) + 0.0,
+            semicontinuous=np.isin(np.arange(count), list(self.semicontinuous)),
+            sos=tuple((kind, list(weights), list(weights.values())) for kind, weights in self.sets),
+            indicators=tuple(self._indicators(matrix, number_of_row, row_lower, row_upper, lower, upper)),
         )
+
+    def _indicators(
+        self, matrix: SparseRows, number_of_row: NDArray[np.int64], *sides_and_bounds: NDArray[np.float64]
+    ) -> Iterator[tuple[int, int, SparseRows, float, float]]:
+        row_lower, row_upper, lower, upper = sides_and_bounds
+        for (row, (column, value)), line in zip(self.conditions.items(), self.condition_lines, strict=True):
+            if not (self.integrality[column] and lower[column] >= 0 and upper[column] <= 1):
+                name = shown(list(self.columns)[column])
+                raise self.file.error(f"column {name} must be integer with bounds 0 and 1", line)
+            columns, values = matrix.row(int(number_of_row[row]))
+            left = SparseRows(values, columns, [0, len(values)], (1, matrix.shape[1]))
+            yield column, value, left, float(row_lower[row]), float(row_upper[row])
 
     def _sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         right = np.zeros(len(self.types))
@@ -354,16 +378,21 @@ class _Reader:
         names = list(self.columns)
         if negative:
             warnings.warn(
-                f"{self.file.path}, line {self.bound_lines[negative[0]]}: column {_shown(names[negative[0]])} has a "
+                f"{self.file.path}, line {self.bound_lines[negative[0]]}: column {shown(names[negative[0]])} has a "
                 "negative upper bound and no lower one, which is therefore -inf, as for CPLEX and Gurobi"
                 f"{f' (so are those of {len(negative) - 1} more)' if len(negative) > 1 else ''}; say it by MI or LO",
                 stacklevel=6,
             )
         for column, line in self.bound_lines.items():
             low, high = float(lower[column]), float(upper[column])
+            if column in self.semicontinuous and low < 0:
+                raise self.file.error(
+                    f"column {shown(names[column])} is semi-continuous: its lower bound must be at least 0, got {low}",
+                    line,
+                )
             if low > high or (self.integrality[column] and isfinite(low) and math.ceil(low) > high):
                 kind = "integer" if self.integrality[column] else "number"
                 raise self.file.error(
-                    f"no {kind} lies within the bounds of column {_shown(names[column])}, {low} and {high}", line
+                    f"no {kind} lies within the bounds of column {shown(names[column])}, {low} and {high}", line
                 )
         return lower, upper

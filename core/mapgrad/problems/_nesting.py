@@ -32,24 +32,28 @@ def columns_of(variables: Any, column_of: Callable[[object], int]) -> tuple[NDAr
         ProblemError: there is none, one is there twice, the nesting is uneven, or `column_of` raises it.
         TypeError: something is no variable.
     """
-    columns: list[int] = []
-    shape = _flatten(variables, column_of, columns)
+    found: list[tuple[int, object]] = []
+    shape = _flatten(variables, column_of, found)
+    columns = [column for column, _ in found]
     if shape == ():
         raise ProblemError(f"variables must be a list, an array or a dictionary of variables, got {variables!r}")
     if not columns:
         raise ProblemError("variables must hold at least one variable, got none: θ prices them")
     column, count = Counter(columns).most_common(1)[0]
     if count > 1:
-        raise ProblemError(f"variables must be distinct, but variable {column} of the model is there {count} times")
+        twice = dict(found)[column]
+        raise ProblemError(
+            f"variables must be distinct, but variable {column} of the model is there {count} times: {twice}"
+        )
     return np.array(columns, dtype=np.int64), shape
 
 
-def _flatten(value: Any, column_of: Callable[[object], int], columns: list[int]) -> tuple[int, ...]:
+def _flatten(value: Any, column_of: Callable[[object], int], found: list[tuple[int, object]]) -> tuple[int, ...]:
     children = _children(value)
     if children is None:
-        columns.append(column_of(value))
+        found.append((column_of(value), value))
         return ()
-    shapes = {_flatten(child, column_of, columns) for child in children}
+    shapes = {_flatten(child, column_of, found) for child in children}
     if len(shapes) > 1:
         shown = " and ".join(str(shape) for shape in sorted(shapes))
         raise ProblemError(f"variables must be nested evenly, got parts of shapes {shown} side by side")

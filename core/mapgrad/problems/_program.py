@@ -1,4 +1,4 @@
-"""Integer programs: linear constraints on integer and continuous variables."""
+"""Integer programs: linear constraints on integer, continuous and semi-continuous variables."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import numpy as np
 
 from mapgrad.errors import ProblemError
 from mapgrad.problems import _arguments as arguments
+from mapgrad.problems import _features as features
 from mapgrad.problems import _membership as membership
 from mapgrad.problems._arrays import frozen_array
 from mapgrad.problems._enumeration import integer_points
+from mapgrad.problems._features import FEATURES
 from mapgrad.problems._identity import digest_of, made, short
+from mapgrad.problems._program_data import ProgramData
+from mapgrad.problems._reformulation import reformulation
 from mapgrad.problems._siblings import changed
 from mapgrad.problems._sparse import SparseRows
-from mapgrad.problems._two_sided import TwoSidedRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from os import PathLike
 
     from numpy.typing import ArrayLike, NDArray
@@ -28,11 +31,14 @@ if TYPE_CHECKING:
 
 _LINPROG: Final = ("A_ub", "b_ub", "A_eq", "b_eq")
 _BOUNDS: Final = ("lower", "upper", "integrality")
-_STORED: Final = ("matrix", "row_lower", "row_upper", *_BOUNDS, "decision", "fixed", "_shape", "objective", "offset")
+_STRUCTURE: Final = ("matrix", "integrality", "decision", "shape", *FEATURES)
+_STORED: Final = (
+    *("matrix", "row_lower", "row_upper", *_BOUNDS, "decision", "fixed", "_shape", *FEATURES, "objective", "offset"),
+)
 _COMPLETION_STEPS: Final = 2_000  # a call of SciPy takes as long as some two thousand steps elsewhere
 
 
-class IntegerProgram(TwoSidedRows):
+class IntegerProgram(ProgramData):
     """All x with A_ub x ≤ b_ub, A_eq x = b_eq and lower ≤ x ≤ upper, some or all of them integer, as θ prices them.
 
     θ and z speak of the variables `decision`, in that order; z is a state if some values of the others complete it.
@@ -51,6 +57,13 @@ class IntegerProgram(TwoSidedRows):
         decision: Distinct columns that θ prices, integers in θ's flattened order; None means all, in order.
         fixed: Finite utilities of the other variables, in column order; None means zeros.
         shape: Shape of θ and z; None means (len(decision),).
+        semicontinuous: 1 or True for variables that may be 0 in place of what lies within their bounds, [num_vars] or
+            one for all; None means none.
+        sos: Special ordered sets (type, columns, weights): in the order of the weights at most one variable (type 1) or
+            two neighbours (type 2) aren't 0.
+        indicators: Rows (variable, value, row, lower, upper) that hold where an integer variable with bounds 0 and 1
+            has this value: lower ≤ ⟨row, x⟩ ≤ upper, with row [num_vars] numbers or a sparse [1, num_vars] matrix. One
+            without any finite side is dropped.
 
     Attributes:
         num_vars: Number of variables.
@@ -66,15 +79,6 @@ class IntegerProgram(TwoSidedRows):
             value, or `decision` or `shape` doesn't fit.
     """
 
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
-    integrality: NDArray[np.bool_]
-    decision: NDArray[np.int64]
-    fixed: NDArray[np.float64]
-    objective: NDArray[np.float64] | None
-    offset: float
-    _shape: tuple[int, ...]
-
     def __init__(
         self,
         *,
@@ -88,6 +92,9 @@ class IntegerProgram(TwoSidedRows):
         decision: ArrayLike | None = None,
         fixed: ArrayLike | None = None,
         shape: int | Sequence[int] | None = None,
+        semicontinuous: ArrayLike | None = None,
+        sos: Iterable[tuple[Any, ...]] = (),
+        indicators: Iterable[tuple[Any, ...]] = (),
     ) -> None:
         size = arguments.number_of_variables(A_ub=A_ub, A_eq=A_eq, lower=lower, upper=upper, integrality=integrality)
         (less, most), (equal, right) = arguments.rows("ub", A_ub, b_ub, size), arguments.rows("eq", A_eq, b_eq, size)
@@ -100,45 +107,11 @@ class IntegerProgram(TwoSidedRows):
         self.decision = arguments.decision(decision, size)
         self.fixed = arguments.fixed(fixed, size - len(self.decision))
         self._shape = arguments.shape(shape, len(self.decision))
+        self.semicontinuous = features.semicontinuous(semicontinuous, size)
+        self.sos = features.sos(sos, size)
+        self.indicators = features.indicators(indicators, self.integrality, self.lower, self.upper)
         self.objective = None
         self.offset = 0.0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of θ and z."""
-        return self._shape
-
-    @cached_property
-    def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper bound of each priced variable: two read-only arrays of shape `shape`, maybe infinite."""
-        lower, upper = (bound[self.decision].reshape(self.shape) for bound in (self.lower, self.upper))
-        return frozen_array(lower, np.float64), frozen_array(upper, np.float64)
-
-    @cached_property
-    def largest(self) -> float:
-        """The largest finite bound of a priced integer variable, in absolute value: 0 without any."""
-        priced = self.decision[self.integrality[self.decision]]
-        bounds = np.abs(np.concatenate((self.lower[priced], self.upper[priced])))
-        return float(bounds[np.isfinite(bounds)].max(initial=0))
-
-    @cached_property
-    def unbounded_integers(self) -> NDArray[np.bool_]:
-        """Which coordinates of z are integer and lack a bound: bool array of shape `shape`, read-only."""
-        lacking = ~np.isfinite(self.lower) | ~np.isfinite(self.upper)
-        return frozen_array((self.integrality & lacking)[self.decision].reshape(self.shape), np.bool_)
-
-    @property
-    def kappa(self) -> float:
-        """Half the number of priced 0/1 variables, and at least 1: what a set has that is neither sparse nor dense."""
-        binary = self.integrality & (self.lower == 0) & (self.upper == 1)
-        return max(1.0, int(binary[self.decision].sum()) / 2)
-
-    @cached_property
-    def others(self) -> NDArray[np.int64]:
-        """The columns that θ doesn't price, ascending, read-only."""
-        priced = np.zeros(self.num_vars, dtype=np.bool_)
-        priced[self.decision] = True
-        return frozen_array(np.flatnonzero(~priced), np.int64)
 
     @staticmethod
     def from_rows(
@@ -152,6 +125,9 @@ class IntegerProgram(TwoSidedRows):
         decision: ArrayLike | None = None,
         fixed: ArrayLike | None = None,
         shape: int | Sequence[int] | None = None,
+        semicontinuous: ArrayLike | None = None,
+        sos: Iterable[tuple[Any, ...]] = (),
+        indicators: Iterable[tuple[Any, ...]] = (),
     ) -> IntegerProgram:
         """Return the program of rows that have two sides, row_lower ≤ matrix x ≤ row_upper.
 
@@ -165,6 +141,9 @@ class IntegerProgram(TwoSidedRows):
             decision: See there.
             fixed: See there.
             shape: See there.
+            semicontinuous: See there.
+            sos: See there.
+            indicators: See there.
 
         Raises:
             ProblemError: as the constructor; or no number lies between the sides of a row.
@@ -180,6 +159,9 @@ class IntegerProgram(TwoSidedRows):
             decision=decision,
             fixed=fixed,
             shape=shape,
+            semicontinuous=semicontinuous,
+            sos=sos,
+            indicators=indicators,
         )
         kept = np.isfinite(low) | np.isfinite(high)
         return rowless._with(matrix=left.select(kept), row_lower=low[kept], row_upper=high[kept])
@@ -190,17 +172,16 @@ class IntegerProgram(TwoSidedRows):
         Args:
             changes: Arguments of the constructor or of `from_rows` by name, but for the coefficients: `row_lower` and
                 `row_upper` of the rows of `matrix`, or `b_ub` and `b_eq` if upper sides alone come first and equations
-                then; `lower`, `upper`, `integrality`, `decision`, `fixed` and `shape`. One number stands for all. A row
-                may lose its last side, and stays. A new `decision` leaves each variable its utility in `fixed`, 0 if θ
-                priced it, and makes `shape` that of a vector, unless these are given too. `objective` and `offset`
-                are kept.
+                then; and all from `lower` on. One number stands for all. A row may lose its last side, and stays. A new
+                `decision` leaves each variable its utility in `fixed`, 0 if θ priced it, and makes `shape` that of a
+                vector, unless these are given too. `objective` and `offset` are kept.
 
         Raises:
             ProblemError: as the constructor and `from_rows`; or `b_ub` or `b_eq` doesn't fit these rows.
             TypeError: there is no such argument, or it holds coefficients.
         """
         sibling = self._with(**changed(self, changes))
-        if not changes.keys() & {"integrality", "decision", "shape"}:
+        if not changes.keys() & set(_STRUCTURE):
             shared = vars(self).keys() & {"others", "structure", "_row_facts"}
             vars(sibling).update({name: vars(self)[name] for name in shared})
         return sibling
@@ -225,13 +206,39 @@ class IntegerProgram(TwoSidedRows):
 
         Equal for programs that may differ in `row_lower`, `row_upper`, `lower`, `upper` and `fixed` alone.
         """
-        return digest_of("structure", self, ("matrix", "integrality", "decision", "shape"))
+        return digest_of("structure", self, _STRUCTURE)
+
+    def reformulated(self, native: Collection[str] = ()) -> IntegerProgram:
+        """Return an equivalent program that uses no features but some: this one where there is nothing to do.
+
+        Its first columns are those of this program, with the same `decision`; 0/1 variables without utilities follow,
+        which switch the bounds of variables, or sides of rows as far as these bounds allow.
+
+        Args:
+            native: Those of `features` that may stay.
+
+        Raises:
+            UnsupportedProblemError: a variable lacks a finite bound that is needed.
+        """
+        kept = self.features & set(native)
+        if kept == self.features:
+            return self
+        if kept not in self._reformulations:
+            self._reformulations[kept] = self._with(**reformulation(self, kept))
+        return self._reformulations[kept]
+
+    @cached_property
+    def _reformulations(self) -> dict[frozenset[str], IntegerProgram]:
+        return {}
 
     @cached_property
     def digest(self) -> str:
         """A stable name of the content: equal for equal problems, in every process and on every machine."""
         title = f"{type(self).__module__.partition('.')[0]}.{type(self).__qualname__}"
-        added = (name for name in type(self).fields if name not in IntegerProgram.fields)  # by a subclass
+        added: list[str] = []
+        if type(self) is not IntegerProgram:
+            known = IntegerProgram.fields
+            added = [name for name in type(self).fields if name not in known]
         return digest_of(title, self, ("structure", "row_lower", "row_upper", "lower", "upper", "fixed", *added))
 
     @staticmethod
@@ -240,7 +247,8 @@ class IntegerProgram(TwoSidedRows):
 
         What the format leaves open: integer variables without bounds are 0/1; bounds and right sides from 1e20 on are
         infinite; a negative upper bound without a lower one makes that -inf, with a warning, as in CPLEX and Gurobi;
-        the right side of the objective is minus its constant; PuLP's comment ``*SENSE:Maximize`` counts.
+        the right side of the objective is minus its constant; PuLP's comment ``*SENSE:Maximize`` counts. Bounds of type
+        SC and SI and the sections SOS and INDICATORS are read as CPLEX, Gurobi and SCIP write them.
 
         Args:
             path: Of a file whose name ends in .mps, .mps.gz or .mps.bz2.
@@ -261,6 +269,8 @@ class IntegerProgram(TwoSidedRows):
     def from_lp(path: str | PathLike[str], *, max_bytes: int = 512 * 2**20) -> IntegerProgram:
         """Read a program from an LP file (.lp, .lp.gz or .lp.bz2) as HiGHS reads it; otherwise like `from_mps`.
 
+        Semi-continuous variables are read; special ordered sets and indicator rows aren't.
+
         Raises:
             FileNotFoundError: there is no such file.
             MissingDependencyError: highspy isn't installed.
@@ -272,9 +282,9 @@ class IntegerProgram(TwoSidedRows):
 
     @staticmethod
     def _from_file(path: str | PathLike[str], model: FileModel) -> IntegerProgram:
-        box = {name: getattr(model, name) for name in _BOUNDS}
+        others = {name: getattr(model, name) for name in (*_BOUNDS, *FEATURES)}
         try:
-            program = IntegerProgram.from_rows(model.matrix, model.row_lower, model.row_upper, **box)
+            program = IntegerProgram.from_rows(model.matrix, model.row_lower, model.row_upper, **others)
         except ProblemError as error:
             raise ProblemError(f"{path} holds no program: {error}") from error
         vars(program).update(objective=frozen_array(model.costs, np.float64), offset=model.offset)
@@ -287,7 +297,8 @@ class IntegerProgram(TwoSidedRows):
         `shape`.
 
         Raises:
-            ProblemError: a finite bound or right side is 1e20 or more in absolute value.
+            ProblemError: a finite bound or right side is 1e20 or more in absolute value, or a semi-continuous variable
+                has a negative lower bound or the upper bound 0.
         """
         from mapgrad.problems._mps_writer import write_mps
 
@@ -333,6 +344,8 @@ class IntegerProgram(TwoSidedRows):
         """
         if not self.fixed.any():
             return super().completion_values(z)
+        if self.features:
+            return self.reformulated().completion_values(z)
         return membership.completion_values(self, self._row_facts, z)
 
     def __repr__(self) -> str:
@@ -341,6 +354,7 @@ class IntegerProgram(TwoSidedRows):
         default = {name: np.full(self.num_vars, value) for name, value in plain.items()}
         default |= {"decision": np.arange(self.num_vars), "fixed": np.zeros(len(self.others))}
         default |= {"b_ub": np.empty(0), "b_eq": np.empty(0), "shape": self.decision.shape}
+        default |= {"semicontinuous": np.zeros(self.num_vars), "sos": (), "indicators": ()}
         hidden = {name for name, value in default.items() if np.array_equal(getattr(self, name), value)}
         hidden |= {"A_" + name[2:] for name in hidden if name.startswith("b_")}
         title, names = type(self).__name__, type(self).fields
@@ -363,6 +377,8 @@ class IntegerProgram(TwoSidedRows):
         return membership.in_box(self, z)
 
     def are_states(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
+        if self.features and len(self.others):
+            return self.reformulated().are_states(z)
         return membership.are_states(self, self._row_facts, z)
 
     def iterate_states(self) -> Iterator[NDArray[np.float64]]:

@@ -8,20 +8,23 @@ import numpy as np
 
 from mapgrad.errors import ProblemError
 from mapgrad.problems import _arguments as arguments
+from mapgrad.problems import _features as features
+from mapgrad.problems._features import FEATURES
+from mapgrad.problems._identity import unknown_argument
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mapgrad.problems._program import IntegerProgram
+    from mapgrad.problems._program_data import ProgramData
 
 _ROW_SIDES: Final = ("row_lower", "row_upper")
 _RIGHT_SIDES: Final = ("b_ub", "b_eq")
 _BOUNDS: Final = ("lower", "upper", "integrality")
 _PRICES: Final = ("decision", "fixed", "shape")
-_NAMES: Final = (*_ROW_SIDES, *_RIGHT_SIDES, *_BOUNDS, *_PRICES)
+_NAMES: Final = (*_ROW_SIDES, *_RIGHT_SIDES, *_BOUNDS, *_PRICES, *FEATURES)
 
 
-def changed(program: IntegerProgram, changes: dict[str, Any]) -> dict[str, Any]:
+def changed(program: ProgramData, changes: dict[str, Any]) -> dict[str, Any]:
     """Return the attributes that these arguments of `IntegerProgram.replace` change, checked.
 
     Raises:
@@ -41,10 +44,17 @@ def changed(program: IntegerProgram, changes: dict[str, Any]) -> dict[str, Any]:
         attributes["lower"], attributes["upper"] = arguments.box(lower, upper, integrality)
     if changes.keys() & set(_PRICES):
         attributes |= _prices(program, changes)
+    if "semicontinuous" in changes:
+        attributes["semicontinuous"] = features.semicontinuous(changes["semicontinuous"], program.num_vars)
+    if "sos" in changes:
+        attributes["sos"] = features.sos(changes["sos"], program.num_vars)
+    if "indicators" in changes or (program.indicators and changes.keys() & set(_BOUNDS)):
+        box = (attributes.get(name, getattr(program, name)) for name in ("integrality", "lower", "upper"))
+        attributes["indicators"] = features.indicators(changes.get("indicators", program.indicators), *box)
     return attributes
 
 
-def _sides(program: IntegerProgram, changes: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _sides(program: ProgramData, changes: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     count = len(program.row_upper)
     given = [name for name in _RIGHT_SIDES if name in changes]
     if not given:
@@ -63,7 +73,7 @@ def _sides(program: IntegerProgram, changes: dict[str, Any]) -> tuple[NDArray[np
     return arguments.sides(low, high, count)
 
 
-def _prices(program: IntegerProgram, changes: dict[str, Any]) -> dict[str, Any]:
+def _prices(program: ProgramData, changes: dict[str, Any]) -> dict[str, Any]:
     decision, fixed, shape = program.decision, program.fixed, program.shape
     if "decision" in changes:
         decision = arguments.decision(changes["decision"], program.num_vars)
@@ -79,10 +89,6 @@ def _prices(program: IntegerProgram, changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(name: str) -> TypeError:
-    from difflib import get_close_matches
-
     if name in ("A_ub", "A_eq", "matrix"):
         return TypeError(f"replace keeps the coefficients: make a new IntegerProgram for another {name}")
-    near = get_close_matches(name.lower(), _NAMES)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return TypeError(f"replace has no argument {name!r}: it takes {', '.join(_NAMES)}{hint}")
+    return unknown_argument("replace", name, _NAMES)

@@ -53,8 +53,8 @@ class TextFile:
         self._max_bytes = integer("max_bytes", max_bytes, 1)
 
     def error(self, message: str, line: int | None = None) -> ProblemError:
-        """Return an error that names the file and a line, the last one by default."""
-        return ProblemError(f"{self.path}, line {self.number if line is None else line}: {message}")
+        """Return an error that names the file and a line, the last one that came by default."""
+        return ProblemError(f"{self.path}, line {max(1, self.number) if line is None else line}: {message}")
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the lines.

@@ -10,8 +10,10 @@ from mapgrad.solvers._contract import (
     Traits,
 )
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
+from mapgrad.solvers._entries import cost_of
 from mapgrad.solvers._function import FunctionSolver, context_names, require_no_reserved
 from mapgrad.solvers._hookspecs import hookimpl
+from mapgrad.solvers._limits import Limits
 from mapgrad.solvers._listing import SolverInfo, list_solvers
 from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._native_models import advice_on
@@ -26,6 +28,7 @@ __all__ = [
     "EngineCall",
     "FunctionSolver",
     "InstanceSolver",
+    "Limits",
     "Lowering",
     "MAPSolver",
     "ProgramSolver",
@@ -37,6 +40,7 @@ __all__ = [
     "Traits",
     "advice_on",
     "context_names",
+    "cost_of",
     "hookimpl",
     "list_solvers",
     "lower",

@@ -11,6 +11,7 @@ import numpy as np
 from mapgrad.errors import InfeasibleError, SolveTimeoutError, UnboundedError
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solution, Solutions, Status
+from mapgrad.solvers._limits import Limits
 from mapgrad.solvers._options import options_of, unknown_options
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Traits:
         masks: It keeps forbidden entries at 0 itself: those of `Request.forbidden` or `Block.forbidden`, in whose
             places θ is 0, or, if it takes whole batches, those where θ is −inf. Others get a finite θ there, so low
             that an optimum holds such an entry only where every state does.
+        limits: It heeds `Request.limits` or `Block.limits`, so that programs which differ in bounds and sides alone
+            share a native model. `ProgramSolver` does.
         stoppable: `InstanceSolver.stop` ends the row that runs, within a second or so; None: if the class has its own.
     """
 
@@ -45,6 +48,7 @@ class Traits:
     deterministic: bool = True
     scale_free: bool = False
     masks: bool = False
+    limits: bool = False
     stoppable: bool | None = None
 
 
@@ -74,12 +78,15 @@ class Request:
             the answer must not depend on the rows before.
         forbidden: Bool array of the problem's shape, read-only: the entries that must be 0, whose lower bounds allow
             it; None where there are none, and for solvers without ``masks`` among their traits.
+        limits: Bounds and sides that hold for this row, in place of the problem's; None where those do, and for
+            solvers without ``limits`` among their traits. Read-only.
     """
 
     start: NDArray[np.float64] | None = None
     seconds: float | None = None
     reuse: bool = False
     forbidden: NDArray[np.bool_] | None = None
+    limits: Limits | None = None
 
 
 class Block:
@@ -91,6 +98,7 @@ class Block:
         seconds: As in `Request`, for each row.
         reuse: As in `Request`.
         forbidden: [m, n] bool, as in `Request`, None where no row has such entries.
+        limits: As in `Request`, with a first dimension [m].
         z: [m, n] float64, C-contiguous: the states. What is still NaN at the end counts as no answer.
         status: [m] int64, values of `Status`: OPTIMAL at first if the solver is exact, else FEASIBLE.
         objective: [m] float64: ⟨θ, z⟩, NaN at first and where the solver leaves it to the core.
@@ -107,6 +115,7 @@ class Block:
         "bound",
         "causes",
         "forbidden",
+        "limits",
         "objective",
         "reuse",
         "row",
@@ -126,6 +135,7 @@ class Block:
         seconds: float | None = None,
         reuse: bool = False,
         forbidden: NDArray[np.bool_] | None = None,
+        limits: Limits | None = None,
         exact: bool = True,
     ) -> None:
         count = len(theta)
@@ -134,6 +144,7 @@ class Block:
         self.seconds = seconds
         self.reuse = reuse
         self.forbidden = forbidden
+        self.limits = limits
         self.z: NDArray[np.float64] = np.full(theta.shape, np.nan)
         self.status = np.full(count, int(Status.OPTIMAL if exact else Status.FEASIBLE), dtype=np.int64)
         self.objective, self.bound = np.full((2, count), np.nan)
@@ -150,6 +161,7 @@ class Block:
         part.theta = self.theta[start:stop]
         part.start = None if self.start is None else self.start[start:stop]
         part.forbidden = None if self.forbidden is None else self.forbidden[start:stop]
+        part.limits = None if self.limits is None else Limits(*(each[start:stop] for each in self.limits))
         part.seconds, part.reuse, part.row, part.causes = self.seconds, self.reuse, None, {}
         part.stopped = self.stopped
         part.z, part.status = self.z[start:stop], self.status[start:stop]
@@ -192,7 +204,8 @@ class Block:
         forbidden = None if self.forbidden is None else self.forbidden[row]
         if forbidden is not None:
             forbidden = forbidden.reshape(shape) if forbidden.any() else None
-        return Request(start, self.seconds, self.reuse, forbidden)
+        limits = None if self.limits is None else Limits(*(each[row] for each in self.limits))
+        return Request(start, self.seconds, self.reuse, forbidden, limits)
 
     def fail(self, row: int, error: BaseException) -> None:
         """Note that a row raised; the state that it may have written is dropped."""
@@ -255,12 +268,13 @@ class InstanceSolver(Generic[P, S]):
         shape, z, put, solve = self.problem.shape, block.z, block.put, self.solve
         rows, states = block.theta.reshape(-1, *shape), z.reshape(-1, *shape)
         request = Request(None, block.seconds, block.reuse)
+        has_own = not (block.start is None and block.forbidden is None and block.limits is None)
         row = 0
         try:
             for row, theta in enumerate(rows):
                 if block.stopped:
                     return
-                if block.start is not None or block.forbidden is not None:
+                if has_own:
                     request = block.request(row, shape)
                 answer = solve(state, theta, request)
                 if type(answer) is np.ndarray and answer.dtype == np.float64 and answer.shape == shape:
@@ -320,7 +334,10 @@ class SolverSpec:
         supports: Maps a problem of these classes to None, or to the reason why it can't be taken; None accepts all.
         requires: Importable packages that must be there.
         install: The command that installs them.
-        cost: Expected seconds a row, at least 0, by which ``"auto"`` chooses; None sorts last.
+        cost: Expected seconds a row, finite and at least 0, by which ``"auto"`` chooses, ours first among equals. None
+            sorts last, and so does a cost that raises or isn't such a number, with a warning on the logger ``mapgrad``.
+        native: Those of `IntegerProgram.features` that it takes: ``"semicontinuous"``, ``"sos"``, ``"indicators"``.
+            Rows and 0/1 variables stand for the others.
     """
 
     name: str
@@ -330,3 +347,4 @@ class SolverSpec:
     requires: tuple[str, ...] = ()
     install: str = ""
     cost: Callable[[Any], float] | None = None
+    native: tuple[str, ...] = ()

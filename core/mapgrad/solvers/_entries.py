@@ -6,18 +6,23 @@ import importlib
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
+from numbers import Real
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mapgrad.errors import MissingDependencyError, PluginError, UnsupportedProblemError
 from mapgrad.problems import IntegerProgram, Problem
 from mapgrad.solvers._contract import Traits
+from mapgrad.solvers._loading import described
 from mapgrad.solvers._lowering import lower
 from mapgrad.solvers._native_models import advice_on
 from mapgrad.solvers._specs import SolverClass, is_solver_class
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mapgrad.solvers._contract import SolverSpec
     from mapgrad.solvers._loading import Plugin
 
@@ -42,6 +47,10 @@ class SolverEntry:
         """The full name with the plugin's distribution and version."""
         return f"{self.name} ({self.plugin.origin})"
 
+    def takes_class(self, problem: Problem) -> bool:
+        """Tell whether the solver takes problems of this class, or integer programs for them."""
+        return isinstance(problem, self.spec.accepts) or IntegerProgram in self.spec.accepts
+
     def native(self, problem: Problem) -> Problem:
         """Return what the solver would get: the problem itself, or a program that stands for it.
 
@@ -49,10 +58,10 @@ class SolverEntry:
             UnsupportedProblemError: the solver takes neither.
         """
         accepts = self.spec.accepts
-        if not isinstance(problem, accepts) and IntegerProgram not in accepts:
+        if not self.takes_class(problem):
             raise UnsupportedProblemError(f"it takes {', '.join(each.__name__ for each in accepts)}")
         try:
-            return lower(problem, accepts).native
+            return lower(problem, accepts, self.spec.native).native
         except MemoryError as error:
             raise UnsupportedProblemError(f"an integer program for {problem!r} needs too much memory") from error
 
@@ -66,11 +75,13 @@ class SolverEntry:
             return None
         try:
             reason: Any = self.spec.supports(native)
-        except Exception as error:  # noqa: BLE001 (one plugin's mistake must not hide the others' solvers)
-            return f"its supports() raised {type(error).__name__}: {error}"
-        if reason is None or isinstance(reason, str):
-            return reason
-        return f"its supports() must return None or a reason, but returned {reason!r}"
+            if reason is not None and not (isinstance(reason, str) and reason):
+                reason = f"its supports() must return None or a reason, but returned {reason!r}"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (one plugin's mistake must not hide the others' solvers)
+            reason = f"its supports() raised {described(error)}"
+        return reason
 
     def missing(self) -> str:
         """Say what the solver needs that isn't installed, and how to get it; empty if nothing is missing."""
@@ -81,22 +92,17 @@ class SolverEntry:
         return f"needs {packages}, which isn't installed: {self.spec.install or 'install it'}"
 
     def seconds(self, problem: Problem) -> float:
-        """Return the declared cost of a row; infinity without one, a wrong one, or where the solver can't be used."""
+        """Return the declared cost of a row; infinity, which sorts last, without one or where there isn't a right one.
+
+        A wrong cost is logged: an error, or anything but a finite number of seconds that is at least 0.
+        """
         if self.spec.cost is None:
             return math.inf
         try:
-            seconds = float(self.spec.cost(self.native(problem)))
+            native = self.native(problem)
         except UnsupportedProblemError:
             return math.inf
-        except Exception as error:  # noqa: BLE001 (one plugin's mistake must not stop the choice among the others)
-            _logger.warning("%s comes last: its cost() raised %s: %s", self.label, type(error).__name__, error)
-            return math.inf
-        if seconds >= 0:
-            return seconds
-        _logger.warning(
-            "%s comes last: its cost() must return seconds, at least 0, but returned %s", self.label, seconds
-        )
-        return math.inf
+        return cost_of(self.spec.cost, native, self.label)
 
     def solver_class(self) -> SolverClass:
         """Import the solver's class.
@@ -107,27 +113,52 @@ class SolverEntry:
         """
         factory: Any = self.spec.factory
         if isinstance(factory, str):
-            factory = self._imported(factory)
+            factory = self._run(f"importing {factory!r}", partial(_imported, factory))
         if not is_solver_class(factory):
             raise PluginError(
                 f"{self.label} isn't a solver: {factory!r} isn't derived from InstanceSolver or BatchSolver"
             )
+        self._run("reading its traits", lambda: factory.traits)
         require_traits(factory, self.label)
         return factory
 
-    def _imported(self, factory: str) -> Any:
-        module, _, attribute = factory.partition(":")
+    def _run(self, action: str, code: Callable[[], Any]) -> Any:
+        """Run code of the plugin, whatever it raises, SystemExit too.
+
+        Raises:
+            MissingDependencyError: it needs a package that isn't installed.
+            PluginError: it raised something else.
+        """
         try:
-            return attrgetter(attribute)(importlib.import_module(module))
+            return code()
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a module may call sys.exit()
+        except BaseException as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
-            if missing is not None and missing.partition(".")[0] != module.partition(".")[0]:
+            own = self.spec.factory.partition(":")[0] if isinstance(self.spec.factory, str) else ""
+            if missing is not None and missing.partition(".")[0] != own.partition(".")[0]:
                 raise MissingDependencyError(f"{self.label} {self._needs(missing)}") from error
-            raise PluginError(
-                f"{self.label} can't be loaded: importing {factory!r} raised {type(error).__name__}: {error}"
-            ) from error
+            raise PluginError(f"{self.label} can't be loaded: {action} raised {described(error)}") from error
+
+
+def cost_of(cost: Callable[[Any], float], problem: Problem, label: str) -> float:
+    """Return what a plugin's cost says of a problem; infinity, with a warning, where that is no right one."""
+    try:
+        declared: Any = cost(problem)
+        if isinstance(declared, Real) and 0 <= (seconds := float(declared)) < math.inf:
+            return seconds
+        mistake = f"must return seconds, finite and at least 0, but returned {declared!r}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (one plugin's mistake must not stop the choice among the others)
+        mistake = f"raised {described(error)}"
+    _logger.warning("%s comes last: its cost() %s", label, mistake)
+    return math.inf
+
+
+def _imported(factory: str) -> Any:
+    module, _, attribute = factory.partition(":")
+    return attrgetter(attribute)(importlib.import_module(module))
 
 
 def entries_of(plugin: Plugin) -> list[SolverEntry]:
@@ -161,5 +192,7 @@ def require_traits(solver: Any, label: str) -> None:
 def _is_importable(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except (ImportError, ValueError):  # a missing parent package; a module without a spec
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 (a module without a spec; a parent package, which is run, that is missing or raises)
         return False

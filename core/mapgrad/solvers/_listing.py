@@ -33,6 +33,7 @@ class SolverInfo:
             be loaded; ``"blocked"``: MAPGRAD_BLOCK names the plugin.
         accepts: Problem classes that the solver takes.
         detail: Why it can't be used and what to do; empty if it can.
+        seconds: How long the plugin took to load; from three seconds on, a warning on the logger ``mapgrad`` names it.
     """
 
     name: str
@@ -42,11 +43,15 @@ class SolverInfo:
     status: Literal["ok", "missing", "broken", "blocked"]
     accepts: tuple[type[Problem], ...] = ()
     detail: str = ""
+    seconds: float = field(default=0.0, repr=False, compare=False)
     _entry: SolverEntry | None = field(default=None, repr=False, compare=False)
 
     @property
     def traits(self) -> Traits | None:
-        """What the solver promises about itself; imports its class. None where that can't be done."""
+        """What the solver's class promises; imports it. None where that can't be done.
+
+        An object may promise more or less, by its options and its base: ask `get_solver(…).traits`.
+        """
         if self._entry is None or self.status != "ok":
             return None
         try:
@@ -57,7 +62,10 @@ class SolverInfo:
 
 
 def list_solvers(problem: Problem | None = None) -> list[SolverInfo]:
-    """List the solvers of all plugins.
+    """List the solvers of all plugins, which this loads: whatever one of them raises breaks that one alone.
+
+    What ends the process or never comes back, ``os._exit`` for one, can't be held: the logger ``mapgrad`` names each
+    plugin at level DEBUG before it is loaded, and MAPGRAD_BLOCK keeps plugins out by their names.
 
     Args:
         problem: List only solvers that take this problem; None lists all, and plugins that can't be used too.
@@ -87,11 +95,28 @@ def entries_for(problem: Problem) -> list[SolverEntry]:
     return [entry for entry in all_entries() if entry.refusal(problem) is None]
 
 
+def trusted_entries_for(problem: Problem) -> list[SolverEntry]:
+    """Return what `entries_for` does, but load no third party's plugin for it: those count that are loaded already."""
+    require_problem(problem)
+    entries = [entry for plugin in REGISTRY.trusted() for entry in entries_of(plugin)]
+    return [entry for entry in entries if entry.refusal(problem) is None]
+
+
 def _describe(plugin: Plugin) -> list[SolverInfo]:
     result = plugin.result
     if result is None or result.status == "ok":
         return [_describe_entry(entry) for entry in entries_of(plugin)]
-    return [SolverInfo(plugin.name, plugin.name, plugin.distribution, plugin.version, result.status, (), result.detail)]
+    return [
+        SolverInfo(
+            name=plugin.name,
+            plugin=plugin.name,
+            distribution=plugin.distribution,
+            version=plugin.version,
+            status=result.status,
+            detail=result.detail,
+            seconds=result.seconds,
+        )
+    ]
 
 
 def _describe_entry(entry: SolverEntry) -> SolverInfo:
@@ -104,5 +129,6 @@ def _describe_entry(entry: SolverEntry) -> SolverInfo:
         status="missing" if missing else "ok",
         accepts=entry.spec.accepts,
         detail=missing,
+        seconds=0.0 if plugin.result is None else plugin.result.seconds,
         _entry=entry,
     )

@@ -1,4 +1,8 @@
-"""From entry points to plugins: which distribution claims which name, and the result of loading it."""
+"""From entry points to plugins: which distribution claims which name, and the result of loading it.
+
+Loading runs a plugin's code, and holds whatever that raises. It can't hold ``os._exit``, a crash or a module that never
+comes back: then the last line on the logger ``mapgrad``, at level DEBUG, names the plugin. MAPGRAD_BLOCK keeps it out.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ import logging
 import os
 import re
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -29,6 +34,7 @@ GROUP: Final = "mapgrad"
 AUTO: Final = "auto"
 
 _OURS: Final = "mapgrad"
+_SLOW: Final = 3.0  # seconds of loading, from which on a warning names the plugin
 
 _logger = logging.getLogger("mapgrad")
 
@@ -73,12 +79,13 @@ class EntryPointClaim:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What loading a plugin gave: the specs of its solvers, or what is wrong with it."""
+    """What loading a plugin gave: the specs of its solvers, or what is wrong with it; and the seconds that it took."""
 
     status: Literal["ok", "broken", "blocked"]
     specs: tuple[SolverSpec, ...] = ()
     detail: str = ""
     cause: BaseException | None = None
+    seconds: float = 0.0
 
 
 @dataclass
@@ -188,11 +195,22 @@ def _valid_claims(name: str, claims: list[EntryPointClaim]) -> tuple[EntryPointC
 
 
 def load_plugin(plugin: Plugin) -> LoadResult | None:
-    """Load a plugin.
+    """Load a plugin, and say so where it took long.
 
     Returns:
         None where the result can't be known yet: the plugin's module looks for solvers while it is being imported.
     """
+    _logger.debug("loading plugin %r (%s)", plugin.name, plugin.origin)
+    started = time.perf_counter()
+    result = _load(plugin)
+    seconds = time.perf_counter() - started
+    if seconds >= _SLOW:
+        advice = "" if plugin.is_registered else f"; MAPGRAD_BLOCK={plugin.name} keeps it out"
+        _logger.warning("plugin %r (%s) took %.1f s to load%s", plugin.name, plugin.origin, seconds, advice)
+    return result and replace(result, seconds=seconds)
+
+
+def _load(plugin: Plugin) -> LoadResult | None:
     claim, *rivals = plugin.claims
     try:
         _require_plugin_name(plugin.name)
@@ -206,7 +224,18 @@ def load_plugin(plugin: Plugin) -> LoadResult | None:
     except BaseException as error:  # noqa: BLE001 (whatever a plugin raises, SystemExit too, breaks this plugin alone)
         if claim.is_being_imported:
             return None
-        return LoadResult("broken", detail=f"{type(error).__name__}: {' '.join(str(error).split())}", cause=error)
+        return LoadResult("broken", detail=described(error), cause=error)
+
+
+def described(error: BaseException) -> str:
+    """Return what a plugin raised on one line; its text is a plugin's code too."""
+    try:
+        text = " ".join(str(error).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as worse:  # noqa: BLE001 (see `_load`)
+        text = f"its text can't be read, as that raised {type(worse).__name__}"
+    return f"{type(error).__name__}: {text}"
 
 
 def _require_plugin_name(name: Any) -> None:

@@ -38,21 +38,20 @@ class Lowering:
     Attributes:
         problem: What the user wants solved.
         native: What the solver gets.
+        is_restated: Whether a program stands for the problem, whose answers may become better ones of the problem.
+        num_vars: Number of variables of that program, or of the problem if it is one; None if it isn't.
     """
 
     problem: Problem
     native: Problem
+    is_restated: bool = False
+    num_vars: int | None = None
     _program: Embedded | None = None
 
     @property
     def is_lowered(self) -> bool:
         """Whether the solver's rows differ from the problem's."""
         return self._program is not None
-
-    @property
-    def is_restated(self) -> bool:
-        """Whether a program stands for the problem, whose answers may become better ones of the problem."""
-        return self._program not in (None, self.problem)
 
     def rows(self, theta: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the native rows [N, *native.shape] of θ [N, *problem.shape]."""
@@ -77,6 +76,13 @@ class Lowering:
         z[answered] = self.problem.repair(z[answered])
         return z
 
+    def variables(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the variables of the program that stands for the problem, [N, num_vars], of native answers.
+
+        What was added for features that the solver doesn't take comes behind them, and is cut off.
+        """
+        return x[:, : self.num_vars]
+
     def start(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return native states [N, *native.shape] with NaN where z [N, *problem.shape] says nothing."""
         if self._program is None:
@@ -87,20 +93,28 @@ class Lowering:
 
 
 @lru_cache(maxsize=64)
-def lower(problem: Problem, accepts: tuple[type[Problem], ...] | None) -> Lowering:
+def lower(
+    problem: Problem, accepts: tuple[type[Problem], ...] | None, native: tuple[str, ...] | None = None
+) -> Lowering:
     """Return how a problem goes to a solver.
 
     Args:
         problem: What the user wants solved.
         accepts: The problem classes that the solver takes; None for one that doesn't say, and gets what the user gave.
+        native: Which features of integer programs the solver takes; None for one that doesn't say.
 
     Raises:
-        UnsupportedProblemError: the solver takes integer programs, and the problem has none.
+        UnsupportedProblemError: the solver takes integer programs, and the problem has none; or it has a feature that
+            the solver doesn't take, and that rows can't stand for.
     """
     if accepts is not None and not isinstance(problem, accepts) and IntegerProgram in accepts:
         program: Problem = problem.to_ilp()
     else:
         program = problem
+    is_restated = program is not problem
+    num_vars = program.num_vars if isinstance(program, IntegerProgram) else None
+    if isinstance(program, IntegerProgram) and native is not None:
+        program = program.reformulated(native)
     if isinstance(program, Embedded):
-        return Lowering(problem, program.full(), program)
+        return Lowering(problem, program.full(), is_restated, num_vars, program)
     return Lowering(problem, program)

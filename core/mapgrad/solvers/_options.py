@@ -37,6 +37,8 @@ def unknown_options(
     names = sorted(unknown)
     near = sorted({each for name in names for each in near_to(name, [*known, *common])})
     hint = f"; {did_you_mean(near)}" if near else ""
+    if "minimize" in names:
+        hint += "; minimize belongs to MAPLayer: negate θ here"
     own = f"its options are {', '.join(known)}" if known else "it has no options of its own"
     shared = f" (every solver has {', '.join(common)})" if common else ""
     return TypeError(f"{label} has no option {', '.join(map(repr, names))}: {own}{shared}{hint}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from mapgrad.solvers._limits import Limits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -12,7 +14,10 @@ if TYPE_CHECKING:
     from mapgrad.problems import IntegerProgram, SparseRows
 
 _TOLERANCE: Final = 1e-9
-"""A row holds if it is missed by no more than that part of its largest term or of its side."""
+"""A row holds if it is missed by no more than that part of its largest term or of its sides."""
+
+DIGITS: Final = 1e-13
+"""Where no nearby point is better, it may be missed by that part of its largest coefficient times the largest |x_j|."""
 
 _NEAR: Final = (1e-9, 1e-8, 1e-7, 1e-6)
 """Bounds and rows that near, in units of the largest term, are meant to be attained: what is tried in turn."""
@@ -29,33 +34,22 @@ _REMAINDER: Final = 1e-12
 _DENSE: Final = 50_000
 """Entries, up to which a product with a dense matrix is faster."""
 
-_WIDE: Final = 1e6
+_WIDE: Final = 1e4
 """So many times its smallest coefficient is the largest one of a wide row."""
+
+_EXACT: Final = 2.0**53
+"""Integers up to here are float64 numbers."""
 
 _POLISHED: Final = 2_000
 """Columns and rows, up to which the vertex near a point is looked for."""
-
-
-class Limits(NamedTuple):
-    """Bounds of variables, [num_vars], and sides of rows, [m]."""
-
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
-    row_lower: NDArray[np.float64]
-    row_upper: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, program: IntegerProgram) -> Limits:
-        """Return those of a program."""
-        return cls(program.lower, program.upper, program.row_lower, program.row_upper)
 
 
 class Rows:
     """The rows of a program, ready to be checked at one point after the other.
 
     Attributes:
-        are_delicate: Engines were seen to be wrong about such programs: the coefficients of a row are far apart, or
-            integers lack a bound.
+        is_wide: The coefficients of a row are so far apart that engines were seen to be wrong about it.
+        is_open: An integer variable lacks a bound; there, too.
     """
 
     def __init__(self, program: IntegerProgram) -> None:
@@ -64,7 +58,25 @@ class Rows:
         self._is_linear, self._is_integer = not program.integrality.any(), bool(program.integrality.all())
         height, width = program.matrix.shape
         self._dense = program.matrix.toarray() if height * width <= _DENSE else None
-        self.are_delicate = bool(_is_wide(program.matrix) or program.unbounded_integers.any())
+        self.is_wide = _is_wide(program.matrix)
+        self.is_open = bool(program.unbounded_integers.any())
+        fractional = (program.matrix.data % 1 != 0) | ~program.integrality[program.matrix.indices]
+        self._is_whole = np.ones(height, dtype=np.bool_)
+        self._is_whole[program.matrix.row_of_entry[fractional]] = False
+        self._divisors = _common_divisors(program.matrix, self._is_whole)
+        self._divided = np.flatnonzero(self._divisors > 1)
+
+    def exclude_all(self, limits: Limits) -> bool:
+        """Tell whether a row has integers alone, and what divides all of it has no multiple between its sides.
+
+        Searches may go on for ever there.
+        """
+        rows = self._divided
+        if not len(rows):
+            return False
+        divisors, lower, upper = self._divisors[rows], limits.row_lower[rows], limits.row_upper[rows]
+        is_whole = (np.rint(lower) == lower) & (np.rint(upper) == upper)
+        return bool((is_whole & (np.floor(upper / divisors) * divisors < lower)).any())
 
     def rounded(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
         """Return x within the bounds, integer where it must be."""
@@ -87,14 +99,17 @@ class Rows:
         """Return x, or the point of these bounds that is nearest to 0 where x is too far away to be checked."""
         return x if np.abs(x).max(initial=0) <= _LOST else np.clip(0.0, limits.lower, limits.upper)
 
-    def hold(self, x: NDArray[np.float64], limits: Limits) -> bool:
-        """Tell whether all rows hold at x, to `_TOLERANCE` of the largest term of each."""
+    def hold(self, x: NDArray[np.float64], limits: Limits, digits: float = 0.0) -> bool:
+        """Tell whether all rows hold at x, each to its own terms.
+
+        A row may also be missed by `digits` of its largest coefficient times the largest |x_j|.
+        """
         activity = self._activity(x)
         excess = np.maximum(limits.row_lower - activity, activity - limits.row_upper)
         if excess.max(initial=0) <= 0:
             return True
         missed = np.flatnonzero(~(excess <= 0)).tolist()
-        return all(excess[row] <= _TOLERANCE * self._size(row, x, limits) for row in missed)
+        return all(excess[row] <= self._room(row, x, limits, digits) for row in missed)
 
     def vertex_near(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64] | None:
         """Return a point near x that attains all bounds and rows that x nearly attains; None if it breaks a row.
@@ -125,18 +140,32 @@ class Rows:
             return None
         sides, sizes = sides[attained], sizes[attained]
         part = self._matrix.select(attained).toarray()[:, free] / sizes[:, None]
-        step = cast("NDArray[np.float64]", np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0])
-        moved = x[free] + step
-        x[free] = np.where(np.abs(moved) <= _REMAINDER * np.abs(step), 0.0, moved)
+        held = np.abs(x)
+        x[free] += np.linalg.lstsq(part, (sides - activity[attained]) / sizes, rcond=None)[0]
+        x = np.where(free & (np.abs(x) <= _REMAINDER * held), 0.0, x)
         return np.clip(x, limits.lower, limits.upper)
 
     def _activity(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         return self._matrix.activities(x[None])[0] if self._dense is None else self._dense @ x
 
-    def _size(self, row: int, x: NDArray[np.float64], limits: Limits) -> float:
+    def _room(self, row: int, x: NDArray[np.float64], limits: Limits, digits: float) -> float:
+        """Return by how much a row may be missed: by nothing near 1 where all of it is integer."""
         columns, coefficients = self._matrix.row(row)
-        sides = np.abs((limits.row_lower[row], limits.row_upper[row]))
-        return max(np.abs(coefficients * x[columns]).max(initial=0), sides[np.isfinite(sides)].max(initial=0))
+        sides = np.array((limits.row_lower[row], limits.row_upper[row]))
+        sides = sides[np.isfinite(sides)]
+        largest = max(np.abs(coefficients * x[columns]).max(initial=0), np.abs(sides).max(initial=0))
+        room = max(_TOLERANCE * largest, digits * np.abs(coefficients).max(initial=0) * np.abs(x).max())
+        return min(room, 0.5) if self._is_whole[row] and not (sides % 1).any() else room
+
+
+def _common_divisors(matrix: SparseRows, is_whole: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the greatest common divisor of the coefficients of each row that has integers alone, 1 for the others."""
+    divisors = np.ones(len(is_whole))
+    filled = is_whole & (np.diff(matrix.indptr) > 0)
+    if filled.any() and np.abs(matrix.data).max() <= _EXACT:
+        part = matrix.select(filled)
+        divisors[filled] = np.gcd.reduceat(part.data.astype(np.int64), part.indptr[:-1])
+    return divisors
 
 
 def _is_wide(matrix: SparseRows) -> bool:

@@ -6,15 +6,17 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from threading import Event
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 
+from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solution, Status
 from mapgrad.solvers._contract import InstanceSolver, Request, Traits
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
-from mapgrad.solvers._points import Limits, Rows
+from mapgrad.solvers._limits import Limits
+from mapgrad.solvers._points import DIGITS, Rows
 from mapgrad.solvers._rays import Cone
 
 if TYPE_CHECKING:
@@ -83,16 +85,21 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
       term, a linear program fits the continuous variables to the integer ones, and the vertex near its solution is
       taken to the last digit.
     - OPTIMAL counts if the point attains the objective and the bound that the engine gives.
-    - INFEASIBLE counts once two ways say so, if the engine has two ways, and none has found a feasible point.
+    - INFEASIBLE counts once two ways say so, if the engine has two ways, or all of them where coefficients of a row are
+      far apart, and none has found a feasible point; or where a row of integers shows it by a divisor of its
+      coefficients.
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
-
-    - Where coefficients of a row or the numbers of an answer are far apart, or integers lack a bound, OPTIMAL counts
+    - Where coefficients of a row or the numbers of an answer are far apart, or an integer lacks a bound, OPTIMAL counts
       once another way, asked for a step from there to a better point, finds none.
 
     What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
     base also keeps deadlines and forbidden entries, and scales rows.
+
+    Args:
+        problem: A program of rows and bounds alone, every variable of which is priced.
+        options: As for `InstanceSolver`.
 
     Attributes:
         ways: How many ways of running the engine there are.
@@ -101,16 +108,28 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             hold: for engines that stop at tolerances larger than 1e-9.
     """
 
-    traits: Traits = Traits(releases_gil=True, masks=True)
+    traits: Traits = Traits(releases_gil=True, masks=True, limits=True)
     ways: ClassVar[int] = 1
     row_bits: int = 0
     fits: ClassVar[bool] = True
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if isinstance(cls.traits, Traits):  # pyright: ignore[reportUnnecessaryIsInstance] (an author's value)
+            cls.traits = replace(cls.traits, masks=True, limits=True)
+
     def __init__(self, problem: IntegerProgram, **options: Any) -> None:
         super().__init__(problem, **options)
-        if self.traits.stoppable is None:
-            can_interrupt = type(self).interrupt is not cast("Any", ProgramSolver).interrupt
-            self.traits = replace(self.traits, stoppable=can_interrupt)
+        if problem.features:
+            raise UnsupportedProblemError(
+                f"{type(self).__name__} takes rows and bounds alone, but {problem!r} has "
+                f"{', '.join(sorted(problem.features))}: give it problem.reformulated()"
+            )
+        stoppable = self.traits.stoppable
+        if stoppable is None:
+            base: type[Any] = ProgramSolver
+            stoppable = type(self).interrupt is not base.interrupt
+        self.traits = replace(self.traits, masks=True, limits=True, stoppable=stoppable)
 
     @abstractmethod
     def build(self, program: IntegerProgram) -> M:
@@ -157,11 +176,13 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         """
         state.stopped.clear()
         deadline = None if request.seconds is None else time.monotonic() + request.seconds
-        limits = Limits.of(self.problem)
+        limits = Limits.of(self.problem) if request.limits is None else request.limits
         if request.forbidden is not None:
             limits = limits._replace(upper=np.where(request.forbidden, 0.0, limits.upper))
         start = request.start if request.reuse else None
         row = _Row(theta, limits, deadline, request.reuse, start)
+        if state.program.rows.exclude_all(limits):
+            return Solution(None, Status.INFEASIBLE)
         if self._grows(state, row):
             feasible = self._settle(state, state.program, replace(row, theta=np.zeros_like(theta)))
             return Solution(None, Status.UNBOUNDED if feasible.status is Status.OPTIMAL else feasible.status)
@@ -216,7 +237,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     def _settle(self, state: _State[M], model: _Model[M], row: _Row) -> Solution:
         """Ask in one way after the other until an answer counts."""
         said: list[str] = []
-        infeasible, is_feasible = 0, False
+        infeasible, enough = 0, self.ways if model.rows.is_wide else min(2, self.ways)
+        is_feasible = False
         for way in range(self.ways):
             answer = self._run(state, model, row, way)
             if answer.status is Status.TIME_LIMIT:
@@ -224,7 +246,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             comment = ""
             if answer.status is Status.INFEASIBLE:
                 infeasible += 1
-                if infeasible == min(2, self.ways) and not is_feasible:
+                if infeasible == enough and not is_feasible:
                     return Solution(None, Status.INFEASIBLE)
             elif answer.status is Status.OPTIMAL and answer.x is not None:
                 x = self._cleaned(state, model, row, answer.x, way)
@@ -249,7 +271,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         largest, terms = row.sizes(x)
         slack = _OPTIMALITY * (largest + terms)
         attains = all(each is None or abs(each - value) <= slack for each in (answer.objective, answer.bound))
-        return attains and not model.rows.are_delicate and terms <= _FAR * largest
+        return attains and not (model.rows.is_wide or model.rows.is_open) and terms <= _FAR * largest
 
     def _confirmed(
         self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int
@@ -288,17 +310,16 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         x = rows.rounded(x, row.limits)
         integrality = model.program.integrality
         is_mixed = bool(integrality.any() and not integrality.all())
-        holds = rows.hold(x, row.limits)
-        if holds and not (is_mixed and self.fits):
-            return x
+        point = x if rows.hold(x, row.limits) else rows.vertex_near(x, row.limits)
+        if point is not None and not (is_mixed and self.fits):
+            return point
         if is_mixed and (fitted := self._fitted(state, row, x, way)) is not None:
-            slack = _OPTIMALITY * sum(row.sizes(x))
-            if row.theta @ (x - fitted) > slack:  # the linear program may be wrong, too
-                vertex = rows.vertex_near(x, row.limits)
-                if vertex is not None and row.theta @ (vertex - fitted) > slack:
-                    return vertex
-            return fitted
-        return x if holds else rows.vertex_near(x, row.limits)
+            # the linear program may be wrong, too
+            is_lost = point is not None and row.theta @ (point - fitted) > _OPTIMALITY * sum(row.sizes(point))
+            return point if is_lost else fitted
+        if point is None and rows.hold(x, row.limits, DIGITS):
+            return x
+        return point
 
     def _fitted(self, state: _State[M], row: _Row, x: NDArray[np.float64], way: int) -> NDArray[np.float64] | None:
         """Return the best point with the integers of x, by a linear program; None if none is found."""
@@ -314,7 +335,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
 
     def _incumbent(self, model: _Model[M], row: _Row, answer: EngineAnswer) -> Solution:
         x = None if answer.x is None else model.rows.rounded(answer.x, row.limits)
-        if x is not None and not model.rows.hold(x, row.limits):
+        if x is not None and not model.rows.hold(x, row.limits, DIGITS):
             x = None
         bound = answer.bound
         if bound is not None and x is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mapgrad.solvers._points import Limits
+from mapgrad.solvers._limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mapgrad.problems import IntegerProgram
 
 _GROWTH: Final = 1e-9
-"""The least growth, of max |θ| and a step of 1 in the largest coordinate, that isn't taken for rounding."""
+"""The least growth, in parts of Σ |θ_j d_j|, that isn't taken for rounding."""
 
 
 class Cone:
@@ -86,5 +86,7 @@ class Cone:
             self._is_trivial[key] = all(abs(float(self._prices @ end)) <= _GROWTH for end in ends if end is not None)
         if self._is_trivial[key]:
             return False
-        end = farthest(theta)
-        return end is not None and float(theta @ end) > _GROWTH * np.abs(theta).max()
+        prices = np.where((directions.lower < 0) | (directions.upper > 0), theta, 0.0)
+        prices = np.ldexp(prices, -np.frexp(np.abs(prices).max())[1])  # small utilities decide, where they are alone
+        end = farthest(prices)
+        return end is not None and float(prices @ end) > _GROWTH * float(np.abs(prices) @ np.abs(end))

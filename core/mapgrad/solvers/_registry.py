@@ -42,6 +42,14 @@ class Registry:
                 raise plugin.error(plugin.result)
         return plugins
 
+    def trusted(self) -> list[Plugin]:
+        """Load our own plugins, and return all that are loaded; sorted by name."""
+        plugins = self.known()
+        for plugin in plugins:
+            if plugin.is_ours:
+                self._load(plugin)
+        return [plugin for plugin in plugins if plugin.result is not None]
+
     def plugin(self, name: str) -> Plugin | None:
         """Load one plugin; None if there is none of this name.
 

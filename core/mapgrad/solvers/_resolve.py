@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from mapgrad.errors import MissingDependencyError, PluginError, UnknownSolverError, UnsupportedProblemError
+from mapgrad.problems import IntegerProgram
 from mapgrad.solvers._contract import BatchSolver, InstanceSolver
 from mapgrad.solvers._entries import entries_of, require_problem, require_traits
 from mapgrad.solvers._function import FunctionSolver
-from mapgrad.solvers._listing import all_entries, entries_for
-from mapgrad.solvers._loading import AUTO, is_strict
+from mapgrad.solvers._listing import all_entries, entries_for, trusted_entries_for
+from mapgrad.solvers._loading import AUTO, described, is_strict
 from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._options import COMMON, did_you_mean, near_to, options_of, unknown_options
+from mapgrad.solvers._program_solver import ProgramSolver
 from mapgrad.solvers._registry import REGISTRY
 from mapgrad.solvers._specs import is_solver_class
 
@@ -61,7 +63,11 @@ class SolverFactory:
         """Return how rows of a problem go to the solver, and how its answers come back."""
         if not isinstance(self.factory, type) and getattr(self.factory, "problem", None) in (problem, None):
             return Lowering(problem, problem)
-        return lower(problem, self.spec and self.spec.accepts)
+        if self.spec is not None:
+            return lower(problem, self.spec.accepts, self.spec.native)
+        is_class = isinstance(self.factory, type)
+        takes_programs = is_class and issubclass(cast("type", self.factory), ProgramSolver)
+        return lower(problem, (IntegerProgram,) if takes_programs else None, () if is_class else None)
 
     def build(self, problem: Problem | None, options: Mapping[str, Any]) -> SolverObject:
         """Make the solver of a problem, lowered to what it takes.
@@ -72,11 +78,18 @@ class SolverFactory:
 
         Raises:
             TypeError: the solver has no such option; an object or a function takes none; a class needs a problem.
+            PluginError: the class raised what would end the program, such as SystemExit.
         """
         _require_options(self.label, [self.factory], options)
-        if isinstance(self.factory, type):
-            return self.factory(self.lowering(require_problem(problem)).native, **options)
-        return self.factory
+        if not isinstance(self.factory, type):
+            return self.factory
+        native = self.lowering(require_problem(problem)).native
+        try:
+            return self.factory(native, **options)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise PluginError(f"{self.label} can't be made: its constructor raised {described(error)}") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         spec = self.spec and replace(self.spec, supports=None, cost=None)
@@ -226,7 +239,16 @@ def _cheapest_exact(problem: Problem) -> SolverFactory:
     if missing:
         raise MissingDependencyError(f"no exact solver of {problem!r} is installed; these may do: {_needs(missing)}")
     heuristics = f"; heuristics, which must be named: {', '.join(inexact)}" if inexact else ""
-    raise UnsupportedProblemError(f"no exact solver takes {problem!r}{heuristics}")
+    raise UnsupportedProblemError(f"no exact solver takes {problem!r}{_reasons(problem)}{heuristics}")
+
+
+def _reasons(problem: Problem) -> str:
+    """Say why installed solvers refuse a problem that they or an integer program for it might fit: each reason once."""
+    names: dict[str, list[str]] = {}
+    for entry in all_entries():
+        if entry.takes_class(problem) and not entry.missing() and (reason := entry.refusal(problem)):
+            names.setdefault(reason, []).append(entry.name)
+    return "".join(f"; {', '.join(sorted(each))}: {reason}" for reason, each in names.items())
 
 
 def _installed_for(problem: Problem) -> Iterator[SolverEntry]:
@@ -262,7 +284,7 @@ def _unsupported(name: str, entries: list[SolverEntry], problem: Problem) -> Uns
     reasons = (
         "; ".join(f"{entry.label}: {entry.refusal(problem)}" for entry in entries) or "its plugin offers no solver"
     )
-    able = sorted(entry.name for entry in entries_for(problem) if not entry.missing())
+    able = sorted(entry.name for entry in trusted_entries_for(problem) if not entry.missing())
     return UnsupportedProblemError(
         f"{name!r} can't solve {problem!r}: {reasons}. Installed solvers that can: {', '.join(able) or 'none'}"
     )

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from mapgrad.problems import Problem
+from mapgrad.problems._features import FEATURES
 from mapgrad.solvers._contract import BatchSolver, InstanceSolver, SolverSpec
 
 if TYPE_CHECKING:
@@ -86,4 +87,8 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
     ),
     "install": ("a str", lambda value: isinstance(value, str)),
     "cost": ("None or a function of a problem", _is_optional_function),
+    "native": (
+        f"a tuple of some of {', '.join(map(repr, FEATURES))}",
+        lambda value: isinstance(value, tuple) and set(_values(value)) <= set(FEATURES),
+    ),
 }

@@ -20,9 +20,11 @@ from mapgrad.testing._case import Law
 from mapgrad.testing._check_solver import check_solver, iter_checks, parametrize_with_checks
 from mapgrad.testing._contract_laws import (
     check_limits_apart,
+    check_plain_rows,
     check_solve_rows,
     check_theta_unwritten,
 )
+from mapgrad.testing._engine_law import check_engine_answers
 from mapgrad.testing._forbidden_laws import check_forbidden_entries
 from mapgrad.testing._fuzz import FuzzOutcome, FuzzReport, Verdict, fuzz_solver, iter_fuzz, report_of
 from mapgrad.testing._known_programs import KnownProgram
@@ -47,6 +49,7 @@ from mapgrad.testing._laws import (
     check_unbatched,
     check_wrong_shape_refused,
 )
+from mapgrad.testing._limits_law import check_limits_by_row
 from mapgrad.testing._outcome import Outcome
 from mapgrad.testing._problem_laws import check_problem
 from mapgrad.testing._problems import example_problems
@@ -65,16 +68,19 @@ __all__ = [
     "check_deterministic",
     "check_empty_batch",
     "check_ends_in_time",
+    "check_engine_answers",
     "check_feasible",
     "check_forbidden_entries",
     "check_gradient",
     "check_history_free",
     "check_infeasible",
     "check_limits_apart",
+    "check_limits_by_row",
     "check_non_contiguous",
     "check_non_finite_refused",
     "check_optimal",
     "check_per_row_problems",
+    "check_plain_rows",
     "check_problem",
     "check_releases_gil",
     "check_reuse",

@@ -217,32 +217,36 @@ class Case:
         raise _NotApplicableError(reason)
 
     @contextmanager
-    def no_exceptions(self, subject: str) -> Generator[None]:
-        """Raise ConformanceError where the plugin raises."""
+    def no_exceptions(self, subject: str, place: str = "") -> Generator[None]:
+        """Raise ConformanceError where the plugin raises, also what would end the program."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 (a solver under test may raise anything)
-            self.fail(f"{subject} raised {type(error).__name__}: {error}", cause=error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (a solver under test may raise anything)
+            self.fail(f"{subject} raised {type(error).__name__}{place}: {error}", cause=error)
 
     def require(self, fine: bool, message: str) -> None:
         """Raise ConformanceError with this message unless all is fine."""
         if not fine:
             self.fail(message)
 
-    def require_rows(self, fine: Tensor, theta: Tensor, z: Tensor, message: str, *numbers: Tensor) -> None:
+    def require_rows(self, fine: Tensor, theta: Tensor, z: Tensor, message: str, *told: Tensor | list[str]) -> None:
         """Raise ConformanceError unless all is fine.
 
         Args:
             fine: bool [*batch].
             theta: [*batch, *shape], shown for the first row that isn't fine.
             z: [*batch, *shape], its answers, shown too.
-            message: What is wrong, with one ``{}`` for each of `numbers`.
-            numbers: [*batch], filled in for that row.
+            message: What is wrong, with one ``{}`` for each of `told`.
+            told: Numbers [*batch], or texts of the flattened batch, filled in for that row.
         """
         bad = (~fine).flatten().nonzero().flatten()
         if len(bad):
             row = int(bad[0])
-            found = message.format(*(f"{float(number.flatten()[row]):.12g}" for number in numbers))
+            found = message.format(
+                *(each[row] if isinstance(each, list) else f"{float(each.flatten()[row]):.12g}" for each in told)
+            )
             shown = ", ".join(f"{name} = {_show(self._rows(rows)[row])}" for name, rows in (("θ", theta), ("z", z)))
             self.fail(f"row {row} ({len(bad)} of {fine.numel()} rows are wrong): {found}; {shown}")
 
@@ -257,8 +261,8 @@ class Case:
     def require_optimal(self, theta: Tensor, solutions: Solutions, tolerance: float = _TOLERANCE) -> None:
         """Raise ConformanceError unless each answer is what it claims to be, and an exact solver's optimal."""
         if self.solver.traits.exact:
-            message = "an exact solver answers with status {}, not OPTIMAL (1)"
-            self.require_rows(solutions.status == Status.OPTIMAL, theta, solutions.z, message, solutions.status)
+            message = "an exact solver answers with status {}, not OPTIMAL"
+            self.require_rows(solutions.status == Status.OPTIMAL, theta, solutions.z, message, endings(solutions))
         self.require_truthful(theta, solutions, tolerance)
 
     def require_claim(self) -> None:
@@ -306,14 +310,15 @@ class Case:
             self.fail("an error came without the solutions of the other rows")
         status, z = solutions.status.cpu(), solutions.z
         limited = torch.isin(status, torch.tensor([Status.OPTIMAL, Status.FEASIBLE, Status.TIME_LIMIT]))
-        self.require_rows(limited, theta, z, "a short time limit made the status {}", status)
+        self.require_rows(limited, theta, z, "a short time limit made the status {}", endings(solutions))
         answered = z.isfinite().all(dim=tuple(range(1, z.ndim))).cpu()
         bound, objective = solutions.bound.cpu()[answered], solutions.objective.cpu()[answered]
         self.require_truthful(theta[answered], Solutions(z[answered], status[answered], objective, bound))
         certain = [Status.OPTIMAL] if self.solver.traits.exact else [Status.OPTIMAL, Status.FEASIBLE]
         fine = answered if incumbents else torch.isin(status, torch.tensor(certain))
         expected = tuple(int(row) for row in (~fine).nonzero())
-        message = f"of rows with statuses {np.asarray(status)}, {expected} were to be refused, but {refused} were"
+        names = ", ".join(endings(solutions))
+        message = f"of rows with statuses {names}, {expected} were to be refused, but {refused} were"
         self.require(refused == expected, message)
 
     def require_same(self, theta: Tensor, z: Tensor, expected: Tensor, message: str) -> None:
@@ -346,6 +351,14 @@ class Case:
         """Raise ConformanceError with this message."""
         text = f"{name_of(self._subject)} on {self.problem!r} breaks the law {self.law!r}: {message}"
         raise ConformanceError(text, law=self.law) from cause
+
+
+def endings(solutions: Solutions) -> list[str]:
+    """Return the name of each row's status, with what the row raised, over the flattened batch."""
+    names = [Status(int(status)).name for status in solutions.status.flatten()]
+    for row, cause in solutions.causes.items():
+        names[row] += f" ({type(cause).__name__}: {cause})"
+    return names
 
 
 def name_of(solver: SolverLike) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mapgrad.errors import ConformanceError
-from mapgrad.testing import _contract_laws, _forbidden_laws, _laws, _thread_laws
+from mapgrad.testing import _contract_laws, _engine_law, _forbidden_laws, _laws, _limits_law, _thread_laws
 from mapgrad.testing._case import name_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mapgrad.testing._case import Law, Outcome
 
 LAWS: Final[tuple[Law, ...]] = (
+    _contract_laws.check_plain_rows,
     _contract_laws.check_theta_unwritten,
     _laws.check_feasible,
     _laws.check_deterministic,
@@ -41,8 +42,10 @@ LAWS: Final[tuple[Law, ...]] = (
     _laws.check_gradient,
     _laws.check_reuse,
     _laws.check_per_row_problems,
+    _limits_law.check_limits_by_row,
     _laws.check_time_limit,
     _contract_laws.check_limits_apart,
+    _engine_law.check_engine_answers,
     _laws.check_infeasible,
     _thread_laws.check_releases_gil,
     _thread_laws.check_ends_in_time,

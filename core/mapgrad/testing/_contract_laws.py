@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,6 +18,8 @@ from mapgrad.testing._sample_rows import generic_rows
 from mapgrad.testing._threads import run_at_once
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from numpy.typing import NDArray
 
     from mapgrad.testing._case import Case
@@ -25,18 +28,34 @@ _TOLERANCE: Final = 1e-9
 
 
 @law
+def check_plain_rows(case: Case) -> None:
+    """The plugin answers plain rows, of whatever lies between, without an exception."""
+    rows = case.native_rows(generic_rows(case.problem, case.rows))
+    plugin = case.plugin
+    if not isinstance(plugin, InstanceSolver):
+        theta = torch.as_tensor(rows).reshape(-1, *case.lowering.native.shape)
+        with case.no_exceptions("solve", " on plain rows"), torch.no_grad():
+            plugin.solve(theta)
+        return
+    for method in _methods(plugin):
+        with case.no_exceptions("init"):
+            state = case.new_state()
+        with case.no_exceptions(method, " on a plain row"):
+            _answer(plugin, state, Block(rows.copy(), exact=plugin.traits.exact), method)
+
+
+@law
 def check_theta_unwritten(case: Case) -> None:
     """θ is after S(θ) what it was before, wherever it is handed over: to the plugin, whole or by rows, and to the core.
 
     NumPy keeps a plugin from writing to a read-only θ, but not one that writes through a pointer, and torch's version
     counter misses what is written through another view of the memory. So θ is compared as well, and rows come read-only
-    and writable.
+    and writable. What raises where θ is writable too isn't about writes: `check_plain_rows` tells it.
     """
     rows = case.native_rows(generic_rows(case.problem, case.rows))
     if isinstance(case.plugin, InstanceSolver):
-        for method in ("solve", "solve_rows"):
-            if method == "solve_rows" or overrides(case.plugin, method):
-                _require_unwritten_rows(case, rows, method)
+        for method in _methods(case.plugin):
+            _require_unwritten_rows(case, rows, method)
     else:
         _require_unwritten_batch(case, case.plugin, rows)
     for dtype in (torch.float32, torch.float64):
@@ -47,11 +66,25 @@ def check_theta_unwritten(case: Case) -> None:
         case.require_rows(changed == 0, before, z, "the solver wrote to θ, in {} coordinates", changed)
 
 
+def _methods(solver: InstanceSolver[Any, Any]) -> list[str]:
+    return ["solve", "solve_rows"] if overrides(solver, "solve") else ["solve_rows"]
+
+
+@contextmanager
+def _answers_expected(case: Case, method: str) -> Generator[None]:
+    """End the law's check where the plugin raises."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 (a solver under test may raise anything)
+        case.not_applicable(f"{method} raises {type(error).__name__} on plain rows, whether it may write to θ or not")
+
+
 def _require_unwritten_rows(case: Case, rows: NDArray[np.float64], method: str) -> None:
     for writable in (True, False):
         block = Block(rows.copy(), exact=case.plugin.traits.exact)
         block.theta.flags.writeable = writable
-        with case.no_exceptions(f"{method}, given θ {'writable' if writable else 'read-only'},"):
+        raising = case.no_exceptions(f"{method}, given θ read-only,")
+        with _answers_expected(case, method) if writable else raising:
             _answer(case.instance_solver, case.new_state(), block, method)
         changed = int((block.theta != rows).sum())
         case.require(changed == 0, f"{method} wrote to θ, in {changed} coordinates of {len(rows)} rows")
@@ -62,7 +95,7 @@ def _require_unwritten_batch(case: Case, plugin: BatchSolver[Any], rows: NDArray
         before = torch.as_tensor(rows).reshape(-1, *case.lowering.native.shape).to(dtype)
         theta = before.clone()
         version = theta._version  # noqa: SLF001 (torch's way to tell that a tensor was written to)
-        with case.no_exceptions("solve"), torch.no_grad():
+        with _answers_expected(case, "solve"), torch.no_grad():
             plugin.solve(theta)
         changed = int((theta != before).sum())
         case.require(changed == 0, f"solve wrote to θ, in {changed} coordinates of {len(rows)} rows")
@@ -95,7 +128,7 @@ def check_solve_rows(case: Case) -> None:
     last = len(rows) - 1  # a row beside every block, so that a solver that writes too far does no harm
     method = "solve" if overrides(solver, "solve") else "solve_rows"
     if method == "solve":
-        asked = {"start", "seconds", "reuse", "forbidden"} & attributes_read(solver, state, rows, by="solve")
+        asked = {"start", "seconds", "reuse", "forbidden", "limits"} & attributes_read(solver, state, rows, by="solve")
         for name in sorted(asked - attributes_read(solver, state, rows, by="solve_rows")):
             case.fail(f"solve looks at request.{name}, but solve_rows never at block.{name}")
     rows.flags.writeable = False
@@ -143,8 +176,17 @@ def _require_equal(case: Case, block: Block, alone: Block) -> None:
             differs = ~np.isclose(one, other, rtol=0.0, atol=np.ldexp(_TOLERANCE, exponents), equal_nan=True)
         if differs.any():
             row = int(differs.argmax())
-            values = f"{getattr(block, name)[row]}, alone {getattr(alone, name)[row]}"
+            values = ", alone ".join(_shown(part, name, row) for part in (block, alone))
             case.fail(f"in a block of {len(block)}, row {row} has another {name} than alone: {values}")
+
+
+def _shown(block: Block, name: str, row: int) -> str:
+    """Return one of the answers of a row as text; a status by its name, with what the row raised."""
+    value = getattr(block, name)[row]
+    if name != "status":
+        return str(value)
+    cause = block.causes.get(row)
+    return Status(int(value)).name + ("" if cause is None else f" ({type(cause).__name__}: {cause})")
 
 
 def _filled(block: Block, name: str) -> NDArray[np.float64]:

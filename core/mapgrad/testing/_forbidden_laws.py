@@ -8,7 +8,7 @@ import torch
 
 from mapgrad.errors import RowsError, UnsupportedProblemError
 from mapgrad.solutions import Solutions, Status
-from mapgrad.testing._case import law
+from mapgrad.testing._case import endings, law
 from mapgrad.testing._sample_rows import generic_rows, masked_rows
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def check_forbidden_entries(case: Case) -> None:
     case.require_rows(~held, theta, z, "the answer holds an entry that θ = −inf forbids")
     message = "each state holds a forbidden entry, but the status is {}"
     fine = status == Status.INFEASIBLE if case.solver.traits.exact else ~answered
-    case.require_rows(has_state | fine, theta, z, message, status)
+    case.require_rows(has_state | fine, theta, z, message, endings(solutions))
     message = "some state holds no forbidden entry, but the status is {}"
     fine = status == Status.OPTIMAL if case.solver.traits.exact else status != Status.INFEASIBLE
-    case.require_rows(~has_state | fine, theta, z, message, status)
+    case.require_rows(~has_state | fine, theta, z, message, endings(solutions))
     good = answered.nonzero().squeeze(1)
     found = Solutions(z[good], status[good], solutions.objective[good], solutions.bound[good])
     case.require_optimal(theta[good], found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import math
 import re
 import time
 from collections import Counter
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from mapgrad.testing._known_programs import KnownProgram
 
 _SECONDS: Final = 10.0
+_QUICK: Final = 1.0  # a program is shrunk if it takes no longer: each smaller one that is tried takes as long
 _GRACE: Final = 2.0  # for a solver that ends at its limit, and not before
 
 
@@ -50,10 +52,10 @@ class Verdict(enum.StrEnum):
 
     RIGHT = "right"
     ERROR = "error"
-    """The row ended as `Status.ERROR`, and a text says why."""
+    """The row ended as `Status.ERROR`, and a text says why; or with an optimum that isn't proved, as `FEASIBLE`."""
     WRONG = "wrong"
     SLOW = "slow"
-    """The row ended as `Status.TIME_LIMIT`, after ten seconds."""
+    """The row ended as `Status.TIME_LIMIT`, after all the time that it may take."""
     REFUSED = "refused"
     """The solver takes no such program."""
 
@@ -68,6 +70,7 @@ class FuzzOutcome:
         known: The program, with what is true of it.
         verdict: What became of it.
         text: What the solver answered, where that isn't right.
+        seconds: How long it took.
     """
 
     kind: str
@@ -75,6 +78,7 @@ class FuzzOutcome:
     known: KnownProgram
     verdict: Verdict
     text: str = ""
+    seconds: float = 0.0
 
 
 @dataclass
@@ -106,8 +110,9 @@ def fuzz_solver(
     count: int,
     *,
     seed: int = 0,
-    kinds: Sequence[str] | None = None,
+    kinds: str | Sequence[str] | None = None,
     folder: str | PathLike[str] | None = None,
+    time_limit: float = _SECONDS,
     **options: Any,
 ) -> FuzzReport:
     """Try a solver of integer programs on random ones whose optimum is known without it.
@@ -120,8 +125,10 @@ def fuzz_solver(
         solver: A name, or a class or object in place of one.
         count: How many programs, shared by the kinds.
         seed: Of the programs.
-        kinds: Some of the kinds; None means all.
-        folder: Where programs that fail are written in MPS format, as small as they fail; None writes none.
+        kinds: Some of the kinds, or one; None means all.
+        folder: Where programs that fail are written in MPS format; None writes none. One that failed within a second is
+            made smaller as long as it fails, for some seconds; one that took longer is written as it is.
+        time_limit: Seconds that a program may take. One that ends as `Status.TIME_LIMIT` then is slow, and not wrong.
         options: As for `mapgrad.get_solver`.
 
     Returns:
@@ -129,26 +136,38 @@ def fuzz_solver(
 
     Raises:
         ProblemError: A kind is unknown.
+        TypeError: The solver, given by its name or class, has no such option.
+        ValueError: The time limit isn't a positive number.
     """
-    return report_of(iter_fuzz(solver, count, seed=seed, kinds=kinds, **options), solver, seed, folder, **options)
+    outcomes = iter_fuzz(solver, count, seed=seed, kinds=kinds, time_limit=time_limit, **options)
+    return report_of(outcomes, solver, seed, folder, time_limit=time_limit, **options)
 
 
 def iter_fuzz(
-    solver: SolverLike, count: int, *, seed: int = 0, kinds: Sequence[str] | None = None, **options: Any
+    solver: SolverLike,
+    count: int,
+    *,
+    seed: int = 0,
+    kinds: str | Sequence[str] | None = None,
+    time_limit: float = _SECONDS,
+    **options: Any,
 ) -> Iterator[FuzzOutcome]:
-    """Yield what a solver makes of each program, as `fuzz_solver` tries them.
-
-    Raises:
-        ProblemError: A kind is unknown.
-    """
-    names = tuple(kinds) if kinds is not None else tuple(KINDS)
+    """Yield what a solver makes of each program, as `fuzz_solver` tries them, with the same errors."""
+    names = (kinds,) if isinstance(kinds, str) else tuple(KINDS if kinds is None else kinds)
     unknown = [name for name in names if name not in KINDS]
     if unknown or not names:
         raise ProblemError(f"kinds of programs are {', '.join(KINDS)}; got {', '.join(unknown) or 'none'}")
+    given: Any = time_limit
+    if not (isinstance(given, int | float) and 0 < given < math.inf):
+        raise ValueError(f"time_limit must be a positive number of seconds, got {given!r}")
+    if isinstance(solver, str | type):
+        get_solver(solver, None, time_limit=time_limit, **options).close()  # refuses options that nobody knows
     for place in range(count):
         kind, number = names[place % len(names)], place // len(names)
         known = known_program(kind, seed, number)
-        yield FuzzOutcome(kind, number, known, *judged(solver, known, **options))
+        started = time.monotonic()
+        verdict, text = judged(solver, known, time_limit, **options)
+        yield FuzzOutcome(kind, number, known, verdict, text, time.monotonic() - started)
 
 
 def report_of(
@@ -156,18 +175,21 @@ def report_of(
     solver: SolverLike,
     seed: int,
     folder: str | PathLike[str] | None = None,
+    *,
+    time_limit: float = _SECONDS,
     **options: Any,
 ) -> FuzzReport:
-    """Return the report of outcomes; programs that failed are shrunk and written into the folder."""
+    """Return the report of outcomes; programs that failed are written into the folder, shrunk if they are quick."""
     report = FuzzReport()
     for outcome in outcomes:
         report.counts.setdefault(outcome.kind, Counter())[outcome.verdict] += 1
         if outcome.verdict in (Verdict.RIGHT, Verdict.REFUSED):
             continue
         known, text = outcome.known, outcome.text
-        if folder is not None and outcome.verdict is not Verdict.SLOW:
-            known = shrunk(known, partial(_ends_so, solver, outcome.verdict, _words(text), options))
-            text = judged(solver, known, **options)[1]
+        if folder is not None and outcome.seconds <= _QUICK and outcome.verdict is not Verdict.SLOW:
+            limited = {**options, "time_limit": min(time_limit, 2 * _QUICK)}
+            known = shrunk(known, partial(_ends_so, solver, outcome.verdict, _words(text), limited))
+            text = judged(solver, known, **limited)[1]
         line = f"{outcome.verdict}: {outcome.kind} {outcome.number} of seed {seed}: {text}"
         if folder is not None:
             path = Path(folder) / f"{name_of(solver)}-{outcome.kind}-{seed}-{outcome.number}.mps"
@@ -190,11 +212,13 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[A-Za-z]{2,}", text)[:3]
 
 
-def judged(solver: SolverLike, known: KnownProgram, **options: Any) -> tuple[Verdict, str]:
+def judged(
+    solver: SolverLike, known: KnownProgram, time_limit: float = _SECONDS, **options: Any
+) -> tuple[Verdict, str]:
     """Return what becomes of a program, and what is wrong with the answer."""
     started = time.monotonic()
     try:
-        with get_solver(solver, known.program, time_limit=_SECONDS, **options) as at_work:
+        with get_solver(solver, known.program, time_limit=time_limit, **options) as at_work:
             solutions = at_work.solve(torch.tensor(known.theta))
     except UnsupportedProblemError as error:
         return Verdict.REFUSED, str(error)
@@ -207,21 +231,22 @@ def judged(solver: SolverLike, known: KnownProgram, **options: Any) -> tuple[Ver
     except Exception as error:  # noqa: BLE001 (a solver under test may raise anything)
         return Verdict.WRONG, f"{type(error).__name__}: {error}"
     seconds = time.monotonic() - started
-    if seconds > _SECONDS + _GRACE:
-        return Verdict.WRONG, f"{seconds:.0f} s, with a limit of {_SECONDS:.0f} s"
-    return _judge(solutions, known, seconds)
+    if seconds > time_limit + _GRACE:
+        return Verdict.WRONG, f"{seconds:.1f} s, with a limit of {time_limit:g} s"
+    return _judge(solutions, known, is_late=seconds >= time_limit, seconds=seconds)
 
 
-def _judge(solutions: Solutions, known: KnownProgram, seconds: float) -> tuple[Verdict, str]:
+def _judge(solutions: Solutions, known: KnownProgram, *, is_late: bool, seconds: float) -> tuple[Verdict, str]:
     status = Status(int(solutions.status))
     expected = known.status.name + (f" {known.value!r}" if known.status is Status.OPTIMAL else "")
     if status is Status.TIME_LIMIT:
-        late = Verdict.SLOW if seconds >= _SECONDS else Verdict.WRONG
-        return late, f"TIME_LIMIT after {seconds:.1f} s instead of {expected}"
+        return (Verdict.SLOW if is_late else Verdict.WRONG), f"TIME_LIMIT after {seconds:.1f} s instead of {expected}"
     if status is Status.ERROR:
         message = str(solutions.causes.get(0, "")).strip()
         return (Verdict.ERROR if message else Verdict.WRONG), f"ERROR ({message}) instead of {expected}"
     z = solutions.z.numpy()
+    if status is Status.FEASIBLE and known.status is Status.OPTIMAL and not _fault_of(known, z):
+        return Verdict.ERROR, f"FEASIBLE, which is true, instead of {expected}"
     if status is not known.status:
         value = f" {float(known.theta @ z)!r}" if np.isfinite(z).all() else ""
         return Verdict.WRONG, f"{status.name}{value} instead of {expected}"

@@ -22,7 +22,8 @@ from mapgrad.problems import (
     SpanningTree,
     TravelingSalesman,
 )
-from mapgrad.solvers import SolverSpec, resolve
+from mapgrad.problems._features import FEATURES
+from mapgrad.solvers import SolverSpec, lower, resolve
 
 if TYPE_CHECKING:
     from mapgrad.problems import Problem
@@ -61,22 +62,19 @@ def empty_programs(program: IntegerProgram) -> list[IntegerProgram]:
     level = np.nan_to_num(program.lower[column], neginf=0.0)
     row = np.zeros((1, program.num_vars))
     row[0, column] = 1.0
-    less, equal = program.A_ub.toarray(), program.A_eq.toarray()
     return [
-        _with_rows(program, np.vstack((less, row, -row)), [*program.b_ub, level, -level - 1], equal, program.b_eq),
-        _with_rows(program, less, program.b_ub, np.vstack((equal, 2 * row)), [*program.b_eq, 2 * level + 1]),
+        _with_rows(program, [row, row], [-np.inf, level + 1], [level, np.inf]),
+        _with_rows(program, [2 * row], [2 * level + 1], [2 * level + 1]),
     ]
 
 
-def _with_rows(program: IntegerProgram, a_ub: Any, b_ub: Any, a_eq: Any, b_eq: Any) -> IntegerProgram:
-    return IntegerProgram(
-        A_ub=a_ub,
-        b_ub=b_ub,
-        A_eq=a_eq,
-        b_eq=b_eq,
-        lower=program.lower,
-        upper=program.upper,
-        integrality=program.integrality,
+def _with_rows(program: IntegerProgram, rows: list[Any], lower: list[float], upper: list[float]) -> IntegerProgram:
+    names = ("lower", "upper", "integrality", *FEATURES)
+    return IntegerProgram.from_rows(
+        np.vstack((program.matrix.toarray(), *rows)),
+        np.append(program.row_lower, lower),
+        np.append(program.row_upper, upper),
+        **{name: getattr(program, name) for name in names},
     )
 
 
@@ -87,14 +85,12 @@ def _takes(solver: str | SolverSpec, problem: Problem) -> bool:
         except UnsupportedProblemError:
             return False
         return True
-    if not isinstance(problem, solver.accepts):
-        if IntegerProgram not in solver.accepts:
-            return False
-        try:
-            problem = problem.to_ilp()
-        except UnsupportedProblemError:
-            return False
-    native = problem.full() if isinstance(problem, IntegerProgram) else problem
+    if not isinstance(problem, solver.accepts) and IntegerProgram not in solver.accepts:
+        return False
+    try:
+        native = lower(problem, solver.accepts, solver.native).native
+    except UnsupportedProblemError:
+        return False
     return solver.supports is None or solver.supports(native) is None
 
 
@@ -177,5 +173,29 @@ def _programs() -> tuple[IntegerProgram, ...]:
             lower=[-4, -4, -9, -9, -9],
             upper=[6, 6, 9, 9, 9],
             decision=[1, 0],
+        ),
+        # rows of two sides; a is 0, 2 or 3; of b, c and d only neighbours aren't 0, of a and c only one; e says whether
+        # c - b is at least 1 or a + b at most 2
+        IntegerProgram.from_rows(
+            [[1, 1, -1, 0, 0], [0, 1, 2, 1, 1]],
+            [-1, 1],
+            [4, np.inf],
+            lower=[2, -1, 0, 0, 0],
+            upper=[3, 2, 2, 2, 1],
+            semicontinuous=[1, 0, 0, 0, 0],
+            sos=[(2, [1, 2, 3], [1, 2, 3]), (1, [0, 2], [1, 2])],
+            indicators=[(4, 1, [0, -1, 1, 0, 0], 1, np.inf), (4, 0, [1, 1, 0, 0, 0], -np.inf, 2)],
+        ),
+        # θ prices the units of two orders; a machine that runs does so for 1.5 to 4 hours, at 0.5 each, and may be idle
+        IntegerProgram.from_rows(
+            [[1, 2, -1]],
+            [-2.5],
+            [0],
+            lower=[0, 0, 1.5],
+            upper=[2, 2, 4],
+            integrality=[1, 1, 0],
+            decision=[0, 1],
+            fixed=[-0.5],
+            semicontinuous=[0, 0, 1],
         ),
     )

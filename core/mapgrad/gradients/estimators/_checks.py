@@ -39,6 +39,10 @@ def require_forward(estimator: Estimator, forward: Any, theta: Tensor, samples: 
         _refuse(estimator, "forward", "status", f"[S, B] = {_kind(shape[:2], torch.int64, theta)}", forward.status)
     if forward.rows is not None and not _is_like(forward.rows, shape, dtype, theta):
         _refuse(estimator, "forward", "rows", f"None or [S, B, *shape] = {_kind(shape, dtype, theta)}", forward.rows)
+    variables: Any = forward.variables
+    rows = samples * len(theta)
+    if variables is not None and not (isinstance(variables, Tensor) and len(variables) == rows):
+        _refuse(estimator, "forward", "variables", f"None or [S · B, num_vars] = [{rows}, num_vars]", variables)
     _require_state(estimator, "forward", forward.state, theta)
 
 

@@ -28,7 +28,7 @@ Solve = Callable[[Tensor], Solutions]
 class Forward:
     """What a forward pass found, and all that the backward pass may use.
 
-    An estimator gives the first four; the others are there once `Estimator.gradient` is called.
+    An estimator gives the first five; the others are there once `Estimator.gradient` is called.
 
     Attributes:
         z: [S, B, *shape], the states of the pass, of θ's dtype and device as `rows` are.
@@ -37,6 +37,7 @@ class Forward:
             where a solve takes no longer than a comparison.
         state: What else the estimator wants to find again: each a tensor without dimensions, or with one entry a row in
             its first dimension.
+        variables: `Solutions.variables` of the rows, for `MAPLayer.last`; None if the states aren't those of one solve.
         theta: [B, *shape], the utilities.
         sampler: The same noise as in the forward pass.
         is_training: Whether the layer is in training mode, so that what adapts may learn from this pass.
@@ -47,6 +48,7 @@ class Forward:
     status: Tensor
     rows: Tensor | None = None
     state: tuple[Tensor, ...] = ()
+    variables: Tensor | None = field(default=None, kw_only=True)
     theta: Tensor = None  # pyright: ignore[reportAssignmentType] (there when `gradient` is called)
     sampler: Sampler = None  # pyright: ignore[reportAssignmentType] (as above)
     is_training: bool = False
@@ -162,7 +164,7 @@ class Estimator(nn.Module, ABC):
         """
         rows = sampler.perturb(theta, self.temperature)
         answers = solve(rows)
-        return Forward(answers.z, answers.status, rows)
+        return Forward(answers.z, answers.status, rows, variables=answers.variables)
 
     @abstractmethod
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
