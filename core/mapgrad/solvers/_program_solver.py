@@ -314,12 +314,19 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         if point is not None and not (is_mixed and self.fits):
             return point
         if is_mixed and (fitted := self._fitted(state, row, x, way)) is not None:
-            # the linear program may be wrong, too
-            is_lost = point is not None and row.theta @ (point - fitted) > _OPTIMALITY * sum(row.sizes(point))
-            return point if is_lost else fitted
+            return self._better_vertex(model, row, x, than=fitted)
         if point is None and rows.hold(x, row.limits, DIGITS):
             return x
         return point
+
+    @staticmethod
+    def _better_vertex(
+        model: _Model[M], row: _Row, x: NDArray[np.float64], than: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the vertex near x if it is better than a point: the linear program that gave this one may be wrong."""
+        slack = _OPTIMALITY * sum(row.sizes(x))
+        vertex = model.rows.vertex_near(x, row.limits) if row.theta @ (x - than) > slack else None
+        return than if vertex is None or row.theta @ (vertex - than) <= slack else vertex
 
     def _fitted(self, state: _State[M], row: _Row, x: NDArray[np.float64], way: int) -> NDArray[np.float64] | None:
         """Return the best point with the integers of x, by a linear program; None if none is found."""
