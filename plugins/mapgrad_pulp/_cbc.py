@@ -46,7 +46,11 @@ _STEADY: Final = ("boundPropLevel off",)
 slowly; without it, other programs are called so where bounds are missing. Of linear ones it finds infeasible it says
 that their status is unknown."""
 
-_WAYS: Final = ((*_STEADY, "scaling off"), ("scaling off", "presolve off"), (*_STEADY, "presolve off", "cuts off", "primalTolerance 1e-7"))
+_WAYS: Final = (
+    (*_STEADY, "scaling off"),
+    ("scaling off", "presolve off"),
+    (*_STEADY, "presolve off", "cuts off", "primalTolerance 1e-7"),
+)
 
 _NODES: Final = "maxNodes 2000"
 """In boxes without end, or as large as `_WIDE`, a search may have none: each way but the last one then gives up."""
