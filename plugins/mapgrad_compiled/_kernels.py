@@ -1,0 +1,78 @@
+"""What all kernels share: how numba compiles them, and the types of what they are given."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from numba import njit, types
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_logger = logging.getLogger("mapgrad")
+
+_lock: Final = threading.Lock()
+
+ROWS: Final = types.Array(types.float64, 2, "C", readonly=True)
+"""θ, [m, n]."""
+
+INDICES: Final = types.Array(types.int64, 1, "C", readonly=True)
+NUMBERS: Final = types.Array(types.float64, 1, "C", readonly=True)
+INTEGER: Final = types.int64
+STATES: Final = types.float64[:, ::1]
+"""z, [m, n], which a kernel writes."""
+
+VALUES: Final = types.float64[::1]
+"""Objectives or bounds, [m], which a kernel writes."""
+
+STATUSES: Final = types.int64[::1]
+"""`mapgrad.Status` of each row, [m], which a kernel writes."""
+
+
+class Kernel:
+    """A function over a block of rows, compiled for one signature when it is first asked to be `ready`.
+
+    It runs without the GIL. Machine code is kept on disk where numba finds a folder to write to: next to this module,
+    in the user's cache, or where ``NUMBA_CACHE_DIR`` says. Where there is none, each process compiles anew.
+
+    Args:
+        function: What is compiled.
+        signature: The types of its arguments. Arrays that it only reads are declared read-only and take both kinds.
+    """
+
+    def __init__(self, function: Callable[..., None], signature: tuple[Any, ...]) -> None:
+        self._function = function
+        self._signature = signature
+        self._compiled: Callable[..., None] | None = None
+
+    def ready(self) -> Callable[..., None]:
+        """Return the compiled function, which is compiled or loaded if it wasn't yet: seconds or milliseconds."""
+        with _lock:
+            if self._compiled is None:
+                self._compiled = self._compile()
+        return self._compiled
+
+    def _compile(self) -> Callable[..., None]:
+        try:
+            compiled = self._jit(cache=True)
+        except RuntimeError as error:  # no folder to write to
+            _logger.info(
+                "numba keeps no machine code of %s (%s): each process compiles it, some seconds; set NUMBA_CACHE_DIR "
+                "to a folder that can be written to",
+                self._function.__qualname__,
+                error,
+            )
+            compiled = self._jit(cache=False)
+        compiled.compile(self._signature)
+        compiled.disable_compile()
+        return compiled
+
+    def _jit(self, *, cache: bool) -> Any:
+        return njit(nogil=True, error_model="numpy", cache=cache)(self._function)
+
+
+def kernel(*signature: Any) -> Callable[[Callable[..., None]], Kernel]:
+    """Return a decorator that makes a function a `Kernel` of a signature."""
+    return lambda function: Kernel(function, signature)
