@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import highspy
@@ -119,7 +120,7 @@ class _Engine(pulp.HiGHS):
         lp.solverModel.resetGlobalScheduler(True)
         lp.solverModel.run()
         lp.solverModel.resetGlobalScheduler(True)
-        self._native, self._is_mixed = lp.solverModel, lp.isMIP()
+        self._native = lp.solverModel
 
     def answer(self, x: NDArray[np.float64] | None) -> mapgrad.EngineAnswer:
         """Return what HiGHS says, with a point from PuLP, which takes errors for TIME_LIMIT."""
@@ -129,9 +130,10 @@ class _Engine(pulp.HiGHS):
         if status not in (Status.OPTIMAL, Status.TIME_LIMIT) or x is None:
             return mapgrad.EngineAnswer(status, text=text)
         objective, bound = (
-            float(-np.ldexp(value, -_COST_BITS)) for value in (info.objective_function_value, info.mip_dual_bound)
+            -math.ldexp(value, -_COST_BITS) for value in (info.objective_function_value, info.mip_dual_bound)
         )
-        return mapgrad.EngineAnswer(status, x, objective, bound if self._is_mixed else None, text)
+        is_mixed = info.mip_node_count >= 0
+        return mapgrad.EngineAnswer(status, x, objective, bound if is_mixed else None, text)
 
 
 class _SilentHighs(highspy.Highs):

@@ -233,6 +233,34 @@ FAULTS = [
         None,
         Status.INFEASIBLE,
     ),
+    Fault(
+        "CBC: a second best of a program that it scales",
+        {"A_ub": [[-1.50000001, 0.499999, -1.5], [-1.5, 0.50000001, -1.500001]], "b_ub": [-30.5, -30.5], "upper": 56},
+        [-2, 3, -3],
+        89,
+    ),
+    Fault(
+        "HiGHS: OPTIMAL too far away to be checked",
+        {
+            "A_ub": [[-52, 5, -29], [-47, 65, -91]],
+            "b_ub": [377, 906],
+            "lower": [-INF, -INF, -4],
+            "upper": INF,
+        },
+        [-936, 90, -522],
+        6786,
+    ),
+    Fault(
+        "HiGHS by SciPy: a search of a minute without a bound",
+        {
+            "A_ub": [[-36, -73, 60, 0]],
+            "b_ub": [-279],
+            "lower": [-1010, -INF, -INF, -12],
+            "upper": [INF, 10003, INF, 998],
+        },
+        [-540, -1095, 900, 0],
+        -4185,
+    ),
 ]
 
 
