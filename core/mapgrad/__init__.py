@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Laplace,
         Logistic,
         Noise,
+        Pending,
         RelativeStep,
         StandardNoise,
         Step,
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
         SumOfGamma,
         Target,
     )
-    from mapgrad.layer import MAPLayer, seed_layers
+    from mapgrad.layer import MAPLayer
+    from mapgrad.pipelining import pipelined
     from mapgrad.problems import (
         Arborescence,
         Assignment,
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         TravelingSalesman,
         columns_of,
     )
+    from mapgrad.seeding import seed_layers
     from mapgrad.solutions import Solution, Solutions, Status
     from mapgrad.solvers import (
         BatchSolver,
@@ -125,6 +128,7 @@ __all__ = [
     "MissingDependencyError",
     "Noise",
     "NonFiniteError",
+    "Pending",
     "PerturbAndMAP",
     "PluginError",
     "Problem",
@@ -164,6 +168,7 @@ __all__ = [
     "get_solver",
     "hookimpl",
     "list_solvers",
+    "pipelined",
     "register",
     "seed_layers",
     "testing",
@@ -209,6 +214,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         "Laplace",
         "Logistic",
         "Noise",
+        "Pending",
         "RelativeStep",
         "StandardNoise",
         "Step",
@@ -216,7 +222,9 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         "SumOfGamma",
         "Target",
     ),
-    "layer": ("MAPLayer", "seed_layers"),
+    "layer": ("MAPLayer",),
+    "pipelining": ("pipelined",),
+    "seeding": ("seed_layers",),
     "problems": (
         "Arborescence",
         "Assignment",

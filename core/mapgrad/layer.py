@@ -14,12 +14,13 @@ from mapgrad.gradients import (
     Estimator,
     KeyStream,
     Monitor,
+    Pending,
     first_id,
     next_key,
     require_row_ids,
     sample,
     sample_each,
-    seed_of_path,
+    submit,
     widened,
 )
 from mapgrad.solvers import advice_on, require_no_reserved
@@ -155,7 +156,8 @@ class MAPLayer(nn.Module):
         training = self.training
         samples = self.estimator.samples if training else 1
         is_mean = self.reduction == "mean" or not training
-        return self._sample(work, theta, samples, perturb=training, is_mean=is_mean, rows=rows)
+        ids = self._ids(work, theta, rows)
+        return sample(self, work, theta, samples=samples, perturb=training, is_mean=is_mean, ids=ids)
 
     def _at_work(self, theta: object, context: tuple[Any, ...], named: dict[str, Any]) -> tuple[SolverAtWork, Tensor]:
         """Return what solves θ, in this context, and θ, typed."""
@@ -204,22 +206,47 @@ class MAPLayer(nn.Module):
             [S, *batch, *shape], or [*batch, *shape], of θ's dtype and device.
         """
         work, theta = self._at_work(theta, context, named or {})
-        return self._sample(work, theta, samples, perturb=perturb, is_mean=is_mean, rows=rows)
+        ids = self._ids(work, theta, rows)
+        return sample(self, work, theta, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids)
 
-    def _sample(
-        self,
-        work: SolverAtWork,
-        theta: Tensor,
-        samples: int,
-        *,
-        perturb: bool,
-        is_mean: bool,
-        rows: RowIds | None,
-    ) -> Tensor:
-        ids = None if rows is None else require_row_ids(rows, theta.shape[: work.lead_ndim(theta)], theta.device)
-        wide, dtype = widened(theta), theta.dtype
-        z = sample(self, work, wide, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids, dtype=dtype)
-        return z if z.dtype == dtype else z.to(dtype)
+    def _ids(self, work: SolverAtWork, theta: Tensor, rows: RowIds | None) -> Tensor | None:
+        return None if rows is None else require_row_ids(rows, theta.shape[: work.lead_ndim(theta)], theta.device)
+
+    def submit(self, theta: Tensor, *context: Any, rows: RowIds | None = None, **named: Any) -> Pending:
+        """Begin to work out z for θ in a thread of its own, and return at once.
+
+        ``layer.submit(theta).result()`` is ``layer(theta)``, with the same noise and gradient; between the two the
+        caller's own work and the solver's overlap, as far as the solver releases the GIL. On a GPU, what the current
+        stream is given after this call doesn't keep the solver waiting. What one layer is given is worked out in order;
+        a function in place of a solver is called in that thread. The backward pass solves in place, as ever.
+
+        Args:
+            theta: As for `forward`.
+            context: As for `forward`.
+            rows: As for `forward`.
+            named: As for `forward`.
+
+        Returns:
+            `Pending`, whose `result` waits for z and may raise what `forward` raises of rows.
+
+        Raises:
+            TypeError, ShapeError, RuntimeError: As for `forward`; or torch.compile, torch.vmap or torch.func trace.
+
+        Example:
+            >>> import torch, mapgrad
+            >>> layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(3, 1)))
+            >>> pending = layer.eval().submit(torch.tensor([0.5, 2.0, 1.0]))
+            >>> pending.result()
+            tensor([0., 1., 0.])
+        """
+        work, theta = self._at_work(theta, context, named)
+        if is_traced(theta):
+            raise RuntimeError(_NO_TRACED_SUBMIT)
+        training = self.training
+        samples = self.estimator.samples if training else 1
+        is_mean = self.reduction == "mean" or not training
+        ids = self._ids(work, theta, rows)
+        return submit(self, work, theta, samples=samples, perturb=training, is_mean=is_mean, ids=ids)
 
     def _forward_uncompiled(
         self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], rows: RowIds | None
@@ -355,37 +382,6 @@ class MAPLayer(nn.Module):
         def __call__(self, *arguments: Any, **named: Any) -> Any: ...  # noqa: D102 (forward has it)
 
 
-def seed_layers(model: nn.Module, seed: int) -> int:
-    """Give each `MAPLayer` of a model a stream of noise of its own, a function of the seed and the layer's path.
-
-    The path is the layer's name in `model.named_modules()`: layers that come or go elsewhere change nothing. Seed the
-    model before it is wrapped, as DistributedDataParallel and torch.compile put another name in front of all paths.
-
-    Args:
-        model: A module; the layers in it get another seed and start anew at step 0.
-        seed: Any integer.
-
-    Returns:
-        The number of layers.
-
-    Raises:
-        TypeError: `seed` isn't an int.
-
-    Example:
-        >>> import torch, mapgrad
-        >>> layers = [mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2))) for _ in range(2)]
-        >>> mapgrad.seed_layers(torch.nn.Sequential(*layers), 0)
-        2
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-        raise TypeError(f"seed must be an int, got {seed!r}")
-    modules: list[tuple[str, nn.Module]] = [*model.named_modules()]  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-    layers = [(path, module) for path, module in modules if isinstance(module, MAPLayer)]
-    for path, layer in layers:
-        layer.keys = KeyStream(seed_of_path(seed, path))
-    return len(layers)
-
-
 # what torch.compiler.disable sets too, but that takes a second to import
 vars(MAPLayer)["_forward_uncompiled"].__dict__.update(
     _torchdynamo_disable=True,
@@ -396,4 +392,9 @@ vars(MAPLayer)["_forward_uncompiled"].__dict__.update(
 _NO_TRACED_CONTEXT: Final = (
     "a layer can't take context where torch.compile, torch.vmap or torch.func trace it, as they see tensors only: call "
     "it outside of them, or let the function hold what it needs, as an attribute say"
+)
+
+_NO_TRACED_SUBMIT: Final = (
+    "submit can't be traced by torch.compile, torch.vmap or torch.func, as nothing goes on beside a trace: "
+    "call the layer itself there"
 )

@@ -3,9 +3,10 @@
 from mapgrad.gradients._adaptive_step import AdaptiveStep
 from mapgrad.gradients._centred import Centred
 from mapgrad.gradients._context import Context
-from mapgrad.gradients._function import next_key, sample, sample_each
+from mapgrad.gradients._function import next_key, sample, sample_each, submit
 from mapgrad.gradients._monitor import Monitor
 from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
+from mapgrad.gradients._pending import Pending
 from mapgrad.gradients._row_ids import first_id, require_row_ids
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._steps import KeyStream, seed_of_path
@@ -30,6 +31,7 @@ __all__ = [
     "Logistic",
     "Monitor",
     "Noise",
+    "Pending",
     "RelativeStep",
     "Sampler",
     "StandardNoise",
@@ -43,5 +45,6 @@ __all__ = [
     "sample",
     "sample_each",
     "seed_of_path",
+    "submit",
     "widened",
 ]

@@ -18,14 +18,15 @@ from mapgrad.gradients.estimators import Forward
 
 if TYPE_CHECKING:
     from mapgrad.gradients._pass import Pass
+    from mapgrad.gradients._pending import Background
 
 
 class Eager(torch.autograd.Function):
-    """One pass."""
+    """One pass; a forward pass that was run elsewhere is waited for."""
 
     @staticmethod
-    def forward(ctx: Any, theta: Tensor, pass_: Pass, record: Record) -> Tensor:
-        found = pass_.forward(theta, record)
+    def forward(ctx: Any, theta: Tensor, pass_: Pass, record: Record, background: Background | None = None) -> Tensor:
+        found = pass_.forward(theta, record) if background is None else background.found()
         if found is None:
             raise record.error()
         output, forward = found
@@ -38,14 +39,14 @@ class Eager(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         gradient = gradients[0]
         if gradient is None:
-            return None, None, None
+            return None, None, None, None
         theta, z, rows = ctx.saved_tensors
         forward = Forward(z, ctx.status, rows, ctx.state, theta, ctx.sampler)
         record = Record(())
         found = _gradient_in_eager(ctx.pass_, forward, gradient, record)
         if found is None:
             raise record.error(is_backward=True)
-        return found, None, None
+        return found, None, None, None
 
 
 class Each(torch.autograd.Function):

@@ -14,7 +14,9 @@ from torch import Tensor
 from mapgrad.batching import Record, is_differentiated, is_in_backward, is_mapped, is_traced
 from mapgrad.gradients._eager import Each, Eager
 from mapgrad.gradients._pass import Pass
+from mapgrad.gradients._pending import Background, Pending
 from mapgrad.gradients._traced import Traced, ops
+from mapgrad.gradients._widened import widened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,46 +35,88 @@ def sample(
     is_mean: bool,
     key: int | Tensor | None = None,
     ids: Tensor | None = None,
-    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Return MAP states of S copies of θ, with the estimator's gradient.
 
     Args:
         owner: The layer.
         work: The solver at work on the problem.
-        theta: [*batch, *shape], at least float32.
+        theta: [*batch, *shape], of any float dtype.
         samples: S.
         perturb: Whether noise is added.
         is_mean: Whether to return the mean over the samples, or all of them.
         key: That of the step, from `next_key`; None for a new one.
         ids: int64 [*batch], what stands for a row in the noise; None for its rank and place.
-        dtype: What the user's θ has.
 
     Returns:
         [*batch, *shape], or [S, *batch, *shape], of θ's dtype and device.
     """
-    estimator = owner.estimator
-    noise = estimator.noise_for(work.problem) if perturb else None
-    if key is None and perturb and (noise is not None or estimator.is_adaptive):
-        key = next_key(owner, [theta])
+    wide = widened(theta)
+    key = _key_of(owner, work, wide, perturb=perturb) if key is None else key
     if not is_traced(theta):
-        number = None if key is None else int(key)
-        pass_ = Pass(owner, estimator, work, noise, number, samples=samples, is_mean=is_mean, ids=ids)
-        monitor, record = owner.monitor, Record((), dtype)
-        if is_in_backward():  # the pass that this one repeats was noted
-            return Eager.apply(theta, pass_, record)
-        monitor.last = None  # its memory may be needed
-        output = Eager.apply(theta, pass_, record)
-        monitor.last = record
-        if monitor.finds_clipped(record):
-            monitor.warn_of_clipping([pass_.clipping(theta)])
-        return output
+        pass_ = _pass_of(owner, work, key, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids)
+        return _output(owner, wide, pass_, Record((), theta.dtype)).to(theta.dtype)
     if torch.compiler.is_compiling() and is_mapped():
         if theta.requires_grad or is_differentiated():
             raise RuntimeError(_NO_COMPILED_MAP)
-        return ops.forward(theta, key, ids, [], samples, is_mean, owner.handle, work.handle)[0]
-    # without the view, compiling torch.func.grad of θ itself would drop the function
-    return Traced.apply(theta.view_as(theta), key, ids, samples, is_mean, owner.handle, work.handle)[0]
+        z = ops.forward(wide, key, ids, [], samples, is_mean, owner.handle, work.handle)[0]
+    else:
+        # without the view, compiling torch.func.grad of θ itself would drop the function
+        z = Traced.apply(wide.view_as(wide), key, ids, samples, is_mean, owner.handle, work.handle)[0]
+    return z if z.dtype == theta.dtype else z.to(theta.dtype)
+
+
+def submit(
+    owner: Owner,
+    work: SolverAtWork,
+    theta: Tensor,
+    *,
+    samples: int,
+    perturb: bool,
+    is_mean: bool,
+    ids: Tensor | None,
+) -> Pending:
+    """Begin what `sample` does in a thread of its own; arguments as there, θ not traced."""
+    wide = widened(theta)
+    key = _key_of(owner, work, wide, perturb=perturb)
+    pass_ = _pass_of(owner, work, key, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids)
+    record = Record((), theta.dtype)
+    background = Background(owner, pass_, wide, record)
+    return Pending(background, lambda: _output(owner, wide, pass_, record, background).to(theta.dtype))
+
+
+def _key_of(owner: Owner, work: SolverAtWork, theta: Tensor, *, perturb: bool) -> int | Tensor | None:
+    estimator = owner.estimator
+    begins = perturb and (estimator.noise_for(work.problem) is not None or estimator.is_adaptive)
+    return next_key(owner, [theta]) if begins else None
+
+
+def _pass_of(
+    owner: Owner,
+    work: SolverAtWork,
+    key: int | Tensor | None,
+    *,
+    samples: int,
+    perturb: bool,
+    is_mean: bool,
+    ids: Tensor | None,
+) -> Pass:
+    estimator = owner.estimator
+    noise = estimator.noise_for(work.problem) if perturb else None
+    number = None if key is None else int(key)
+    return Pass(owner, estimator, work, noise, number, samples=samples, is_mean=is_mean, ids=ids)
+
+
+def _output(owner: Owner, theta: Tensor, pass_: Pass, record: Record, background: Background | None = None) -> Tensor:
+    if is_in_backward():  # the pass that this one repeats was noted
+        return Eager.apply(theta, pass_, record, background)
+    monitor = owner.monitor
+    monitor.last = None  # its memory may be needed
+    output = Eager.apply(theta, pass_, record, background)
+    monitor.last = record
+    if monitor.finds_clipped(record):
+        monitor.warn_of_clipping([pass_.clipping(theta)])
+    return output
 
 
 def next_key(owner: Owner, thetas: list[Tensor]) -> int | Tensor:

@@ -73,6 +73,11 @@ class Sampler:
             self._kept.append(self._drawn(self._noise, like))
         return self._kept[0]
 
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        """The noise that is kept for the backward pass."""
+        return tuple(self._kept)
+
     def keep(self, noise: Tensor) -> None:
         """Take noise [S, B, *shape] that was drawn before."""
         self._kept.append(noise)

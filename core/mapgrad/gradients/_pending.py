@@ -1,0 +1,120 @@
+"""Answers that are worked out in a thread of their own while the caller goes on."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mapgrad.batching import Record
+    from mapgrad.gradients._owner import Owner
+    from mapgrad.gradients._pass import Pass
+    from mapgrad.gradients.estimators import Forward
+
+    Found = tuple[Tensor, Forward] | None
+
+_latest: Final[weakref.WeakKeyDictionary[Owner, weakref.ref[Background]]] = weakref.WeakKeyDictionary()
+"""What each layer began last, if somebody still waits for it or it hasn't ended."""
+
+
+class Pending:
+    """A layer's answer to θ that is being worked out: what `MAPLayer.submit` returns."""
+
+    def __init__(self, background: Background, finish: Callable[[], Tensor]) -> None:
+        self._background = background
+        self._finish = finish
+        self._is_recorded = torch.is_grad_enabled()
+        self._output: Tensor | None = None
+
+    def done(self) -> bool:
+        """Tell whether `result` wouldn't wait."""
+        return self._background.is_done()
+
+    def result(self) -> Tensor:
+        """Wait for the answer and return it: what the layer's call would have returned, with its gradient.
+
+        Raises:
+            ShapeError, NonFiniteError, DomainError, RowsError: As the layer's call does, each time it is asked.
+        """
+        if self._output is None:
+            with torch.set_grad_enabled(self._is_recorded):
+                self._output = self._finish()
+        return self._output
+
+
+class Background:
+    """The forward pass of a layer in a thread of its own, begun when the layer's one before has ended.
+
+    On a GPU it has a stream of its own, so that it waits for θ alone, and not for what the caller's stream is given
+    meanwhile.
+
+    Args:
+        owner: The layer.
+        pass_: The pass.
+        theta: As for `Pass.forward`.
+        record: Gets the answers, and the rows that failed.
+    """
+
+    def __init__(self, owner: Owner, pass_: Pass, theta: Tensor, record: Record) -> None:
+        self._pass, self._theta, self._record = pass_, theta.detach(), record
+        before = _latest.get(owner)
+        self._before = None if before is None else before()
+        _latest[owner] = weakref.ref(self)
+        self._found: Found = None
+        self._error: BaseException | None = None
+        self._stream: torch.cuda.Stream | None = None
+        if theta.is_cuda:
+            self._stream = torch.cuda.Stream(theta.device)
+            self._stream.wait_stream(torch.cuda.current_stream(theta.device))
+        kind = theta.device.type
+        self._autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        self._thread = threading.Thread(target=self._run, name="mapgrad_submitted", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        before, self._before = self._before, None
+        if before is not None:
+            before.wait()
+        kind, dtype, is_enabled = self._autocast
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(torch.no_grad())
+                stack.enter_context(torch.autocast(kind, dtype, is_enabled))
+                if self._stream is not None:
+                    stack.enter_context(torch.cuda.stream(self._stream))
+                self._found = self._pass.forward(self._theta, self._record)
+        except BaseException as error:  # noqa: BLE001 (the caller's, whatever it is)
+            self._error = error
+
+    def is_done(self) -> bool:
+        """Tell whether it has ended."""
+        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        self._thread.join()
+
+    def found(self) -> Found:
+        """Wait for what `Pass.forward` returns, or raise what it raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        if self._stream is not None and self._found is not None:
+            self._hand_over(self._stream, *self._found)
+        return self._found
+
+    def _hand_over(self, stream: torch.cuda.Stream, output: Tensor, forward: Forward) -> None:
+        here = torch.cuda.current_stream(self._theta.device)
+        here.wait_stream(stream)
+        self._theta.record_stream(stream)
+        kept = *forward.state, *forward.sampler.kept
+        for tensor in (output, forward.theta, forward.z, forward.rows, forward.status, *kept):
+            if tensor is not None and tensor.is_cuda:
+                tensor.record_stream(here)
