@@ -27,7 +27,7 @@ FLOORS = (
     {"solvers"},
     {"batching"},
     {"exact", "gradients", "pool"},
-    {"layer", "losses", "distribution", "decorator"},
+    {"layer", "losses", "distribution", "decorator", "pipelining", "seeding"},
     {"testing"},
     {"mapgrad"},
     {"bench", "demo"},
