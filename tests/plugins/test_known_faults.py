@@ -270,7 +270,7 @@ def test_the_answer_is_right(fault, name):
     program = mapgrad.IntegerProgram(**fault.rows)
     theta = torch.tensor(fault.theta, dtype=torch.float64)
     is_proved = (fault.seen, name) not in UNPROVED
-    with mapgrad.get_solver(name, program, time_limit=30 if is_proved else 2) as solver:
+    with mapgrad.get_solver(name, program, time_limit=120 if is_proved else 2) as solver:
         try:
             solutions = solver.solve(theta)
         except mapgrad.RowsError as error:
