@@ -35,6 +35,7 @@ class Hungarian(mapgrad.InstanceSolver[mapgrad.Assignment, None]):
         _assign.ready()(theta, *self.problem.shape, block.z, block.status)
 
 
+_compiled: Final = njit(nogil=True, error_model="numpy")
 _vectorised: Final = njit(nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
 """For loops over numbers that are never NaN and whose zeros need no sign: else their minimum is found one by one."""
 
@@ -58,6 +59,80 @@ def _place(values: Any, value: Any, person_of: Any) -> Any:
     return place if place < count else place - count
 
 
+@_compiled
+def _bid(cost: Any, price: Any, person_of: Any, job_of: Any, distance: Any, waiting: Any) -> Any:
+    """Give jobs to who bids most; return how many people wait for one, or -1 where someone may have none."""
+    count = 0
+    for i in range(len(cost)):
+        own = cost[i]
+        for j in range(len(own)):
+            distance[j] = own[j] - price[j]
+        low = _smallest(distance)
+        if low == np.inf:
+            return -1
+        j = _place(distance, low, person_of)
+        distance[j] = np.inf
+        gap = _smallest(distance) - low
+        loser = person_of[j]
+        if loser >= 0 and (gap == 0.0 or gap == np.inf):
+            loser = i
+        else:
+            person_of[j], job_of[i] = i, j
+            if gap < np.inf:
+                price[j] -= gap
+        if loser >= 0:
+            waiting[count] = loser
+            count += 1
+    return count
+
+
+@_compiled
+def _search(
+    first: Any,
+    cost: Any,
+    price: Any,
+    person_of: Any,
+    job_of: Any,
+    distance: Any,
+    came_from: Any,
+    open_price: Any,
+    settled: Any,
+    settled_at: Any,
+) -> Any:
+    """Give someone a job by a shortest path of changes; return whether there is one."""
+    own = cost[first]
+    for j in range(len(own)):
+        open_price[j] = price[j]
+        distance[j] = own[j] - price[j]
+        came_from[j] = first
+    count = 0
+    while True:
+        low = _smallest(distance)
+        if low == np.inf:
+            return False
+        end = _place(distance, low, person_of)
+        i = person_of[end]
+        if i < 0:
+            break
+        settled[count], settled_at[count] = end, low
+        count += 1
+        distance[end], open_price[end] = np.inf, -np.inf  # nobody reaches it again
+        own = cost[i]
+        ahead = low - (own[end] - price[end])
+        for j in range(len(own)):
+            reached = own[j] - open_price[j] + ahead
+            is_nearer = reached < distance[j]
+            distance[j] = reached if is_nearer else distance[j]
+            came_from[j] = i if is_nearer else came_from[j]
+    for k in range(count):
+        price[settled[k]] += settled_at[k] - low
+    while i != first:
+        i = came_from[end]
+        person_of[end] = i
+        job_of[i], end = end, job_of[i]
+    return True
+
+
 @kernel(ROWS, INTEGER, INTEGER, STATES, STATUSES)
 def _assign(theta: Any, rows: Any, cols: Any, z: Any, status: Any) -> None:
     people, jobs = min(rows, cols), max(rows, cols)
@@ -67,96 +142,33 @@ def _assign(theta: Any, rows: Any, cols: Any, z: Any, status: Any) -> None:
     person_of, came_from, settled = np.empty(jobs, np.int64), np.empty(jobs, np.int64), np.empty(jobs, np.int64)
     job_of, waiting = np.empty(people, np.int64), np.empty(people, np.int64)
     for row in range(len(theta)):
-        utility = theta[row].reshape((rows, cols))
-        if rows <= cols:
+        utility, state = theta[row].reshape((rows, cols)), z[row].reshape((rows, cols))
+        for i in range(rows):
+            for j in range(cols):
+                if rows <= cols:
+                    cost[i, j] = -utility[i, j]
+                else:
+                    cost[j, i] = -utility[i, j]
+        person_of[:] = -1
+        price[:] = 0.0
+        if people == jobs:
+            price[:] = np.inf
             for i in range(people):
                 for j in range(jobs):
-                    cost[i, j] = -utility[i, j]
-        else:
-            for j in range(jobs):
-                for i in range(people):
-                    cost[i, j] = -utility[j, i]
-        price[:] = 0.0
-        is_feasible = True
-        if people == jobs:
-            price[:] = cost[0]
-            for i in range(1, people):
-                for j in range(jobs):
                     price[j] = min(price[j], cost[i, j])
-            is_feasible = price.max() < np.inf
-        person_of[:] = -1
-
-        # One bid each.
-        count = 0
-        for i in range(people):
-            if not is_feasible:
-                break
-            own = cost[i]
-            for j in range(jobs):
-                distance[j] = own[j] - price[j]
-            low = _smallest(distance)
-            if low == np.inf:
-                is_feasible = False
-                break
-            j = _place(distance, low, person_of)
-            distance[j] = np.inf
-            gap = _smallest(distance) - low
-            loser = person_of[j]
-            if loser >= 0:
-                if gap == 0.0 or gap == np.inf:
-                    waiting[count] = i
-                    count += 1
-                    continue
-                waiting[count] = loser
-                count += 1
-            if gap < np.inf:
-                price[j] -= gap
-            person_of[j], job_of[i] = i, j
-
-        # A shortest path for each who waits. Settled jobs get an open price of −∞, so nobody reaches them again.
+        count = -1
+        if price.max() < np.inf:
+            count = _bid(cost, price, person_of, job_of, distance, waiting)
         for number in range(count):
-            if not is_feasible:
+            person = waiting[number]
+            if not _search(
+                person, cost, price, person_of, job_of, distance, came_from, open_price, settled, settled_at
+            ):
+                count = -1
                 break
-            first = waiting[number]
-            own = cost[first]
-            for j in range(jobs):
-                open_price[j] = price[j]
-                distance[j] = own[j] - price[j]
-                came_from[j] = first
-            num_settled = 0
-            while True:
-                low = _smallest(distance)
-                if low == np.inf:
-                    is_feasible = False
-                    break
-                end = _place(distance, low, person_of)
-                i = person_of[end]
-                if i < 0:
-                    break
-                settled[num_settled], settled_at[num_settled] = end, low
-                num_settled += 1
-                distance[end], open_price[end] = np.inf, -np.inf
-                own = cost[i]
-                ahead = low - (own[end] - price[end])
-                for j in range(jobs):
-                    reached = own[j] - open_price[j] + ahead
-                    is_nearer = reached < distance[j]
-                    distance[j] = reached if is_nearer else distance[j]
-                    came_from[j] = i if is_nearer else came_from[j]
-            if not is_feasible:
-                break
-            for k in range(num_settled):
-                price[settled[k]] += settled_at[k] - low
-            i = -1
-            while i != first:
-                i = came_from[end]
-                person_of[end] = i
-                job_of[i], end = end, job_of[i]
-
-        if not is_feasible:
+        if count < 0:
             status[row] = _INFEASIBLE
             continue
-        state = z[row].reshape((rows, cols))
         state[...] = 0.0
         for i in range(people):
             if rows <= cols:
