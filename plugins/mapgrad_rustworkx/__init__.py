@@ -27,4 +27,4 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
 
 
 def _cost(problem: mapgrad.Matching) -> float:
-    return 1e-5 + 4e-9 * problem.num_nodes * len(problem.edges)
+    return 1e-5 + 1.5e-6 * problem.num_nodes + 6e-9 * problem.num_nodes * len(problem.edges)
