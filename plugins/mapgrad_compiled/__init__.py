@@ -1,9 +1,10 @@
-"""Plugin ``compiled``: kernels in numba for paths, assignments, trees and subsets, in microseconds a row.
+"""Plugin ``compiled``: kernels in numba for paths, assignments, trees and arborescences, in microseconds a row.
 
 All run without the GIL. A kernel is compiled when its solver is first made ready, which takes a second or two, and
 loaded from numba's cache afterwards.
 """
 
+import math
 from functools import partial
 
 import mapgrad
@@ -22,6 +23,24 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
             accepts=(mapgrad.ShortestPath,),
             cost=_shortest_path_cost,
         ),
+        spec(
+            name="assignment",
+            factory="mapgrad_compiled._assignment:Hungarian",
+            accepts=(mapgrad.Assignment,),
+            cost=_assignment_cost,
+        ),
+        spec(
+            name="spanning_tree",
+            factory="mapgrad_compiled._spanning_tree:Boruvka",
+            accepts=(mapgrad.SpanningTree,),
+            cost=_spanning_tree_cost,
+        ),
+        spec(
+            name="arborescence",
+            factory="mapgrad_compiled._arborescence:Edmonds",
+            accepts=(mapgrad.Arborescence,),
+            cost=_arborescence_cost,
+        ),
     ]
 
 
@@ -30,3 +49,15 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
 
 def _shortest_path_cost(problem: mapgrad.ShortestPath) -> float:
     return 1e-7 + 3e-9 * len(problem.edges)
+
+
+def _assignment_cost(problem: mapgrad.Assignment) -> float:
+    return 1e-7 + 6e-9 * math.prod(problem.shape)
+
+
+def _spanning_tree_cost(problem: mapgrad.SpanningTree) -> float:
+    return 1e-7 + 1.3e-8 * len(problem.edges)
+
+
+def _arborescence_cost(problem: mapgrad.Arborescence) -> float:
+    return 1e-7 + 5e-9 * len(problem.arcs) + 7e-10 * problem.num_nodes**2

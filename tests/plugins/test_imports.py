@@ -19,6 +19,8 @@ import sys, torch, mapgrad
 threads = torch.get_num_threads()
 problems = {
     "topk": mapgrad.KSubset(4, 2),
+    "compiled": mapgrad.Assignment(2),
+    "rustworkx": mapgrad.Matching(4, [(0, 1), (1, 2), (2, 3)]),
     "networkx": mapgrad.Matching(4, [(0, 1), (1, 2), (2, 3)]),
     "highspy": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "ortools": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
@@ -48,15 +50,15 @@ def run(order: tuple[str, ...]) -> str:
 
 
 def test_every_order_of_import() -> None:
-    orders = [("topk", *order, "networkx") for order in itertools.permutations(PACKAGES)]
-    orders.append(("networkx", *PACKAGES, "topk"))
+    orders = [("topk", "compiled", *order, "rustworkx", "networkx") for order in itertools.permutations(PACKAGES)]
+    orders.append(("networkx", "rustworkx", *PACKAGES, "compiled", "topk"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         assert not [failure for failure in pool.map(run, orders) if failure]
 
 
 def test_all_plugins_take_part() -> None:
     plugins = {info.plugin for info in mapgrad.list_solvers() if info.distribution == "mapgrad"}
-    assert plugins == {"topk", "networkx", "highs", "ortools", "pulp", "scipy"}
+    assert plugins == {"topk", "compiled", "networkx", "highs", "ortools", "pulp", "rustworkx", "scipy"}
 
 
 WITHOUT_TORCH = """
@@ -68,7 +70,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.py")):
 """
 
 
-@pytest.mark.parametrize("plugin", ["highs", "networkx", "ortools", "pulp", "scipy"])
+@pytest.mark.parametrize("plugin", ["compiled", "highs", "networkx", "ortools", "pulp", "rustworkx", "scipy"])
 def test_plugins_of_the_host_import_no_torch(plugin: str) -> None:
     folder = Path(mapgrad_topk.__file__).parents[1] / f"mapgrad_{plugin}"
     done = subprocess.run(

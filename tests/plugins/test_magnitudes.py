@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 import mapgrad
+from mapgrad_compiled._spanning_tree import Boruvka
 from mapgrad_networkx._spanning_tree import Prim
 from mapgrad_scipy._spanning_tree import Kruskal
 from mapgrad_topk._topk import TopK
 
 TREES = mapgrad.SpanningTree(4, [*combinations(range(4), 2), (1, 0), (2, 3)])
-CASES = [(TopK, mapgrad.KSubset(7, 3)), (TopK, mapgrad.Ranking(5)), (Kruskal, TREES), (Prim, TREES)]
+CASES = [(TopK, mapgrad.KSubset(7, 3)), (TopK, mapgrad.Ranking(5)), (Boruvka, TREES), (Kruskal, TREES), (Prim, TREES)]
 
 
 def rows(problem: mapgrad.Problem) -> NDArray[np.float64]:
@@ -36,7 +37,9 @@ def test_optima_of_any_magnitude_are_exact(solver: type[Any], problem: mapgrad.P
     if isinstance(instance, mapgrad.BatchSolver):
         answers = instance.solve(torch.as_tensor(theta)).tolist()
     else:
-        answers = [instance.solve(instance.init(), row, mapgrad.Request()).tolist() for row in theta]
+        block = mapgrad.Block(theta)
+        instance.solve_rows(instance.init(), block)
+        answers = block.z.tolist()
     for row, z in zip(theta.tolist(), answers, strict=True):
         exact = [Fraction(entry) for entry in row]
 
@@ -49,4 +52,4 @@ def test_optima_of_any_magnitude_are_exact(solver: type[Any], problem: mapgrad.P
 def test_nobody_else_says_so() -> None:
     infos = [info for info in mapgrad.list_solvers() if info.distribution == "mapgrad" and info.status == "ok"]
     scale_free = {info.name for info in infos if info.traits is not None and info.traits.scale_free}
-    assert scale_free == {"topk", "scipy.spanning_tree", "networkx.spanning_tree"}
+    assert scale_free == {"topk", "compiled.spanning_tree", "scipy.spanning_tree", "networkx.spanning_tree"}

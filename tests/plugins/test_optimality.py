@@ -8,17 +8,21 @@ import pytest
 import torch
 
 import mapgrad
+import mapgrad_compiled
 import mapgrad_highs
 import mapgrad_networkx
 import mapgrad_ortools
+import mapgrad_rustworkx
 import mapgrad_scipy
 import mapgrad_topk
 
 SPECS = {
     "topk": mapgrad_topk.mapgrad_solvers()[0],
+    **{f"compiled.{spec.name}": spec for spec in mapgrad_compiled.mapgrad_solvers()},
     **{f"highs.{spec.name}": spec for spec in mapgrad_highs.mapgrad_solvers()},
     **{f"networkx.{spec.name}": spec for spec in mapgrad_networkx.mapgrad_solvers()},
     **{f"ortools.{spec.name}": spec for spec in mapgrad_ortools.mapgrad_solvers()},
+    **{f"rustworkx.{spec.name}": spec for spec in mapgrad_rustworkx.mapgrad_solvers()},
     **{f"scipy.{spec.name}": spec for spec in mapgrad_scipy.mapgrad_solvers()},
 }
 
@@ -131,11 +135,15 @@ def test_a_declared_cost_is_a_plausible_number_of_seconds(name: str, problem: ma
     [
         ("topk", mapgrad.KSubset(10, 3), mapgrad.KSubset(100, 3)),
         ("topk", mapgrad.Ranking(10), mapgrad.Ranking(100)),
+        ("compiled.assignment", mapgrad.Assignment(3), mapgrad.Assignment(3, 30)),
+        ("compiled.spanning_tree", mapgrad.SpanningTree(4, K4), mapgrad.SpanningTree(10, PETERSEN)),
+        ("compiled.arborescence", mapgrad.Arborescence(4, K4, 0), mapgrad.Arborescence(4, 2 * K4, 0)),
         ("networkx.shortest_path", mapgrad.GridShortestPath(3, 3), mapgrad.GridShortestPath(12, 12)),
         ("networkx.shortest_path", mapgrad.ShortestPath(4, K4[:3], 0, 3), mapgrad.ShortestPath(4, K4, 0, 3)),
         ("networkx.matching", mapgrad.Matching(4, K4), mapgrad.Matching(10, PETERSEN)),
         ("networkx.assignment", mapgrad.Assignment(3), mapgrad.Assignment(3, 30)),
         ("networkx.spanning_tree", mapgrad.SpanningTree(4, K4), mapgrad.SpanningTree(10, PETERSEN)),
+        ("rustworkx.matching", mapgrad.Matching(4, K4), mapgrad.Matching(10, PETERSEN)),
         ("scipy.shortest_path", mapgrad.GridShortestPath(3, 3), mapgrad.GridShortestPath(12, 12)),
         ("scipy.shortest_path", mapgrad.ShortestPath(4, K4[:3], 0, 3), mapgrad.ShortestPath(4, K4, 0, 3)),
         ("scipy.assignment", mapgrad.Assignment(3), mapgrad.Assignment(3, 30)),
@@ -158,14 +166,15 @@ def test_a_declared_cost_grows_with_the_problem(name: str, small: mapgrad.Proble
         (mapgrad.GridShortestPath(12, 12), "scipy.shortest_path"),
         (mapgrad.ShortestPath(6, DAG, 0, 5), "scipy.shortest_path"),
         (mapgrad.ShortestPath(6, 20 * DAG, 0, 5, directed=False), "scipy.shortest_path"),
-        (mapgrad.Assignment(10), "scipy.assignment"),
+        (mapgrad.Assignment(10), "compiled.assignment"),
+        (mapgrad.Assignment(300, 200), "compiled.assignment"),
         (mapgrad.TravelingSalesman(8), "highs.tsp"),
         (mapgrad.AsymmetricTravelingSalesman(6), "highs.tsp"),
-        (mapgrad.Arborescence(4, K4, 0), "scipy.arborescence"),
+        (mapgrad.Arborescence(4, K4, 0), "compiled.arborescence"),
         (mapgrad.Knapsack([range(1, 21)], [60]), "ortools.knapsack"),
-        (mapgrad.Matching(10, PETERSEN), "networkx.matching"),
-        (mapgrad.Matching(10, PETERSEN, perfect=True), "networkx.matching"),
-        (mapgrad.SpanningTree(10, 10 * PETERSEN), "scipy.spanning_tree"),
+        (mapgrad.Matching(10, PETERSEN), "rustworkx.matching"),
+        (mapgrad.Matching(10, PETERSEN, perfect=True), "rustworkx.matching"),
+        (mapgrad.SpanningTree(10, 10 * PETERSEN), "compiled.spanning_tree"),
     ],
     ids=str,
 )

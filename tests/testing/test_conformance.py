@@ -27,6 +27,10 @@ def test_conformance(check):
 
 def test_the_table_is_whole():
     assert {info.name: info.status for info in SOLVERS} == {
+        "compiled.arborescence": "ok",
+        "compiled.assignment": "ok",
+        "compiled.shortest_path": "ok",
+        "compiled.spanning_tree": "ok",
         "highs": "ok",
         "highs.tsp": "ok",
         "networkx.assignment": "ok",
@@ -38,6 +42,7 @@ def test_the_table_is_whole():
         "ortools.mip": "ok",
         "pulp.cbc": "ok",
         "pulp.highs": "ok",
+        "rustworkx.matching": "ok",
         "scipy.arborescence": "ok",
         "scipy.assignment": "ok",
         "scipy.milp": "ok",
