@@ -195,14 +195,15 @@ def _layers(program: BinaryRows, order: NDArray[np.int64], limit: int, deadline:
         _TooLargeError: there are more states than the limit, or it is too late.
     """
     rows = [_Row(row, order, program.may_be) for row in program.rows]
-    rows_of: list[dict[_Row, None]] = [{} for _ in order.tolist()]
+    rows_of: list[dict[_Row, None]] = [{} for _ in order]
     for row, given in zip(rows, program.rows, strict=True):
         columns: list[int] = given.columns.tolist()
         for column in columns:
             rows_of[column][row] = None
     width = total = int(all(row.is_possible() for row in rows))
     layers: Layers = []
-    for layer, column in enumerate(order.tolist()):
+    decided: list[int] = order.tolist()
+    for layer, column in enumerate(decided):
         changing = rows_of[column]
         staying = [row for row in rows if len(row.ids) and row not in changing]
         keys = _Keys(np.zeros(width, dtype=np.int64))

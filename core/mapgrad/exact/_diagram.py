@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from mapgrad.exact import _diagram_cache, _sweeps
+from mapgrad.exact import _diagram_cache, _host_sweep, _sweeps
 from mapgrad.exact._binary_rows import binary_rows
 from mapgrad.exact._compiler import compile_nodes
 from mapgrad.exact._scaled_rows import require_states_left, scaled_rows
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
 _NUMBERS: Final = 2**23
-"""Numbers that a sweep keeps at a time, about: it takes some rows after the other."""
+"""Numbers that a sweep keeps at a time, about, which limits the rows that it takes together."""
+
+_ROWS_ON_HOST: Final = 1024
+"""Rows that NumPy takes together at most, so that a layer stays in a processor's cache."""
 
 _SLOW: Final = 0.1
 """Seconds from which on a diagram is kept on disk, where loading one takes some milliseconds."""
@@ -117,9 +120,16 @@ class Diagram:
         factor = torch.where(is_large, _SMALLER, 1.0).double()
         z, is_left = torch.empty_like(rows), torch.empty(len(rows), dtype=torch.bool, device=rows.device)
         levels, count = self._levels_on(rows.device), self._rows_at_once
+        if rows.is_cpu:
+            count = min(count, _ROWS_ON_HOST)
         for first in range(0, len(rows), count):
             part = slice(first, first + count)
-            states, value = _sweeps.best(levels, (rows[part] * factor[part, None]).T.contiguous(), factor[part])
+            columns = (rows[part] * factor[part, None]).T.contiguous()
+            if rows.is_cpu:
+                found = _host_sweep.best(levels, columns.numpy(), factor[part].numpy())
+                states, value = (torch.as_tensor(each) for each in found)
+            else:
+                states, value = _sweeps.best(levels, columns, factor[part])
             z[part], is_left[part] = states.T, value > -torch.inf
         status = torch.where(is_left, int(Status.OPTIMAL), int(Status.INFEASIBLE))
         z = z.masked_fill(~is_left[:, None], torch.nan)
