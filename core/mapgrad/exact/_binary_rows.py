@@ -46,13 +46,15 @@ class BinaryRows(NamedTuple):
     """A program of 0/1 variables: first those that θ prices, in θ's order, then the others.
 
     Attributes:
-        program: The program as it was given.
+        problem: What was given.
+        program: The program that stands for it.
         rows: Its rows, those that can be violated.
         may_be: [2, n] bool, whether each variable may be 0, and whether it may be 1.
         num_priced: How many variables θ prices.
         utilities: Of the others, float64 [n − num_priced].
     """
 
+    problem: Problem
     program: IntegerProgram
     rows: list[BinaryRow]
     may_be: NDArray[np.bool_]
@@ -100,7 +102,7 @@ def binary_rows(problem: Problem) -> BinaryRows:
         if row is not None:
             rows.append(row)
     may_be = np.stack((program.lower[order] == 0, program.upper[order] == 1))
-    return BinaryRows(program, rows, may_be, len(program.decision), program.fixed)
+    return BinaryRows(problem, program, rows, may_be, len(program.decision), program.fixed)
 
 
 def _in_integers(
@@ -131,7 +133,8 @@ def _scaled(values: NDArray[np.float64]) -> tuple[int, list[int]]:
     """Return a factor, and the integers that it makes of numbers: as decimals if they have few digits."""
     for digits in range(_DIGITS + 1):
         scale = 10**digits
-        rounded = np.rint(values * scale)
+        with np.errstate(over="ignore"):
+            rounded = np.rint(values * scale)
         if np.array_equal(rounded / scale, values):
             return scale, [int(value) for value in rounded.tolist()]
     ratios = [value.as_integer_ratio() for value in values.tolist()]

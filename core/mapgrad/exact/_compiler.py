@@ -31,6 +31,10 @@ _ROUNDS: Final = (2**12, 2**16)
 """States that each order may have in the first rounds: where one does with them, no larger diagram is looked for."""
 
 _KEYS: Final = 2**62
+"""Below which products of numbers of values stay, so that one 64-bit integer tells states apart."""
+
+_FREE: Final = 2**62
+"""In place of the activity of a row that holds whatever follows."""
 
 
 class Nodes(NamedTuple):
@@ -93,7 +97,7 @@ def compile_nodes(program: BinaryRows, max_nodes: int, max_seconds: float) -> No
 def _refusal(program: BinaryRows, furthest: tuple[int, int], where: str, budget: str) -> UnsupportedProblemError:
     layer, states = furthest[0], -furthest[1]
     return UnsupportedProblemError(
-        f"{program.program!r} doesn't fit into a diagram {where}: the best of some orders came to {states:,} states in "
+        f"{program.problem!r} doesn't fit into a diagram {where}: the best of some orders came to {states:,} states in "
         f"{layer} of {program.may_be.shape[1]} layers. Take another solver, such as 'auto', or allow more by {budget}=…"
     )
 
@@ -144,7 +148,7 @@ class _Row:
         sums = self._rests[self._done]
         if len(sums) > _SUMS:
             is_free = (least <= sums[0]) & (most >= sums[-1])
-            return np.where(is_free, _KEYS, activities), (least <= sums[-1]) & (most >= sums[0])
+            return np.where(is_free, _FREE, activities), (least <= sums[-1]) & (most >= sums[0])
         first, stop = np.searchsorted(sums, least, "left"), np.searchsorted(sums, most, "right")
         return first * (1 + len(sums)) + stop, first < stop
 
@@ -245,7 +249,8 @@ def _reduced(program: BinaryRows, order: NDArray[np.int64], layers: Layers) -> N
     values = np.zeros(width)
     for (low, high), column in zip(reversed(layers[priced:]), reversed(order[priced:].tolist()), strict=True):
         values = np.append(values, -np.inf)
-        values = np.maximum(values[low], values[high] + program.utilities[column - priced])
+        with np.errstate(over="ignore"):  # told below
+            values = np.maximum(values[low], values[high] + program.utilities[column - priced])
     leaf_values, ids = np.unique(np.append(values, -np.inf), return_inverse=True)  # −inf comes first
     if np.isinf(leaf_values[1:]).any():
         raise UnsupportedProblemError(

@@ -54,7 +54,7 @@ def load(key: str, num_priced: int) -> Nodes | None:
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError("it is larger than any that is kept")  # noqa: TRY301 (told like all that may be wrong)
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             nodes = _checked(file, key, num_priced)
         os.utime(path)
     except Exception as error:  # noqa: BLE001 (whatever a damaged file makes of its reader)
