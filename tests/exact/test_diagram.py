@@ -374,7 +374,7 @@ def test_what_is_no_program_of_0_1_variables_is_refused():
         (IntegerProgram(A_ub=[[1e300, 1.0, 1e-300]], b_ub=[1]), "coefficients of row 0"),
         (
             IntegerProgram(A_ub=[[1, 1, 1]], b_ub=[2], decision=[0], fixed=[1.7e308, 1.7e308]),
-            "sum of the utilities .* overflows",
+            "utilities of variables that θ doesn't price overflow .* scale `fixed` down",
         ),
     ):
         with pytest.raises(UnsupportedProblemError, match=reason):

@@ -254,7 +254,7 @@ def _reduced(program: BinaryRows, order: NDArray[np.int64], layers: Layers) -> N
     leaf_values, ids = np.unique(np.append(values, -np.inf), return_inverse=True)  # −inf comes first
     if np.isinf(leaf_values[1:]).any():
         raise UnsupportedProblemError(
-            f"the utilities of variables that θ doesn't price overflow in {program.program!r}"
+            f"the utilities of variables that θ doesn't price overflow in {program.problem!r}: scale `fixed` down"
         )
     total = len(leaf_values)
     ends, below, nodes = [total], total, [np.zeros((2, total), dtype=np.int64)]
