@@ -19,6 +19,7 @@ import sys, torch, mapgrad
 threads = torch.get_num_threads()
 problems = {
     "topk": mapgrad.KSubset(4, 2),
+    "diagram": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "networkx": mapgrad.Matching(4, [(0, 1), (1, 2), (2, 3)]),
     "highspy": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "ortools": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
@@ -48,15 +49,15 @@ def run(order: tuple[str, ...]) -> str:
 
 
 def test_every_order_of_import() -> None:
-    orders = [("topk", *order, "networkx") for order in itertools.permutations(PACKAGES)]
-    orders.append(("networkx", *PACKAGES, "topk"))
+    orders = [("topk", "diagram", *order, "networkx") for order in itertools.permutations(PACKAGES)]
+    orders.append(("networkx", *PACKAGES, "diagram", "topk"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         assert not [failure for failure in pool.map(run, orders) if failure]
 
 
 def test_all_plugins_take_part() -> None:
     plugins = {info.plugin for info in mapgrad.list_solvers() if info.distribution == "mapgrad"}
-    assert plugins == {"topk", "networkx", "highs", "ortools", "pulp", "scipy"}
+    assert plugins == {"topk", "diagram", "networkx", "highs", "ortools", "pulp", "scipy"}
 
 
 WITHOUT_TORCH = """
