@@ -443,3 +443,43 @@ def test_the_same_program_is_compiled_to_the_same_arrays():
     assert all(np.array_equal(one, other) for one, other in zip(first.nodes, second.nodes, strict=True))
     assert not any(array.flags.writeable for array in first.nodes)
     assert repr(first) == f"<Diagram of {problem!r}: {first.num_nodes:,} nodes>"
+
+
+def test_sweeps_stay_on_the_device_of_theta():
+    """A "meta" device has shapes without numbers, and refuses to be mixed with the CPU as any other does."""
+    meta = torch.device("meta")
+    levels = _sweeps.levels_of(exact.Diagram(KNAPSACK).nodes, meta)
+    theta = torch.empty(5, 3, dtype=torch.float64, device=meta)
+    z, value = _sweeps.best(levels, theta, theta[0])
+    weights = _sweeps.weigh(levels, theta, 1.0)
+    means, samples = _sweeps.marginals(levels, weights), _sweeps.sample(levels, weights, theta.expand(4, -1, -1))
+    shapes = [tuple(each.shape) for each in (z, value, weights.total, means, samples)]
+    assert shapes == [(5, 3), (3,), (3,), (5, 3), (4, 5, 3)]
+    assert {each.device for each in (z, value, weights.total, means, samples)} == {meta}
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@needs_cuda
+@pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
+@pytest.mark.parametrize("together", [2**26, 30])
+def test_a_cuda_device_gives_what_the_cpu_gives(problem, together, monkeypatch):
+    monkeypatch.setattr(_diagram, "_NUMBERS_ON_DEVICE", together)
+    diagram, theta = exact.Diagram(problem), random_theta(problem, 9)
+    there = theta.cuda().requires_grad_()
+    assert torch.equal(diagram.map(there).cpu(), diagram.map(theta))
+    assert torch.equal(diagram.map(torch.zeros_like(there)).cpu(), diagram.map(torch.zeros_like(theta)))
+    partition, means = diagram.log_partition(there), diagram.marginals(there)
+    torch.testing.assert_close(partition.cpu(), diagram.log_partition(theta), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(means.cpu(), diagram.marginals(theta), rtol=1e-11, atol=1e-12)
+    (slope,) = torch.autograd.grad(partition.sum() + means.pow(2).sum(), there)
+    here = theta.requires_grad_()
+    (expected,) = torch.autograd.grad(diagram.log_partition(here).sum() + diagram.marginals(here).pow(2).sum(), here)
+    torch.testing.assert_close(slope.cpu(), expected, rtol=1e-10, atol=1e-11)
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    samples = [diagram.sample(rows, 20, generator=g) for rows, g in zip((there, here), generators, strict=True)]
+    assert torch.equal(samples[0].cpu(), samples[1])
+    own = diagram.sample(there, 20, generator=torch.Generator("cuda").manual_seed(3))
+    assert own.device.type == "cuda"
+    assert problem.contains(own).all()

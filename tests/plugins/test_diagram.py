@@ -152,3 +152,12 @@ def test_a_low_cost_is_claimed_only_where_the_program_is_sure_to_fit():
     # a dedicated solver comes first, and costs less
     (topk,) = mapgrad_topk.mapgrad_solvers()
     assert topk.cost(KSubset(1000, 10)) < _size.cost(KSubset(1000, 10).to_ilp())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_finds_the_bits_of_the_cpu():
+    theta, solver = rows(KNAPSACK, 300), _diagram.Diagram(KNAPSACK)
+    here, there = solver.solve(theta), solver.solve(theta.cuda())
+    assert there.z.device.type == there.status.device.type == "cuda"
+    torch.testing.assert_close(there.z.cpu(), here.z, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(there.status.cpu(), here.status)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _NUMBERS: Final = 2**23
 """Numbers that a sweep keeps at a time, about, which limits the rows that it takes together."""
 
+_NUMBERS_ON_DEVICE: Final = 2**26
+"""The same where each layer is a call of some kernels, which cost less the more rows there are."""
+
 _ROWS_ON_HOST: Final = 1024
 """Rows that NumPy takes together at most, so that a layer stays in a processor's cache."""
 
@@ -119,7 +122,7 @@ class Diagram:
         is_large = rows.masked_fill(rows.isneginf(), 0.0).abs().amax(dim=1) > _sweeps.LARGEST
         factor = torch.where(is_large, _SMALLER, 1.0).double()
         z, is_left = torch.empty_like(rows), torch.empty(len(rows), dtype=torch.bool, device=rows.device)
-        levels, count = self._levels_on(rows.device), self._rows_at_once
+        levels, count = self._levels_on(rows.device), self._rows_at_once(rows.device)
         if rows.is_cpu:
             count = min(count, _ROWS_ON_HOST)
         for first in range(0, len(rows), count):
@@ -158,7 +161,7 @@ class Diagram:
             weights = _sweeps.weigh(levels, part, temperature)
             return torch.stack((weights.total, weights.shift))
 
-        sums, shift = _sweeps.in_chunks(total, rows, self._rows_at_once)
+        sums, shift = _sweeps.in_chunks(total, rows, self._rows_at_once(theta.device))
         require_states_left(self.problem, sums.detach() > _sweeps.NEVER / 2)
         return (sums + shift).reshape(batch_shape(self.problem, theta, "θ")).to(theta.dtype)
 
@@ -185,7 +188,7 @@ class Diagram:
             weights = _sweeps.weigh(levels, part, temperature)
             return torch.cat((_sweeps.marginals(levels, weights), weights.total.unsqueeze(0)))
 
-        result = _sweeps.in_chunks(means, rows, self._rows_at_once)
+        result = _sweeps.in_chunks(means, rows, self._rows_at_once(theta.device))
         require_states_left(self.problem, result[-1].detach() > _sweeps.NEVER / 2)
         return result[:-1].T.reshape(theta.shape).to(theta.dtype)
 
@@ -214,11 +217,12 @@ class Diagram:
         device = theta.device if generator is None else generator.device
         uniform = torch.rand(count, *rows.shape, generator=generator, dtype=torch.float64, device=device)
         z, totals = torch.empty_like(uniform, device=theta.device), torch.empty_like(rows[0])
-        for first in range(0, rows.shape[1], self._rows_at_once):
-            part = slice(first, first + self._rows_at_once)
+        together = self._rows_at_once(theta.device)
+        for first in range(0, rows.shape[1], together):
+            part = slice(first, first + together)
             weights = _sweeps.weigh(levels, rows[:, part], temperature)
             totals[part] = weights.total
-            if levels.layers and self.num_nodes:
+            if self.num_nodes:  # else the set is empty
                 z[:, :, part] = _sweeps.sample(levels, weights, uniform[:, :, part].to(theta.device))
         require_states_left(self.problem, totals > _sweeps.NEVER / 2)
         return z.transpose(1, 2).reshape(count, *theta.shape).to(theta.dtype)
@@ -234,9 +238,8 @@ class Diagram:
             raise ValueError(f"utilities divided by the temperature must be at most 1e280, got {largest:g}: raise it")
         return rows.masked_fill(forbidden, _sweeps.NEVER).T.contiguous()
 
-    @property
-    def _rows_at_once(self) -> int:
-        return max(1, _NUMBERS // max(self.num_nodes, 1))
+    def _rows_at_once(self, device: torch.device) -> int:
+        return max(1, (_NUMBERS if device.type == "cpu" else _NUMBERS_ON_DEVICE) // max(self.num_nodes, 1))
 
     def _levels_on(self, device: torch.device) -> _sweeps.Levels:
         if device not in self._levels:
