@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["MAPGRAD_CACHE_DIR"] = ""  # tests leave nothing in the user's cache, and find nothing there
+
 FOLDER = Path(os.environ.get("MAPGRAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 # a shell that runs the tests in the background has them, and the programs that they start, ignore Ctrl-C

@@ -86,9 +86,19 @@ MIDDLING = [
 ]
 
 
+def is_compiled(problem):
+    """Whether a program fits into a diagram, which isn't known before it is compiled."""
+    try:
+        mapgrad.get_solver("diagram", problem)
+    except mapgrad.UnsupportedProblemError:
+        return False
+    return True
+
+
 def solvers(problem):
     """The full names of our solvers that take a problem, dedicated ones first."""
     infos = [info for info in mapgrad.list_solvers(problem) if info.distribution == "mapgrad" and info.status == "ok"]
+    infos = [info for info in infos if info.name != "diagram" or is_compiled(problem)]
     infos.sort(key=lambda info: IntegerProgram in info.accepts)
     return [info.name if "." in info.name else f"{info.plugin}.{info.name}" for info in infos]
 

@@ -26,4 +26,10 @@ def test_no_answer_is_wrong(name, package):
 
 def test_every_engine_of_integer_programs_is_tried():
     takes = [info.name for info in mapgrad.list_solvers() if mapgrad.IntegerProgram in info.accepts]
-    assert sorted(takes) == sorted(PACKAGES)
+    assert sorted(takes) == sorted([*PACKAGES, "diagram"])
+
+
+def test_diagrams_are_right_about_the_few_programs_of_0_1_variables():
+    report = fuzz_solver("diagram", 300)
+    assert report.total(Verdict.WRONG) == report.total(Verdict.SLOW) == report.total(Verdict.ERROR) == 0, str(report)
+    assert report.total(Verdict.RIGHT) >= 10

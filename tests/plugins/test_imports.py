@@ -21,6 +21,7 @@ problems = {
     "topk": mapgrad.KSubset(4, 2),
     "compiled": mapgrad.Assignment(2),
     "rustworkx": mapgrad.Matching(4, [(0, 1), (1, 2), (2, 3)]),
+    "diagram": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "networkx": mapgrad.Matching(4, [(0, 1), (1, 2), (2, 3)]),
     "highspy": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "ortools": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
@@ -50,15 +51,16 @@ def run(order: tuple[str, ...]) -> str:
 
 
 def test_every_order_of_import() -> None:
-    orders = [("topk", "compiled", *order, "rustworkx", "networkx") for order in itertools.permutations(PACKAGES)]
-    orders.append(("networkx", "rustworkx", *PACKAGES, "compiled", "topk"))
+    first, last = ("topk", "diagram", "compiled"), ("rustworkx", "networkx")
+    orders = [(*first, *order, *last) for order in itertools.permutations(PACKAGES)]
+    orders.append((*reversed(last), *PACKAGES, *reversed(first)))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         assert not [failure for failure in pool.map(run, orders) if failure]
 
 
 def test_all_plugins_take_part() -> None:
     plugins = {info.plugin for info in mapgrad.list_solvers() if info.distribution == "mapgrad"}
-    assert plugins == {"topk", "compiled", "networkx", "highs", "ortools", "pulp", "rustworkx", "scipy"}
+    assert plugins == {"topk", "diagram", "compiled", "networkx", "highs", "ortools", "pulp", "rustworkx", "scipy"}
 
 
 WITHOUT_TORCH = """

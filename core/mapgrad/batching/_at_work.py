@@ -387,7 +387,9 @@ def _give_shape(solutions: Solutions, batch: tuple[int, ...]) -> None:
     solutions.status = solutions.status.reshape(batch)
     if solutions.forbidden is not None:
         solutions.forbidden = solutions.forbidden.reshape(solutions.z.shape)
-    if solutions.objective is not None:  # pyright: ignore[reportUnnecessaryComparison] (left out where nobody asked)
-        solutions.objective, solutions.bound = solutions.objective.reshape(batch), solutions.bound.reshape(batch)
+    for name in ("objective", "bound"):
+        values: Tensor | None = getattr(solutions, name)
+        if values is not None:  # left out where nobody asked
+            setattr(solutions, name, values.reshape(batch))
     if solutions.variables is not None:
         solutions.variables = solutions.variables.reshape(*batch, -1)
