@@ -155,7 +155,7 @@ def race(
 def _start_all(racers: Sequence[Racer], theta: Tensor, problem: Problem, end: float, patience: float) -> None:
     limit = patience
     for racer in racers:
-        if time.monotonic() >= end:
+        if time.monotonic() >= end and any(each.rows and not each.is_out for each in racers):
             return
         racer.start(theta, problem, limit)
         if not racer.is_out:

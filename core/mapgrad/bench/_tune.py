@@ -114,8 +114,8 @@ def tune(problem: Problem, theta_sample: Tensor, *, seconds: float = 30.0) -> Tu
         problem: The feasible set.
         theta_sample: [*batch, *shape], utilities as solvers get them: of costs, −θ. As many rows as possible of those
             that training will bring, with noise; not written to.
-        seconds: Wall-clock time to spend. Each solver gets its first row, which may take a tenth of this, or longer
-            where an engine can't be stopped.
+        seconds: Wall-clock time to spend, beside imports. A solver's first row may take a tenth of it, or longer where
+            an engine can't be stopped; some solver is always tried.
 
     Returns:
         The fastest solver, with a table of all trials: ``print(tuning)``.
@@ -137,8 +137,8 @@ def tune(problem: Problem, theta_sample: Tensor, *, seconds: float = 30.0) -> Tu
     if isinstance(problem, IntegerProgram):
         rows = rows.double()  # in which states are checked that may be continuous
     rows, _, _ = admit(rows, problem, "clip")
-    deadline = time.monotonic() + seconds
     racers = _racers(problem)
+    deadline = time.monotonic() + seconds  # what is imported first doesn't count
     with one_thread():
         try:
             best = race(racers, rows, problem, deadline - _CHECK_SHARE * seconds, deadline, patience=seconds / 10)

@@ -46,6 +46,9 @@ def bench(
     road: the way to a solver and back. threads: two workers against one. growth: time and memory against B, S and n.
     peers: other libraries.
     """
+    for path in (json, plot):
+        if path is not None and not path.parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {path.parent}; make it first")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # NumPy and torch read them when they are loaded, which comes next
     from mapgrad.bench import Report, run_suite

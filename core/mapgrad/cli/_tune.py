@@ -54,9 +54,9 @@ def _problem(text: str) -> mapgrad.Problem:
     Raises:
         BadParameter: it is neither, or the problem's class refuses its arguments.
     """
-    names = Path(text.removesuffix(".gz").removesuffix(".bz2"))
-    if names.suffix.lower() in (".mps", ".lp"):
-        read = mapgrad.IntegerProgram.from_mps if names.suffix.lower() == ".mps" else mapgrad.IntegerProgram.from_lp
+    suffix = Path(text.removesuffix(".gz").removesuffix(".bz2")).suffix
+    if suffix in (".mps", ".lp"):
+        read = mapgrad.IntegerProgram.from_mps if suffix == ".mps" else mapgrad.IntegerProgram.from_lp
         if not Path(text).is_file():
             raise typer.BadParameter(f"there is no file {text}", param_hint="PROBLEM")
         return read(text)
