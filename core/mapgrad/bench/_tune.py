@@ -38,6 +38,7 @@ class Trial:
         rows: How many rows it solved, some of them more than once.
         cpu: CPU seconds a row, NaN where none was measured.
         wall: Wall-clock seconds a row, as above.
+        pace: Which of the two ranks go by; infinite where none was measured.
         result: What became of it.
     """
 
@@ -46,6 +47,7 @@ class Trial:
     rows: int
     cpu: float
     wall: float
+    pace: float
     result: str
 
     @property
@@ -78,12 +80,12 @@ class Tuning:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return a header and rows of text."""
-        best = self.trials[0].cpu
-        return ["solver", "µs a row", "wall", "÷ fastest", "rows", "result"], [
+        best = self.trials[0].pace
+        return ["solver", "µs CPU a row", "µs wall", "÷ fastest", "rows", "result"], [
             [
                 trial.label,
                 *(f"{readable(each * 1e6)}" if trial.rows else "–" for each in (trial.cpu, trial.wall)),
-                f"{readable(trial.cpu / best)}" if trial.rows else "–",
+                f"{readable(trial.pace / best)}" if trial.rows else "–",
                 f"{trial.rows:,}",
                 trial.result,
             ]
@@ -146,7 +148,7 @@ def tune(problem: Problem, theta_sample: Tensor, *, seconds: float = 30.0) -> Tu
             for racer in racers:
                 racer.close()
     trials = tuple(
-        Trial(each.name, each.options, each.rows, each.cpu, each.wall, each.result)
+        Trial(each.name, each.options, each.rows, each.cpu, each.wall, each.pace, each.result)
         for each in sorted(racers, key=lambda each: (each is not best, each.is_out, each.pace))
     )
     if best is None:
