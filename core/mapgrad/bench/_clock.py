@@ -37,7 +37,7 @@ class Effort:
     """
 
     seconds: float = 2.0
-    rounds: int = 5
+    rounds: int = 3
     is_quick: bool = False
 
 
