@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _REQUEST: Final = Request()
 _BUSY_SECONDS: Final = 1e-4
+_LINES: Final = "20 lines of autograd"
 
 
 class NullBatch(BatchSolver[Problem]):
@@ -129,9 +131,9 @@ def smallest_step(effort: Effort) -> Iterator[Row]:
         effort,
     )
     for name, hand, against in (
-        ("batch solver", "hand", "20 lines of autograd"),
-        ("block solver", "hand, by row", "20 lines of autograd around its solve"),
-        ("instance solver", "hand, by row", "20 lines of autograd around its solve"),
+        ("batch solver", "hand", _LINES),
+        ("block solver", "hand, by row", f"{_LINES} around its solve"),
+        ("instance solver", "hand, by row", f"{_LINES} around its solve"),
     ):
         yield _row("smallest step", name, {"B": 1, "n": n}, times[name], times[hand], against, 1, "µs a step")
 
@@ -175,12 +177,14 @@ def elements(effort: Effort) -> Iterator[Row]:
             candidates: dict[str, Work] = {
                 name: partial(step, _layer(NullBlock, n, noise, samples), theta) for name, noise in noises.items()
             }
-            copies = theta.double().repeat(2 * samples, 1)
-            times = interleave({**candidates, "copy": copies.clone}, effort)
+            copies, null = theta.repeat(samples, 1), NullBatch(KSubset(n, 1))
+            hand = partial(step, partial(_by_hand, null.solve), copies)
+            times = interleave({**candidates, "hand": hand}, effort)
             for name in candidates:
                 size = {"B": count, "S": samples, "n": n}
-                solves = 2 * samples * count
-                yield _row("null step", name, size, times[name], times["copy"], "copying its rows", solves)
+                row = _row("null step", name, size, times[name], times["hand"], _LINES, 2 * samples * count)
+                assert row.value is not None
+                yield replace(row, extra={**row.extra, "ns an element": row.value.median / n * 1e3})
 
 
 def top_k(effort: Effort) -> Iterator[Row]:
@@ -240,7 +244,7 @@ def _row(
         unit=unit,
         ratio=Spread.of_ratios(times.cpu, others.cpu),
         against=against,
-        extra={"added, µs": added.median * 1e6, "ns an element": per_row.median / size["n"] * 1e3},
+        extra={"added, µs": added.median * 1e6},
     )
 
 
