@@ -29,8 +29,9 @@ FLOORS = (
     {"exact", "gradients", "pool"},
     {"layer", "losses", "distribution", "decorator", "pipelining", "seeding"},
     {"testing"},
+    {"bench"},
     {"mapgrad"},
-    {"bench", "demo"},
+    {"demo"},
     {"cli"},
     {"__main__"},
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from mapgrad import exact, testing
     from mapgrad.batching import Solver, get_solver
+    from mapgrad.bench import tune
     from mapgrad.decorator import differentiable
     from mapgrad.distribution import PerturbAndMAP
     from mapgrad.errors import (
@@ -172,6 +173,7 @@ __all__ = [
     "register",
     "seed_layers",
     "testing",
+    "tune",
     "unregister",
 ]
 
@@ -179,6 +181,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "exact": (),
     "testing": (),
     "batching": ("Solver", "get_solver"),
+    "bench": ("tune",),
     "decorator": ("differentiable",),
     "distribution": ("PerturbAndMAP",),
     "errors": (

@@ -31,6 +31,7 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
             factory="mapgrad_ortools._mip:Mip",
             accepts=(mapgrad.IntegerProgram,),
             cost=_mip_cost,
+            settings=({"engine": "scip"}, {"engine": "cbc"}),
         ),
         spec(
             name="cp_sat",

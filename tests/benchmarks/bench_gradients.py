@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from typing import TYPE_CHECKING
 
-import _timing  # before torch
 import torch
 
 import mapgrad
+from mapgrad.bench._report import text_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,8 +174,14 @@ def extremes(rule: str, cells: list[Cell]) -> list[str]:
     return [rule, *(f"{min(x):.2g} to {max(x):.2g}" for x in (cosine, length, dead)), str(errors)]
 
 
+def show(title: str, header: list[str], table: list[list[str]]) -> None:
+    """Print a table."""
+    sys.stdout.write(f"{title}\n\n{text_table(header, table)}\n\n")
+
+
 def main() -> None:
     """Measure all and show a table for each problem, and one for all."""
+    torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=2000, help="rows whose gradients are averaged")
     rows = parser.parse_args().rows
@@ -185,9 +192,9 @@ def main() -> None:
             cells = [cell(problem, column, make, rows) for column in COLUMNS]
             everywhere[rule] += cells
             table.append([rule, *map(text, cells)])
-        _timing.show(f"{name}: cosine × length, rows without a gradient", ["rule", *COLUMNS], table)
+        show(f"{name}: cosine × length, rows without a gradient", ["rule", *COLUMNS], table)
     header = ["rule", "cosine", "length", "rows without a gradient", "errors"]
-    _timing.show("All of these", header, [extremes(*each) for each in everywhere.items()])
+    show("All of these", header, [extremes(*each) for each in everywhere.items()])
 
 
 if __name__ == "__main__":

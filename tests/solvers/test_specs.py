@@ -49,6 +49,14 @@ PROBLEMS = "must be a tuple of problem classes, at least one"
         ({"cost": 1e-6}, "TypeError: cost of solver 'sort' must be None or a function of a problem, got 1e-06"),
         ({"native": "sos"}, f"TypeError: native of solver 'sort' {FEATURES}, got 'sos'"),
         ({"native": ("sos", "sos1")}, f"TypeError: native of solver 'sort' {FEATURES}, got ('sos', 'sos1')"),
+        (
+            {"settings": {"engine": "scip"}},
+            "TypeError: settings of solver 'sort' must be a tuple of dictionaries of options, got {'engine': 'scip'}",
+        ),
+        (
+            {"settings": ("scip",)},
+            "TypeError: settings of solver 'sort' must be a tuple of dictionaries of options, got ('scip',)",
+        ),
     ],
 )
 def test_malformed_field(fields: dict[str, Any], detail: str):

@@ -2,12 +2,14 @@
 
 from mapgrad.batching._at_work import SolverAtWork
 from mapgrad.batching._handles import find, new_handle
+from mapgrad.batching._host import Staged
 from mapgrad.batching._op import define
 from mapgrad.batching._proofs import Known
 from mapgrad.batching._record import Record
 from mapgrad.batching._solver import Solver, get_solver
 from mapgrad.batching._theta import (
     Culprit,
+    admit,
     are_finite,
     compute_dtype,
     has_forbidden,
@@ -33,6 +35,8 @@ __all__ = [
     "Record",
     "Solver",
     "SolverAtWork",
+    "Staged",
+    "admit",
     "are_finite",
     "compute_dtype",
     "define",

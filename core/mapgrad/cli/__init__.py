@@ -1,4 +1,4 @@
-"""The command line: ``mapgrad solvers``, ``mapgrad check`` and ``mapgrad demo``."""
+"""The command line: ``mapgrad solvers``, ``check``, ``demo``, ``bench`` and ``tune``."""
 
 from __future__ import annotations
 

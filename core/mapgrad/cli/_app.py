@@ -10,9 +10,11 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import mapgrad
+from mapgrad.cli._bench import bench
 from mapgrad.cli._check import check
 from mapgrad.cli._demo import demo
 from mapgrad.cli._solvers import solvers
+from mapgrad.cli._tune import tune
 
 
 class _Commands(TyperGroup):
@@ -37,6 +39,8 @@ app = typer.Typer(
 app.command()(solvers)
 app.command()(check)
 app.command()(demo)
+app.command()(bench)
+app.command()(tune)
 
 
 def _print_version(wanted: bool) -> None:

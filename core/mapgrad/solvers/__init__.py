@@ -10,11 +10,11 @@ from mapgrad.solvers._contract import (
     Traits,
 )
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
-from mapgrad.solvers._entries import cost_of
+from mapgrad.solvers._entries import SolverEntry, cost_of
 from mapgrad.solvers._function import FunctionSolver, context_names, require_no_reserved
 from mapgrad.solvers._hookspecs import hookimpl
 from mapgrad.solvers._limits import Limits
-from mapgrad.solvers._listing import SolverInfo, list_solvers
+from mapgrad.solvers._listing import SolverInfo, entries_for, list_solvers
 from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._native_models import advice_on
 from mapgrad.solvers._program_solver import ProgramSolver
@@ -33,6 +33,7 @@ __all__ = [
     "MAPSolver",
     "ProgramSolver",
     "Request",
+    "SolverEntry",
     "SolverFactory",
     "SolverInfo",
     "SolverLike",
@@ -41,6 +42,7 @@ __all__ = [
     "advice_on",
     "context_names",
     "cost_of",
+    "entries_for",
     "hookimpl",
     "list_solvers",
     "lower",

@@ -15,7 +15,7 @@ from mapgrad.solvers._limits import Limits
 from mapgrad.solvers._options import options_of, unknown_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -338,6 +338,7 @@ class SolverSpec:
             sorts last, and so does a cost that raises or isn't such a number, with a warning on the logger ``mapgrad``.
         native: Those of `IntegerProgram.features` that it takes: ``"semicontinuous"``, ``"sos"``, ``"indicators"``.
             Rows and 0/1 variables stand for the others.
+        settings: Options worth a trial beside none: `tune` races the solver under each of them.
     """
 
     name: str
@@ -348,3 +349,4 @@ class SolverSpec:
     install: str = ""
     cost: Callable[[Any], float] | None = None
     native: tuple[str, ...] = ()
+    settings: tuple[Mapping[str, Any], ...] = ()

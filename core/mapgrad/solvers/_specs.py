@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from mapgrad.problems import Problem
@@ -90,5 +91,9 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "native": (
         f"a tuple of some of {', '.join(map(repr, FEATURES))}",
         lambda value: isinstance(value, tuple) and set(_values(value)) <= set(FEATURES),
+    ),
+    "settings": (
+        "a tuple of dictionaries of options",
+        lambda value: isinstance(value, tuple) and all(isinstance(each, Mapping) for each in _values(value)),
     ),
 }

@@ -1,0 +1,137 @@
+"""Times of candidates that take turns on one thread."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+Work: TypeAlias = "Callable[[], Any]"
+
+_PASSES: Final = 1_000
+YARDSTICK: Final = f"{_PASSES:,} passes of a Python loop"
+"""What figures are ratios of where nothing else stays the same from run to run."""
+
+_SHORTEST: Final = 2e-3
+_SHARE_OF_SLOWEST: Final = 0.02
+_SLOW: Final = 0.1
+_MOST_ROUNDS: Final = 301
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Attributes:
+        seconds: CPU time for the candidates of one measurement together.
+        rounds: The smallest number of rounds, however long they take.
+        is_quick: Whether figures may be rough, and large cases are left out.
+    """
+
+    seconds: float = 2.0
+    rounds: int = 3
+    is_quick: bool = False
+
+
+QUICK: Final = Effort(0.02, 2, is_quick=True)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one call, a number for each round.
+
+    Attributes:
+        cpu: CPU time of the process, all threads, and of its children that have ended.
+        wall: Wall-clock time.
+    """
+
+    cpu: tuple[float, ...]
+    wall: tuple[float, ...]
+
+
+def cpu_clock() -> float:
+    """Return the CPU seconds of this process, all threads, and of its children that have ended."""
+    if sys.platform == "win32":  # where children aren't counted
+        return time.process_time()
+    import resource
+
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def interleave(candidates: Mapping[str, Work], effort: Effort) -> dict[str, Times]:
+    """Measure candidates that take turns, in changing order.
+
+    A quick one is called as often as it takes to fill a sample of some milliseconds, or of a fiftieth of the slowest
+    one's call.
+    """
+    names = list(candidates)
+    once = {name: _warm_seconds(candidates[name]) for name in names}
+    shortest = max(_SHORTEST, _SHARE_OF_SLOWEST * max(once.values()))
+    calls = {name: _calls(candidates[name], once[name], shortest) for name in names}
+    cpu: dict[str, list[float]] = {name: [] for name in names}
+    wall: dict[str, list[float]] = {name: [] for name in names}
+    began, number = cpu_clock(), 0
+    while number < effort.rounds or (number < _MOST_ROUNDS and cpu_clock() - began < effort.seconds):
+        for turn in range(len(names)):
+            name = names[(number + turn) % len(names)]
+            if calls[name] > 1:
+                candidates[name]()  # the one before has filled the caches with its own
+            seconds, clock = seconds_of(candidates[name], calls[name])
+            cpu[name].append(seconds)
+            wall[name].append(clock)
+        number += 1
+    return {name: Times(tuple(cpu[name]), tuple(wall[name])) for name in names}
+
+
+def seconds_of(work: Work, calls: int = 1) -> tuple[float, float]:
+    """Return CPU and wall-clock seconds of one call, as a mean over some calls."""
+    cpu, wall = cpu_clock(), time.perf_counter()
+    for _ in range(calls):
+        work()
+    return (cpu_clock() - cpu) / calls, (time.perf_counter() - wall) / calls
+
+
+def yardstick() -> None:
+    """Pass through a loop of plain Python that does nothing."""
+    for _ in range(_PASSES):
+        pass
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Give torch one thread; afterwards it has as many as before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def num_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _warm_seconds(work: Work) -> float:
+    once, _ = seconds_of(work)
+    if once < _SLOW:  # the first call of a slow one isn't worth another
+        once = min(seconds_of(work)[0] for _ in range(2))
+    return once
+
+
+def _calls(work: Work, once: float, shortest: float) -> int:
+    calls = 1
+    while once * calls < shortest:
+        calls *= 2
+        once, _ = seconds_of(work, calls)
+    return calls

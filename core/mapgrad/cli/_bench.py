@@ -1,0 +1,118 @@
+"""``mapgrad bench``."""
+
+from __future__ import annotations
+
+import enum
+import os
+from pathlib import Path  # noqa: TC003 (typer reads annotations)
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mapgrad.bench import Change, Report
+
+
+class Suite(enum.StrEnum):
+    """The suites, without the import of what measures them."""
+
+    STEP = "step"
+    KERNELS = "kernels"
+    ROAD = "road"
+    THREADS = "threads"
+    GROWTH = "growth"
+    PEERS = "peers"
+
+
+def bench(
+    suite: Annotated[Suite, typer.Argument(help="What to measure.", show_default=False)],
+    quick: Annotated[bool, typer.Option("--quick", help="A few small cases, roughly.")] = False,
+    only: Annotated[list[str] | None, typer.Option(metavar="CASE", help="Cases whose names begin so.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Where to write the figures.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Figures of an earlier run; exit code 1 if any got worse beyond its spread.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="The picture to draw: time against n, B and S.")] = None,
+) -> None:
+    """Measure this library on this machine: medians of CPU time on one thread, and ratios within the run.
+
+    step: a training step beside the bare kernels. kernels: all solvers of a problem, and the costs that they declare.
+    road: the way to a solver and back. threads: two workers against one. growth: time and memory against B, S and n.
+    peers: other libraries.
+    """
+    for path in (json, plot):
+        if path is not None and not path.parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {path.parent}; make it first")
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # NumPy and torch read them when they are loaded, which comes next
+    from mapgrad.bench import Report, run_suite
+    from mapgrad.bench import compare as compared
+    from mapgrad.bench import plot as draw
+
+    earlier = None if compare is None else Report.read(compare)
+    console = console_for_tables()
+    with console.status("Measuring") as status:
+        report = run_suite(suite.value, quick=quick, only=only or (), watch=lambda case: status.update(f"{case} …"))
+    _show(report, console)
+    if json is not None:
+        report.write(json)
+    if plot is not None:
+        draw(report, plot)
+    if earlier is not None and _show_changes(compared(earlier, report), earlier, report, console):
+        raise typer.Exit(1)
+
+
+def console_for_tables() -> Console:
+    """Return a console for tables: where it isn't a terminal's, a line may be as long as it is."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=1_000)
+
+
+def show_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], console: Console, *, left: Sequence[str]
+) -> None:
+    """Print a table: Markdown where it doesn't go to a terminal, so that a document can have it."""
+    console.print(Text(title, "bold"), "", sep="\n", soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.MARKDOWN, pad_edge=not console.is_terminal)
+    for name in header:
+        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    console.print()
+
+
+def _show(report: Report, console: Console) -> None:
+    left = ("case", "measured", "of", "note")
+    show_table(report.title, *report.table(), console, left=left)
+    for name, facts in (("machine", report.machine), ("versions", report.versions), ("seeds", report.seeds)):
+        console.print(Text(f"{name}: {', '.join(f'{key} {value}' for key, value in facts.items())}"), soft_wrap=True)
+    if not report.machine["quiet"]:
+        console.print(Text("The machine wasn't quiet: trust the ratios, not the times.", "yellow"), soft_wrap=True)
+
+
+def _show_changes(changes: Sequence[Change], earlier: Report, report: Report, console: Console) -> bool:
+    """Print how ratios differ from those of an earlier run, and tell whether any got worse."""
+    rows = [
+        [change.key, str(change.before), str(change.now), f"{change.factor:.2f}", "worse" * change.is_regression]
+        for change in sorted(changes, key=lambda change: -change.factor)
+    ]
+    console.print()
+    show_table(
+        "Ratios beside the earlier run's",
+        ["figure", "before", "now", "now ÷ before", ""],
+        rows,
+        console,
+        left=("figure", ""),
+    )
+    if earlier.machine.get("cpu") != report.machine.get("cpu"):
+        console.print(Text(f"The earlier run was on another CPU, {earlier.machine.get('cpu')}.", "yellow"))
+    worse = sum(change.is_regression for change in changes)
+    console.print(f"{worse} of {len(changes)} figures got worse beyond the spread")
+    return worse > 0

@@ -1,0 +1,80 @@
+"""``mapgrad bench``."""
+
+import json
+
+import pytest
+
+from mapgrad.bench import Report, suite_names
+from mapgrad.cli._bench import Suite
+
+QUICK = ("bench", "road", "--quick", "--only", "k-subset")
+
+
+def test_the_command_knows_all_suites():
+    assert [suite.value for suite in Suite] == suite_names()
+
+
+def test_a_table_and_a_file(invoke, tmp_path):
+    path = tmp_path / "road.json"
+    result = invoke(*QUICK, "--json", str(path), columns=200)
+    assert result.exit_code == 0, result.output
+    assert "torch.topk and scatter_" in result.stdout
+    for word in ("machine: ", "versions: python ", "seeds: θ and noise 0"):
+        assert word in result.stdout
+    (row,) = Report.read(path).rows
+    assert (row.case, row.name, row.unit) == ("k-subset", "topk", "µs a row")
+
+
+def test_what_goes_to_no_terminal_is_markdown(invoke, monkeypatch):
+    lines = invoke(*QUICK, columns=200).stdout.splitlines()
+    assert any(line.startswith("| case ") for line in lines)
+    assert any(line.startswith("|---") for line in lines)
+
+
+@pytest.mark.parametrize(("factor", "exit_code", "verdict"), [(0.01, 1, "worse"), (100.0, 0, "")])
+def test_an_earlier_run_is_compared_with(invoke, tmp_path, factor, exit_code, verdict):
+    path = tmp_path / "before.json"
+    invoke(*QUICK, "--json", str(path))
+    report = json.loads(path.read_text())
+    for name in ("median", "low", "high"):
+        report["rows"][0]["ratio"][name] *= factor
+    report["machine"]["cpu"] = "another one"
+    path.write_text(json.dumps(report))
+    result = invoke(*QUICK, "--compare", str(path), columns=200)
+    assert result.exit_code == exit_code, result.output
+    assert f"{exit_code} of 1 figures got worse beyond the spread" in result.stdout
+    row = next(line for line in result.stdout.splitlines() if "k-subset | B = 64" in line)
+    assert ("worse" in row) == bool(verdict)
+    assert "The earlier run was on another CPU, another one." in result.stdout
+
+
+def test_files_are_looked_at_before_anything_is_measured(invoke, tmp_path, monkeypatch):
+    monkeypatch.setattr("mapgrad.bench.run_suite", lambda *arguments, **options: pytest.fail("measured"))
+    path = tmp_path / "before.json"
+    result = invoke(*QUICK, "--compare", str(path), columns=400)
+    assert result.exit_code == 2
+    assert "before.json isn't a report that" in result.stderr
+    for option in ("--json", "--plot"):
+        result = invoke(*QUICK, option, str(tmp_path / "nowhere" / "file.png"), columns=400)
+        assert result.exit_code == 2
+        assert f"there is no folder {tmp_path / 'nowhere'}" in result.stderr
+
+
+def test_curves_are_drawn_where_there_are_some(invoke, tmp_path):
+    path = tmp_path / "curves.png"
+    result = invoke("bench", "growth", "--quick", "--only", "k-subset, B", "--plot", str(path))
+    assert result.exit_code == 0, result.output
+    assert path.read_bytes().startswith(b"\x89PNG")
+    result = invoke(*QUICK, "--plot", str(path))
+    assert result.exit_code == 2
+    assert "has no figure for several sizes" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["steps"], "'steps' is not one of 'step', 'kernels'"), (["step", "--only", "x"], "no case of suite 'step'")],
+)
+def test_unknown_names_are_refused(invoke, arguments, message):
+    result = invoke("bench", *arguments, columns=400)
+    assert result.exit_code == 2
+    assert message in result.stderr
