@@ -63,17 +63,18 @@ def _best_in_order(theta, starts, edges, tails, z, objective, status):
     node, the first of its edges that attains its value: the same sums again, so they are equal to the last bit.
     """
     target = len(starts) - 2
-    best, utility, most = np.empty((target + 1, LANES)), np.empty((len(edges), LANES)), np.empty((1, LANES))
+    best, utility = np.empty((target + 1, LANES)), np.empty((theta.shape[1], LANES))
+    most = np.empty((1, LANES))
     size = spread(0.0)
     for first in range(0, len(theta), LANES):
-        for i in range(len(edges)):
+        for edge in range(theta.shape[1]):
             for lane in range(LANES):
-                utility[i, lane] = theta[min(first + lane, len(theta) - 1), edges[i]]
+                utility[edge, lane] = theta[min(first + lane, len(theta) - 1), edge]
         store(best, 0, spread(0.0))
         for node in range(1, target + 1):
             value = spread(-np.inf)
             for i in range(starts[node], starts[node + 1]):
-                step = load(utility, i)
+                step = load(utility, edges[i])
                 size = larger(larger(step, minus(spread(0.0), step)), size)
                 value = larger(plus(load(best, tails[i]), step), value)
             store(best, node, value)
@@ -87,7 +88,7 @@ def _best_in_order(theta, starts, edges, tails, z, objective, status):
             node = target
             while node != 0:
                 i = starts[node]
-                while best[tails[i], lane] + utility[i, lane] != best[node, lane]:
+                while best[tails[i], lane] + utility[edges[i], lane] != best[node, lane]:
                     i += 1
                 z[row, edges[i]] = 1.0
                 node = tails[i]

@@ -29,7 +29,7 @@ class Grid:
 
     def __init__(self, problem: mapgrad.GridShortestPath) -> None:
         self._kernel = _sweeps.ready()
-        self._problem = (*problem.shape, *problem.start, *problem.goal, problem.neighbors)
+        self._problem = (*problem.shape, *problem.start, *problem.goal, problem.neighbors, _MOST_SWEEPS)
         cells = np.arange(problem.height * problem.width).reshape(problem.shape)
         pairs = [(cells[1:], cells[:-1]), (cells[:, 1:], cells[:, :-1])]
         if problem.neighbors == 8:
@@ -66,8 +66,10 @@ def _cells_within_reach(problem: mapgrad.GridShortestPath) -> int:
     )
 
 
-@kernel(ROWS, *[INTEGER] * 7, STATES, VALUES, STATUSES)
-def _sweeps(theta, height, width, start_row, start_column, goal_row, goal_column, neighbors, z, objective, status):
+@kernel(ROWS, *[INTEGER] * 8, STATES, VALUES, STATUSES)
+def _sweeps(
+    theta, height, width, start_row, start_column, goal_row, goal_column, neighbors, most_sweeps, z, objective, status
+):
     """Lower each cell's cost by those of its neighbours, line by line from all four sides, until nothing changes.
 
     Any three sides in turn bring in all neighbours, so that two sweeps without a change are enough from the third sweep
@@ -94,7 +96,7 @@ def _sweeps(theta, height, width, start_row, start_column, goal_row, goal_column
                 store(cost, cell, spread(np.inf))
         store(cost, start, load(own, start))
         count = 0
-        while count < 3 or (changes.max() > 0 and count < _MOST_SWEEPS):
+        while count < 3 or (changes.max() > 0 and count < most_sweeps):
             origin, sign = (first_cell, 1) if count % 4 < 2 else (last_cell, -1)
             lines, across, length, along = (height, pitch, width, 1) if count % 2 == 0 else (width, 1, height, pitch)
             sunk = _sweep(cost, own, origin, lines, sign * across, length, sign * along, neighbors)
