@@ -20,7 +20,7 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
         spec(
             name="shortest_path",
             factory="mapgrad_compiled._paths:ShortestPaths",
-            accepts=(mapgrad.ShortestPath,),
+            accepts=(mapgrad.GridShortestPath, mapgrad.ShortestPath),
             cost=_shortest_path_cost,
         ),
         spec(
@@ -47,8 +47,8 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
 # Seconds a row, fitted to the best of many runs on one core of an AMD EPYC server.
 
 
-def _shortest_path_cost(problem: mapgrad.ShortestPath) -> float:
-    return 1e-7 + 3e-9 * len(problem.edges)
+def _shortest_path_cost(problem: mapgrad.GridShortestPath | mapgrad.ShortestPath) -> float:
+    return 1e-7 + 3e-9 * math.prod(problem.shape)
 
 
 def _assignment_cost(problem: mapgrad.Assignment) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from numba import njit, types
@@ -30,6 +31,9 @@ VALUES: Final = types.float64[::1]
 STATUSES: Final = types.int64[::1]
 """`mapgrad.Status` of each row, [m], which a kernel writes."""
 
+subroutine: Final = njit(error_model="numpy")
+"""Marks a function that kernels of the same file call: numba looks for changes in a kernel's own file only."""
+
 
 class Kernel:
     """A function over a block of rows, compiled for one signature when it is first asked to be `ready`.
@@ -42,28 +46,23 @@ class Kernel:
         signature: The types of its arguments. Arrays that it only reads are declared read-only and take both kinds.
     """
 
-    def __init__(self, function: Callable[..., None], signature: tuple[Any, ...]) -> None:
+    def __init__(self, function: Callable[..., Any], signature: tuple[Any, ...]) -> None:
         self._function = function
         self._signature = signature
-        self._compiled: Callable[..., None] | None = None
+        self._compiled: Callable[..., Any] | None = None
 
-    def ready(self) -> Callable[..., None]:
+    def ready(self) -> Callable[..., Any]:
         """Return the compiled function, which is compiled or loaded if it wasn't yet: seconds or milliseconds."""
         with _lock:
             if self._compiled is None:
                 self._compiled = self._compile()
         return self._compiled
 
-    def _compile(self) -> Callable[..., None]:
+    def _compile(self) -> Callable[..., Any]:
         try:
             compiled = self._jit(cache=True)
         except RuntimeError as error:  # no folder to write to
-            _logger.info(
-                "numba keeps no machine code of %s (%s): each process compiles it, some seconds; set NUMBA_CACHE_DIR "
-                "to a folder that can be written to",
-                self._function.__qualname__,
-                error,
-            )
+            _tell_that_nothing_is_kept(str(error))
             compiled = self._jit(cache=False)
         compiled.compile(self._signature)
         compiled.disable_compile()
@@ -73,6 +72,15 @@ class Kernel:
         return njit(nogil=True, error_model="numpy", cache=cache)(self._function)
 
 
-def kernel(*signature: Any) -> Callable[[Callable[..., None]], Kernel]:
+def kernel(*signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
     """Return a decorator that makes a function a `Kernel` of a signature."""
     return lambda function: Kernel(function, signature)
+
+
+@cache
+def _tell_that_nothing_is_kept(reason: str) -> None:
+    _logger.info(
+        "numba keeps no machine code of mapgrad's kernels (%s): each process compiles them, a second or two each; set "
+        "NUMBA_CACHE_DIR to a folder that can be written to",
+        reason,
+    )

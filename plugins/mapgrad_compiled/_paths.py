@@ -1,54 +1,52 @@
-"""Shortest paths on graphs."""
+"""Shortest paths on grids and graphs."""
 
 from __future__ import annotations
 
-from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 import mapgrad
-from mapgrad_compiled._kernels import INDICES, INTEGER, ROWS, STATES, VALUES, kernel
+from mapgrad_compiled._graphs import LARGEST, Dag, Graph
+from mapgrad_compiled._grids import Grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LANES = 8
+_Paths: TypeAlias = Dag | Graph | Grid
 
 
-class _Graph(NamedTuple):
-    """Nodes in topological order, and of each the edges that lead to it."""
+class ShortestPaths(mapgrad.InstanceSolver[mapgrad.GridShortestPath | mapgrad.ShortestPath, _Paths]):
+    """Dynamic programming on graphs without cycles, Dijkstra's algorithm on others, sweeps over grids.
 
-    nodes: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    edges: NDArray[np.int64]
-    tails: NDArray[np.int64]
-
-
-class ShortestPaths(mapgrad.InstanceSolver[mapgrad.ShortestPath, Any]):
-    """Dynamic programming in topological order, eight rows side by side."""
+    Rows lie eight side by side, but for Dijkstra's algorithm. Among paths worth the same it takes one that depends on
+    nothing but the row.
+    """
 
     traits = mapgrad.Traits(releases_gil=True, scale_free=True, masks=True)
 
-    def init(self) -> _Graph:
-        """Sort the nodes, and make the kernel ready."""
-        _paths.ready()
-        problem = self.problem
-        sorter: TopologicalSorter[int] = TopologicalSorter({node: () for node in range(problem.num_nodes)})
-        for tail, head in problem.edges.tolist():
-            sorter.add(head, tail)
-        tails, heads = problem.edges.T
-        edges = np.argsort(heads, kind="stable")
-        starts = np.zeros(problem.num_nodes + 1, dtype=np.int64)
-        np.cumsum(np.bincount(heads, minlength=problem.num_nodes), out=starts[1:])
-        return _Graph(np.array(list(sorter.static_order())), starts, edges, np.ascontiguousarray(tails[edges]))
+    def init(self) -> _Paths:
+        """Sort the graph's edges, and make the kernels ready."""
+        if isinstance(self.problem, mapgrad.GridShortestPath):
+            return Grid(self.problem)
+        return Dag(self.problem) if self.problem.domain is mapgrad.Domain.REAL else Graph(self.problem)
 
-    def solve_rows(self, state: _Graph, block: mapgrad.Block) -> None:
-        """Write the edges of a best path of each row, and what it is worth."""
-        theta = block.theta if block.forbidden is None else np.where(block.forbidden, -np.inf, block.theta)
-        _paths.ready()(theta, *state, self.problem.source, self.problem.target, block.z, block.objective, block.status)
+    def solve_rows(self, state: _Paths, block: mapgrad.Block) -> None:
+        """Write a best path of each row, and what it is worth; INFEASIBLE where forbidden entries leave none."""
+        theta = block.theta
+        if block.forbidden is not None:
+            theta = np.where(block.forbidden, -np.inf, theta)
+        if state.solve(theta, block):
+            size = np.abs(block.theta).max(axis=1)
+            if size.max() > LARGEST:
+                _solve_smaller(state, theta, np.where(size > LARGEST, 2.0**-64, 1.0), block)
 
 
-@kernel(ROWS, INDICES, INDICES, INDICES, INDICES, INTEGER, INTEGER, STATES, VALUES)
-def _paths(theta, nodes, starts, edges, tails, source, target, z, objective):  # noqa: ANN001, ANN202
-    pass
+def _solve_smaller(
+    state: _Paths, theta: NDArray[np.float64], factors: NDArray[np.float64], block: mapgrad.Block
+) -> None:
+    """Solve rows θ [m, n] once more, scaled by powers of two [m], as their sums may overflow."""
+    block.status.fill(mapgrad.Status.OPTIMAL)
+    state.solve(theta * factors[:, None], block)
+    with np.errstate(over="ignore"):  # a path may well be worth more than any number
+        block.objective /= factors

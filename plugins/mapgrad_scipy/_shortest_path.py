@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from graphlib import TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -11,6 +9,7 @@ import numpy as np
 from scipy.sparse.csgraph import dijkstra
 
 import mapgrad
+from mapgrad_scipy._dags import Dag
 from mapgrad_scipy._graphs import sparse_graph
 
 if TYPE_CHECKING:
@@ -66,35 +65,13 @@ class _Graph:
 
 class _Dag:
     def __init__(self, problem: mapgrad.ShortestPath) -> None:
-        self._graph = _Graph(problem)
-        self._num_nodes, self._source, self._target = problem.num_nodes, problem.source, problem.target
-        self._edges: list[tuple[int, int]] = [(tail, head) for tail, head in problem.edges.tolist()]
-        sorter: TopologicalSorter[int] = TopologicalSorter()
-        for tail, head in self._edges:
-            sorter.add(head, tail)
-        place = {node: number for number, node in enumerate(sorter.static_order())}
-        self._in_order = sorted(
-            ((edge, tail, head) for edge, (tail, head) in enumerate(self._edges)), key=lambda step: place[step[1]]
-        )
+        self._graph, self.dag = _Graph(problem), Dag(problem)
 
     def shortest_path(self, theta: NDArray[np.float64]) -> list[int]:
         """Return the edges of a shortest path by their indices."""
         if len(theta) > _FEW_EDGES and theta.max() <= 0:
             return self._graph.shortest_path(theta)
-        utility = theta.tolist()
-        best = [-math.inf] * self._num_nodes
-        last_edge = [-1] * self._num_nodes
-        best[self._source] = 0.0
-        for edge, tail, head in self._in_order:
-            reached = best[tail] + utility[edge]
-            if reached > best[head]:
-                best[head], last_edge[head] = reached, edge
-        path: list[int] = []
-        node = self._target
-        while node != self._source:
-            path.append(last_edge[node])
-            node = self._edges[path[-1]][0]
-        return path
+        return self.dag.best_path(theta)
 
 
 def _nodes(previous: NDArray[np.int32], start: int, goal: int) -> list[int]:
@@ -109,7 +86,7 @@ class Dijkstra(mapgrad.InstanceSolver[mapgrad.GridShortestPath | mapgrad.Shortes
     """Dijkstra's algorithm; one pass in topological order for DAGs that are small or have negative costs.
 
     SciPy's own algorithm for negative costs, Bellman–Ford, takes nodes × edges steps whatever the graph. The graph is
-    built once a worker; a row only writes its costs into it.
+    built once a worker; a row only writes its costs into it. Many rows of a DAG go through it side by side.
     """
 
     traits = mapgrad.Traits(releases_gil=False)
@@ -125,3 +102,10 @@ class Dijkstra(mapgrad.InstanceSolver[mapgrad.GridShortestPath | mapgrad.Shortes
         z = np.zeros(theta.shape)
         z.flat[state.shortest_path(theta)] = 1
         return z
+
+    def solve_rows(self, state: _Paths, block: mapgrad.Block) -> None:
+        """Write the path of each row of a block."""
+        if isinstance(state, _Dag) and len(block) >= state.dag.many:
+            state.dag.best_paths(block.theta, block.z)
+        else:
+            super().solve_rows(state, block)
