@@ -78,8 +78,8 @@ def best(levels: Levels, theta: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]
     below = levels.leaves.unsqueeze(1) * factor
     choices: list[Tensor] = []
     for layer in reversed(levels.layers):
-        low = below[layer.low].add_(low_gain[layer.entry])
-        high = below[layer.high].add_(high_gain[layer.entry])
+        low = below.index_select(0, layer.low).add_(low_gain[layer.entry])
+        high = below.index_select(0, layer.high).add_(high_gain[layer.entry])
         choices.append(high >= low)
         below = torch.cat((nothing, torch.maximum(low, high)))
     z = torch.zeros_like(theta)
@@ -115,7 +115,8 @@ class Weights(NamedTuple):
 
     def odds(self, layer: Layer, below: Tensor) -> Tensor:
         """Return log P(1) / P(0) of the entry at each of a layer's nodes, given the values of the next layer."""
-        return (below[layer.high] + self.high_gain[layer.entry]) - (below[layer.low] + self.low_gain[layer.entry])
+        low = below.index_select(0, layer.low) + self.low_gain[layer.entry]
+        return below.index_select(0, layer.high) + self.high_gain[layer.entry] - low
 
 
 def weigh(levels: Levels, theta: Tensor, temperature: float) -> Weights:
@@ -126,8 +127,8 @@ def weigh(levels: Levels, theta: Tensor, temperature: float) -> Weights:
     leaves = (levels.leaves / temperature).clamp(min=NEVER)
     values = [leaves.unsqueeze(1).expand(-1, theta.shape[1])]
     for layer in reversed(levels.layers):
-        low = values[-1][layer.low] + low_gain[layer.entry]
-        high = values[-1][layer.high] + high_gain[layer.entry]
+        low = values[-1].index_select(0, layer.low) + low_gain[layer.entry]
+        high = values[-1].index_select(0, layer.high) + high_gain[layer.entry]
         values.append(torch.cat((nothing, _log_add(low, high))))
     return Weights(values, low_gain, high_gain, taken.sum(dim=0))
 
