@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapgrad_search._jit import inner, kernel
-from mapgrad_search._simplex import optimise, prices, reset
+from mapgrad_search._jit import kernel, short
 from mapgrad_search._tree import EMPTY, PROVED, TOLERANCE
 
-_BY_INSERTION = 64
 _ROUNDING = 1e-12
 
 
-@inner
+@short
 def _sort(items, ratios, count):
-    """Sort items by falling ratios, equal ones by their numbers."""
-    if count > _BY_INSERTION:
-        order = np.argsort(-ratios[:count], kind="mergesort")
-        ratios[:count] = ratios[order]
-        items[:count] = items[order]
-        return
-    for a in range(1, count):
-        ratio, item, b = ratios[a], items[a], a - 1
-        while b >= 0 and ratios[b] < ratio:
-            ratios[b + 1], items[b + 1] = ratios[b], items[b]
-            b -= 1
-        ratios[b + 1], items[b + 1] = ratio, item
+    """Sort items by falling ratios, equal ones by their numbers (Shell's sort)."""
+    gap = 1
+    while 3 * gap < count:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for a in range(gap, count):
+            ratio, item, b = ratios[a], items[a], a - gap
+            while b >= 0 and (ratios[b] < ratio or (ratios[b] == ratio and items[b] > item)):
+                ratios[b + gap], items[b + gap] = ratios[b], items[b]
+                b -= gap
+            ratios[b + gap], items[b + gap] = ratio, item
+        gap //= 3
 
 
 @kernel
@@ -67,8 +65,9 @@ def pack(theta, todo, lower, upper, weights, capacities, multipliers, nodes, z, 
                 loads[j] = 0.0
                 for i in range(height):
                     loads[j] += factors[i] * weights[j, i]
-        slack[0] = capacity
         is_feasible = True
+        for i in range(height):
+            slack[0, i] = capacity[i]
         for j in range(width):
             is_feasible &= low[j] <= high[j]
             z[r, j] = low[j]
@@ -80,7 +79,8 @@ def pack(theta, todo, lower, upper, weights, capacities, multipliers, nodes, z, 
             is_feasible &= slack[0, i] >= 0
             room[0] += factors[i] * slack[0, i]
         if not is_feasible:
-            z[r, :] = np.nan
+            for j in range(width):
+                z[r, j] = np.nan
             status[r] = EMPTY
             continue
         count = 0
@@ -96,7 +96,9 @@ def pack(theta, todo, lower, upper, weights, capacities, multipliers, nodes, z, 
         for a in range(count):
             j = items[a]
             values[a + 1], heavy[a + 1] = values[a] + theta[r, j], heavy[a] + loads[j]
-            packed[a] = weights[j]
+            chosen[a] = best_chosen[a] = False
+            for i in range(height):
+                packed[a, i] = weights[j, i]
         room[0] += _ROUNDING * (room[0] + heavy[count])
         ends[0], best, a, visited = 0, -1.0, 0, 0
         goes_back = is_left = False
@@ -110,7 +112,8 @@ def pack(theta, todo, lower, upper, weights, capacities, multipliers, nodes, z, 
             elif a == count:
                 if value[a] > best:
                     best = value[a]
-                    best_chosen[:count] = chosen[:count]
+                    for b in range(count):
+                        best_chosen[b] = chosen[b]
                 goes_back = True
                 continue
             else:
@@ -129,7 +132,8 @@ def pack(theta, todo, lower, upper, weights, capacities, multipliers, nodes, z, 
             # without item a
             chosen[a] = False
             end, a = ends[a], a + 1
-            slack[a] = slack[a - 1]
+            for i in range(height):
+                slack[a, i] = slack[a - 1, i]
             value[a], room[a] = value[a - 1], room[a - 1]
             visited += 1
             if visited > nodes:
@@ -149,43 +153,3 @@ def pack(theta, todo, lower, upper, weights, capacities, multipliers, nodes, z, 
                 z[r, items[a]] = 1.0
         if not is_left:
             status[r] = PROVED
-
-
-@kernel
-def relax(theta, todo, lower, upper, sides_lower, sides_upper, rows, tableau, memory, z, multipliers, low, high):
-    """Write the constraints' prices in the linear program of some rows, and bounds that the best states in z allow.
-
-    Args:
-        theta: [m, n].
-        todo: Which rows.
-        lower: [1 or m, n].
-        upper: [1 or m, n].
-        sides_lower: [1 or m, h].
-        sides_upper: [1 or m, h].
-        rows: [h, n].
-        tableau: Of this size.
-        memory: Of this size.
-        z: [m, n], states.
-        multipliers: [m, h], is written.
-        low: [m, n], is written.
-        high: [m, n], is written.
-    """
-    height, width = rows.matrix.shape
-    for number in range(len(todo)):
-        r = todo[number]
-        low[r], high[r] = lower[r % len(lower)], upper[r % len(upper)]
-        tableau.lower[:width], tableau.lower[width:] = low[r], sides_lower[r % len(sides_lower)]
-        tableau.upper[:width], tableau.upper[width:] = high[r], sides_upper[r % len(sides_upper)]
-        reset(tableau, rows.matrix, theta[r])
-        optimise(tableau, -np.inf, 50 + 3 * (height + width))
-        bound = prices(tableau, rows, theta[r], memory.y, memory.reduced)
-        value = 0.0
-        for j in range(width):
-            value += theta[r, j] * z[r, j]
-        for j in range(width):
-            if bound - abs(memory.reduced[j]) <= value + TOLERANCE and low[r, j] < high[r, j]:
-                if memory.reduced[j] > 0:
-                    low[r, j] = high[r, j]
-                else:
-                    high[r, j] = low[r, j]
-        multipliers[r] = memory.y

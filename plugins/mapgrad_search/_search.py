@@ -10,7 +10,7 @@ import numpy as np
 
 import mapgrad
 from mapgrad_search._form import Form
-from mapgrad_search._knapsack import pack, relax
+from mapgrad_search._knapsack import pack
 from mapgrad_search._simplex import Tableau
 from mapgrad_search._tree import BEST, POSITION, Memory, search
 
@@ -114,25 +114,20 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         multipliers = 1 / np.maximum(capacities, _LEAST)
         for portion in _portions(np.arange(len(task.theta)), _PORTIONS[0], block):
             pack(
-                task.theta, portion, *task.bounds, self._weights, capacities, multipliers, _NODES[0], task.z, task.status
+                *(task.theta, portion, *task.bounds, self._weights, capacities, multipliers),
+                *(_NODES[0], task.z, task.status),
             )
-        multipliers, low, high = np.empty((len(task.theta), len(rows.matrix))), *np.empty((2, *task.theta.shape))
+        multipliers = np.zeros((len(task.theta), len(rows.matrix)))
+        low, high = np.empty((2, *task.theta.shape))
         for portion in _portions(np.flatnonzero(task.status == _OPEN), _PORTIONS[1], block):
-            relax(
-                task.theta,
-                portion,
-                *task.bounds,
-                *task.sides,
-                rows,
-                state.tableau,
-                state.memory,
-                task.z,
-                multipliers,
-                low,
-                high,
+            state.memory.restart()
+            search(
+                *(task.theta, portion, *task.bounds, *task.sides, rows, state.tableau, state.memory),
+                *(np.inf, np.inf, task.z, task.status, multipliers, low, high),
             )
             pack(
-                task.theta, portion, low, high, self._weights, capacities, multipliers, _NODES[1], task.z, task.status
+                *(task.theta, portion, low, high, self._weights, capacities, multipliers),
+                *(_NODES[1], task.z, task.status),
             )
 
     def _search(self, state: _State, task: _Task, block: mapgrad.Block) -> None:
@@ -140,22 +135,14 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         rows, tableau, memory = self._form.rows, state.tableau, state.memory
         budget = np.inf if block.patience is None else block.patience / _SECONDS_PER_ENTRY
         todo = np.flatnonzero(task.status == _OPEN)
+        nothing = np.empty((0, len(rows.matrix))), *np.empty((2, 0, task.theta.shape[1]))
         for portion in _portions(todo, len(todo) if block.seconds is None else 1, block):
             memory.restart()
             deadline = np.inf if block.seconds is None else time.monotonic() + block.seconds
             while True:
                 search(
-                    task.theta,
-                    portion,
-                    *task.bounds,
-                    *task.sides,
-                    rows,
-                    tableau,
-                    memory,
-                    budget,
-                    _ALLOWANCE,
-                    task.z,
-                    task.status,
+                    *(task.theta, portion, *task.bounds, *task.sides, rows, tableau, memory),
+                    *(budget, _ALLOWANCE, task.z, task.status, *nothing),
                 )
                 if memory.counts[POSITION] == len(portion) or block.stopped:
                     break

@@ -215,7 +215,8 @@ def prices(tableau, rows, theta, y, reduced):
     It holds whatever y is, so the tableau's rounding can't cut off an optimum.
     """
     height, width = tableau.entries.shape
-    y[:] = 0.0
+    for i in range(height):
+        y[i] = 0.0
     for k in range(width):
         variable = tableau.others[k]
         if variable >= width:
@@ -246,14 +247,16 @@ def prices(tableau, rows, theta, y, reduced):
 def excludes(tableau, rows, i, y, reduced):
     """Tell whether a row of the tableau, a sum of the program's rows, can't be met within the bounds, rounding aside."""
     height, width = tableau.entries.shape
-    y[:] = 0.0
+    for r in range(height):
+        y[r] = 0.0
     for k in range(width):
         variable = tableau.others[k]
         if variable >= width:
             y[variable - width] = tableau.entries[i, k]
     if tableau.basis[i] >= width:
         y[tableau.basis[i] - width] = 1.0
-    reduced[:] = 0.0
+    for j in range(width):
+        reduced[j] = 0.0
     least = most = size = 0.0
     for r in range(height):
         factor = y[r]

@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mapgrad
-from mapgrad_search._jit import inner, kernel
-from mapgrad_search._simplex import CUT_OFF, INFEASIBLE, OPTIMAL, PIVOT, Tableau, excludes, optimise, prices, reset, settle
+from mapgrad_search._jit import inner, kernel, short
+from mapgrad_search._simplex import CUT_OFF, INFEASIBLE, OPTIMAL, PIVOT, STALLED, Tableau, excludes, optimise, prices, reset, settle
 
 TOLERANCE = 2.0**-31
 """What a bound must promise beyond the best value found, where max |θ| is about 1."""
 
 _INTEGRAL = 1e-7
+_NODE = 500
+"""What a node costs beside the entries of its tableau, in entries."""
+
 _ANEW = 1000
 """Nodes, after which the tableau is made anew: it loses digits."""
 
@@ -84,7 +87,7 @@ class Memory(NamedTuple):
         self.counts[POSITION] = self.counts[_HAS_BEGUN] = 0
 
 
-@inner
+@short
 def _tighten(tableau, memory, variable, low, high):
     length = memory.counts[_LENGTH]
     memory.trail[length] = variable
@@ -114,7 +117,7 @@ def _backtrack(tableau, memory):
     return True
 
 
-@inner
+@short
 def _branch(tableau, memory, variable, value, up):
     """Split the values of a variable at a fraction or, where it is an integer, above it."""
     depth = memory.counts[_DEPTH]
@@ -204,7 +207,8 @@ def _try(tableau, rows, memory, theta, low, high, sides_low, sides_high, z):
         value += theta[j] * x[j]
     if value > memory.work[BEST]:
         memory.work[BEST] = value
-        z[:] = x
+        for j in range(width):
+            z[j] = x[j]
 
 
 @inner
@@ -220,10 +224,10 @@ def _begin(tableau, rows, memory, theta, low, high, sides_low, sides_high, z):
         can_start &= np.isfinite(z[j])
         if low[j] > high[j]:
             return False
-    tableau.lower[:width], tableau.lower[width:] = low, sides_low
-    tableau.upper[:width], tableau.upper[width:] = high, sides_high
+        tableau.lower[j], tableau.upper[j], memory.x[j] = low[j], high[j], z[j]
+    for i in range(len(sides_low)):
+        tableau.lower[width + i], tableau.upper[width + i] = sides_low[i], sides_high[i]
     if can_start:
-        memory.x[:] = z
         _try(tableau, rows, memory, theta, low, high, sides_low, sides_high, z)
     reset(tableau, rows.matrix, theta)
     return True
@@ -233,71 +237,97 @@ def _begin(tableau, rows, memory, theta, low, high, sides_low, sides_high, z):
 def _look(tableau, rows, memory, theta):
     """Solve a node's linear program; return how it ended, a bound, and whether the node can be left."""
     height, width = tableau.entries.shape
-    limit = 50 + 3 * (height + width)
-    cutoff = memory.work[BEST] + TOLERANCE
-    for attempt in range(2):
-        end, row, work = optimise(tableau, cutoff, limit)
-        memory.work[_WORK] += work
+    cutoff, lowest = memory.work[BEST] + TOLERANCE, memory.work[BEST] + TOLERANCE
+    end, bound = STALLED, np.inf
+    for _ in range(3):
+        end, row, work = optimise(tableau, lowest, 50 + 3 * (height + width))
+        memory.work[_WORK] += work + len(rows.data)
         if end == INFEASIBLE and excludes(tableau, rows, row, memory.y, memory.reduced):
             return end, -np.inf, True
         bound = prices(tableau, rows, theta, memory.y, memory.reduced)
-        memory.work[_WORK] += len(rows.data)
-        if bound <= cutoff:
-            return end, bound, True
-        if end == CUT_OFF:
-            end, row, work = optimise(tableau, -np.inf, limit)
-            memory.work[_WORK] += work
-            bound = prices(tableau, rows, theta, memory.y, memory.reduced)
-        if end == OPTIMAL or attempt:
+        if end == OPTIMAL or bound <= cutoff:
             break
-        reset(tableau, rows.matrix, theta)
-        memory.work[_WORK] += height * width
-        memory.counts[_AGE] = 0
+        if end == CUT_OFF:  # by rounding alone
+            lowest = -np.inf
+        else:
+            reset(tableau, rows.matrix, theta)
+            memory.work[_WORK] += height * width
     return end, bound, bound <= cutoff
 
 
+@short
+def _fix(tableau, memory, gap, chosen):
+    """Fix variables but one at bounds that no better state leaves, as their reduced costs say."""
+    reduced = memory.reduced
+    for j in range(len(reduced)):
+        if tableau.lower[j] < tableau.upper[j] and abs(reduced[j]) >= gap and j != chosen:
+            bound = tableau.upper[j] if reduced[j] > 0 else tableau.lower[j]
+            _tighten(tableau, memory, j, bound, bound)
+
+
+@short
+def _report(tableau, memory, bound, multipliers, low, high):
+    """Write a row's prices in its linear program, and the bounds that the best state so far allows."""
+    _fix(tableau, memory, bound - memory.work[BEST] - TOLERANCE, -1)
+    for i in range(len(multipliers)):
+        multipliers[i] = max(memory.y[i], 0.0)
+    for j in range(len(low)):
+        low[j], high[j] = tableau.lower[j], tableau.upper[j]
+
+
 @inner
-def _visit(tableau, rows, memory, theta, low, high, sides_low, sides_high, z):
-    """Look at a node: leave it, or branch. Returns whether the search goes on."""
+def _leave_or_branch(tableau, rows, memory, theta, low, high, sides_low, sides_high, end, bound, z):
+    """Go on from a node whose linear program was solved; tell whether the search goes on."""
     height, width = tableau.entries.shape
-    end, bound, is_done = _look(tableau, rows, memory, theta)
-    if is_done:
-        return _backtrack(tableau, memory)
-    x, reduced = memory.x, memory.reduced
+    x = memory.x
     for k in range(width):
         if tableau.others[k] < width:
             x[tableau.others[k]] = tableau.values[k]
     for i in range(height):
         if tableau.basis[i] < width:
             x[tableau.basis[i]] = tableau.basic_values[i]
+    for j in range(width):
+        x[j] = min(max(x[j], tableau.lower[j]), tableau.upper[j])
     chosen, at, up = _choose(tableau) if end == OPTIMAL else (-1, 0.0, False)
     _try(tableau, rows, memory, theta, low, high, sides_low, sides_high, z)
-    memory.work[_WORK] += 2 * len(rows.data) + 4 * width
-    cutoff = memory.work[BEST] + TOLERANCE
-    if bound <= cutoff:
-        return _backtrack(tableau, memory)
-    for j in range(width):
-        if tableau.lower[j] == tableau.upper[j] or j == chosen:
-            continue
-        if reduced[j] > 0 and bound - reduced[j] <= cutoff:
-            _tighten(tableau, memory, j, tableau.upper[j], tableau.upper[j])
-        elif reduced[j] < 0 and bound + reduced[j] <= cutoff:
-            _tighten(tableau, memory, j, tableau.lower[j], tableau.lower[j])
-    if chosen >= 0:
-        _branch(tableau, memory, chosen, at, up)
-        return True
-    for j in range(width):
-        if tableau.lower[j] < tableau.upper[j]:
-            _branch(tableau, memory, j, tableau.lower[j], False)
-            settle(tableau)
+    gap = bound - memory.work[BEST] - TOLERANCE
+    if gap > 0:
+        length = memory.counts[_LENGTH]
+        _fix(tableau, memory, gap, chosen)
+        j = 0
+        while chosen < 0 and j < width:
+            if tableau.lower[j] < tableau.upper[j]:
+                chosen, at = j, tableau.lower[j]
+            j += 1
+        if chosen >= 0:
+            _branch(tableau, memory, chosen, at, up)
+            if end != OPTIMAL or abs(at - np.rint(at)) <= _INTEGRAL:
+                settle(tableau)
             return True
-    x[:] = tableau.lower[:width]
-    _try(tableau, rows, memory, theta, low, high, sides_low, sides_high, z)
+        if memory.counts[_LENGTH] > length:
+            return True  # all variables are fixed now: such a point is looked at once more
     return _backtrack(tableau, memory)
 
 
 @kernel
-def search(theta, todo, lower, upper, sides_lower, sides_upper, rows, tableau, memory, budget, allowance, z, status):
+def search(
+    theta,
+    todo,
+    lower,
+    upper,
+    sides_lower,
+    sides_upper,
+    rows,
+    tableau,
+    memory,
+    budget,
+    allowance,
+    z,
+    status,
+    multipliers,
+    low,
+    high,
+):
     """Solve rows until all are done or an allowance is used up; called again, it goes on where it was.
 
     Args:
@@ -314,16 +344,20 @@ def search(theta, todo, lower, upper, sides_lower, sides_upper, rows, tableau, m
         allowance: Entries touched, after which to return.
         z: [m, n], states to start from, or NaN; gets the best states that were found.
         status: [m], is written.
+        multipliers: [m, h], where nothing but the rows' linear programs is asked for: it gets the prices of the rows,
+            none of which is negative for knapsacks; else [0, h].
+        low: [m, n] or [0, n], gets bounds then that the states in z allow.
+        high: As above.
     """
     counts, spent = memory.counts, 0.0
     height, width = rows.matrix.shape
     while counts[POSITION] < len(todo):
         r = todo[counts[POSITION]]
-        low, high = lower[r % len(lower)], upper[r % len(upper)]
+        bottom, top = lower[r % len(lower)], upper[r % len(upper)]
         sides_low, sides_high = sides_lower[r % len(sides_lower)], sides_upper[r % len(sides_upper)]
         goes_on = True
         if not counts[_HAS_BEGUN]:
-            goes_on = _begin(tableau, rows, memory, theta[r], low, high, sides_low, sides_high, z[r])
+            goes_on = _begin(tableau, rows, memory, theta[r], bottom, top, sides_low, sides_high, z[r])
         while goes_on and memory.work[_WORK] <= budget:
             if spent > allowance:
                 return
@@ -332,16 +366,28 @@ def search(theta, todo, lower, upper, sides_lower, sides_upper, rows, tableau, m
                 reset(tableau, rows.matrix, theta[r])
                 counts[_AGE] = 0
             counts[_AGE] += 1
-            memory.work[_WORK] += height * width
-            goes_on = _visit(tableau, rows, memory, theta[r], low, high, sides_low, sides_high, z[r])
+            end, bound, is_done = _look(tableau, rows, memory, theta[r])
+            if len(multipliers) > 0:
+                _report(tableau, memory, bound, multipliers[r], low[r], high[r])
+                break
+            if is_done:
+                goes_on = _backtrack(tableau, memory)
+            else:
+                goes_on = _leave_or_branch(
+                    tableau, rows, memory, theta[r], bottom, top, sides_low, sides_high, end, bound, z[r]
+                )
+            memory.work[_WORK] += _NODE + height * width + 2 * len(rows.data) + 4 * width
             spent += memory.work[_WORK] - before
-        if goes_on:
-            status[r] = GIVEN_UP
-            z[r, :] = np.nan
-        elif memory.work[BEST] == -np.inf:
-            status[r] = EMPTY
-            z[r, :] = np.nan
-        else:
-            status[r] = PROVED
         counts[_HAS_BEGUN] = 0
         counts[POSITION] += 1
+        if len(multipliers) > 0:
+            continue
+        if goes_on:
+            status[r] = GIVEN_UP
+        elif memory.work[BEST] == -np.inf:
+            status[r] = EMPTY
+        else:
+            status[r] = PROVED
+        if status[r] != PROVED:
+            for j in range(width):
+                z[r, j] = np.nan

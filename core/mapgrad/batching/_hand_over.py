@@ -110,7 +110,8 @@ class HandOver:
             return answers
 
         def ask(solver: SolverAtWork, part: list[int]) -> None:
-            own = solver.of_siblings([work.problems[row % len(work.problems)] for row in part])
+            problems = work.problems
+            own = solver.of_siblings([problems[row % len(problems)] for row in part] if len(problems) > 1 else problems)
             found, _ = own.ask(
                 rows[part], None if near is None else near[part], priced=priced, is_masked=is_masked
             )
