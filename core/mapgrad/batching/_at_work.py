@@ -8,6 +8,7 @@ import pickle
 import time
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from mapgrad.batching._batches import ask_function, solve_batch
 from mapgrad.batching._families import model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
+from mapgrad.batching._hand_over import HandOver
 from mapgrad.batching._handles import new_handle
 from mapgrad.batching._host import Staged, to_device, to_host
 from mapgrad.batching._locks import new_lock
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 
 _DTYPES: Final = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
-COUNTS: Final = ("rows", "solves", "equal", "known", "clipped", "failed", "seconds")
+COUNTS: Final = ("rows", "solves", "equal", "known", "clipped", "handed_over", "failed", "seconds")
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ class SolverAtWork:
         self._lowering = None if problem is None else factory.lowering(problem)
         self._runner = Runner(plugin) if isinstance(plugin, InstanceSolver) else None
         self._batch_solver = plugin if isinstance(plugin, BatchSolver) else None
+        self._hand_over = None
+        if self.traits.gives_up and problem is not None:
+            start = partial(_start, problem, pool)
+            self._hand_over = HandOver(factory, problem, settings, start)
         # asked here, as a compiler can't trace how the problem's bounds are found
         self._dtypes = _DTYPES if problem is None else _exact_dtypes(problem)
         self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()
@@ -251,7 +257,7 @@ class SolverAtWork:
             solutions, is_clean = self._solve_unproved(rows, known, calls, counts, priced=priced, is_masked=is_masked)
         else:
             solutions, is_clean = self._ask(rows, None, calls, priced=priced, is_masked=is_masked)
-            counts["solves"] = count
+            counts |= {"solves": count} | solutions.stats
         if is_masked:
             is_clean &= refuse_forbidden(solutions, rows, is_of_function=self.is_function)
         if solutions.z.dtype != dtype:
@@ -289,6 +295,7 @@ class SolverAtWork:
             if left.shape[0] == 0:
                 return Solutions(torch.empty_like(left), torch.empty(0, dtype=torch.int64, device=left.device))
             solutions, is_clean = self._ask(left, near, calls, priced=priced, is_masked=is_masked)
+            counts.update(solutions.stats)
             return solutions
 
         if known is not None and self.problem is not None:
@@ -305,22 +312,11 @@ class SolverAtWork:
         """
         lowering, solver = self._lowering, self._batch_solver
         if solver is None:
-            assert lowering is not None
-            assert self._runner is not None
-            settings = self._settings
-            near = near if settings.reuse else None
-            staged = Staged(
-                rows,
-                lowering,
-                self.traits,
-                near=near,
-                seconds=settings.time_limit,
-                reuse=settings.reuse,
-                is_masked=is_masked,
-                limits=self._limits,
-            )
-            self._pool.solve(self._runner, self._job, staged.block)
-            return staged.answers(priced=priced)
+            near = near if self._settings.reuse else None
+            answers = self.ask(rows, near, priced=priced, is_masked=is_masked)
+            if answers[1] or self._hand_over is None:
+                return answers
+            return self._hand_over.complete(self, answers, rows, near, priced=priced, is_masked=is_masked)
         if lowering is not None and lowering.is_lowered:
             return _solve_lowered(solver, lowering, rows, is_masked=is_masked)
         unserved: list[int] = []
@@ -328,6 +324,26 @@ class SolverAtWork:
             rows, unserved = with_penalties(rows, rows.isneginf(), self.problem)
         answers = ask_function(solver, rows.chunk(calls)) if self.is_function else solve_batch(solver, rows)
         return fail_unserved(*answers, unserved) if unserved else answers
+
+    def ask(
+        self, rows: Tensor, near: Tensor | None, *, priced: bool, is_masked: bool
+    ) -> tuple[Solutions, bool]:
+        """Have an instance solver, and no other, solve rows [N, *shape], N ≥ 1; returns what `_ask` does."""
+        assert self._lowering is not None
+        assert self._runner is not None
+        staged = Staged(
+            rows,
+            self._lowering,
+            self.traits,
+            near=near,
+            seconds=self._settings.time_limit,
+            reuse=self._settings.reuse,
+            is_masked=is_masked,
+            patience=None if self._hand_over is None else self._hand_over.patience,
+            limits=self._limits,
+        )
+        self._pool.solve(self._runner, self._job, staged.block)
+        return staged.answers(priced=priced)
 
     def _is_worth_proofs(self) -> bool:
         cost = self.factory.spec and self.factory.spec.cost
@@ -341,6 +357,12 @@ class SolverAtWork:
         if self._runner is not None:
             self._runner.close()
             self._pool.forget(self._job.token)
+        if self._hand_over is not None:
+            self._hand_over.close()
+
+
+def _start(problem: Problem, pool: Pool, factory: SolverFactory, settings: Settings) -> SolverAtWork:
+    return SolverAtWork(factory, problem, settings, pool)
 
 
 def _exact_dtypes(problem: Problem) -> set[torch.dtype]:

@@ -40,6 +40,7 @@ class Staged:
         seconds: For each row, or None.
         reuse: Whether earlier rows may help.
         is_masked: Whether rows have forbidden entries, −inf.
+        patience: After which rows are to be given up, or None.
         limits: Bounds and sides, [B, ...]: row i of `rows` has those of number i modulo B. None for the problem's own.
     """
 
@@ -53,6 +54,7 @@ class Staged:
         seconds: float | None,
         reuse: bool,
         is_masked: bool,
+        patience: float | None = None,
         limits: Limits | None = None,
     ) -> None:
         self._rows, self._lowering = rows, lowering
@@ -94,6 +96,7 @@ class Staged:
             reuse=reuse,
             forbidden=forbidden,
             limits=limits,
+            patience=patience,
             exact=traits.exact,
         )
         self._whole = self.block.part(0, len(theta))  # the same arrays, whatever a solver puts in their places

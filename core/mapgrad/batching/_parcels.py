@@ -105,7 +105,7 @@ class Rows:
 
     def __reduce__(self) -> tuple[Any, ...]:
         part, job = self._part, self._parcel.data(self._job, is_asked_for=self._with_job)
-        asked = part.theta, part.start, part.seconds, part.reuse, part.forbidden, part.limits
+        asked = part.theta, part.start, part.seconds, part.reuse, part.forbidden, part.limits, part.patience
         return partial, (_solve, self._job.token, job, *asked)
 
 
@@ -122,6 +122,7 @@ def _solve(
     reuse: bool,
     forbidden: NDArray[Any] | None,
     limits: Limits | None,
+    patience: float | None,
 ) -> Answers | str:
     """Solve rows in a worker; jobs of late are kept with their native models."""
     began = time.perf_counter()
@@ -137,8 +138,16 @@ def _solve(
         for array in (start, forbidden, *(limits or ())):
             if array is not None:
                 array.flags.writeable = False
-        exact = runner.solver.traits.exact
-        block = Block(theta, start=start, seconds=seconds, reuse=reuse, forbidden=forbidden, limits=limits, exact=exact)
+        block = Block(
+            theta,
+            start=start,
+            seconds=seconds,
+            reuse=reuse,
+            forbidden=forbidden,
+            limits=limits,
+            patience=patience,
+            exact=runner.solver.traits.exact,
+        )
         runner.run(block)
     causes = {row: portable(error) for row, error in block.causes.items()}
     return Answers(block.z, block.status, block.objective, block.bound, causes, time.perf_counter() - began)

@@ -120,7 +120,8 @@ class Solver:
         """Counts since the solver was made.
 
         `rows` given; `solves` that a solver did; `equal` rows answered by an equal one of the same batch; `known` rows
-        answered by what was solved before; `clipped` rows moved into the domain; `failed` rows; `seconds` of wall-clock
+        answered by what was solved before; `clipped` rows moved into the domain; `handed_over` rows that the
+        solver gave up and another one solved; `failed` rows; `seconds` of wall-clock
         time.
         """
         with self._lock:

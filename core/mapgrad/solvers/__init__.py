@@ -19,7 +19,7 @@ from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._native_models import advice_on
 from mapgrad.solvers._program_solver import ProgramSolver
 from mapgrad.solvers._registry import register, unregister
-from mapgrad.solvers._resolve import SolverFactory, SolverLike, require_solver, resolve
+from mapgrad.solvers._resolve import SolverFactory, SolverLike, require_solver, resolve, successor_of
 
 __all__ = [
     "BatchSolver",
@@ -50,5 +50,6 @@ __all__ = [
     "require_no_reserved",
     "require_solver",
     "resolve",
+    "successor_of",
     "unregister",
 ]

@@ -39,6 +39,7 @@ class Traits:
             that an optimum holds such an entry only where every state does.
         limits: It heeds `Request.limits` or `Block.limits`, so that programs which differ in bounds and sides alone
             share a native model. `ProgramSolver` does.
+        gives_up: It heeds `Request.patience` or `Block.patience`: rows that take it longer it leaves to another solver.
         stoppable: `InstanceSolver.stop` ends the row that runs, within a second or so; None: if the class has its own.
     """
 
@@ -49,6 +50,7 @@ class Traits:
     scale_free: bool = False
     masks: bool = False
     limits: bool = False
+    gives_up: bool = False
     stoppable: bool | None = None
 
 
@@ -80,6 +82,9 @@ class Request:
             it; None where there are none, and for solvers without ``masks`` among their traits.
         limits: Bounds and sides that hold for this row, in place of the problem's; None where those do, and for
             solvers without ``limits`` among their traits. Read-only.
+        patience: Seconds of processor time after which the solver should leave this row to another one, by the status
+            TIME_LIMIT without a state; None where there is no other, and for solvers without ``gives_up`` among their
+            traits. Best counted in steps, so that an answer doesn't depend on what else the machine does.
     """
 
     start: NDArray[np.float64] | None = None
@@ -87,6 +92,7 @@ class Request:
     reuse: bool = False
     forbidden: NDArray[np.bool_] | None = None
     limits: Limits | None = None
+    patience: float | None = None
 
 
 class Block:
@@ -99,6 +105,7 @@ class Block:
         reuse: As in `Request`.
         forbidden: [m, n] bool, as in `Request`, None where no row has such entries.
         limits: As in `Request`, with a first dimension [m].
+        patience: As in `Request`, for each row.
         z: [m, n] float64, C-contiguous: the states. What is still NaN at the end counts as no answer.
         status: [m] int64, values of `Status`: OPTIMAL at first if the solver is exact, else FEASIBLE.
         objective: [m] float64: ⟨θ, z⟩, NaN at first and where the solver leaves it to the core.
@@ -117,6 +124,7 @@ class Block:
         "forbidden",
         "limits",
         "objective",
+        "patience",
         "reuse",
         "row",
         "seconds",
@@ -136,6 +144,7 @@ class Block:
         reuse: bool = False,
         forbidden: NDArray[np.bool_] | None = None,
         limits: Limits | None = None,
+        patience: float | None = None,
         exact: bool = True,
     ) -> None:
         count = len(theta)
@@ -145,6 +154,7 @@ class Block:
         self.reuse = reuse
         self.forbidden = forbidden
         self.limits = limits
+        self.patience = patience
         self.z: NDArray[np.float64] = np.full(theta.shape, np.nan)
         self.status = np.full(count, int(Status.OPTIMAL if exact else Status.FEASIBLE), dtype=np.int64)
         self.objective, self.bound = np.full((2, count), np.nan)
@@ -163,7 +173,7 @@ class Block:
         part.forbidden = None if self.forbidden is None else self.forbidden[start:stop]
         part.limits = None if self.limits is None else Limits(*(each[start:stop] for each in self.limits))
         part.seconds, part.reuse, part.row, part.causes = self.seconds, self.reuse, None, {}
-        part.stopped = self.stopped
+        part.stopped, part.patience = self.stopped, self.patience
         part.z, part.status = self.z[start:stop], self.status[start:stop]
         part.objective, part.bound = self.objective[start:stop], self.bound[start:stop]
         return part
@@ -205,7 +215,7 @@ class Block:
         if forbidden is not None:
             forbidden = forbidden.reshape(shape) if forbidden.any() else None
         limits = None if self.limits is None else Limits(*(each[row] for each in self.limits))
-        return Request(start, self.seconds, self.reuse, forbidden, limits)
+        return Request(start, self.seconds, self.reuse, forbidden, limits, self.patience)
 
     def fail(self, row: int, error: BaseException) -> None:
         """Note that a row raised; the state that it may have written is dropped."""
@@ -267,7 +277,7 @@ class InstanceSolver(Generic[P, S]):
         """
         shape, z, put, solve = self.problem.shape, block.z, block.put, self.solve
         rows, states = block.theta.reshape(-1, *shape), z.reshape(-1, *shape)
-        request = Request(None, block.seconds, block.reuse)
+        request = Request(None, block.seconds, block.reuse, patience=block.patience)
         has_own = not (block.start is None and block.forbidden is None and block.limits is None)
         row = 0
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
@@ -126,6 +127,31 @@ def resolve(solver: SolverLike | SolverFactory, problem: Problem | None) -> Solv
         if own not in (problem, lower(problem, None).native):
             raise UnsupportedProblemError(f"this {given.name} was made for {own!r}, but is asked to solve {problem!r}")
     return given
+
+
+def successor_of(factory: SolverFactory, problem: Problem) -> tuple[SolverFactory, float] | None:
+    """Return the solver for the rows that another one gives up, and its declared seconds a row; None without one.
+
+    It is the cheapest exact engine of integer programs or, where none takes the problem, the cheapest exact solver. Rows
+    that are given up are hard, and a search made for one class of problems may go on for ever there. Third parties'
+    plugins count if they are loaded already.
+
+    Args:
+        factory: The solver that gives up.
+        problem: The feasible set.
+    """
+    entries = [entry for entry in trusted_entries_for(problem) if entry.name != factory.name and not entry.missing()]
+    priced = [(seconds, entry) for seconds, entry in _priced(entries, problem) if seconds < math.inf]
+    needs_limits = factory.factory.traits.limits and isinstance(problem, IntegerProgram)
+    for entry in sorted(_by_cost(priced), key=lambda entry: IntegerProgram not in entry.spec.accepts):
+        try:
+            other = _factory(entry)
+        except (PluginError, MissingDependencyError):
+            continue
+        traits = other.factory.traits
+        if traits.exact and not traits.gives_up and (traits.limits or not needs_limits):
+            return other, entry.seconds(problem)
+    return None
 
 
 def require_solver(solver: SolverLike, options: Mapping[str, Any]) -> None:

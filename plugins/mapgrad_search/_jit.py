@@ -1,0 +1,34 @@
+"""How numba compiles this plugin's kernels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from numba import njit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a function compiled when it is first called; it runs without the GIL.
+
+    Machine code is kept on disk where numba finds a folder to write to: next to this module, in the user's cache, or
+    where ``NUMBA_CACHE_DIR`` says. Where there is none, each process compiles anew.
+    """
+    try:
+        return njit(nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:
+        return njit(nogil=True, error_model="numpy")(function)
+
+
+inner = njit(nogil=True, error_model="numpy")
+"""For functions that kernels call."""
+
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+sums = njit(nogil=True, error_model="numpy", fastmath=_FAST)
+"""For those whose sums may be added up in any order."""
+
+short = njit(nogil=True, error_model="numpy", fastmath=_FAST, forceinline=True)
+"""For those that are called so often that handing over arrays would count."""

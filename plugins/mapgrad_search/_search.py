@@ -1,0 +1,161 @@
+"""Branch and bound over integer variables."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+import mapgrad
+from mapgrad_search._form import Form
+from mapgrad_search._knapsack import pack
+from mapgrad_search._simplex import Tableau
+from mapgrad_search._tree import BEST, POSITION, Memory, search
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+_CONSTRAINTS: Final = 8
+"""Up to so many, one row that stands for all of them bounds knapsacks well."""
+
+_NODES: Final = (300, 10_000)
+"""That a knapsack may take with a first sum of its constraints, and with the prices of its linear program."""
+
+_PORTIONS: Final = (1024, 32)
+"""Rows that these searches solve before Python looks whether they are to stop: some hundredths of a second."""
+
+_ALLOWANCE: Final = 2e7
+"""Entries of tableaus that the last search touches before that."""
+
+_SECONDS_PER_ENTRY: Final = 1e-9
+_OPEN: Final = -1
+_LEAST: Final = 2.0**-10
+
+
+@dataclass(eq=False)
+class _State:
+    tableau: Tableau
+    memory: Memory
+
+
+class _Task:
+    """Rows [m, n] with bounds [1 or m, n] and sides [1 or m, h], and where answers go."""
+
+    def __init__(self, block: mapgrad.Block, program: mapgrad.IntegerProgram, form: Form) -> None:
+        limits = mapgrad.Limits.of(program) if block.limits is None else block.limits
+        lower, upper, row_lower, row_upper = map(np.atleast_2d, limits)
+        if block.forbidden is not None:
+            lower, upper = np.where(block.forbidden, 0.0, lower), np.where(block.forbidden, 0.0, upper)
+        self.bounds = np.array(lower), np.array(upper)
+        self.sides = form.sides(row_lower, row_upper)
+        self.theta = block.theta.view()
+        self.theta.flags.writeable = False
+        self.z, self.status = block.z, block.status
+
+    @property
+    def is_packing(self) -> bool:
+        lower, upper = self.bounds
+        return bool((lower >= 0).all() and (upper <= 1).all() and (self.sides[0] <= 0).all())
+
+    @property
+    def steps(self) -> int:
+        """How often bounds may be tightened on the way to a leaf."""
+        lower, upper = self.bounds
+        return int(np.maximum(upper - lower, 0).sum(axis=1).max(initial=0)) + 1
+
+
+class Search(mapgrad.InstanceSolver[Any, _State]):
+    """Branch and bound in numba, for programs of integer variables within small bounds.
+
+    Knapsacks are searched depth first in the order of utility per weight, bounded by a sum of their constraints. What
+    takes longer, and all other programs, are searched with linear programs as bounds, by the dual simplex method from
+    node to node; a node is left only by a bound that its prices prove without the tableau's rounding. Rows of integers
+    and decimals are met exactly, others to 1e-9 of their largest coefficient.
+    """
+
+    traits = mapgrad.Traits(releases_gil=True, masks=True, limits=True, gives_up=True, stoppable=True)
+
+    def __init__(self, problem: mapgrad.Knapsack | mapgrad.IntegerProgram, **options: Any) -> None:
+        super().__init__(problem, **options)
+        self._program = problem.to_ilp()
+        self._form = Form.of(self._program)
+        matrix = self._form.rows.matrix
+        is_packing = bool((matrix >= 0).all()) and 0 < len(matrix) <= _CONSTRAINTS
+        self._weights = np.ascontiguousarray(matrix.T) if is_packing else None
+
+    def init(self) -> _State:
+        """Make room for a tableau, and the kernels ready."""
+        height, width = self._form.rows.matrix.shape
+        state = _State(Tableau.of_size(height, width), Memory.of_size(height, width, 0))
+        self.solve_rows(state, mapgrad.Block(np.zeros((0, width))))
+        return state
+
+    def solve_rows(self, state: _State, block: mapgrad.Block) -> None:
+        """Write a best state of each row."""
+        task = _Task(block, self._program, self._form)
+        if task.steps > len(state.memory.trail):
+            state.memory = Memory.of_size(*self._form.rows.matrix.shape, task.steps)
+        if block.start is not None:
+            task.z[:] = np.rint(block.start)
+        task.status[:] = _OPEN
+        if self._weights is not None and task.is_packing:
+            self._pack(state, task, block)
+        self._search(state, task, block)
+        task.z[task.status == _OPEN] = np.nan
+
+    def _pack(self, state: _State, task: _Task, block: mapgrad.Block) -> None:
+        """Search rows as knapsacks; those that are left keep the best states found."""
+        rows = self._form.rows
+        capacities = np.minimum(task.sides[1], 1 + rows.matrix.sum(axis=1))
+        multipliers = 1 / np.maximum(capacities, _LEAST)
+        for portion in _portions(np.arange(len(task.theta)), _PORTIONS[0], block):
+            pack(
+                *(task.theta, portion, *task.bounds, self._weights, capacities, multipliers),
+                *(_NODES[0], task.z, task.status),
+            )
+        multipliers = np.zeros((len(task.theta), len(rows.matrix)))
+        low, high = np.empty((2, *task.theta.shape))
+        for portion in _portions(np.flatnonzero(task.status == _OPEN), _PORTIONS[1], block):
+            state.memory.restart()
+            search(
+                *(task.theta, portion, *task.bounds, *task.sides, rows, state.tableau, state.memory),
+                *(np.inf, np.inf, task.z, task.status, multipliers, low, high),
+            )
+            pack(
+                *(task.theta, portion, low, high, self._weights, capacities, multipliers),
+                *(_NODES[1], task.z, task.status),
+            )
+
+    def _search(self, state: _State, task: _Task, block: mapgrad.Block) -> None:
+        """Search the rows that are left."""
+        rows, tableau, memory = self._form.rows, state.tableau, state.memory
+        budget = np.inf if block.patience is None else block.patience / _SECONDS_PER_ENTRY
+        todo = np.flatnonzero(task.status == _OPEN)
+        nothing = np.empty((0, len(rows.matrix))), *np.empty((2, 0, task.theta.shape[1]))
+        for portion in _portions(todo, len(todo) if block.seconds is None else 1, block):
+            memory.restart()
+            deadline = np.inf if block.seconds is None else time.monotonic() + block.seconds
+            while True:
+                search(
+                    *(task.theta, portion, *task.bounds, *task.sides, rows, tableau, memory),
+                    *(budget, _ALLOWANCE, task.z, task.status, *nothing),
+                )
+                if memory.counts[POSITION] == len(portion) or block.stopped:
+                    break
+                if time.monotonic() > deadline:
+                    task.status[portion] = int(mapgrad.Status.TIME_LIMIT)
+                    if memory.work[BEST] == -np.inf:
+                        task.z[portion] = np.nan
+                    break
+
+
+def _portions(rows: NDArray[np.int64], size: int, block: mapgrad.Block) -> Iterator[NDArray[np.int64]]:
+    """Yield some rows after the other, once an empty portion where there are none, until a block is stopped."""
+    for start in range(0, max(len(rows), 1), max(size, 1)):
+        if block.stopped:
+            return
+        yield rows[start : start + size]
