@@ -151,7 +151,7 @@ def test_a_layer_gives_on_the_device_what_it_gives_on_the_cpu(name, estimator):
         assert layer.last.z.device.type == device.type
         found.append((z.detach().cpu(), leaf.grad.cpu(), layer.stats))
     (z, gradient, stats), (expected, expected_gradient, expected_stats) = found
-    assert torch.equal(z, expected)
+    torch.testing.assert_close(z, expected)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
     for count in ("improvable", "dead", "rows", "clipped", "clipped_backward", "failed"):
         assert stats[count] == expected_stats[count]

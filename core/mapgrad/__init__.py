@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from mapgrad.solvers import (
         BatchSolver,
         Block,
+        CounterNoise,
         EngineAnswer,
         EngineCall,
         InstanceSolver,
@@ -101,6 +102,7 @@ __all__ = [
     "Combinatorial",
     "ConformanceError",
     "Context",
+    "CounterNoise",
     "Domain",
     "DomainError",
     "EngineAnswer",
@@ -239,6 +241,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "solvers": (
         "BatchSolver",
         "Block",
+        "CounterNoise",
         "EngineAnswer",
         "EngineCall",
         "InstanceSolver",
