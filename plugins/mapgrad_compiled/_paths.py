@@ -34,7 +34,7 @@ class ShortestPaths(mapgrad.InstanceSolver[mapgrad.ShortestPath, Any]):
         """Sort the nodes, and make the kernel ready."""
         _paths.ready()
         problem = self.problem
-        sorter: TopologicalSorter[int] = TopologicalSorter({node: () for node in range(problem.num_nodes)})
+        sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(range(problem.num_nodes), ()))
         for tail, head in problem.edges.tolist():
             sorter.add(head, tail)
         tails, heads = problem.edges.T
@@ -50,5 +50,5 @@ class ShortestPaths(mapgrad.InstanceSolver[mapgrad.ShortestPath, Any]):
 
 
 @kernel(ROWS, INDICES, INDICES, INDICES, INDICES, INTEGER, INTEGER, STATES, VALUES)
-def _paths(theta, nodes, starts, edges, tails, source, target, z, objective):  # noqa: ANN001, ANN202
+def _paths(theta, nodes, starts, edges, tails, source, target, z, objective):
     pass

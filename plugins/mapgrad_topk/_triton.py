@@ -21,15 +21,12 @@ if TYPE_CHECKING:
 
     import mapgrad
 
-LARGEST: Final = 1 << 15
+LONGEST: Final = 1 << 15
 """Entries of a row up to which it fits into the registers of one program."""
 
-_ENTRIES_A_THREAD: Final = 16
-_WARPS: Final = 32
-"""The most that a program may have."""
-
-_PART: Final = 1 << 13
-"""Entries whose noise is made at a time, where a row has more: each needs many registers meanwhile."""
+_SHORT: Final = 1 << 11
+_SHORT_WITH_NOISE: Final = 1 << 12
+"""Entries of a row up to which a thread gets 16, not 32: measured on an H100."""
 
 _NORMAL: Final = NormalDist()
 
@@ -46,7 +43,7 @@ def _scrambled(bits):
 
 
 @triton.jit
-def _noise(start, entries, table, WIDTH: tl.constexpr):
+def _noise(start, entries, table, width: tl.constexpr):
     """Return the quantiles, float32, of some entries' uniforms, as `CounterNoise` says."""
     bits = _scrambled(start + (entries + 1).to(tl.uint64) * _GOLDEN)
     high, low = (bits >> 32).to(tl.uint32), bits.to(tl.uint32)
@@ -57,7 +54,7 @@ def _noise(start, entries, table, WIDTH: tl.constexpr):
     cell = ((v | (high & 0x80000000)) >> 19) * 4
     t = ((v & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True) - 1.5
     cubics = tl.load(table + cell[:, None] + tl.arange(0, 4)[None, :])  # 16 bytes at a time
-    even, odd = tl.split(tl.reshape(cubics, (WIDTH, 2, 2)))
+    even, odd = tl.split(tl.reshape(cubics, (width, 2, 2)))
     a, c = tl.split(even)
     b, d = tl.split(odd)
     return a + t * (b + t * (c + t * d))
@@ -167,49 +164,50 @@ def _select(
     samples,
     place,
     density,
-    HAS_NOISE: tl.constexpr,
-    HAS_IDS: tl.constexpr,
-    IS_EACH: tl.constexpr,
-    PART: tl.constexpr,
-    WIDTH: tl.constexpr,
+    has_noise: tl.constexpr,
+    has_ids: tl.constexpr,
+    is_each: tl.constexpr,
+    part: tl.constexpr,
+    width: tl.constexpr,
 ):
     number = tl.program_id(0).to(tl.int64)
     row = number % rows
     source = number
-    if not IS_EACH:
+    if not is_each:
         source = number // (rows * samples) * rows + row
     theta += source * n
     z += number * n
-    entries = tl.arange(0, WIDTH)
+    entries = tl.arange(0, width)
     inside = entries < n
-    if HAS_NOISE:
+    start = tl.zeros((), tl.uint64)
+    if has_noise:
         name = first + row
-        if HAS_IDS:
+        if has_ids:
             name = tl.load(ids + row)
         sample = (number // rows) % samples
         start = key.to(tl.uint64) + (sample + 1).to(tl.uint64) * _SAMPLE
         start = _scrambled(start + (name + 1).to(tl.uint64) * _GOLDEN)
-    if HAS_NOISE and PART < WIDTH:
-        for begin in range(0, n, PART):
-            some = begin + tl.arange(0, PART)
+    if part < width:  # of the row, as noise takes many registers; z holds what is done
+        for begin in range(0, n, part):
+            some = begin + tl.arange(0, part)
             values = tl.load(theta + some, mask=some < n, other=0.0)
-            values += temperature * _noise(start, some, table, PART)
+            values += temperature * _noise(start, some, table, part)
             tl.store(z + some, values, mask=some < n)
         tl.debug_barrier()
         values = tl.load(z + entries, mask=inside, other=float("nan"))
     else:
         values = tl.load(theta + entries, mask=inside, other=float("nan")).to(tl.float32)
-        if HAS_NOISE:
-            values += temperature * _noise(start, entries, table, WIDTH)
+        if has_noise:
+            values += temperature * _noise(start, entries, table, width)
     chosen = _largest(values, n, k, place, density)
-    tl.store(z + entries, chosen.to(z.dtype.element_ty), mask=inside)
+    tl.store(z + entries, tl.where(chosen, 1.0, 0.0).to(z.dtype.element_ty), mask=inside)
 
 
 def largest(theta: Tensor, k: int, noise: mapgrad.CounterNoise | None = None) -> Tensor:
     """Return 1 for the k largest entries of each row, ties by the lower index, and 0 for the others.
 
     Args:
-        theta: [N, n], or with noise [G, S or 1, B, n], contiguous; float16, bfloat16 or float32, n up to `LARGEST`.
+        theta: [N, n], or with noise [G, S or 1, B, n], contiguous; float16, bfloat16 or float32, n up to `LONGEST`.
             Noise is added in float32.
         k: At least 1 and at most n.
         noise: What is added for each of the S samples; None for nothing.
@@ -217,42 +215,40 @@ def largest(theta: Tensor, k: int, noise: mapgrad.CounterNoise | None = None) ->
     Returns:
         [N, n], or [G, S, B, n], of θ's dtype and device.
     """
-    n = theta.shape[-1]
-    if noise is None:
-        shape, ids, table = theta.shape, None, None
-        key, first, temperature, rows, samples = 0, 0, 1.0, len(theta), 1
-    else:
-        groups, each, rows, _ = theta.shape
-        key, first, temperature, samples = noise.key, noise.first, noise.temperature, noise.samples
-        shape, ids, table = (groups, samples, rows, n), noise.rows, noise.quantiles
+    *lead, each, rows, n = theta.shape if noise is not None else (1, *theta.shape)
+    samples = each if noise is None else noise.samples
+    z = theta.new_empty((*lead, samples, rows, n) if noise is not None else theta.shape)
     if k == n:
-        return theta.new_ones(shape)
-    z = theta.new_empty(shape)
-    count = z.numel() // n
-    if count:
-        width = triton.next_power_of_2(n)
-        place = _NORMAL.inv_cdf(1 - k / n)
-        with torch.cuda.device_of(z):
-            _select[(count,)](
-                theta,
-                z,
-                ids,
-                table,
-                key,
-                first,
-                temperature,
-                n,
-                k,
-                rows,
-                samples,
-                place,
-                n * _NORMAL.pdf(place),
-                HAS_NOISE=noise is not None,
-                HAS_IDS=ids is not None,
-                IS_EACH=noise is None or each == samples,
-                PART=_PART,
-                WIDTH=width,
-                num_warps=min(max(width // (32 * _ENTRIES_A_THREAD), 1), _WARPS),
-                enable_fp_fusion=True,
-            )
+        return z.fill_(1)
+    if z.numel() == 0:
+        return z
+    width = triton.next_power_of_2(n)
+    is_long = width > (_SHORT if noise is None else _SHORT_WITH_NOISE)
+    warps = width // (32 * (32 if is_long else 16))
+    in_parts = noise is not None and is_long and theta.dtype == torch.float32
+    place = _NORMAL.inv_cdf(1 - k / n)
+    launch: Any = _select[(z.numel() // n,)]
+    with torch.cuda.device_of(z):
+        launch(
+            theta,
+            z,
+            None if noise is None else noise.rows,
+            None if noise is None else noise.quantiles,
+            0 if noise is None else noise.key,
+            0 if noise is None else noise.first,
+            1.0 if noise is None else noise.temperature,
+            n,
+            k,
+            rows,
+            samples,
+            place,
+            n * _NORMAL.pdf(place),
+            has_noise=noise is not None,
+            has_ids=noise is not None and noise.rows is not None,
+            is_each=each == samples,
+            part=width // 2 if in_parts else width,
+            width=width,
+            num_warps=max(warps, 1),
+            enable_fp_fusion=True,
+        )
     return z

@@ -327,8 +327,8 @@ class BatchSolver(ABC, Generic[P]):
     def solve_perturbed(self, theta: Tensor, noise: CounterNoise) -> Tensor | None:
         """Return argmax ⟨θ + τε_s, z⟩ for each sample s, without a θ + τε_s in memory; overridden where that pays.
 
-        Called in place of `solve`, if the problem's domain are all θ. States must be those that `solve` finds with
-        this noise, but where entries are equal up to rounding.
+        Called in place of `solve` where θ isn't on the CPU, if the problem's domain are all θ. States must be those
+        that `solve` finds with this noise, but where entries are equal up to rounding.
 
         Args:
             theta: [G, S or 1, B, *shape], float32 or float64, contiguous, any device; must not be written to. Each of
