@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from mapgrad.solvers import (
         BatchSolver,
         Block,
+        CounterNoise,
         EngineAnswer,
         EngineCall,
         InstanceSolver,
@@ -105,6 +106,7 @@ __all__ = [
     "Combinatorial",
     "ConformanceError",
     "Context",
+    "CounterNoise",
     "Domain",
     "DomainError",
     "EngineAnswer",
@@ -250,6 +252,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "solvers": (
         "BatchSolver",
         "Block",
+        "CounterNoise",
         "EngineAnswer",
         "EngineCall",
         "InstanceSolver",

@@ -38,10 +38,14 @@ def _refusal(problem: mapgrad.Knapsack | mapgrad.IntegerProgram) -> str | None:
         return "it takes integer variables alone, and the program has continuous ones"
     steps = float((program.upper - program.lower).sum())
     if not steps <= _MOST_STEPS:
-        return f"it takes variables within bounds that are {_MOST_STEPS} apart at most, added up, but these are {steps:g}"
+        return (
+            f"it takes variables within bounds that are {_MOST_STEPS} apart at most, added up, but these are {steps:g}"
+        )
     rows, columns = program.matrix.shape
     if rows * columns > _MOST_ENTRIES:
-        return f"it takes up to {_MOST_ENTRIES} places for coefficients, but {rows} rows of {columns} variables have more"
+        return (
+            f"it takes up to {_MOST_ENTRIES} places for coefficients, but {rows} rows of {columns} variables have more"
+        )
     return None
 
 

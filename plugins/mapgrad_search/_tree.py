@@ -9,7 +9,19 @@ from numpy.typing import NDArray
 
 import mapgrad
 from mapgrad_search._jit import inner, kernel, short
-from mapgrad_search._simplex import CUT_OFF, INFEASIBLE, OPTIMAL, PIVOT, STALLED, Tableau, excludes, optimise, prices, reset, settle
+from mapgrad_search._simplex import (
+    CUT_OFF,
+    INFEASIBLE,
+    OPTIMAL,
+    PIVOT,
+    STALLED,
+    Tableau,
+    excludes,
+    optimise,
+    prices,
+    reset,
+    settle,
+)
 
 TOLERANCE = 2.0**-31
 """What a bound must promise beyond the best value found, where max |θ| is about 1."""
@@ -123,7 +135,11 @@ def _branch(tableau, memory, variable, value, up):
     depth = memory.counts[_DEPTH]
     low, high = tableau.lower[variable], tableau.upper[variable]
     below = min(max(np.floor(value), low), high - 1)
-    memory.branches[depth, 0], memory.branches[depth, 1], memory.branches[depth, 2] = variable, memory.counts[_LENGTH], 0
+    memory.branches[depth, 0], memory.branches[depth, 1], memory.branches[depth, 2] = (
+        variable,
+        memory.counts[_LENGTH],
+        0,
+    )
     if up:
         memory.sides[depth, 0], memory.sides[depth, 1] = low, below
         _tighten(tableau, memory, variable, below + 1, high)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import logging
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 2**20
 """Entries of θ that are sorted at a time, as an entry may take 24 bytes beside its answer meanwhile."""
+
+_LONGEST: Final = 1 << 15
+"""Entries of the longest row that the kernel takes."""
 
 _EXACT: Final = 2**24
 """Up to here float32 counts without gaps."""
@@ -30,6 +35,9 @@ class TopK(mapgrad.BatchSolver[mapgrad.KSubset | mapgrad.Ranking]):
 
     def solve(self, theta: Tensor) -> Tensor:
         """Return the subset's indicator or the ranks: θ's shape [N, n], dtype and device."""
+        found = self.solve_perturbed(theta)
+        if found is not None:
+            return found
         z = torch.empty_like(theta)
         count = max(1, _CHUNK // theta.shape[1])
         for first in range(0, len(theta), count):
@@ -39,6 +47,28 @@ class TopK(mapgrad.BatchSolver[mapgrad.KSubset | mapgrad.Ranking]):
             else:
                 _rank(rows, answers)
         return z
+
+    def solve_perturbed(self, theta: Tensor, noise: mapgrad.CounterNoise | None = None) -> Tensor | None:
+        """Return the subset's indicator, [G, S, B, n], from a GPU's own kernel; None where there is none."""
+        problem = self.problem
+        is_fit = theta.is_cuda and theta.dtype == torch.float32 and theta.shape[-1] <= _LONGEST
+        if not (is_fit and isinstance(problem, mapgrad.KSubset)):
+            return None
+        kernels = _kernels_on(theta.device)
+        return None if kernels is None else kernels.largest(theta, problem.k, noise)
+
+
+@cache
+def _kernels_on(device: torch.device) -> Any:
+    """Import the kernels and try them on a device; None, with a warning, where they don't work there."""
+    try:
+        from mapgrad_topk import _triton
+
+        _triton.largest(torch.zeros(1, 2, device=device), 1)
+    except Exception as error:  # noqa: BLE001 (no Triton, no C compiler, a device that it doesn't know, …)
+        logging.getLogger("mapgrad").warning("topk sorts on %s, as its Triton kernel doesn't work: %s", device, error)
+        return None
+    return _triton
 
 
 def _mark_largest(theta: Tensor, k: int, z: Tensor) -> None:

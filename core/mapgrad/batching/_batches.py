@@ -68,7 +68,7 @@ def _checked(answer: Any, rows: Tensor, version: int, plain: int) -> tuple[Solut
         z = z.clone()  # an answer that shares θ's memory would change with it
     if not isinstance(answer, Solutions):
         is_finite = are_finite(z)
-        solutions = Solutions(z, _plain_status(plain, rows.shape[0], rows.device))
+        solutions = Solutions(z, plain_status(plain, rows.shape[0], rows.device))
         if not is_finite:
             solutions.status = solutions.status.clone()
             _fail_unusable(solutions)
@@ -90,7 +90,7 @@ def _checked(answer: Any, rows: Tensor, version: int, plain: int) -> tuple[Solut
 
 
 @lru_cache(maxsize=16)
-def _plain_status(status: int, count: int, device: torch.device) -> Tensor:
+def plain_status(status: int, count: int, device: torch.device) -> Tensor:
     """Return the status of rows that all ended alike, [count] int64, which all who ask share: not to be written to."""
     with torch.inference_mode(mode=False):  # what is born under it couldn't be saved for a backward pass later
         return torch.full((count,), status, device=device)

@@ -112,9 +112,7 @@ class HandOver:
         def ask(solver: SolverAtWork, part: list[int]) -> None:
             problems = work.problems
             own = solver.of_siblings([problems[row % len(problems)] for row in part] if len(problems) > 1 else problems)
-            found, _ = own.ask(
-                rows[part], None if near is None else near[part], priced=priced, is_masked=is_masked
-            )
+            found, _ = own.ask(rows[part], None if near is None else near[part], priced=priced, is_masked=is_masked)
             _write(solutions, part, found)
 
         asked = 0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from mapgrad.gradients.estimators import Solve
+    from mapgrad.gradients._sampler import Sampler
     from mapgrad.solutions import Solutions
 
 PLAIN: Final = (Estimator.forward, IMLE.forward)
@@ -24,22 +24,37 @@ class _Solve(Protocol):
     def __call__(self, rows: Tensor, *, may_forbid: Callable[[], Tensor]) -> Solutions: ...
 
 
-def solve_of_forward(solve: _Solve, estimator: Estimator, theta: Tensor) -> Solve:
-    """Return what solves the rows that an estimator's forward pass makes of θ.
+class SolveOfForward:
+    """Solves the rows that an estimator's forward pass makes of θ.
 
     Args:
         solve: Solves rows [..., B, *shape], and is told which entries −inf may forbid.
+        perturbed: Solves θ [B, *shape] with noise that the solver adds; returns None where it doesn't.
         estimator: Whose pass it is.
         theta: [B, *shape], utilities.
+
+    Attributes:
+        perturbed: As given; None where the estimator does more than to add noise.
     """
-    lost = None
-    if type(estimator).forward not in PLAIN:
-        forbidden = theta.isneginf()
-        lost = forbidden if bool(forbidden.any()) else None
 
-    def solve_rows(rows: Tensor) -> Solutions:
-        if lost is not None:
-            rows = rows.masked_fill(lost, -torch.inf)
-        return solve(rows, may_forbid=lambda: theta.isneginf().expand(rows.shape).flatten(0, -theta.ndim))
+    def __init__(
+        self,
+        solve: _Solve,
+        perturbed: Callable[[Tensor, Sampler, float], Solutions | None],
+        estimator: Estimator,
+        theta: Tensor,
+    ) -> None:
+        self._solve, self._theta = solve, theta
+        self._lost: Tensor | None = None
+        is_plain = type(estimator).forward in PLAIN
+        self.perturbed = perturbed if is_plain else None
+        if not is_plain:
+            forbidden = theta.isneginf()
+            self._lost = forbidden if bool(forbidden.any()) else None
 
-    return solve_rows
+    def __call__(self, rows: Tensor) -> Solutions:
+        """Return the states of rows [..., B, *shape]."""
+        theta = self._theta
+        if self._lost is not None:
+            rows = rows.masked_fill(self._lost, -torch.inf)
+        return self._solve(rows, may_forbid=lambda: theta.isneginf().expand(rows.shape).flatten(0, -theta.ndim))

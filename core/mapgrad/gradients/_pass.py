@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching import Known, are_finite, to_list
-from mapgrad.errors import RowsError, SolverCrashError
+from mapgrad.errors import RowsError
 from mapgrad.gradients._culprits import blamed
-from mapgrad.gradients._forbidden import PLAIN, solve_of_forward
+from mapgrad.gradients._forbidden import PLAIN, SolveOfForward
 from mapgrad.gradients._monitor import Clipping
+from mapgrad.gradients._parts import merged, part_of
+from mapgrad.gradients._perturbed import require_own_memory, solve_perturbed
 from mapgrad.gradients._row_ids import first_id
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._some_rows import forward_of_some, solve_among_all
@@ -150,7 +152,8 @@ class Pass:
 
     def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
         try:
-            forward = self.estimator.forward(theta, sampler, solve_of_forward(self._solve, self.estimator, theta))
+            solve = SolveOfForward(self._solve, self._solve_perturbed, self.estimator, theta)
+            forward = self.estimator.forward(theta, sampler, solve)
         except RowsError as error:
             if not self._note(error, theta, sampler, numbers, record, is_backward=False):
                 raise
@@ -298,7 +301,9 @@ class Pass:
         numbers: Sequence[int],
         record: Record,
     ) -> Tensor | None:
-        forward.begin_backward(solve, self._observe, is_training=self.is_training, problem=self.work.problem)
+        forward.begin_backward(
+            solve, self._perturb_again, self._observe, is_training=self.is_training, problem=self.work.problem
+        )
         try:
             found = self.estimator.gradient(forward, gradient)
         except RowsError as error:
@@ -330,11 +335,7 @@ class Pass:
             forbidden = forbidden.expand(rows.shape).reshape(-1, *self.event)
         if forward.rows is None:
             answers = self._solve(rows, may_forbid=lambda: forbidden)
-            if answers.z.data_ptr() == forward.z.data_ptr() and answers.z.numel():
-                raise SolverCrashError(
-                    f"{self.work.factory.label} answered the backward pass in the memory of the forward pass's states, "
-                    f"which are lost by that: let it return a tensor of its own each time"
-                )
+            require_own_memory(answers, forward, self.work.factory.label)
             return answers
         lead = rows.shape[: rows.ndim - len(self.event)]
         known = Known(
@@ -343,6 +344,19 @@ class Pass:
             forward.status.expand(lead).reshape(-1),
         )
         return self._solve(rows, known, may_forbid=lambda: forbidden)
+
+    def _solve_perturbed(self, theta: Tensor, sampler: Sampler, temperature: float) -> Solutions | None:
+        found = solve_perturbed(self.work, theta, sampler, temperature)
+        self.is_masked |= found is not None and found.forbidden is not None
+        return found
+
+    def _perturb_again(self, theta: Tensor, forward: Forward, temperature: float) -> Solutions | None:
+        forbidden = forward.theta.isneginf() if self.is_masked else _NONE.to(theta.device)
+        rows = theta.masked_fill(forbidden, -torch.inf) if self.is_masked else theta
+        found = solve_perturbed(self.work, rows, forward.sampler, temperature, lambda: forbidden)
+        if found is not None:
+            require_own_memory(found, forward, self.work.factory.label)
+        return found
 
     def _observe(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
         self.monitor.observe(difference, gradient, z, self.work.problem, self.estimator)
@@ -378,22 +392,9 @@ class Pass:
                 found.append(part)
         if len(found) < len(parts):
             return None
-        rows = [part.rows for part in found if part.rows is not None and self.work.proves]
-        return Forward(
-            z,
-            torch.cat([part.status for part in found], dim=1),
-            torch.cat(rows, dim=1) if rows else None,
-            joined([part.state for part in found], self.lead, len(self.mapped)),
-        )
+        state = joined([part.state for part in found], self.lead, len(self.mapped))
+        return merged(found, z, state, has_rows=self.work.proves)
 
     def _taken_apart(self, forward: Forward, parts: list[tuple[int, int]]) -> Iterator[tuple[Forward, int, int]]:
         for number, (start, stop) in enumerate(parts):
-            part = Forward(
-                forward.z[:, start:stop],
-                forward.status[:, start:stop],
-                None if forward.rows is None else forward.rows[:, start:stop],
-                self._taken(forward.state, number, start, stop),
-                forward.theta[start:stop],
-                forward.sampler.part(start, stop),
-            )
-            yield part, start, stop
+            yield part_of(forward, start, stop, self._taken(forward.state, number, start, stop)), start, stop

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from mapgrad.errors import ShapeError
 from mapgrad.gradients._counter import can_repeat, counter_noise, mix, signed
+from mapgrad.gradients._quantiles import quantiles
+from mapgrad.solvers import CounterNoise
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
@@ -119,6 +121,18 @@ class Sampler:
         if not is_fresh or noise.ndim < theta.ndim:
             return theta + temperature * noise
         return (noise if temperature == 1 else noise.mul_(temperature)).add_(theta)
+
+    def counted(self, temperature: float, device: torch.device) -> CounterNoise | None:
+        """Return the noise τε_s as numbers that make it; None where there is none, or its law has no table."""
+        table = quantiles(self._noise, device)
+        if table is None or self.key is None or temperature == 0:
+            return None
+        start, stop = self._rows
+        if self._ids is None and not self._mapped:
+            return CounterNoise(self.key, self.samples, temperature, table, first=self._first + start)
+        ids = self._numbers(start, stop)
+        assert ids is not None
+        return CounterNoise(self.key, self.samples, temperature, table, ids.to(device).contiguous())
 
     @property
     def has_noise(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
@@ -11,8 +12,11 @@ from mapgrad.gradients.estimators import Forward
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
+
     from mapgrad.gradients._sampler import Sampler
     from mapgrad.solutions import Solutions
+    from mapgrad.solvers import CounterNoise
 
 
 class SamplerOfSome:
@@ -35,6 +39,14 @@ class SamplerOfSome:
         whole = theta.new_zeros((*theta.shape[:dim], *self._like.shape)).index_copy_(dim, self._rows, theta)
         perturbed = self._sampler.perturb(whole, temperature)
         return perturbed.index_select(perturbed.ndim - self._like.ndim, self._rows)
+
+    def counted(self, temperature: float, device: torch.device) -> CounterNoise | None:
+        """Return the noise of these rows as numbers, as `Sampler` does."""
+        noise = self._sampler.counted(temperature, device)
+        if noise is None:
+            return None
+        rows = self._rows + noise.first if noise.rows is None else noise.rows[self._rows]
+        return replace(noise, rows=rows, first=0)
 
     def noise_std(self, theta: Tensor) -> float | Tensor:
         """Return the standard deviation of the noise, a number or [1, N, 1, …] for θ [N, *shape]."""

@@ -9,6 +9,7 @@ from mapgrad.solvers._contract import (
     SolverSpec,
     Traits,
 )
+from mapgrad.solvers._counter_noise import CounterNoise
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._entries import SolverEntry, cost_of
 from mapgrad.solvers._function import FunctionSolver, context_names, require_no_reserved
@@ -24,6 +25,7 @@ from mapgrad.solvers._resolve import SolverFactory, SolverLike, require_solver, 
 __all__ = [
     "BatchSolver",
     "Block",
+    "CounterNoise",
     "EngineAnswer",
     "EngineCall",
     "FunctionSolver",

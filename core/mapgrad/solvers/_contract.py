@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from mapgrad.solvers._counter_noise import CounterNoise
+
 P = TypeVar("P", bound=Problem)
 S = TypeVar("S")
 
@@ -331,6 +333,23 @@ class BatchSolver(ABC, Generic[P]):
         Returns:
             A tensor of its own of θ's shape and device, or `Solutions` with batch dimensions [N].
         """
+
+    def solve_perturbed(self, theta: Tensor, noise: CounterNoise) -> Tensor | None:
+        """Return argmax ⟨θ + τε_s, z⟩ for each sample s, without a θ + τε_s in memory; overridden where that pays.
+
+        Called in place of `solve` where θ isn't on the CPU, if the problem's domain are all θ. States must be those
+        that `solve` finds with this noise, but where entries are equal up to rounding.
+
+        Args:
+            theta: [G, S or 1, B, *shape], float32 or float64, contiguous, any device; must not be written to. Each of
+                the G has the same noise.
+            noise: τε_s.
+
+        Returns:
+            A tensor of its own, [G, S, B, *shape] of θ's dtype and device; None where the noise had better be added
+            before.
+        """
+        return None
 
 
 @dataclass(frozen=True)

@@ -54,23 +54,33 @@ class Forward:
     is_training: bool = False
     problem: Problem | None = None
     _solve: Callable[[Tensor, Forward], Solutions] = field(init=False, repr=False)
+    _perturbed: Callable[[Tensor, Forward, float], Solutions | None] = field(init=False, repr=False)
     _observe: Callable[[Tensor, Tensor, Tensor], None] = field(init=False, repr=False)
 
     def begin_backward(
         self,
         solve: Callable[[Tensor, Forward], Solutions],
+        perturbed: Callable[[Tensor, Forward, float], Solutions | None],
         observe: Callable[[Tensor, Tensor, Tensor], None],
         *,
         is_training: bool,
         problem: Problem | None,
     ) -> None:
         """Take what the layer knows and the estimator may ask for; the layer does so before it calls `gradient`."""
-        self._solve, self._observe = solve, observe
+        self._solve, self._perturbed, self._observe = solve, perturbed, observe
         self.is_training, self.problem = is_training, problem
 
     def solve(self, rows: Tensor) -> Solutions:
         """Return states of rows [..., S, B, *shape], as in the forward pass; rows equal to its own have its states."""
         return self._solve(rows, self)
+
+    def solve_perturbed(self, theta: Tensor, temperature: float) -> Solutions:
+        """Return states of θ + τε_s with the forward pass's noise, θ [..., S or 1, B, *shape].
+
+        As ``solve(sampler.perturb(theta, temperature))``, but for solvers that add the noise without its memory.
+        """
+        found = self._perturbed(theta, self, temperature)
+        return self.solve(self.sampler.perturb(theta, temperature)) if found is None else found
 
     def observe(self, difference: Tensor, gradient: Tensor) -> None:
         """Let the layer count the rows that a step [S, B, *shape] of the answers moved, and that it could have."""
@@ -162,8 +172,13 @@ class Estimator(nn.Module, ABC):
             solve: Returns the states of rows [..., B, *shape]; may be asked several times. Where θ = −inf, an entry
                 is forbidden whatever the rows have there; −inf elsewhere is refused.
         """
-        rows = sampler.perturb(theta, self.temperature)
-        answers = solve(rows)
+        answers, rows = None, None
+        perturbed = getattr(solve, "perturbed", None)  # of a solver that adds the noise itself
+        if perturbed is not None:
+            answers = perturbed(theta, sampler, self.temperature)
+        if answers is None:
+            rows = sampler.perturb(theta, self.temperature)
+            answers = solve(rows)
         return Forward(answers.z, answers.status, rows, variables=answers.variables)
 
     @abstractmethod

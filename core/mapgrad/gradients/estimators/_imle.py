@@ -117,12 +117,11 @@ class IMLE(Estimator):
         )
         if self.symmetric or (self.symmetric is None and forward.sampler.has_noise):
             toward, away, divisor = goals_of(self.target, theta, gradient, context, forward.sampler.samples)
-            rows = forward.sampler.perturb(torch.stack([toward, away]), self.target_temperature)
-            toward_z, away_z = forward.solve(rows).z
+            toward_z, away_z = forward.solve_perturbed(torch.stack([toward, away]), self.target_temperature).z
             difference = (away_z - toward_z).div_(2)
         else:
             goal, divisor = goal_of(self.target, theta, gradient, context, forward.sampler.samples)
-            difference = forward.z - forward.solve(forward.sampler.perturb(goal, self.target_temperature)).z
+            difference = forward.z - forward.solve_perturbed(goal, self.target_temperature).z
         forward.observe(difference, gradient)
         if self.is_adaptive and forward.is_training:
             self.target.record(difference)

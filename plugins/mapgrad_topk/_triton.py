@@ -1,0 +1,254 @@
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false, reportUntypedFunctionDecorator=false
+"""The k largest entries of each row on a GPU, with the rows' noise made on the way: one read and one write of a row.
+
+A row lies in the registers of one program. Its k-th largest entry is searched for by counting the entries above a
+guess: first along the normal law with the row's mean and variance, then by regula falsi (the Illinois rule) between
+the nearest guesses, and at last by bisection over floats' bits, whose order is that of integers.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+import triton
+import triton.language as tl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    import mapgrad
+
+LONGEST: Final = 1 << 15
+"""Entries of a row up to which it fits into the registers of one program."""
+
+_SHORT: Final = 1 << 11
+_SHORT_WITH_NOISE: Final = 1 << 12
+"""Entries of a row up to which a thread gets 16, not 32: measured on an H100."""
+
+_NORMAL: Final = NormalDist()
+
+_GOLDEN = tl.constexpr(0x9E3779B97F4A7C15)
+_SAMPLE = tl.constexpr(0xD1342543DE82EF95)
+_GUESSES = tl.constexpr(10)
+
+
+@triton.jit
+def _scrambled(bits):
+    bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9
+    bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB
+    return bits ^ (bits >> 31)
+
+
+@triton.jit
+def _noise(start, entries, table, width: tl.constexpr):
+    """Return the quantiles, float32, of some entries' uniforms, as `CounterNoise` says."""
+    bits = _scrambled(start + (entries + 1).to(tl.uint64) * _GOLDEN)
+    high, low = (bits >> 32).to(tl.uint32), bits.to(tl.uint32)
+    flip = (high.to(tl.int32, bitcast=True) >> 31).to(tl.uint32, bitcast=True)
+    tail = ((low ^ flip) & 0xFFFFF000) | 0x800
+    v = (high ^ flip).to(tl.int32, bitcast=True).to(tl.float32) * 2.0**-32 + tail.to(tl.float32) * 2.0**-64
+    v = v.to(tl.uint32, bitcast=True)
+    cell = ((v | (high & 0x80000000)) >> 19) * 4
+    t = ((v & 0x7FFFFF) | 0x3F800000).to(tl.float32, bitcast=True) - 1.5
+    cubics = tl.load(table + cell[:, None] + tl.arange(0, 4)[None, :])  # 16 bytes at a time
+    even, odd = tl.split(tl.reshape(cubics, (width, 2, 2)))
+    a, c = tl.split(even)
+    b, d = tl.split(odd)
+    return a + t * (b + t * (c + t * d))
+
+
+@triton.jit
+def _order(value):
+    """Return an integer; they are ordered as floats are, and both zeros are one."""
+    bits = (value + 0.0).to(tl.int32, bitcast=True)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@triton.jit
+def _value(order):
+    return (order ^ ((order >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _fold(least, most, total, square, other_least, other_most, other_total, other_square):
+    least, most = tl.minimum(least, other_least), tl.maximum(most, other_most)
+    return least, most, total + other_total, square + other_square
+
+
+@triton.jit
+def _bounds(values):
+    """Return the least and the largest value, the sum and the sum of squares, of those that aren't NaN."""
+    counted = tl.where(values == values, values, 0.0)
+    return tl.reduce((values, values, counted, counted * counted), 0, _fold)
+
+
+@triton.jit
+def _count(mask):
+    return tl.sum(tl.where(mask, 1.0, 0.0)).to(tl.int32)  # takes half as many instructions as integers
+
+
+@triton.jit
+def _largest(values, n, k, place, density):
+    """Return which k of the n values that aren't NaN are the largest, ties by the lower index.
+
+    `place` is the standard normal law's quantile at 1 − k / n, and `density` n times its density there.
+    """
+    least, most, total, square = _bounds(values)
+    count_low = n
+    if least == float("-inf"):
+        finite = values > float("-inf")
+        count = _count(finite)
+        if count >= k:
+            least, most, total, square = _bounds(tl.where(finite, values, float("nan")))
+            count_low = count
+    low, high = _order(least), _order(most) + 1
+    count_high = 0
+    mean = total / count_low
+    deviation = tl.sqrt(tl.maximum(square / count_low - mean * mean, 0.0))
+    guess = _order(mean + deviation * place)
+    threshold, count = low, count_low
+    weight_low, weight_high = (count_low - k).to(tl.float32), -k.to(tl.float32)
+    side = 0
+    guesses = 0
+    while (guesses < _GUESSES) & (count != k) & (high > low + 1):
+        threshold = tl.minimum(tl.maximum(guess, low + 1), high - 1)
+        count = _count(values >= _value(threshold))
+        miss = (count - k).to(tl.float32)
+        if count > k:
+            low, weight_low = threshold, miss
+            if side > 0:
+                weight_high *= 0.5
+            side = 1
+        else:
+            high, weight_high, count_high = threshold, miss, count
+            if side < 0:
+                weight_low *= 0.5
+            side = -1
+        left, right = _value(low), _value(high - 1)
+        next_value = left + (right - left) * (weight_low / (weight_low - weight_high))
+        if guesses == 0:  # a little too far, so that the place lies between both
+            next_value = _value(threshold) + deviation * (1.25 * miss / density)
+        guess = _order(next_value)
+        guesses += 1
+    while (count != k) & (high > low + 1):
+        threshold = tl.maximum((low >> 1) + (high >> 1) + (low & high & 1), low + 1)
+        value = _value(threshold)
+        count = _count(values >= value)
+        if count > k:
+            low = _order(tl.min(tl.where(values >= value, values, float("inf"))))
+        else:
+            high = _order(tl.max(tl.where(values < value, values, float("-inf")))) + 1
+            count_high = count
+    chosen = values >= _value(threshold)
+    if count != k:
+        tied = values == _value(low)
+        chosen = (values > _value(low)) | (tied & (tl.cumsum(tied.to(tl.int32), 0) <= k - count_high))
+    return chosen
+
+
+@triton.jit(do_not_specialize=["key", "first", "temperature", "k", "rows", "samples", "place", "density"])
+def _select(
+    theta,
+    z,
+    ids,
+    table,
+    key,
+    first,
+    temperature,
+    n,
+    k,
+    rows,
+    samples,
+    place,
+    density,
+    has_noise: tl.constexpr,
+    has_ids: tl.constexpr,
+    is_each: tl.constexpr,
+    part: tl.constexpr,
+    width: tl.constexpr,
+):
+    number = tl.program_id(0).to(tl.int64)
+    row = number % rows
+    source = number
+    if not is_each:
+        source = number // (rows * samples) * rows + row
+    theta += source * n
+    z += number * n
+    entries = tl.arange(0, width)
+    inside = entries < n
+    start = tl.zeros((), tl.uint64)
+    if has_noise:
+        name = first + row
+        if has_ids:
+            name = tl.load(ids + row)
+        sample = (number // rows) % samples
+        start = key.to(tl.uint64) + (sample + 1).to(tl.uint64) * _SAMPLE
+        start = _scrambled(start + (name + 1).to(tl.uint64) * _GOLDEN)
+    if part < width:  # of the row, as noise takes many registers; z holds what is done
+        for begin in range(0, n, part):
+            some = begin + tl.arange(0, part)
+            values = tl.load(theta + some, mask=some < n, other=0.0)
+            values += temperature * _noise(start, some, table, part)
+            tl.store(z + some, values, mask=some < n)
+        tl.debug_barrier()
+        values = tl.load(z + entries, mask=inside, other=float("nan"))
+    else:
+        values = tl.load(theta + entries, mask=inside, other=float("nan")).to(tl.float32)
+        if has_noise:
+            values += temperature * _noise(start, entries, table, width)
+    chosen = _largest(values, n, k, place, density)
+    tl.store(z + entries, tl.where(chosen, 1.0, 0.0).to(z.dtype.element_ty), mask=inside)
+
+
+def largest(theta: Tensor, k: int, noise: mapgrad.CounterNoise | None = None) -> Tensor:
+    """Return 1 for the k largest entries of each row, ties by the lower index, and 0 for the others.
+
+    Args:
+        theta: [N, n], or with noise [G, S or 1, B, n], contiguous; float16, bfloat16 or float32, n up to `LONGEST`.
+            Noise is added in float32.
+        k: At least 1 and at most n.
+        noise: What is added for each of the S samples; None for nothing.
+
+    Returns:
+        [N, n], or [G, S, B, n], of θ's dtype and device.
+    """
+    *lead, each, rows, n = theta.shape if noise is not None else (1, *theta.shape)
+    samples = each if noise is None else noise.samples
+    z = theta.new_empty((*lead, samples, rows, n) if noise is not None else theta.shape)
+    if k == n:
+        return z.fill_(1)
+    if z.numel() == 0:
+        return z
+    width = triton.next_power_of_2(n)
+    is_long = width > (_SHORT if noise is None else _SHORT_WITH_NOISE)
+    warps = width // (32 * (32 if is_long else 16))
+    in_parts = noise is not None and is_long and theta.dtype == torch.float32
+    place = _NORMAL.inv_cdf(1 - k / n)
+    launch: Any = _select[(z.numel() // n,)]
+    with torch.cuda.device_of(z):
+        launch(
+            theta,
+            z,
+            None if noise is None else noise.rows,
+            None if noise is None else noise.quantiles,
+            0 if noise is None else noise.key,
+            0 if noise is None else noise.first,
+            1.0 if noise is None else noise.temperature,
+            n,
+            k,
+            rows,
+            samples,
+            place,
+            n * _NORMAL.pdf(place),
+            has_noise=noise is not None,
+            has_ids=noise is not None and noise.rows is not None,
+            is_each=each == samples,
+            part=width // 2 if in_parts else width,
+            width=width,
+            num_warps=max(warps, 1),
+            enable_fp_fusion=True,
+        )
+    return z
