@@ -1,6 +1,7 @@
 """``mapgrad bench``."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,11 @@ QUICK = ("bench", "road", "--quick", "--only", "k-subset")
 
 def test_the_command_knows_all_suites():
     assert [suite.value for suite in Suite] == suite_names()
+
+
+def test_the_document_has_a_section_for_each_suite():
+    text = (Path(__file__).parents[2] / "BENCHMARKS.md").read_text(encoding="utf-8")
+    assert all(f"\n## `mapgrad bench {name}`: " in text for name in suite_names())
 
 
 def test_a_table_and_a_file(invoke, tmp_path):

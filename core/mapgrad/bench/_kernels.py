@@ -13,6 +13,7 @@ from mapgrad.bench._clock import YARDSTICK, Effort, interleave, seconds_of, yard
 from mapgrad.bench._objectives import worse_rows
 from mapgrad.bench._report import Row, Spread
 from mapgrad.bench._suites import Suite
+from mapgrad.errors import SolveTimeoutError
 from mapgrad.solutions import Status
 from mapgrad.solvers import entries_for
 
@@ -28,6 +29,7 @@ MOST_ROWS: Final = 128
 SECONDS_A_CALL: Final = 0.05
 PATIENCE: Final = 1.0
 """Seconds that the first row may take."""
+_UNPROVED: Final = f"no proof within {PATIENCE:g} s"
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,14 @@ def _candidate(entry: SolverEntry, case: Case, rows: torch.Tensor) -> Candidate 
             first = solver.solve(rows[:1])
             is_exact = solver.traits.exact
             if is_exact and first.status.item() != Status.OPTIMAL:
-                return f"no proof within {PATIENCE:g} s"
+                return _UNPROVED
         seconds, _ = seconds_of(bare_kernel(entry.name, problem, [rows[:1]]))
         count = min(len(rows), max(1, math.floor(SECONDS_A_CALL / max(seconds, 1e-9))))
         with get_solver(entry.name, problem, on_error="incumbent", merge=False) as solver:
             objective = solver.solve(rows[:count]).objective
         return Candidate(bare_kernel(entry.name, problem, [rows[:count]]), count, objective, is_exact)
+    except SolveTimeoutError:
+        return _UNPROVED
     except Exception as error:  # noqa: BLE001 (whatever one plugin's solver raises, the others are measured)
         return f"{type(error).__name__}: {error}"
 
