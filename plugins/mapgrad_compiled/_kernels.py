@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from numba import njit, types
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("mapgrad")
 
 _lock: Final = threading.Lock()
+_failures: Final = itertools.count()
 
 ROWS: Final = types.Array(types.float64, 2, "C", readonly=True)
 """θ, [m, n]."""
@@ -32,7 +33,7 @@ STATUSES: Final = types.int64[::1]
 """`mapgrad.Status` of each row, [m], which a kernel writes."""
 
 subroutine: Final = njit(error_model="numpy")
-"""Marks a function that kernels of the same file call: numba looks for changes in a kernel's own file only."""
+"""Marks a function that kernels call; it lies in their file, the only one that numba looks at for changes."""
 
 
 class Kernel:
@@ -56,31 +57,27 @@ class Kernel:
         with _lock:
             if self._compiled is None:
                 self._compiled = self._compile()
-        return self._compiled
+            return self._compiled
 
     def _compile(self) -> Callable[..., Any]:
         try:
-            compiled = self._jit(cache=True)
-        except RuntimeError as error:  # no folder to write to
-            _tell_that_nothing_is_kept(str(error))
-            compiled = self._jit(cache=False)
+            return self._jit(cache=True)
+        except (RuntimeError, OSError) as error:  # no folder to write to, or it is full
+            if next(_failures) == 0:
+                _logger.info(
+                    "numba keeps no machine code of mapgrad's kernels (%s): each process compiles them, a second or "
+                    "two each; set NUMBA_CACHE_DIR to a folder that can be written to",
+                    error,
+                )
+            return self._jit(cache=False)
+
+    def _jit(self, *, cache: bool) -> Any:
+        compiled: Any = njit(nogil=True, error_model="numpy", cache=cache)(self._function)
         compiled.compile(self._signature)
         compiled.disable_compile()
         return compiled
-
-    def _jit(self, *, cache: bool) -> Any:
-        return njit(nogil=True, error_model="numpy", cache=cache)(self._function)
 
 
 def kernel(*signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
     """Return a decorator that makes a function a `Kernel` of a signature."""
     return lambda function: Kernel(function, signature)
-
-
-@cache
-def _tell_that_nothing_is_kept(reason: str) -> None:
-    _logger.info(
-        "numba keeps no machine code of mapgrad's kernels (%s): each process compiles them, a second or two each; set "
-        "NUMBA_CACHE_DIR to a folder that can be written to",
-        reason,
-    )

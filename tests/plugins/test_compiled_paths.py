@@ -272,6 +272,6 @@ def test_what_the_solver_promises() -> None:
 
 @pytest.mark.parametrize("problem", LARGE, ids=str)
 def test_auto_takes_it(problem: mapgrad.Problem) -> None:
-    assert mapgrad.get_solver("auto", problem).spec.name == "shortest_path"
+    assert mapgrad.get_solver("auto", problem).spec.factory == "mapgrad_compiled._paths:ShortestPaths"
     infos = [info for info in mapgrad.list_solvers(problem) if info.plugin == "compiled"]
     assert [info.name for info in infos] == ["compiled.shortest_path"]

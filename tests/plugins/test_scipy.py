@@ -11,6 +11,7 @@ from mapgrad.testing import parametrize_with_checks
 from mapgrad_networkx._assignment import FullMatching
 from mapgrad_networkx._shortest_path import Dijkstra as NetworkXDijkstra
 from mapgrad_networkx._spanning_tree import Prim
+from mapgrad_scipy import _dags
 from mapgrad_scipy._arborescence import Edmonds
 from mapgrad_scipy._assignment import LinearSumAssignment
 from mapgrad_scipy._graphs import sparse_graph
@@ -168,6 +169,35 @@ def test_long_dags_are_solved_alike_with_and_without_a_positive_utility() -> Non
     one_more = mapgrad.ShortestPath(61, [*problem.edges.tolist(), (0, 60)], 0, 59)
     aside = np.concatenate([costs, np.full((20, 1), 0.5)], axis=1)
     assert answer(Dijkstra(one_more), *aside) == [[*z, 0] for z in answer(Dijkstra(problem), *costs)]
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        mapgrad.ShortestPath(60, random_edges(60, 300, acyclic=True), 2, 55),
+        mapgrad.ShortestPath(3, [(0, 1), (0, 1), (1, 2), (0, 2), (0, 2)], 0, 2),
+        mapgrad.ShortestPath(5, [(4, 2), (2, 3), (2, 3), (3, 0), (2, 0)], 2, 0),
+        mapgrad.ShortestPath(3, [(1, 0), (2, 1)], 0, 0),
+    ],
+    ids=str,
+)
+def test_many_rows_of_a_dag_go_the_ways_that_each_goes_alone(
+    problem: mapgrad.ShortestPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_dags, "_MOST_ROWS", 40)
+    rng = np.random.default_rng(0)
+    few, mixed = rng.integers(-2, 3, (50, *problem.shape)), rng.standard_normal((50, *problem.shape))
+    rows = readonly(np.concatenate([few, mixed]))
+    solver = Dijkstra(problem)
+    state = solver.init()
+    assert state.dag.many < 100
+    together, apart = mapgrad.Block(rows), [mapgrad.Block(row[None]) for row in rows]
+    solver.solve_rows(state, together)
+    state.dag.many = 2
+    for block in apart:
+        solver.solve_rows(state, block)
+    assert together.z.tolist() == [block.z[0].tolist() for block in apart]
+    assert problem.contains(torch.as_tensor(together.z)).all()
 
 
 def test_a_program_of_integers_is_solved_to_optimality() -> None:
