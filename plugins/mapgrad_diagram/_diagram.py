@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+Compilable: TypeAlias = mapgrad.IntegerProgram | mapgrad.Knapsack | mapgrad.Matching
+
 _logger = logging.getLogger("mapgrad")
 
 
-class Diagram(mapgrad.BatchSolver[mapgrad.IntegerProgram | mapgrad.Knapsack]):
+class Diagram(mapgrad.BatchSolver[Compilable]):
     """Dynamic programming over a `mapgrad.exact.Diagram`, in float64, for whole batches.
 
     Answers are the same bits whatever the batch and the device: each node's value is the sum of the same numbers in
@@ -37,9 +39,7 @@ class Diagram(mapgrad.BatchSolver[mapgrad.IntegerProgram | mapgrad.Knapsack]):
 
     traits = mapgrad.Traits(releases_gil=True, scale_free=True, masks=True)
 
-    def __init__(
-        self, problem: mapgrad.IntegerProgram | mapgrad.Knapsack, *, max_nodes: int = 2**20, max_seconds: float = 60.0
-    ) -> None:
+    def __init__(self, problem: Compilable, *, max_nodes: int = 2**20, max_seconds: float = 60.0) -> None:
         super().__init__(problem)
         self._diagram = mapgrad.exact.Diagram(problem, max_nodes=max_nodes, max_seconds=max_seconds)
 
@@ -64,6 +64,6 @@ def _kernel() -> Callable[..., None] | None:
     try:
         from mapgrad_diagram import _lanes
     except ImportError as error:
-        _logger.info("diagrams are swept by torch, as numba can't be imported: %s", error)
+        _logger.info("NumPy sweeps diagrams, as numba can't be imported: %s", error)
         return None
     return _lanes.compiled()
