@@ -8,19 +8,18 @@ import pickle
 import time
 import uuid
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mapgrad.batching._batches import ask_function, solve_batch
+from mapgrad.batching._batches import ask_function, solve_batch, solve_lowered
 from mapgrad.batching._families import model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
 from mapgrad.batching._hand_over import HandOver
 from mapgrad.batching._handles import new_handle
-from mapgrad.batching._host import Staged, to_device, to_host
+from mapgrad.batching._host import Staged
 from mapgrad.batching._locks import new_lock
 from mapgrad.batching._policy import ErrorPolicy, describe_failed, error_of, failed_rows, with_values
 from mapgrad.batching._proofs import Known, are_worth_it, solve_unproved
@@ -43,11 +42,9 @@ from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver, Limits,
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
     from mapgrad.batching._workers import Pool, Workers
     from mapgrad.problems import Problem
-    from mapgrad.solvers import Lowering, SolverFactory
+    from mapgrad.solvers import SolverFactory
 
 _DTYPES: Final = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
@@ -106,8 +103,9 @@ class SolverAtWork:
         self._batch_solver = plugin if isinstance(plugin, BatchSolver) else None
         self._hand_over = None
         if self.traits.gives_up and problem is not None:
-            start = partial(_start, problem, pool)
-            self._hand_over = HandOver(factory, problem, settings, start)
+            self._hand_over = HandOver(
+                factory, problem, settings, lambda other, own: SolverAtWork(other, problem, own, pool)
+            )
         # asked here, as a compiler can't trace how the problem's bounds are found
         self._dtypes = _DTYPES if problem is None else _exact_dtypes(problem)
         self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()
@@ -318,16 +316,14 @@ class SolverAtWork:
                 return answers
             return self._hand_over.complete(self, answers, rows, near, priced=priced, is_masked=is_masked)
         if lowering is not None and lowering.is_lowered:
-            return _solve_lowered(solver, lowering, rows, is_masked=is_masked)
+            return solve_lowered(solver, lowering, rows, is_masked=is_masked)
         unserved: list[int] = []
         if is_masked and not self.traits.masks:
             rows, unserved = with_penalties(rows, rows.isneginf(), self.problem)
         answers = ask_function(solver, rows.chunk(calls)) if self.is_function else solve_batch(solver, rows)
         return fail_unserved(*answers, unserved) if unserved else answers
 
-    def ask(
-        self, rows: Tensor, near: Tensor | None, *, priced: bool, is_masked: bool
-    ) -> tuple[Solutions, bool]:
+    def ask(self, rows: Tensor, near: Tensor | None, *, priced: bool, is_masked: bool) -> tuple[Solutions, bool]:
         """Have an instance solver, and no other, solve rows [N, *shape], N ≥ 1; returns what `_ask` does."""
         assert self._lowering is not None
         assert self._runner is not None
@@ -361,46 +357,8 @@ class SolverAtWork:
             self._hand_over.close()
 
 
-def _start(problem: Problem, pool: Pool, factory: SolverFactory, settings: Settings) -> SolverAtWork:
-    return SolverAtWork(factory, problem, settings, pool)
-
-
 def _exact_dtypes(problem: Problem) -> set[torch.dtype]:
     return {dtype for dtype in _DTYPES if is_representable(problem, dtype)}
-
-
-def _solve_lowered(
-    solver: BatchSolver[Any], lowering: Lowering, rows: Tensor, *, is_masked: bool
-) -> tuple[Solutions, bool]:
-    """Have a batch solver solve rows of another problem than its own."""
-
-    def on_host(change: Callable[[NDArray[np.float64]], NDArray[np.float64]], values: Tensor) -> Tensor:
-        return to_device(change(to_host(values).double().numpy()), like=rows)
-
-    unserved: list[int] = []
-    if is_masked:
-        entries = rows.isneginf()
-        native = on_host(lowering.rows, rows.masked_fill(entries, 0.0))
-        forbidden = on_host(lambda values: lowering.forbidden(values != 0).astype(np.float64), entries.to(rows)) != 0
-        if solver.traits.masks:
-            asked = native.masked_fill(forbidden, -torch.inf)
-        else:
-            asked, unserved = with_penalties(native, forbidden, lowering.native)
-    else:
-        asked = native = on_host(lowering.rows, rows)
-    solutions, clean = solve_batch(solver, asked)
-    if unserved:
-        solutions, clean = fail_unserved(solutions, clean, unserved)
-    value = (native.double() * solutions.z.double()).flatten(1).sum(dim=1)
-    if lowering.is_restated:  # the state may be better than the program's solution
-        value = torch.full_like(value, torch.nan)
-    elif solutions.objective is not None:  # pyright: ignore[reportUnnecessaryComparison] (not filled in yet)
-        value = torch.where(solutions.objective.isnan(), value, solutions.objective)
-    solutions.objective = value
-    if isinstance(lowering.native, IntegerProgram):
-        solutions.variables = solutions.z[:, : lowering.num_vars].double()
-    solutions.z = on_host(lowering.states, solutions.z)
-    return solutions, clean
 
 
 def _give_shape(solutions: Solutions, batch: tuple[int, ...]) -> None:
