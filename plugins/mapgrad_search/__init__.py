@@ -12,8 +12,9 @@ import mapgrad
 
 __all__ = ["mapgrad_solvers"]
 
-_MOST_ENTRIES: Final = 500_000  # of a dense matrix, which is changed step by step
-_MOST_STEPS: Final = 10_000  # that all variables together may take from their lower bounds to their upper ones
+_MOST_ENTRIES: Final = 500_000
+_MOST_STEPS: Final = 10_000
+_LARGEST: Final = 10_000
 
 
 @mapgrad.hookimpl
@@ -36,20 +37,21 @@ def _refusal(problem: mapgrad.Knapsack | mapgrad.IntegerProgram) -> str | None:
     program = problem.to_ilp()
     if not program.integrality.all():
         return "it takes integer variables alone, and the program has continuous ones"
+    largest = float(max(abs(program.lower).max(), abs(program.upper).max()))
+    if largest > _LARGEST:
+        return f"its variables reach {largest:g}, more than {_LARGEST}"
     steps = float((program.upper - program.lower).sum())
-    if not steps <= _MOST_STEPS:
-        return (
-            f"it takes variables within bounds that are {_MOST_STEPS} apart at most, added up, but these are {steps:g}"
-        )
+    if steps > _MOST_STEPS:
+        return f"its variables have {steps:g} steps from their lower to their upper bounds, more than {_MOST_STEPS}"
     rows, columns = program.matrix.shape
     if rows * columns > _MOST_ENTRIES:
-        return (
-            f"it takes up to {_MOST_ENTRIES} places for coefficients, but {rows} rows of {columns} variables have more"
-        )
+        return f"its {rows} rows of {columns} variables make a tableau of more than {_MOST_ENTRIES} entries"
     return None
 
 
+# Seconds a row: medians of processor time on one core of an AMD EPYC server, for programs that branch little.
+
+
 def _cost(problem: mapgrad.Knapsack | mapgrad.IntegerProgram) -> float:
-    program = problem.to_ilp()
-    rows, columns = program.matrix.shape
-    return 1e-6 + 1e-8 * columns * (rows + 1) ** 1.5
+    rows, columns = problem.to_ilp().matrix.shape
+    return 1e-6 + 2e-7 * columns + 1e-9 * rows**2 * columns

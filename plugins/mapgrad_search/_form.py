@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from mapgrad_search._tree import Rows
+from mapgrad_search._memory import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

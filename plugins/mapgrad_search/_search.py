@@ -11,8 +11,9 @@ import numpy as np
 import mapgrad
 from mapgrad_search._form import Form
 from mapgrad_search._knapsack import pack
+from mapgrad_search._memory import BEST, POSITION, Memory
 from mapgrad_search._simplex import Tableau
-from mapgrad_search._tree import BEST, POSITION, Memory, search
+from mapgrad_search._tree import search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,7 @@ class _Task:
 
     def __init__(self, block: mapgrad.Block, program: mapgrad.IntegerProgram, form: Form) -> None:
         limits = mapgrad.Limits.of(program) if block.limits is None else block.limits
-        lower, upper, row_lower, row_upper = map(np.atleast_2d, limits)
+        lower, upper, row_lower, row_upper = (np.atleast_2d(each) for each in limits)
         if block.forbidden is not None:
             lower, upper = np.where(block.forbidden, 0.0, lower), np.where(block.forbidden, 0.0, upper)
         self.bounds = np.array(lower), np.array(upper)
@@ -98,14 +99,16 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         """Write a best state of each row."""
         task = _Task(block, self._program, self._form)
         if task.steps > len(state.memory.trail):
-            state.memory = Memory.of_size(*self._form.rows.matrix.shape, task.steps)
+            height, width = self._form.rows.matrix.shape
+            state.memory = Memory.of_size(height, width, task.steps)
         if block.start is not None:
             task.z[:] = np.rint(block.start)
         task.status[:] = _OPEN
         if self._weights is not None and task.is_packing:
             self._pack(state, task, block)
         self._search(state, task, block)
-        task.z[task.status == _OPEN] = np.nan
+        is_open = task.status == _OPEN
+        task.z[is_open], task.status[is_open] = np.nan, int(mapgrad.Status.TIME_LIMIT)
 
     def _pack(self, state: _State, task: _Task, block: mapgrad.Block) -> None:
         """Search rows as knapsacks; those that are left keep the best states found."""

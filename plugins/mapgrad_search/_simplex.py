@@ -7,16 +7,24 @@ bounds, the basis of all s is dual feasible for any objective, and it stays so w
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mapgrad_search._jit import inner, short, sums
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 OPTIMAL, INFEASIBLE, CUT_OFF, STALLED = 0, 1, 2, 3
 
 _FEASIBLE = 1e-9
+_ROUNDING = 2e-15
+"""By so much of the sizes of its terms a sum may be off."""
+
+_REMAINDER = 1e-12
+"""By so much a row must be missed, so that it isn't by rounding."""
+
 PIVOT = 1e-7
 """Smaller entries are no pivots."""
 
@@ -240,12 +248,12 @@ def prices(tableau, rows, theta, y, reduced):
             size += abs(term * tableau.upper[rows.columns[e]])
     for j in range(width):
         bound += reduced[j] * (tableau.upper[j] if reduced[j] > 0 else tableau.lower[j])
-    return bound + 1e-14 * size
+    return bound + _ROUNDING * size
 
 
 @sums
 def excludes(tableau, rows, i, y, reduced):
-    """Tell whether a row of the tableau, a sum of the program's rows, can't be met within the bounds, rounding aside."""
+    """Tell whether a row of the tableau, a sum of the program's rows, can't be met within the bounds."""
     height, width = tableau.entries.shape
     for r in range(height):
         y[r] = 0.0
@@ -273,4 +281,4 @@ def excludes(tableau, rows, i, y, reduced):
         low, high = reduced[j] * tableau.lower[j], reduced[j] * tableau.upper[j]
         least += min(low, high)
         most += max(low, high)
-    return least > 1e-12 * size or most < -1e-12 * size
+    return least > _REMAINDER * size or most < -_REMAINDER * size

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
 import mapgrad
 from mapgrad_search._jit import inner, kernel, short
+from mapgrad_search._memory import AGE, BEST, DEPTH, HAS_BEGUN, LENGTH, POSITION, WORK
 from mapgrad_search._simplex import (
     CUT_OFF,
     INFEASIBLE,
     OPTIMAL,
     PIVOT,
     STALLED,
-    Tableau,
     excludes,
     optimise,
     prices,
@@ -35,76 +32,13 @@ _ANEW = 1000
 
 PROVED, EMPTY, GIVEN_UP = int(mapgrad.Status.OPTIMAL), int(mapgrad.Status.INFEASIBLE), int(mapgrad.Status.TIME_LIMIT)
 
-POSITION, _HAS_BEGUN, _DEPTH, _LENGTH, _AGE, _NUM_COUNTS = range(6)
-_WORK, BEST = 0, 1
-
-
-class Rows(NamedTuple):
-    """Rows, dense and sparse by rows and by columns; locks say how many sides keep each variable from going up or down."""
-
-    matrix: NDArray[np.float64]
-    starts: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    data: NDArray[np.float64]
-    column_starts: NDArray[np.int64]
-    column_rows: NDArray[np.int64]
-    column_data: NDArray[np.float64]
-    up_locks: NDArray[np.int64]
-    down_locks: NDArray[np.int64]
-
-
-class Memory(NamedTuple):
-    """What a search keeps between two calls.
-
-    Attributes:
-        counts: Its position among the rows to be solved, how deep it is, and more, int64.
-        work: Entries touched for this row, and the best value found: [2].
-        trail: Variables whose bounds were changed, [steps], with the bounds before.
-        branches: By depth, the variable that was branched on, the length of the trail before, and whether its second
-            side is being looked at: [steps, 3].
-        sides: Bounds of the second side, [steps, 2].
-    """
-
-    counts: NDArray[np.int64]
-    work: NDArray[np.float64]
-    trail: NDArray[np.int64]
-    trail_lower: NDArray[np.float64]
-    trail_upper: NDArray[np.float64]
-    branches: NDArray[np.int64]
-    sides: NDArray[np.float64]
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    reduced: NDArray[np.float64]
-    activity: NDArray[np.float64]
-
-    @classmethod
-    def of_size(cls, height: int, width: int, steps: int) -> Memory:
-        """Return an empty one for trees that are no deeper than some steps."""
-        return cls(
-            np.zeros(_NUM_COUNTS, dtype=np.int64),
-            np.zeros(2),
-            np.empty(steps, dtype=np.int64),
-            np.empty(steps),
-            np.empty(steps),
-            np.empty((steps, 3), dtype=np.int64),
-            np.empty((steps, 2)),
-            np.empty(width),
-            np.empty(height),
-            np.empty(width),
-            np.empty(height),
-        )
-
-    def restart(self) -> None:
-        """Have the next call of `search` begin with the first of its rows."""
-        self.counts[POSITION] = self.counts[_HAS_BEGUN] = 0
-
 
 @short
 def _tighten(tableau, memory, variable, low, high):
-    length = memory.counts[_LENGTH]
+    length = memory.counts[LENGTH]
     memory.trail[length] = variable
     memory.trail_lower[length], memory.trail_upper[length] = tableau.lower[variable], tableau.upper[variable]
-    memory.counts[_LENGTH] = length + 1
+    memory.counts[LENGTH] = length + 1
     tableau.lower[variable], tableau.upper[variable] = low, high
 
 
@@ -112,19 +46,19 @@ def _tighten(tableau, memory, variable, low, high):
 def _backtrack(tableau, memory):
     """Go to the second side of the deepest branch that has one left; tell whether there is one."""
     counts = memory.counts
-    depth = counts[_DEPTH] - 1
+    depth = counts[DEPTH] - 1
     while depth >= 0 and memory.branches[depth, 2]:
         depth -= 1
     if depth < 0:
         return False
     mark = memory.branches[depth, 1]
-    for entry in range(counts[_LENGTH] - 1, mark - 1, -1):
+    for entry in range(counts[LENGTH] - 1, mark - 1, -1):
         variable = memory.trail[entry]
         tableau.lower[variable], tableau.upper[variable] = memory.trail_lower[entry], memory.trail_upper[entry]
-    counts[_LENGTH] = mark
+    counts[LENGTH] = mark
     memory.branches[depth, 2] = 1
     _tighten(tableau, memory, memory.branches[depth, 0], memory.sides[depth, 0], memory.sides[depth, 1])
-    counts[_DEPTH] = depth + 1
+    counts[DEPTH] = depth + 1
     settle(tableau)
     return True
 
@@ -132,21 +66,18 @@ def _backtrack(tableau, memory):
 @short
 def _branch(tableau, memory, variable, value, up):
     """Split the values of a variable at a fraction or, where it is an integer, above it."""
-    depth = memory.counts[_DEPTH]
+    depth = memory.counts[DEPTH]
     low, high = tableau.lower[variable], tableau.upper[variable]
     below = min(max(np.floor(value), low), high - 1)
-    memory.branches[depth, 0], memory.branches[depth, 1], memory.branches[depth, 2] = (
-        variable,
-        memory.counts[_LENGTH],
-        0,
-    )
+    branch = memory.branches[depth]
+    branch[0], branch[1], branch[2] = variable, memory.counts[LENGTH], 0
     if up:
         memory.sides[depth, 0], memory.sides[depth, 1] = low, below
         _tighten(tableau, memory, variable, below + 1, high)
     else:
         memory.sides[depth, 0], memory.sides[depth, 1] = below + 1, high
         _tighten(tableau, memory, variable, low, below)
-    memory.counts[_DEPTH] = depth + 1
+    memory.counts[DEPTH] = depth + 1
 
 
 @inner
@@ -232,9 +163,9 @@ def _begin(tableau, rows, memory, theta, low, high, sides_low, sides_high, z):
     """Begin a row; tell whether its bounds leave values. z may hold a state to start from."""
     width = len(theta)
     counts = memory.counts
-    counts[_HAS_BEGUN] = 1
-    counts[_DEPTH] = counts[_LENGTH] = counts[_AGE] = 0
-    memory.work[_WORK], memory.work[BEST] = 0.0, -np.inf
+    counts[HAS_BEGUN] = 1
+    counts[DEPTH] = counts[LENGTH] = counts[AGE] = 0
+    memory.work[WORK], memory.work[BEST] = 0.0, -np.inf
     can_start = True
     for j in range(width):
         can_start &= np.isfinite(z[j])
@@ -257,7 +188,7 @@ def _look(tableau, rows, memory, theta):
     end, bound = STALLED, np.inf
     for _ in range(3):
         end, row, work = optimise(tableau, lowest, 50 + 3 * (height + width))
-        memory.work[_WORK] += work + len(rows.data)
+        memory.work[WORK] += work + len(rows.data)
         if end == INFEASIBLE and excludes(tableau, rows, row, memory.y, memory.reduced):
             return end, -np.inf, True
         bound = prices(tableau, rows, theta, memory.y, memory.reduced)
@@ -267,7 +198,7 @@ def _look(tableau, rows, memory, theta):
             lowest = -np.inf
         else:
             reset(tableau, rows.matrix, theta)
-            memory.work[_WORK] += height * width
+            memory.work[WORK] += height * width
     return end, bound, bound <= cutoff
 
 
@@ -308,7 +239,7 @@ def _leave_or_branch(tableau, rows, memory, theta, low, high, sides_low, sides_h
     _try(tableau, rows, memory, theta, low, high, sides_low, sides_high, z)
     gap = bound - memory.work[BEST] - TOLERANCE
     if gap > 0:
-        length = memory.counts[_LENGTH]
+        length = memory.counts[LENGTH]
         _fix(tableau, memory, gap, chosen)
         j = 0
         while chosen < 0 and j < width:
@@ -320,7 +251,7 @@ def _leave_or_branch(tableau, rows, memory, theta, low, high, sides_low, sides_h
             if end != OPTIMAL or abs(at - np.rint(at)) <= _INTEGRAL:
                 settle(tableau)
             return True
-        if memory.counts[_LENGTH] > length:
+        if memory.counts[LENGTH] > length:
             return True  # all variables are fixed now: such a point is looked at once more
     return _backtrack(tableau, memory)
 
@@ -372,16 +303,16 @@ def search(
         bottom, top = lower[r % len(lower)], upper[r % len(upper)]
         sides_low, sides_high = sides_lower[r % len(sides_lower)], sides_upper[r % len(sides_upper)]
         goes_on = True
-        if not counts[_HAS_BEGUN]:
+        if not counts[HAS_BEGUN]:
             goes_on = _begin(tableau, rows, memory, theta[r], bottom, top, sides_low, sides_high, z[r])
-        while goes_on and memory.work[_WORK] <= budget:
+        while goes_on and memory.work[WORK] <= budget:
             if spent > allowance:
                 return
-            before = memory.work[_WORK]
-            if counts[_AGE] == _ANEW:
+            before = memory.work[WORK]
+            if counts[AGE] == _ANEW:
                 reset(tableau, rows.matrix, theta[r])
-                counts[_AGE] = 0
-            counts[_AGE] += 1
+                counts[AGE] = 0
+            counts[AGE] += 1
             end, bound, is_done = _look(tableau, rows, memory, theta[r])
             if len(multipliers) > 0:
                 _report(tableau, memory, bound, multipliers[r], low[r], high[r])
@@ -392,9 +323,9 @@ def search(
                 goes_on = _leave_or_branch(
                     tableau, rows, memory, theta[r], bottom, top, sides_low, sides_high, end, bound, z[r]
                 )
-            memory.work[_WORK] += _NODE + height * width + 2 * len(rows.data) + 4 * width
-            spent += memory.work[_WORK] - before
-        counts[_HAS_BEGUN] = 0
+            memory.work[WORK] += _NODE + height * width + 2 * len(rows.data) + 4 * width
+            spent += memory.work[WORK] - before
+        counts[HAS_BEGUN] = 0
         counts[POSITION] += 1
         if len(multipliers) > 0:
             continue

@@ -8,14 +8,13 @@ import pickle
 import time
 import uuid
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mapgrad.batching._batches import ask_function, solve_batch
+from mapgrad.batching._batches import ask_function, solve_batch, solve_lowered
 from mapgrad.batching._families import model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
 from mapgrad.batching._hand_over import HandOver
@@ -106,8 +105,9 @@ class SolverAtWork:
         self._batch_solver = plugin if isinstance(plugin, BatchSolver) else None
         self._hand_over = None
         if self.traits.gives_up and problem is not None:
-            start = partial(_start, problem, pool)
-            self._hand_over = HandOver(factory, problem, settings, start)
+            self._hand_over = HandOver(
+                factory, problem, settings, lambda other, own: SolverAtWork(other, problem, own, pool)
+            )
         # asked here, as a compiler can't trace how the problem's bounds are found
         self._dtypes = _DTYPES if problem is None else _exact_dtypes(problem)
         self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()
@@ -382,10 +382,6 @@ class SolverAtWork:
             self._pool.forget(self._job.token)
         if self._hand_over is not None:
             self._hand_over.close()
-
-
-def _start(problem: Problem, pool: Pool, factory: SolverFactory, settings: Settings) -> SolverAtWork:
-    return SolverAtWork(factory, problem, settings, pool)
 
 
 def _exact_dtypes(problem: Problem) -> set[torch.dtype]:

@@ -110,8 +110,10 @@ class HandOver:
             return answers
 
         def ask(solver: SolverAtWork, part: list[int]) -> None:
-            problems = work.problems
-            own = solver.of_siblings([problems[row % len(problems)] for row in part] if len(problems) > 1 else problems)
+            problems = [problem for problem in work.problems if problem is not None]
+            if len(problems) > 1:
+                problems = [problems[row % len(problems)] for row in part]
+            own = solver.of_siblings(problems)
             found, _ = own.ask(rows[part], None if near is None else near[part], priced=priced, is_masked=is_masked)
             _write(solutions, part, found)
 
@@ -126,7 +128,7 @@ class HandOver:
             if self._is_ready and left and self._patience is not None and seconds > 2 * self._patience:
                 self._allow(seconds)
                 ask(work, left)
-                left = [] if self._patience is None else sorted(set(left).intersection(_given_up(solutions)))
+                left = [] if self.patience is None else sorted(set(left).intersection(_given_up(solutions)))
             self._is_ready = True
         _logger.info("%s handed over %d of %d rows to %s", self._factory.name, asked, len(rows), other.factory.name)
         solutions.stats["handed_over"] = asked

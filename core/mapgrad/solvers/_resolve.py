@@ -132,9 +132,9 @@ def resolve(solver: SolverLike | SolverFactory, problem: Problem | None) -> Solv
 def successor_of(factory: SolverFactory, problem: Problem) -> tuple[SolverFactory, float] | None:
     """Return the solver for the rows that another one gives up, and its declared seconds a row; None without one.
 
-    It is the cheapest exact engine of integer programs or, where none takes the problem, the cheapest exact solver. Rows
-    that are given up are hard, and a search made for one class of problems may go on for ever there. Third parties'
-    plugins count if they are loaded already.
+    It is the cheapest exact engine of integer programs or, where none takes the problem, the cheapest exact solver:
+    rows that are given up are hard, and a search made for one class of problems may go on for ever there. Third
+    parties' plugins count if they are loaded already.
 
     Args:
         factory: The solver that gives up.

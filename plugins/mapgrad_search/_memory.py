@@ -1,0 +1,73 @@
+"""What a search reads, and what it keeps between two calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+POSITION, HAS_BEGUN, DEPTH, LENGTH, AGE, NUM_COUNTS = range(6)
+WORK, BEST = 0, 1
+
+
+class Rows(NamedTuple):
+    """Rows, dense and sparse by rows and by columns, and how many sides keep each variable from going up or down."""
+
+    matrix: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    data: NDArray[np.float64]
+    column_starts: NDArray[np.int64]
+    column_rows: NDArray[np.int64]
+    column_data: NDArray[np.float64]
+    up_locks: NDArray[np.int64]
+    down_locks: NDArray[np.int64]
+
+
+class Memory(NamedTuple):
+    """What a search keeps between two calls.
+
+    Attributes:
+        counts: Its position among the rows to be solved, how deep it is, and more, int64.
+        work: Entries touched for this row, and the best value found: [2].
+        trail: Variables whose bounds were changed, [steps], with the bounds before.
+        branches: By depth, the variable that was branched on, the length of the trail before, and whether its second
+            side is being looked at: [steps, 3].
+        sides: Bounds of the second side, [steps, 2].
+    """
+
+    counts: NDArray[np.int64]
+    work: NDArray[np.float64]
+    trail: NDArray[np.int64]
+    trail_lower: NDArray[np.float64]
+    trail_upper: NDArray[np.float64]
+    branches: NDArray[np.int64]
+    sides: NDArray[np.float64]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    reduced: NDArray[np.float64]
+    activity: NDArray[np.float64]
+
+    @classmethod
+    def of_size(cls, height: int, width: int, steps: int) -> Memory:
+        """Return an empty one for trees that are no deeper than some steps."""
+        return cls(
+            np.zeros(NUM_COUNTS, dtype=np.int64),
+            np.zeros(2),
+            np.empty(steps, dtype=np.int64),
+            np.empty(steps),
+            np.empty(steps),
+            np.empty((steps, 3), dtype=np.int64),
+            np.empty((steps, 2)),
+            np.empty(width),
+            np.empty(height),
+            np.empty(width),
+            np.empty(height),
+        )
+
+    def restart(self) -> None:
+        """Have the next call of `search` begin with the first of its rows."""
+        self.counts[POSITION] = self.counts[HAS_BEGUN] = 0
