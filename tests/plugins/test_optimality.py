@@ -12,6 +12,7 @@ import mapgrad_highs
 import mapgrad_networkx
 import mapgrad_ortools
 import mapgrad_scipy
+import mapgrad_search
 import mapgrad_topk
 
 SPECS = {
@@ -19,6 +20,7 @@ SPECS = {
     **{f"highs.{spec.name}": spec for spec in mapgrad_highs.mapgrad_solvers()},
     **{f"networkx.{spec.name}": spec for spec in mapgrad_networkx.mapgrad_solvers()},
     **{f"ortools.{spec.name}": spec for spec in mapgrad_ortools.mapgrad_solvers()},
+    "search": mapgrad_search.mapgrad_solvers()[0],
     **{f"scipy.{spec.name}": spec for spec in mapgrad_scipy.mapgrad_solvers()},
 }
 
@@ -141,6 +143,7 @@ def test_a_declared_cost_is_a_plausible_number_of_seconds(name: str, problem: ma
         ("scipy.assignment", mapgrad.Assignment(3), mapgrad.Assignment(3, 30)),
         ("scipy.spanning_tree", mapgrad.SpanningTree(4, K4), mapgrad.SpanningTree(10, PETERSEN)),
         ("scipy.arborescence", mapgrad.Arborescence(4, K4, 0), mapgrad.Arborescence(4, 2 * K4, 0)),
+        ("search", mapgrad.KSubset(10, 3).to_ilp(), mapgrad.Assignment(5).to_ilp()),
         ("scipy.milp", mapgrad.IntegerProgram(upper=[1]), mapgrad.IntegerProgram(A_ub=[[1, 2]], b_ub=[2])),
     ],
 )
@@ -162,7 +165,7 @@ def test_a_declared_cost_grows_with_the_problem(name: str, small: mapgrad.Proble
         (mapgrad.TravelingSalesman(8), "highs.tsp"),
         (mapgrad.AsymmetricTravelingSalesman(6), "highs.tsp"),
         (mapgrad.Arborescence(4, K4, 0), "scipy.arborescence"),
-        (mapgrad.Knapsack([range(1, 21)], [60]), "ortools.knapsack"),
+        (mapgrad.Knapsack([range(1, 21)], [60]), "search"),
         (mapgrad.Matching(10, PETERSEN), "networkx.matching"),
         (mapgrad.Matching(10, PETERSEN, perfect=True), "networkx.matching"),
         (mapgrad.SpanningTree(10, 10 * PETERSEN), "scipy.spanning_tree"),
