@@ -14,6 +14,7 @@ import mapgrad_networkx
 import mapgrad_ortools
 import mapgrad_rustworkx
 import mapgrad_scipy
+import mapgrad_search
 import mapgrad_topk
 
 SPECS = {
@@ -23,6 +24,7 @@ SPECS = {
     **{f"networkx.{spec.name}": spec for spec in mapgrad_networkx.mapgrad_solvers()},
     **{f"ortools.{spec.name}": spec for spec in mapgrad_ortools.mapgrad_solvers()},
     **{f"rustworkx.{spec.name}": spec for spec in mapgrad_rustworkx.mapgrad_solvers()},
+    "search": mapgrad_search.mapgrad_solvers()[0],
     **{f"scipy.{spec.name}": spec for spec in mapgrad_scipy.mapgrad_solvers()},
 }
 
@@ -149,6 +151,7 @@ def test_a_declared_cost_is_a_plausible_number_of_seconds(name: str, problem: ma
         ("scipy.assignment", mapgrad.Assignment(3), mapgrad.Assignment(3, 30)),
         ("scipy.spanning_tree", mapgrad.SpanningTree(4, K4), mapgrad.SpanningTree(10, PETERSEN)),
         ("scipy.arborescence", mapgrad.Arborescence(4, K4, 0), mapgrad.Arborescence(4, 2 * K4, 0)),
+        ("search", mapgrad.KSubset(10, 3).to_ilp(), mapgrad.Assignment(5).to_ilp()),
         ("scipy.milp", mapgrad.IntegerProgram(upper=[1]), mapgrad.IntegerProgram(A_ub=[[1, 2]], b_ub=[2])),
     ],
 )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mapgrad.batching._batches import ask_function, solve_batch, solve_lowered
+from mapgrad.batching._batches import ask_function, solve_batch
 from mapgrad.batching._families import model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
 from mapgrad.batching._hand_over import HandOver

@@ -5,24 +5,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mapgrad.batching._forbidden import fail_unserved, with_penalties
-from mapgrad.batching._host import to_device, to_host
 from mapgrad.batching._policy import unusable_rows
 from mapgrad.batching._theta import are_finite
 from mapgrad.batching._traces import detach
-from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solutions, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    from mapgrad.solvers import BatchSolver, Lowering
+    from mapgrad.solvers import BatchSolver
 
 _OPTIMAL: Final = int(Status.OPTIMAL)
 _FEASIBLE: Final = int(Status.FEASIBLE)
@@ -136,37 +130,3 @@ def _joined(parts: list[Solutions]) -> Solutions:
         solutions.causes.update({start + row: error for row, error in part.causes.items()})
         start += part.status.shape[0]
     return solutions
-
-
-def solve_lowered(
-    solver: BatchSolver[Any], lowering: Lowering, rows: Tensor, *, is_masked: bool
-) -> tuple[Solutions, bool]:
-    """Have a batch solver solve rows of another problem than its own."""
-
-    def on_host(change: Callable[[NDArray[np.float64]], NDArray[np.float64]], values: Tensor) -> Tensor:
-        return to_device(change(to_host(values).double().numpy()), like=rows)
-
-    unserved: list[int] = []
-    if is_masked:
-        entries = rows.isneginf()
-        native = on_host(lowering.rows, rows.masked_fill(entries, 0.0))
-        forbidden = on_host(lambda values: lowering.forbidden(values != 0).astype(np.float64), entries.to(rows)) != 0
-        if solver.traits.masks:
-            asked = native.masked_fill(forbidden, -torch.inf)
-        else:
-            asked, unserved = with_penalties(native, forbidden, lowering.native)
-    else:
-        asked = native = on_host(lowering.rows, rows)
-    solutions, clean = solve_batch(solver, asked)
-    if unserved:
-        solutions, clean = fail_unserved(solutions, clean, unserved)
-    value = (native.double() * solutions.z.double()).flatten(1).sum(dim=1)
-    if lowering.is_restated:  # the state may be better than the program's solution
-        value = torch.full_like(value, torch.nan)
-    elif solutions.objective is not None:  # pyright: ignore[reportUnnecessaryComparison] (not filled in yet)
-        value = torch.where(solutions.objective.isnan(), value, solutions.objective)
-    solutions.objective = value
-    if isinstance(lowering.native, IntegerProgram):
-        solutions.variables = solutions.z[:, : lowering.num_vars].double()
-    solutions.z = on_host(lowering.states, solutions.z)
-    return solutions, clean

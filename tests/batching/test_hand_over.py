@@ -1,0 +1,170 @@
+"""Rows that a solver gives up go to the cheapest engine, as far as they are easier for it."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import mapgrad
+from mapgrad import IntegerProgram, Status
+from mapgrad.batching import _hand_over
+
+PROGRAM = IntegerProgram(A_ub=[[2, 3, 4, 5]], b_ub=[7])
+SECONDS = 1e-7
+"""What the engine declares to take for a row."""
+
+
+class Best(mapgrad.InstanceSolver):
+    """Tries all sums; notes what it was asked."""
+
+    traits = mapgrad.Traits(masks=True, limits=True)
+    asked: list[tuple[int, float | None, float | None]]
+    seconds = 0.0
+
+    def solve_rows(self, state, block):
+        type(self).asked.append((len(block), block.seconds, block.patience))
+        time.sleep(self.seconds * len(block))
+        points = np.array(np.meshgrid(*[[0, 1]] * 4, indexing="ij")).reshape(4, -1).T
+        for row, theta in enumerate(block.theta):
+            side = PROGRAM.row_upper if block.limits is None else block.limits.row_upper[row]
+            fitting = points[points @ [2, 3, 4, 5] <= side]
+            if block.forbidden is not None:
+                fitting = fitting[~fitting[:, block.forbidden[row]].any(axis=1)]
+            block.z[row] = fitting[np.argmax(fitting @ theta)]
+
+
+class Engine(Best):
+    """What rows are handed over to."""
+
+
+class Hasty(Best):
+    """Gives up the rows whose first utility, in parts of the largest, is more than its patience."""
+
+    traits = mapgrad.Traits(masks=True, limits=True, gives_up=True)
+
+    def solve_rows(self, state, block):
+        super().solve_rows(state, block)
+        if block.patience is not None:
+            left = np.abs(block.theta[:, 0]) > block.patience
+            block.status[left], block.z[left] = Status.TIME_LIMIT, np.nan
+
+
+@pytest.fixture(autouse=True)
+def plugin():
+    """Two solvers, of which the engine is the cheapest one of all."""
+    for kind in (Best, Engine, Hasty):
+        kind.asked, kind.seconds = [], 0.0
+
+    def solvers():
+        return [
+            mapgrad.SolverSpec("engine", Engine, (IntegerProgram,), cost=lambda _: SECONDS),
+            mapgrad.SolverSpec("hasty", Hasty, (IntegerProgram,), cost=lambda _: 1.0),
+        ]
+
+    mapgrad.register(SimpleNamespace(mapgrad_solvers=mapgrad.hookimpl(solvers)), "fake")
+    yield
+    mapgrad.unregister("fake")
+
+
+def rows(count: int, first: float) -> torch.Tensor:
+    theta = torch.rand(count, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 2 + 0.5
+    theta[:, 0] = first
+    return theta
+
+
+def best(theta: torch.Tensor, problem: IntegerProgram = PROGRAM) -> torch.Tensor:
+    return (theta @ problem.states().T).amax(1)
+
+
+def test_all_rows_are_answered_and_those_handed_over_counted():
+    theta = rows(9, 0.4)
+    theta[:3, 0] = 0.0
+    with mapgrad.get_solver("fake.hasty", PROGRAM) as solver:
+        found = solver.solve(theta)
+        assert found.stats["handed_over"] == 6
+        assert found.stats["solves"] == 9
+        assert solver(theta).equal(found.z)
+        assert solver.stats["handed_over"] == 12
+    assert found.status.tolist() == [Status.OPTIMAL] * 9
+    torch.testing.assert_close(found.objective, best(theta), rtol=0, atol=1e-12)
+    assert sum(count for count, *_ in Engine.asked) == 12
+    assert Hasty.asked[0] == (9, None, pytest.approx(0.05 * SECONDS))
+
+
+def test_nobody_gives_up_where_there_is_nobody_else(monkeypatch):
+    monkeypatch.setattr(_hand_over, "successor_of", lambda *_: None)
+    theta = rows(5, 0.4)
+    found = mapgrad.get_solver("fake.hasty", PROGRAM).solve(theta)
+    assert found.stats["handed_over"] == 0
+    assert Hasty.asked == [(5, None, None)]
+    torch.testing.assert_close(found.objective, best(theta), rtol=0, atol=1e-12)
+
+
+def test_a_slow_engine_makes_the_solver_patient():
+    Engine.seconds = 0.05
+    theta = rows(200, 1e-3)  # more than the patience at first, and less than a share of .05 s
+    with mapgrad.get_solver("fake.hasty", PROGRAM) as solver:
+        found = solver.solve(theta)
+        assert found.stats["handed_over"] == 5, "one row to make it ready, and four to take the time"
+        assert solver.solve(theta).stats["handed_over"] == 0
+    assert [count for count, *_ in Engine.asked] == [1, 4]
+    assert [count for count, *_ in Hasty.asked] == [200, 195, 200]
+    torch.testing.assert_close(found.objective, best(theta), rtol=0, atol=1e-12)
+
+
+def test_a_time_limit_holds_for_both_together():
+    theta = rows(3, 0.4)
+    mapgrad.get_solver("fake.hasty", PROGRAM, time_limit=10.0)(theta)
+    assert {seconds for _, seconds, _ in Engine.asked} == {8.0}
+    Hasty.asked.clear()
+    mapgrad.get_solver("fake.hasty", PROGRAM, time_limit=1e-8)(theta)
+    assert Hasty.asked == [(3, 1e-8, None)], "the limit comes before the patience ends"
+
+
+def test_rows_with_problems_of_their_own_take_them_along():
+    theta = rows(8, 0.4)
+    theta[::3, 0] = 0.0
+    problems = [PROGRAM.replace(row_upper=[side]) for side in (3, 5, 7, 9, 11, 14, 2, 0)]
+    found = mapgrad.get_solver("fake.hasty", PROGRAM).solve(theta, problems=problems)
+    assert found.stats["handed_over"] == 5
+    for row, problem in enumerate(problems):
+        assert problem.contains(found.z[row])
+        assert float(found.objective[row]) == pytest.approx(float(best(theta[row : row + 1], problem)))
+
+
+def test_forbidden_entries_and_workers_elsewhere():
+    theta = rows(6, 0.4)
+    theta[::2, 3] = -torch.inf
+    expected = mapgrad.get_solver("fake.engine", PROGRAM).solve(theta)
+    for workers in (None, 2):
+        with mapgrad.get_solver("fake.hasty", PROGRAM, workers=workers) as solver:
+            found = solver.solve(theta)
+        assert found.stats["handed_over"] == 6
+        assert found.z.equal(expected.z)
+
+
+def test_what_the_other_solver_cant_do_either_is_told():
+    class Broken(Engine):
+        def solve_rows(self, state, block):
+            raise ArithmeticError("no")
+
+    mapgrad.unregister("fake")
+
+    def solvers():
+        return [
+            mapgrad.SolverSpec("engine", Broken, (IntegerProgram,), cost=lambda _: 1e-9),
+            mapgrad.SolverSpec("hasty", Hasty, (IntegerProgram,), cost=lambda _: 1.0),
+        ]
+
+    mapgrad.register(SimpleNamespace(mapgrad_solvers=mapgrad.hookimpl(solvers)), "fake")
+    theta = rows(4, 0.4)
+    theta[1, 0] = 0.0
+    with pytest.raises(mapgrad.SolverCrashError) as failed:
+        mapgrad.get_solver("fake.hasty", PROGRAM)(theta)
+    assert failed.value.rows == (0, 2, 3)
+    assert str(failed.value.solutions.causes[2]) == "no"
+    assert failed.value.solutions.status[1] == Status.OPTIMAL
