@@ -49,17 +49,20 @@ def cache_folder() -> Path | None:
 def load(key: str, num_priced: int) -> Nodes | None:
     """Return a diagram that was kept under a key, and has so many layers; None if there is none that can be used."""
     path = _path(key)
-    if path is None or not path.is_file():
+    if path is None:
         return None
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError("it is larger than any that is kept")  # noqa: TRY301 (told like all that may be wrong)
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             nodes = _checked(file, key, num_priced)
-        os.utime(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except Exception as error:  # noqa: BLE001 (whatever a damaged file makes of its reader)
         _logger.warning("%s isn't used and will be written anew: %s: %s", path, type(error).__name__, error)
         return None
+    with suppress(OSError):  # the folder may be others'
+        os.utime(path)
     return nodes
 
 
@@ -128,7 +131,7 @@ def _array(file: Mapping[str, NDArray[Any]], name: str, dtype: type) -> NDArray[
 
 def _remove_oldest(folder: Path) -> None:
     files: list[tuple[float, int, Path]] = []
-    for path in folder.glob("*.npz"):
+    for path in (*folder.glob("*.npz"), *folder.glob("*.part")):  # what a killed process left, too
         with suppress(FileNotFoundError):  # another process may have removed it
             status = path.stat()
             files.append((status.st_mtime, status.st_size, path))
