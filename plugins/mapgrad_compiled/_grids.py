@@ -7,29 +7,31 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-import mapgrad
-from mapgrad_compiled._graphs import INFEASIBLE, Search
-from mapgrad_compiled._kernels import INTEGER, ROWS, STATES, STATUSES, VALUES, kernel, subroutine
+from mapgrad_compiled._kernels import INFEASIBLE, INTEGER, ROWS, STATES, STATUSES, VALUES, kernel, subroutine
 from mapgrad_compiled._lanes import LANES, larger, load, minus, plus, smaller, spread, store
+from mapgrad_compiled._search import UNFINISHED, Search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MOST_SWEEPS: Final = 64
-"""After so many, which took about as long as Dijkstra's algorithm takes, rows are left to that."""
+    import mapgrad
 
 _DEAR_CELL: Final = 7
 """A cell that Dijkstra's algorithm settles takes as much time as so many that are swept until nothing changes."""
 
-_UNFINISHED: Final = int(mapgrad.Status.ERROR)
-
 
 class Grid:
-    """A grid, for both algorithms."""
+    """A grid, for both algorithms.
+
+    Attributes:
+        most_sweeps: After so many sweeps, rows are left to Dijkstra's algorithm, which takes about as long.
+    """
+
+    most_sweeps = 64
 
     def __init__(self, problem: mapgrad.GridShortestPath) -> None:
         self._kernel = _sweeps.ready()
-        self._problem = (*problem.shape, *problem.start, *problem.goal, problem.neighbors, _MOST_SWEEPS)
+        self._problem = (*problem.shape, *problem.start, *problem.goal, problem.neighbors)
         cells = np.arange(problem.height * problem.width).reshape(problem.shape)
         pairs = [(cells[1:], cells[:-1]), (cells[:, 1:], cells[:, :-1])]
         if problem.neighbors == 8:
@@ -42,17 +44,12 @@ class Grid:
 
     def solve(self, theta: NDArray[np.float64], block: mapgrad.Block) -> bool:
         """Write the answers of rows θ [m, n] to a block; tell whether there are rows without a path."""
-        z, objective, status = block.z, block.objective, block.status
         if self._is_near:
-            return self._search.solve(theta, z, objective, status)
-        failed, unfinished = self._kernel(theta, *self._problem, z, objective, status)
-        if unfinished:
-            rows = np.flatnonzero(status == _UNFINISHED)
-            status[rows] = mapgrad.Status.OPTIMAL
-            rest = z[rows], objective[rows], status[rows]
-            failed |= self._search.solve(theta[rows], *rest)
-            z[rows], objective[rows], status[rows] = rest
-        return failed
+            return self._search.solve(theta, block.z, block.objective, block.status)
+        failed, unfinished = self._kernel(
+            theta, *self._problem, self.most_sweeps, block.z, block.objective, block.status
+        )
+        return (unfinished and self._search.finish(theta, block)) or failed
 
 
 def _cells_within_reach(problem: mapgrad.GridShortestPath) -> int:
@@ -105,7 +102,7 @@ def _sweeps(
         for lane in range(min(LANES, len(theta) - first)):
             row = first + lane
             if changes[0, lane] > 0 or changes[1, lane] > 0:
-                status[row] = _UNFINISHED
+                status[row] = UNFINISHED
                 unfinished = True
             elif cost[goal, lane] == np.inf:
                 status[row] = INFEASIBLE

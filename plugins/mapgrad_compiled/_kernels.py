@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from numba import njit, types
 
+import mapgrad
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,6 +33,8 @@ VALUES: Final = types.float64[::1]
 
 STATUSES: Final = types.int64[::1]
 """`mapgrad.Status` of each row, [m], which a kernel writes."""
+
+INFEASIBLE: Final = int(mapgrad.Status.INFEASIBLE)
 
 subroutine: Final = njit(error_model="numpy")
 """Marks a function that kernels call; it lies in their file, the only one that numba looks at for changes."""

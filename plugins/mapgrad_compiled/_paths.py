@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 import mapgrad
-from mapgrad_compiled._graphs import LARGEST, Dag, Graph
+from mapgrad_compiled._dags import LARGEST, Dag
+from mapgrad_compiled._graphs import Graph
 from mapgrad_compiled._grids import Grid
 
 if TYPE_CHECKING:

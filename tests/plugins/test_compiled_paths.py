@@ -4,23 +4,22 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import mapgrad
 from mapgrad.testing import parametrize_with_checks
-from mapgrad_compiled import _grids
-from mapgrad_compiled._graphs import Search
 from mapgrad_compiled._paths import ShortestPaths
+from mapgrad_compiled._search import Search
 from mapgrad_networkx._shortest_path import Dijkstra as NetworkXDijkstra
 from mapgrad_scipy._shortest_path import Dijkstra as SciPyDijkstra
 
 PARALLEL = [(0, 1), (0, 1), (1, 2), (0, 2), (2, 0), (2, 2)]
 
 
-def solve(problem: mapgrad.Problem, theta: NDArray[np.float64]) -> mapgrad.Block:
-    """Solve rows [m, *shape], where −inf forbids an entry, in one block."""
+def solve(problem: mapgrad.Problem, theta: NDArray[np.float64], most: int | None = None) -> mapgrad.Block:
+    """Solve rows [m, *shape], where −inf forbids an entry, in one block, with at most so many rounds or sweeps."""
     rows = theta.reshape(len(theta), -1)
     forbidden = np.isneginf(rows)
     finite = np.where(forbidden, 0.0, rows)
@@ -28,7 +27,10 @@ def solve(problem: mapgrad.Problem, theta: NDArray[np.float64]) -> mapgrad.Block
         each.flags.writeable = False
     block = mapgrad.Block(finite, forbidden=forbidden if forbidden.any() else None)
     solver = ShortestPaths(problem)
-    solver.solve_rows(solver.init(), block)
+    state = solver.init()
+    if most is not None:
+        state.most_rounds = state.most_sweeps = most
+    solver.solve_rows(state, block)
     return block
 
 
@@ -46,9 +48,9 @@ def draw(problem: mapgrad.Problem, count: int, seed: int, *, forbids: bool = Tru
     return rows if problem.domain is mapgrad.Domain.REAL else -np.abs(rows)
 
 
-def require_best(problem: mapgrad.Problem, theta: NDArray[np.float64]) -> None:
+def require_best(problem: mapgrad.Problem, theta: NDArray[np.float64], most: int | None = None) -> None:
     """Each answer is a state that attains the maximum over all states, or there is none without a forbidden entry."""
-    block = solve(problem, theta)
+    block = solve(problem, theta, most)
     states = problem.states().flatten(1).numpy()
     rows = theta.reshape(len(theta), -1)
     values = np.where(rows == -np.inf, 0.0, rows) @ states.T
@@ -98,22 +100,20 @@ def graphs(draw_from: st.DrawFn) -> mapgrad.ShortestPath:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(graphs(), st.integers(0, 1000))
-def test_paths_through_any_small_graph_are_best(problem: mapgrad.ShortestPath, seed: int) -> None:
-    require_best(problem, draw(problem, 15, seed))
+@given(graphs(), st.integers(0, 1000), st.sampled_from([None, 0, 2]))
+def test_paths_through_any_small_graph_are_best(problem: mapgrad.ShortestPath, seed: int, most: int | None) -> None:
+    require_best(problem, draw(problem, 15, seed), most)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from([4, 8]), st.data(), st.integers(0, 1000))
-def test_paths_across_any_small_grid_are_best(
-    height: int, width: int, neighbors: int, data: st.DataObject, seed: int
-) -> None:
+@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from([4, 8]), st.data())
+def test_paths_across_any_small_grid_are_best(height: int, width: int, neighbors: int, data: st.DataObject) -> None:
+    assume(height * width <= 12)  # 16 cells make some ten thousand states
     cell = st.tuples(st.integers(0, height - 1), st.integers(0, width - 1))
-    ends = data.draw(cell), data.draw(cell)
-    problem = mapgrad.GridShortestPath(height, width, start=ends[0], goal=ends[1], neighbors=neighbors)
-    if height * width > 12:  # some thousand states
-        return
-    require_best(problem, draw(problem, 15, seed))
+    start, goal = data.draw(cell), data.draw(cell)
+    problem = mapgrad.GridShortestPath(height, width, start=start, goal=goal, neighbors=neighbors)
+    theta = draw(problem, 15, data.draw(st.integers(0, 1000)))
+    require_best(problem, theta, data.draw(st.sampled_from([None, 3])))
 
 
 def random_edges(num_nodes: int, count: int, *, acyclic: bool = False) -> list[tuple[int, int]]:
@@ -168,6 +168,13 @@ def test_of_paths_worth_the_same_the_one_of_the_first_edges_is_taken_backwards()
     assert solve(problem, theta).z.tolist() == [[1, 0, 1, 0, 1, 0, 0]] * 2
 
 
+def test_edges_that_cost_nothing_make_no_detour() -> None:
+    problem = mapgrad.ShortestPath(5, [(0, 1), (1, 2), (2, 0), (1, 4), (2, 3), (3, 4), (2, 4)], 0, 4, directed=False)
+    theta = np.zeros((2, 7))
+    theta[1, [3, 6]] = -1
+    assert solve(problem, theta).z.tolist() == [[1, 0, 0, 1, 0, 0, 0], [0, 0, 1, 0, 1, 1, 0]]
+
+
 @pytest.mark.parametrize("neighbors", [4, 8])
 def test_cells_that_cost_nothing_make_no_detour(neighbors: int) -> None:
     problem = mapgrad.GridShortestPath(9, 7, neighbors=neighbors)
@@ -208,9 +215,7 @@ def spiral(side: int) -> NDArray[np.bool_]:
 
 @pytest.mark.parametrize("neighbors", [4, 8])
 def test_mazes_are_left_to_dijkstra_where_sweeps_take_long(neighbors: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    side = 29
-    monkeypatch.setattr(_grids, "_MOST_SWEEPS", 8)
-    rng = np.random.default_rng(0)
+    side, rng = 29, np.random.default_rng(0)
     walls = np.stack([spiral(side), maze(side, 0), np.zeros((side, side), dtype=bool), maze(side, 1), spiral(side)])
     problem = mapgrad.GridShortestPath(side, side, goal=(side // 2, side // 2), neighbors=neighbors)
     dear = np.where(walls, -1e3, -rng.random(walls.shape))
@@ -219,12 +224,29 @@ def test_mazes_are_left_to_dijkstra_where_sweeps_take_long(neighbors: int, monke
     left: list[int] = []
     search = Search.solve
     monkeypatch.setattr(Search, "solve", lambda self, rows, *rest: left.append(len(rows)) or search(self, rows, *rest))
-    block = solve(problem, theta)
+    block = solve(problem, theta, most=8)
     assert left == [8]
     assert (block.status == mapgrad.Status.OPTIMAL).all()
     assert problem.contains(torch.as_tensor(block.z.reshape(theta.shape))).all()
     expected = mapgrad.get_solver(SciPyDijkstra, problem).solve(torch.as_tensor(theta)).objective.numpy()
     np.testing.assert_allclose(block.objective, expected, rtol=1e-12)
+
+
+def test_winding_paths_are_left_to_dijkstra_where_rounds_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, rng = 40, np.random.default_rng(0)
+    problem = mapgrad.ShortestPath(count, [(a, b) for a in range(count) for b in range(count)], 0, count - 1)
+    tails, heads = problem.edges.T
+    order = np.stack([rng.permutation(count) for _ in range(20)])
+    theta = -np.where(abs(order[:, tails] - order[:, heads]) == 1, rng.random((20, count**2)), 1e3)
+    theta[::2] = -1
+    left: list[int] = []
+    search = Search.solve
+    monkeypatch.setattr(Search, "solve", lambda self, rows, *rest: left.append(len(rows)) or search(self, rows, *rest))
+    block = solve(problem, theta)
+    assert left == [10]
+    expected = mapgrad.get_solver(SciPyDijkstra, problem).solve(torch.as_tensor(theta)).objective.numpy()
+    np.testing.assert_allclose(block.objective, expected, rtol=1e-12)
+    assert problem.contains(torch.as_tensor(block.z)).all()
 
 
 @pytest.mark.parametrize("scale", [1e-320, 1e-300, 1e299, 1e308])
