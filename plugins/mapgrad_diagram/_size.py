@@ -40,7 +40,7 @@ def refusal(program: mapgrad.IntegerProgram) -> str | None:
 def cost(program: mapgrad.IntegerProgram) -> float:
     """Return seconds a row, fitted to medians on one core of an AMD EPYC server, where a program is sure to fit."""
     most = states_at_most(program)
-    return 2e-7 + 1.5e-8 * program.num_vars + 1e-9 * most if most <= _CERTAIN else _UNKNOWN
+    return 2e-7 + 1.5e-8 * program.num_vars + 3e-10 * most if most <= _CERTAIN else _UNKNOWN
 
 
 def states_at_most(program: mapgrad.IntegerProgram) -> float:
