@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mapgrad.gradients._noise import StandardNoise
+from mapgrad.gradients._noise import StandardNoise, SumOfGamma
+from mapgrad.gradients._noise_kernel import noise_kernel
+from mapgrad.gradients._sum_of_gamma import table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -136,17 +138,20 @@ def _fill(
     first_sample: int,
 ) -> None:
     """Fill a flat result on the CPU, by NumPy: torch has no logical shift, and its logarithm takes longer."""
+    if not isinstance(result, Tensor) and type(noise) is SumOfGamma:
+        kernel = noise_kernel(result.dtype)
+        if kernel is not None:
+            quantiles = table(float(noise.kappa), torch.device("cpu")).quantiles.numpy()
+            _fill_by(kernel, result, quantiles, key, sizes, rows, first_sample)
+            return
     icdf_ = noise.icdf_ if isinstance(noise, StandardNoise) else functools.partial(StandardNoise.icdf_, noise)
-    ids = None if rows is None else rows.reshape(-1).cpu().numpy().view(np.uint64)
     size = min(_BLOCK, len(result))
     bits, scratch = np.empty(size, np.uint64), np.empty(size, np.uint64)
     entries = np.arange(1, min(_BLOCK, sizes[2]) + 1, dtype=np.uint64)
     np.multiply(entries, _WORDS[_GOLDEN], entries)
     done = 0
     for s, b, e in _blocks(sizes, _BLOCK):
-        samples = [key + (first_sample + sample + 1) * _SAMPLE & _MASK for sample in s]
-        block = np.arange(b.start, b.stop, dtype=np.uint64) if ids is None else ids[b.start : b.stop]
-        keys = _row_keys(samples, block)
+        keys = _row_keys(_sample_keys(key, first_sample, s), _row_numbers(rows, b))
         if e.start:
             keys += np.uint64(e.start * _GOLDEN & _MASK)
         end = done + len(keys) * len(e)
@@ -163,6 +168,35 @@ def _fill(
         else:
             result[done:end] = u
         done = end
+
+
+def _fill_by(
+    kernel: Callable[..., None],
+    result: NDArray[Any],
+    quantiles: NDArray[np.float64],
+    key: int,
+    sizes: tuple[int, int, int],
+    rows: Tensor | None,
+    first_sample: int,
+) -> None:
+    """Fill a flat result on the CPU by one kernel."""
+    samples, batch, entries = sizes
+    for sample, states in enumerate(result.reshape(samples, batch, entries)):
+        keys = _sample_keys(key, first_sample, range(sample, sample + 1))
+        for start in range(0, batch, _BLOCK):
+            some = range(start, min(start + _BLOCK, batch))
+            kernel(_row_keys(keys, _row_numbers(rows, some)), quantiles, states[some.start : some.stop])
+
+
+def _row_numbers(rows: Tensor | None, some: range) -> NDArray[np.uint64]:
+    """Return what stands for some rows."""
+    if rows is None:
+        return np.arange(some.start, some.stop, dtype=np.uint64)
+    return rows.reshape(-1)[some.start : some.stop].cpu().numpy().view(np.uint64)
+
+
+def _sample_keys(key: int, first_sample: int, samples: range) -> list[int]:
+    return [key + (first_sample + sample + 1) * _SAMPLE & _MASK for sample in samples]
 
 
 def _row_keys(samples: list[int], rows: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -1,0 +1,60 @@
+"""Noise by numba: the same bits as by NumPy, and only where numba is at work anyway."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import mapgrad
+from mapgrad.gradients import _noise_kernel
+from mapgrad.gradients._counter import counter_noise
+
+pytest.importorskip("numba")
+
+
+def draw(kappa, shape, dtype, **options):
+    return counter_noise(
+        mapgrad.SumOfGamma(kappa), 2**63 + 5, shape, event_ndim=1, dtype=dtype, device=torch.device("cpu"), **options
+    )
+
+
+@pytest.mark.parametrize("kappa", [0.3, 1, 5, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 5), (2, 0, 4), (1, 3, 1024), (1, 2, 40_000), (2, 300, 200)])
+def test_the_bits_are_the_same(kappa, dtype, shape, monkeypatch):
+    ids = torch.arange(-(2**62), -(2**62) + shape[1])
+    made = [draw(kappa, shape, dtype), draw(kappa, shape, dtype, rows=ids, first_sample=2)]
+    monkeypatch.setattr(_noise_kernel, "sys", type("NoNumba", (), {"modules": {}}))
+    expected = [draw(kappa, shape, dtype), draw(kappa, shape, dtype, rows=ids, first_sample=2)]
+    for one, other in zip(made, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_numba_is_not_imported_for_noise():
+    code = """
+import sys, torch, mapgrad
+from mapgrad.gradients import _noise_kernel
+layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2)))
+layer(torch.zeros(4, 6))
+assert "numba" not in sys.modules
+before = _noise_kernel._compiled.cache_info().currsize
+import numba
+layer(torch.zeros(4, 6))
+assert before == 0 and _noise_kernel._compiled("float32") is not None
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_where_it_cannot_be_compiled_numpy_makes_it(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no compiler")
+
+    expected = draw(5, (2, 3, 4), torch.float64)
+    _noise_kernel._compiled.cache_clear()
+    monkeypatch.setattr(_noise_kernel, "compile_kernel", broken)
+    try:
+        assert torch.equal(draw(5, (2, 3, 4), torch.float64), expected)
+    finally:
+        _noise_kernel._compiled.cache_clear()
