@@ -24,7 +24,6 @@ problems = {
     "ortools": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "pulp": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "scipy": mapgrad.Assignment(2),
-    "compiled": mapgrad.GridShortestPath(2, 2),
 }
 plugins = {"highspy": "highs"}
 order = sys.argv[1:]
@@ -49,15 +48,15 @@ def run(order: tuple[str, ...]) -> str:
 
 
 def test_every_order_of_import() -> None:
-    orders = [("compiled", "topk", *order, "networkx") for order in itertools.permutations(PACKAGES)]
-    orders.append(("networkx", *PACKAGES, "topk", "compiled"))
+    orders = [("topk", *order, "networkx") for order in itertools.permutations(PACKAGES)]
+    orders.append(("networkx", *PACKAGES, "topk"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         assert not [failure for failure in pool.map(run, orders) if failure]
 
 
 def test_all_plugins_take_part() -> None:
     plugins = {info.plugin for info in mapgrad.list_solvers() if info.distribution == "mapgrad"}
-    assert plugins == {"topk", "networkx", "highs", "ortools", "pulp", "scipy", "compiled"}
+    assert plugins == {"topk", "networkx", "highs", "ortools", "pulp", "scipy"}
 
 
 WITHOUT_TORCH = """
@@ -69,7 +68,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.py")):
 """
 
 
-@pytest.mark.parametrize("plugin", ["compiled", "highs", "networkx", "ortools", "pulp", "scipy"])
+@pytest.mark.parametrize("plugin", ["highs", "networkx", "ortools", "pulp", "scipy"])
 def test_plugins_of_the_host_import_no_torch(plugin: str) -> None:
     folder = Path(mapgrad_topk.__file__).parents[1] / f"mapgrad_{plugin}"
     done = subprocess.run(

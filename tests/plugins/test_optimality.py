@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import mapgrad
+import mapgrad_compiled
 import mapgrad_highs
 import mapgrad_networkx
 import mapgrad_ortools
@@ -16,6 +17,7 @@ import mapgrad_topk
 
 SPECS = {
     "topk": mapgrad_topk.mapgrad_solvers()[0],
+    **{f"compiled.{spec.name}": spec for spec in mapgrad_compiled.mapgrad_solvers()},
     **{f"highs.{spec.name}": spec for spec in mapgrad_highs.mapgrad_solvers()},
     **{f"networkx.{spec.name}": spec for spec in mapgrad_networkx.mapgrad_solvers()},
     **{f"ortools.{spec.name}": spec for spec in mapgrad_ortools.mapgrad_solvers()},
@@ -131,6 +133,8 @@ def test_a_declared_cost_is_a_plausible_number_of_seconds(name: str, problem: ma
     [
         ("topk", mapgrad.KSubset(10, 3), mapgrad.KSubset(100, 3)),
         ("topk", mapgrad.Ranking(10), mapgrad.Ranking(100)),
+        ("compiled.shortest_path", mapgrad.GridShortestPath(3, 3), mapgrad.GridShortestPath(12, 12)),
+        ("compiled.shortest_path", mapgrad.ShortestPath(4, K4[:3], 0, 3), mapgrad.ShortestPath(4, K4, 0, 3)),
         ("networkx.shortest_path", mapgrad.GridShortestPath(3, 3), mapgrad.GridShortestPath(12, 12)),
         ("networkx.shortest_path", mapgrad.ShortestPath(4, K4[:3], 0, 3), mapgrad.ShortestPath(4, K4, 0, 3)),
         ("networkx.matching", mapgrad.Matching(4, K4), mapgrad.Matching(10, PETERSEN)),
@@ -155,9 +159,9 @@ def test_a_declared_cost_grows_with_the_problem(name: str, small: mapgrad.Proble
     [
         (mapgrad.KSubset(100, 10), "topk"),
         (mapgrad.Ranking(100), "topk"),
-        (mapgrad.GridShortestPath(12, 12), "scipy.shortest_path"),
-        (mapgrad.ShortestPath(6, DAG, 0, 5), "scipy.shortest_path"),
-        (mapgrad.ShortestPath(6, 20 * DAG, 0, 5, directed=False), "scipy.shortest_path"),
+        (mapgrad.GridShortestPath(12, 12), "compiled.shortest_path"),
+        (mapgrad.ShortestPath(6, DAG, 0, 5), "compiled.shortest_path"),
+        (mapgrad.ShortestPath(6, 20 * DAG, 0, 5, directed=False), "compiled.shortest_path"),
         (mapgrad.Assignment(10), "scipy.assignment"),
         (mapgrad.TravelingSalesman(8), "highs.tsp"),
         (mapgrad.AsymmetricTravelingSalesman(6), "highs.tsp"),

@@ -27,6 +27,7 @@ def test_conformance(check):
 
 def test_the_table_is_whole():
     assert {info.name: info.status for info in SOLVERS} == {
+        "compiled.shortest_path": "ok",
         "highs": "ok",
         "highs.tsp": "ok",
         "networkx.assignment": "ok",
