@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-if config.DISABLE_JIT:
+if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue] (set when numba reads its environment)
     raise ImportError("mapgrad's kernels don't run without numba's compiler: unset NUMBA_DISABLE_JIT")
 
 _logger = logging.getLogger("mapgrad")
