@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mapgrad_compiled._kernels import INDICES, INFEASIBLE, ROWS, STATES, STATUSES, VALUES, kernel
+from mapgrad_compiled._kernels import INDICES, INFEASIBLE, ROWS, STATES, STATUSES, VALUES, indices, kernel
 from mapgrad_compiled._lanes import LANES, larger, load, minus, plus, spread, store
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Dag:
         edges = edges[np.argsort(heads[edges], kind="stable")]
         nodes = np.unique([order[problem.source], *tails[edges], *heads[edges]])
         counts = np.bincount(np.searchsorted(nodes, heads[edges]), minlength=len(nodes))
-        self._graph = np.concatenate([[0], np.cumsum(counts)]), edges, np.searchsorted(nodes, tails[edges])
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        self._graph = indices(starts, edges, np.searchsorted(nodes, tails[edges]))
 
     def solve(self, theta: NDArray[np.float64], block: mapgrad.Block) -> bool:
         """Write the answers of rows θ [m, E] to a block; tell whether one may be wrong, as |θ| exceeds `LARGEST`."""

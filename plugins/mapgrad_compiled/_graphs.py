@@ -15,6 +15,7 @@ from mapgrad_compiled._kernels import (
     STATES,
     STATUSES,
     VALUES,
+    indices,
     kernel,
     subroutine,
 )
@@ -47,7 +48,7 @@ class Graph:
         arcs = arcs[(tails != heads)[arcs] & (heads != problem.source)[arcs] & (place >= 0)[tails[arcs]]]
         counts = np.bincount(place[heads[arcs]], minlength=place.max() + 1)
         starts = np.concatenate([[0], np.cumsum(counts)])
-        self._graph = starts, place[tails[arcs]], edges[arcs], int(place[problem.target])
+        self._graph = *indices(starts, place[tails[arcs]], edges[arcs]), int(place[problem.target])
         self.most_rounds = 4 + 120 * len(counts) // max(len(arcs), 1)
 
     def solve(self, theta: NDArray[np.float64], block: mapgrad.Block) -> bool:

@@ -7,12 +7,18 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from numba import njit, types
+import numpy as np
+from numba import config, njit, types
 
 import mapgrad
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue] (set when numba reads its environment)
+    raise ImportError("mapgrad's kernels don't run without numba's compiler: unset NUMBA_DISABLE_JIT")
 
 _logger = logging.getLogger("mapgrad")
 
@@ -38,6 +44,11 @@ INFEASIBLE: Final = int(mapgrad.Status.INFEASIBLE)
 
 subroutine: Final = njit(error_model="numpy")
 """Marks a function that kernels call; it lies in their file, the only one that numba looks at for changes."""
+
+
+def indices(*arrays: Any) -> tuple[NDArray[np.int64], ...]:
+    """Return arrays of integers as kernels take them, of the type `INDICES`."""
+    return tuple(np.ascontiguousarray(array, dtype=np.int64) for array in arrays)
 
 
 class Kernel:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 import mapgrad
-from mapgrad_compiled._kernels import INDICES, INFEASIBLE, INTEGER, ROWS, STATES, STATUSES, VALUES, kernel, subroutine
+from mapgrad_compiled._kernels import (
+    INDICES,
+    INFEASIBLE,
+    INTEGER,
+    ROWS,
+    STATES,
+    STATUSES,
+    VALUES,
+    indices,
+    kernel,
+    subroutine,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +54,7 @@ class Search:
         arcs = np.lexsort((entries, tails))
         arcs = arcs[tails[arcs] != heads[arcs]]
         starts = np.concatenate([[0], np.cumsum(np.bincount(tails[arcs], minlength=num_nodes))])
-        self._graph = starts, tails[arcs], heads[arcs], entries[arcs], source, target, own
+        self._graph = *indices(starts, tails[arcs], heads[arcs], entries[arcs]), source, target, own
 
     def solve(
         self,

@@ -247,6 +247,14 @@ def test_a_numba_that_cannot_be_imported_is_an_error_of_the_plugin_and_auto_take
     assert "passes over a solver: compiled.shortest_path" in done.stderr
 
 
+def test_where_numba_compiles_nothing_auto_takes_another():
+    done = run(ASK, NUMBA_DISABLE_JIT="1")
+    assert done.returncode == 0, done.stderr
+    named, chosen = done.stdout.splitlines()
+    assert named.endswith("mapgrad's kernels don't run without numba's compiler: unset NUMBA_DISABLE_JIT")
+    assert not chosen.startswith("mapgrad_compiled")
+
+
 def test_without_numba_the_error_says_how_to_get_it():
     done = run("import sys\nsys.modules['numba'] = None\n" + ASK)
     assert done.returncode == 0, done.stderr

@@ -129,7 +129,7 @@ def random_edges(num_nodes: int, count: int, *, acyclic: bool = False) -> list[t
 LARGE = [
     mapgrad.GridShortestPath(12, 12),
     mapgrad.GridShortestPath(15, 6, start=(14, 2), goal=(3, 5), neighbors=4),
-    mapgrad.GridShortestPath(30, 30, start=(10, 11), goal=(13, 12)),
+    mapgrad.GridShortestPath(30, 30, start=(10, 11), goal=(12, 12)),
     mapgrad.GridShortestPath(1, 20, start=(0, 13), goal=(0, 2)),
     mapgrad.ShortestPath(60, random_edges(60, 300), 3, 41),
     mapgrad.ShortestPath(60, random_edges(60, 200), 41, 3, directed=False),

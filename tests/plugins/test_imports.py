@@ -27,7 +27,6 @@ problems = {
     "ortools": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "pulp": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "scipy": mapgrad.Assignment(2),
-    "compiled": mapgrad.GridShortestPath(2, 2),
 }
 plugins = {"highspy": "highs"}
 order = sys.argv[1:]

@@ -52,4 +52,5 @@ def test_optima_of_any_magnitude_are_exact(solver: type[Any], problem: mapgrad.P
 def test_nobody_else_says_so() -> None:
     infos = [info for info in mapgrad.list_solvers() if info.distribution == "mapgrad" and info.status == "ok"]
     scale_free = {info.name for info in infos if info.traits is not None and info.traits.scale_free}
-    assert scale_free == {"topk", "compiled.spanning_tree", "scipy.spanning_tree", "networkx.spanning_tree"}
+    trees = {f"{plugin}.spanning_tree" for plugin in ("compiled", "scipy", "networkx")}
+    assert scale_free == {"topk", "diagram", "compiled.shortest_path", *trees}

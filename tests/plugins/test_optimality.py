@@ -140,6 +140,8 @@ def test_a_declared_cost_is_a_plausible_number_of_seconds(name: str, problem: ma
         ("compiled.assignment", mapgrad.Assignment(3), mapgrad.Assignment(3, 30)),
         ("compiled.spanning_tree", mapgrad.SpanningTree(4, K4), mapgrad.SpanningTree(10, PETERSEN)),
         ("compiled.arborescence", mapgrad.Arborescence(4, K4, 0), mapgrad.Arborescence(4, 2 * K4, 0)),
+        ("compiled.shortest_path", mapgrad.GridShortestPath(3, 3), mapgrad.GridShortestPath(12, 12)),
+        ("compiled.shortest_path", mapgrad.ShortestPath(4, K4[:3], 0, 3), mapgrad.ShortestPath(4, K4, 0, 3)),
         ("networkx.shortest_path", mapgrad.GridShortestPath(3, 3), mapgrad.GridShortestPath(12, 12)),
         ("networkx.shortest_path", mapgrad.ShortestPath(4, K4[:3], 0, 3), mapgrad.ShortestPath(4, K4, 0, 3)),
         ("networkx.matching", mapgrad.Matching(4, K4), mapgrad.Matching(10, PETERSEN)),
