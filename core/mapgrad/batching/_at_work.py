@@ -7,7 +7,7 @@ import math
 import pickle
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -105,9 +105,11 @@ class SolverAtWork:
         self._batch_solver = plugin if isinstance(plugin, BatchSolver) else None
         self._hand_over = None
         if self.traits.gives_up and problem is not None:
-            self._hand_over = HandOver(
-                factory, problem, settings, lambda other, own: SolverAtWork(other, problem, own, pool)
-            )
+
+            def start(other: SolverFactory, limit: float | None) -> SolverAtWork:
+                return SolverAtWork(other, problem, replace(settings, options={}, time_limit=limit), pool)
+
+            self._hand_over = HandOver(factory, problem, settings.time_limit, start)
         # asked here, as a compiler can't trace how the problem's bounds are found
         self._dtypes = _DTYPES if problem is None else _exact_dtypes(problem)
         self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()

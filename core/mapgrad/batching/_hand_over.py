@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from mapgrad.batching._at_work import Settings, SolverAtWork
     from mapgrad.problems import Problem
     from mapgrad.solutions import Solutions
     from mapgrad.solvers import SolverFactory
@@ -39,6 +37,17 @@ _TRIED: Final = 4
 _logger = logging.getLogger("mapgrad")
 
 
+class Work(Protocol):
+    """A solver at work."""
+
+    factory: SolverFactory
+    problems: Sequence[Problem | None]
+
+    def of_siblings(self, problems: Sequence[Problem]) -> Work: ...
+    def ask(self, rows: Tensor, near: Tensor | None, *, priced: bool, is_masked: bool) -> Answers: ...
+    def close(self) -> None: ...
+
+
 class HandOver:
     """How long a solver may take for a row, and which other one gets the rows that take longer.
 
@@ -48,21 +57,21 @@ class HandOver:
     Args:
         factory: Makes the solver that gives rows up.
         problem: The feasible set.
-        settings: What the user asked for.
-        start: Puts another solver to work, with other settings.
+        limit: Seconds that a row may take in all; None for no limit.
+        start: Puts another solver to work, with a limit of its own.
     """
 
     def __init__(
         self,
         factory: SolverFactory,
         problem: Problem,
-        settings: Settings,
-        start: Callable[[SolverFactory, Settings], SolverAtWork],
+        limit: float | None,
+        start: Callable[[SolverFactory, float | None], Work],
     ) -> None:
-        self._factory, self._problem, self._settings, self._start = factory, problem, settings, start
+        self._factory, self._problem, self._limit, self._start = factory, problem, limit, start
         self._lock = new_lock()
         self._is_found = self._is_ready = False
-        self._other: SolverAtWork | None = None
+        self._other: Work | None = None
         self._patience: float | None = None
 
     @property
@@ -79,17 +88,14 @@ class HandOver:
         if found is None:
             return
         other, seconds = found
-        limit = self._settings.time_limit
-        left = None if limit is None else (1 - 2 * _OF_LIMIT) * limit
-        self._other = self._start(other, replace(self._settings, options={}, time_limit=left))
+        self._other = self._start(other, None if self._limit is None else (1 - 2 * _OF_LIMIT) * self._limit)
         self._allow(_SHARE * seconds)
 
     def _allow(self, seconds: float) -> None:
-        limit = self._settings.time_limit
-        self._patience = seconds if limit is None or seconds <= _OF_LIMIT * limit else None
+        self._patience = seconds if self._limit is None or seconds <= _OF_LIMIT * self._limit else None
 
     def complete(
-        self, work: SolverAtWork, answers: Answers, rows: Tensor, near: Tensor | None, *, priced: bool, is_masked: bool
+        self, work: Work, answers: Answers, rows: Tensor, near: Tensor | None, *, priced: bool, is_masked: bool
     ) -> Answers:
         """Have the rows solved that were given up.
 
@@ -109,7 +115,7 @@ class HandOver:
         if other is None or not left:
             return answers
 
-        def ask(solver: SolverAtWork, part: list[int]) -> None:
+        def ask(solver: Work, part: list[int]) -> None:
             problems = [problem for problem in work.problems if problem is not None]
             if len(problems) > 1:
                 problems = [problems[row % len(problems)] for row in part]
