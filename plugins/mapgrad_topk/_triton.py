@@ -29,6 +29,8 @@ _NORMAL: Final = NormalDist()
 _GOLDEN = tl.constexpr(0x9E3779B97F4A7C15)
 _SAMPLE = tl.constexpr(0xD1342543DE82EF95)
 _GUESSES = tl.constexpr(10)
+_BEYOND = tl.constexpr(0x7F800001)
+"""The order that comes after infinity's."""
 
 
 @triton.jit
@@ -124,7 +126,7 @@ def _largest(values, n, k, place, density):
         guess = left + (right - left) * tl.fdiv(miss_left, miss_left - miss_right)
         guess = tl.where(guesses == 0, threshold + step * miss, guess)
         guesses += 1
-    low, high = _order(left), _order(right)
+    low, high = _order(left), tl.minimum(_order(right), _BEYOND)
     while (miss != 0) & (high > low + 1):
         threshold = _value(tl.maximum((low >> 1) + (high >> 1) + (low & high & 1), low + 1))
         count = _count(values >= threshold)

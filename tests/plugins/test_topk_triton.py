@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import pytest
@@ -36,6 +37,8 @@ if not IS_INTERPRETED:
 @pytest.mark.skipif(not HAS_TRITON, reason="Triton isn't installed")
 @pytest.mark.skipif(IS_INTERPRETED, reason="this is the interpreter")
 def test_all_of_this_by_the_interpreter():
+    if tuple(map(int, version("triton").split(".")[:2])) < (3, 8):
+        pytest.skip("before Triton 3.8, the interpreter's minimum of NaN and a number is NaN; on a device it isn't")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     mine = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     run = subprocess.run(command, env={**mine, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
