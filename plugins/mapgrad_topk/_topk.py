@@ -17,7 +17,7 @@ _CHUNK: Final = 2**20
 """Entries of θ that are sorted at a time, as an entry may take 24 bytes beside its answer meanwhile."""
 
 _LONGEST: Final = 1 << 15
-"""Entries of the longest row that the kernel takes."""
+"""Entries of the longest row that the GPU's kernel takes."""
 
 _EXACT: Final = 2**24
 """Up to here float32 counts without gaps."""

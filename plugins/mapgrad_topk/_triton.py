@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
     import mapgrad
 
-LONGEST: Final = 1 << 15
-"""Entries of a row up to which it fits into the registers of one program."""
-
-_SHORT: Final = 1 << 11
-_SHORT_WITH_NOISE: Final = 1 << 12
+_SHORT: Final = 1 << 12
 """Entries of a row up to which a thread gets 16, not 32: measured on an H100."""
 
 _NORMAL: Final = NormalDist()
@@ -33,6 +29,8 @@ _NORMAL: Final = NormalDist()
 _GOLDEN = tl.constexpr(0x9E3779B97F4A7C15)
 _SAMPLE = tl.constexpr(0xD1342543DE82EF95)
 _GUESSES = tl.constexpr(10)
+_BEYOND = tl.constexpr(0x7F800001)
+"""The order that comes after infinity's."""
 
 
 @triton.jit
@@ -87,65 +85,61 @@ def _bounds(values):
 
 @triton.jit
 def _count(mask):
-    return tl.sum(tl.where(mask, 1.0, 0.0)).to(tl.int32)  # takes half as many instructions as integers
+    return tl.sum(tl.where(mask, 1.0, 0.0))  # takes half as many instructions as integers
 
 
 @triton.jit
 def _largest(values, n, k, place, density):
     """Return which k of the n values that aren't NaN are the largest, ties by the lower index.
 
-    `place` is the standard normal law's quantile at 1 − k / n, and `density` n times its density there.
+    `place` is the standard normal law's quantile at 1 − k / n, and `density` n times its density there. The counts of
+    values ≥ left and ≥ right lie on either side of k.
     """
-    least, most, total, square = _bounds(values)
-    count_low = n
-    if least == float("-inf"):
+    wanted, count = k.to(tl.float32), n.to(tl.float32)
+    left, most, total, square = _bounds(values)
+    if left == float("-inf"):
         finite = values > float("-inf")
-        count = _count(finite)
-        if count >= k:
-            least, most, total, square = _bounds(tl.where(finite, values, float("nan")))
-            count_low = count
-    low, high = _order(least), _order(most) + 1
-    count_high = 0
-    mean = total / count_low
-    deviation = tl.sqrt(tl.maximum(square / count_low - mean * mean, 0.0))
-    guess = _order(mean + deviation * place)
-    threshold, count = low, count_low
-    weight_low, weight_high = (count_low - k).to(tl.float32), -k.to(tl.float32)
+        count_finite = _count(finite)
+        if count_finite >= wanted:
+            left, most, total, square = _bounds(tl.where(finite, values, float("nan")))
+            count = count_finite
+    right = _value(_order(most) + 1)
+    mean = total / count
+    deviation = tl.sqrt(tl.maximum(square / count - mean * mean, 0.0))
+    threshold, guess = left, mean + deviation * place
+    step = 1.25 * deviation / density  # a little too far, so that the place lies between the first two guesses
+    miss, miss_left, miss_right, count_right = count - wanted, count - wanted, -wanted, 0.0
     side = 0
     guesses = 0
-    while (guesses < _GUESSES) & (count != k) & (high > low + 1):
-        threshold = tl.minimum(tl.maximum(guess, low + 1), high - 1)
-        count = _count(values >= _value(threshold))
-        miss = (count - k).to(tl.float32)
-        if count > k:
-            low, weight_low = threshold, miss
-            if side > 0:
-                weight_high *= 0.5
+    while (guesses < _GUESSES) & (miss != 0) & (guess > left) & (guess < right):
+        threshold = guess
+        count = _count(values >= threshold)
+        miss = count - wanted
+        if miss > 0:
+            left, miss_left = threshold, miss
+            miss_right = tl.where(side > 0, 0.5 * miss_right, miss_right)
             side = 1
         else:
-            high, weight_high, count_high = threshold, miss, count
-            if side < 0:
-                weight_low *= 0.5
+            right, miss_right, count_right = threshold, miss, count
+            miss_left = tl.where(side < 0, 0.5 * miss_left, miss_left)
             side = -1
-        left, right = _value(low), _value(high - 1)
-        next_value = left + (right - left) * (weight_low / (weight_low - weight_high))
-        if guesses == 0:  # a little too far, so that the place lies between both
-            next_value = _value(threshold) + deviation * (1.25 * miss / density)
-        guess = _order(next_value)
+        guess = left + (right - left) * tl.fdiv(miss_left, miss_left - miss_right)
+        guess = tl.where(guesses == 0, threshold + step * miss, guess)
         guesses += 1
-    while (count != k) & (high > low + 1):
-        threshold = tl.maximum((low >> 1) + (high >> 1) + (low & high & 1), low + 1)
-        value = _value(threshold)
-        count = _count(values >= value)
-        if count > k:
-            low = _order(tl.min(tl.where(values >= value, values, float("inf"))))
+    low, high = _order(left), tl.minimum(_order(right), _BEYOND)
+    while (miss != 0) & (high > low + 1):
+        threshold = _value(tl.maximum((low >> 1) + (high >> 1) + (low & high & 1), low + 1))
+        count = _count(values >= threshold)
+        miss = count - wanted
+        if miss > 0:
+            low = _order(tl.min(tl.where(values >= threshold, values, float("inf"))))
         else:
-            high = _order(tl.max(tl.where(values < value, values, float("-inf")))) + 1
-            count_high = count
-    chosen = values >= _value(threshold)
-    if count != k:
+            high = _order(tl.max(tl.where(values < threshold, values, float("-inf")))) + 1
+            count_right = count
+    chosen = values >= threshold
+    if miss != 0:
         tied = values == _value(low)
-        chosen = (values > _value(low)) | (tied & (tl.cumsum(tied.to(tl.int32), 0) <= k - count_high))
+        chosen = (values > _value(low)) | (tied & (tl.cumsum(tl.where(tied, 1.0, 0.0), 0) <= wanted - count_right))
     return chosen
 
 
@@ -207,7 +201,8 @@ def largest(theta: Tensor, k: int, noise: mapgrad.CounterNoise | None = None) ->
     """Return 1 for the k largest entries of each row, ties by the lower index, and 0 for the others.
 
     Args:
-        theta: [N, n], or with noise [G, S or 1, B, n], contiguous; float16, bfloat16 or float32, n up to `LONGEST`.
+        theta: [N, n], or with noise [G, S or 1, B, n], contiguous; float16, bfloat16 or float32, n up to 32,768,
+            as a row lies in the registers of one program.
             Noise is added in float32.
         k: At least 1 and at most n.
         noise: What is added for each of the S samples; None for nothing.
@@ -223,7 +218,7 @@ def largest(theta: Tensor, k: int, noise: mapgrad.CounterNoise | None = None) ->
     if z.numel() == 0:
         return z
     width = triton.next_power_of_2(n)
-    is_long = width > (_SHORT if noise is None else _SHORT_WITH_NOISE)
+    is_long = width > _SHORT
     warps = width // (32 * (32 if is_long else 16))
     in_parts = noise is not None and is_long and theta.dtype == torch.float32
     place = _NORMAL.inv_cdf(1 - k / n)

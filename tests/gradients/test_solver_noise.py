@@ -186,6 +186,14 @@ def test_without_a_seed_the_generator_is_asked_as_often():
     assert_same(*found)
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_no_gradient_is_needed(context):
+    with context():
+        theta = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(*(layer(theta) for layer in twins(seed=0)))
+    assert Adds.asked == 1
+
+
 def test_forbidden_entries_stay_so():
     theta = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
     theta[torch.rand(5, 6, generator=torch.Generator().manual_seed(1)) < 0.4] = -torch.inf

@@ -29,9 +29,7 @@ def solve_batch(plugin: BatchSolver[Any], rows: Tensor) -> tuple[Solutions, bool
         z [N, *shape] of the rows' dtype and device, status [N], the rest as the solver gave it; and whether all rows
         succeeded: each has a state, and is OPTIMAL or, from a heuristic, FEASIBLE.
     """
-    if rows.is_inference():  # it has no version, which a copy made outside of inference mode has
-        with torch.inference_mode(False):
-            rows = rows.clone()
+    rows = with_version(rows)
     version = rows._version  # noqa: SLF001 (torch documents it for this use)
     try:
         if torch.is_grad_enabled():
@@ -47,6 +45,14 @@ def solve_batch(plugin: BatchSolver[Any], rows: Tensor) -> tuple[Solutions, bool
         failed = torch.full((len(rows),), int(Status.ERROR), device=rows.device)
         causes = dict.fromkeys(range(len(rows)), error)
         return Solutions(torch.full_like(rows, torch.nan), failed, causes=causes), False
+
+
+def with_version(theta: Tensor) -> Tensor:
+    """Return a tensor that has a version: a copy of one born in inference mode, which has none."""
+    if not theta.is_inference():
+        return theta
+    with torch.inference_mode(mode=False):
+        return theta.clone()
 
 
 def _checked(answer: Any, rows: Tensor, version: int, plain: int) -> tuple[Solutions, bool]:

@@ -177,7 +177,8 @@ def to_device(values: NDArray[Any], like: Tensor) -> Tensor:
     tensor = _from_numpy(np.ascontiguousarray(values))
     if like.device.type != "cuda":
         return tensor.to(like.device, like.dtype)
-    return tensor.to(like.dtype).pin_memory().to(like.device, non_blocking=True)
+    buffer = torch.empty(tensor.shape, dtype=like.dtype, pin_memory=True)  # kept by torch until the copy is done
+    return buffer.copy_(tensor).to(like.device, non_blocking=True)
 
 
 def scale_rows(rows: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int32]]:

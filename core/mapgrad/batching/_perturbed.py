@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
-from mapgrad.batching._batches import plain_status
+from mapgrad.batching._batches import plain_status, with_version
 from mapgrad.batching._forbidden import refuse_forbidden
 from mapgrad.batching._theta import are_finite, extremes, has_forbidden
 from mapgrad.problems import Domain
@@ -52,7 +52,7 @@ def solve_perturbed(
     started = time.perf_counter()
     if problem.domain is not Domain.REAL or not theta.numel():
         return None
-    theta = theta.detach().contiguous()
+    theta = with_version(theta.detach().contiguous())
     rows = theta.flatten(0, 2)
     low, high = extremes(rows)
     is_masked = not (math.isfinite(low) and math.isfinite(high)) and has_forbidden(rows, problem, may_forbid)

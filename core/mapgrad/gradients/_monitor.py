@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _WATCHED_STEPS: Final = 100
 _COUNTED: Final = 1 << 18
-"""Entries that are counted at a time, about, so that what it takes meanwhile stays small."""
+_COUNTED_ELSEWHERE: Final = 1 << 24
+"""Entries that are counted at a time, about, on the CPU and on a device; what that takes meanwhile stays small."""
 
 _WAITING: Final = 4096
 """Entries up to which a backward pass waits to be counted together with others: one by one, counting costs more."""
@@ -114,7 +115,7 @@ class Monitor:
             self._waiting.append((difference, gradient, z.clone(), problem))  # users may write to a layer's output
         elif entries:
             rows = difference.shape[1]
-            step = max(_COUNTED * rows // entries, 1)
+            step = max((_COUNTED if z.is_cpu else _COUNTED_ELSEWHERE) * rows // entries, 1)
             for part in (slice(start, start + step) for start in range(0, rows, step)):
                 self._count(difference[:, part], gradient[:, part], z[:, part])
         if self._steps % _WATCHED_STEPS == 0:

@@ -14,16 +14,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def merged(parts: Sequence[Forward], z: Tensor, state: tuple[Tensor, ...], *, has_rows: bool) -> Forward:
+def merged(parts: Sequence[Forward], z: Tensor, state: tuple[Tensor, ...]) -> Forward:
     """Return the forward pass of all rows.
 
     Args:
         parts: What those of some rows found, in order.
         z: [S, B, *shape], the states of all.
         state: That of all.
-        has_rows: Whether the rows that were solved are kept, where the parts have them.
     """
-    rows = [part.rows for part in parts if part.rows is not None and has_rows]
+    rows = [part.rows for part in parts if part.rows is not None]
     status = torch.cat([part.status for part in parts], dim=1)
     return Forward(z, status, torch.cat(rows, dim=1) if rows else None, state)
 

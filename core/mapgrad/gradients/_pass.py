@@ -37,7 +37,7 @@ _SMALL: Final = 1 << 16
 """Entries of a batch that is never cut."""
 
 _PART_BYTES: Final = 1 << 19
-_PART_BYTES_ELSEWHERE: Final = 1 << 25
+_PART_BYTES_ELSEWHERE: Final = 1 << 27
 """How much of a batch an estimator sees at a time, where it may: what it holds beside the answers is in proportion."""
 
 _NONE: Final = torch.tensor(False, device="cpu")
@@ -136,8 +136,6 @@ class Pass:
         record.clipped += self._clipped
         if forward is None:
             return None
-        if not self.work.proves:
-            forward.rows = None
         forward.theta, forward.sampler = utilities, sampler
         return self._output(forward.z, theta), forward
 
@@ -160,6 +158,8 @@ class Pass:
             return None
         if type(self.estimator).forward not in PLAIN:
             require_forward(self.estimator, forward, theta, self.samples)
+        if not self.work.proves:
+            forward.rows = None
         return forward
 
     def _note(
@@ -393,7 +393,7 @@ class Pass:
         if len(found) < len(parts):
             return None
         state = joined([part.state for part in found], self.lead, len(self.mapped))
-        return merged(found, z, state, has_rows=self.work.proves)
+        return merged(found, z, state)
 
     def _taken_apart(self, forward: Forward, parts: list[tuple[int, int]]) -> Iterator[tuple[Forward, int, int]]:
         for number, (start, stop) in enumerate(parts):
