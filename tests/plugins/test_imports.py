@@ -20,6 +20,7 @@ threads = torch.get_num_threads()
 problems = {
     "topk": mapgrad.KSubset(4, 2),
     "compiled": mapgrad.Assignment(2),
+    "search": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "rustworkx": mapgrad.Matching(4, [(0, 1), (1, 2), (2, 3)]),
     "diagram": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "networkx": mapgrad.Matching(4, [(0, 1), (1, 2), (2, 3)]),
@@ -51,7 +52,7 @@ def run(order: tuple[str, ...]) -> str:
 
 
 def test_every_order_of_import() -> None:
-    first, last = ("topk", "diagram", "compiled"), ("rustworkx", "networkx")
+    first, last = ("topk", "diagram", "compiled", "search"), ("rustworkx", "networkx")
     orders = [(*first, *order, *last) for order in itertools.permutations(PACKAGES)]
     orders.append((*reversed(last), *PACKAGES, *reversed(first)))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -60,7 +61,18 @@ def test_every_order_of_import() -> None:
 
 def test_all_plugins_take_part() -> None:
     plugins = {info.plugin for info in mapgrad.list_solvers() if info.distribution == "mapgrad"}
-    assert plugins == {"topk", "diagram", "compiled", "networkx", "highs", "ortools", "pulp", "rustworkx", "scipy"}
+    assert plugins == {
+        "topk",
+        "diagram",
+        "compiled",
+        "networkx",
+        "highs",
+        "ortools",
+        "pulp",
+        "rustworkx",
+        "scipy",
+        "search",
+    }
 
 
 WITHOUT_TORCH = """
@@ -72,7 +84,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.py")):
 """
 
 
-@pytest.mark.parametrize("plugin", ["compiled", "highs", "networkx", "ortools", "pulp", "rustworkx", "scipy"])
+@pytest.mark.parametrize("plugin", ["compiled", "highs", "networkx", "ortools", "pulp", "rustworkx", "scipy", "search"])
 def test_plugins_of_the_host_import_no_torch(plugin: str) -> None:
     folder = Path(mapgrad_topk.__file__).parents[1] / f"mapgrad_{plugin}"
     done = subprocess.run(

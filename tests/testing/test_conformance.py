@@ -49,6 +49,7 @@ def test_the_table_is_whole():
         "scipy.milp": "ok",
         "scipy.shortest_path": "ok",
         "scipy.spanning_tree": "ok",
+        "search": "ok",
         "topk": "ok",
     }
     for info in SOLVERS:
