@@ -56,7 +56,7 @@ def test_every_order_of_import() -> None:
 
 def test_all_plugins_take_part() -> None:
     plugins = {info.plugin for info in mapgrad.list_solvers() if info.distribution == "mapgrad"}
-    assert plugins == {"topk", "networkx", "highs", "ortools", "pulp", "scipy"}
+    assert plugins == {"topk", "networkx", "highs", "ortools", "pulp", "scipy", "search"}
 
 
 WITHOUT_TORCH = """
@@ -68,7 +68,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.py")):
 """
 
 
-@pytest.mark.parametrize("plugin", ["highs", "networkx", "ortools", "pulp", "scipy"])
+@pytest.mark.parametrize("plugin", ["highs", "networkx", "ortools", "pulp", "scipy", "search"])
 def test_plugins_of_the_host_import_no_torch(plugin: str) -> None:
     folder = Path(mapgrad_topk.__file__).parents[1] / f"mapgrad_{plugin}"
     done = subprocess.run(
