@@ -76,8 +76,8 @@ def test_the_search_proves_small_ones_and_hands_others_over(data, name, alone, m
     assert solutions.status == mapgrad.Status.OPTIMAL
     assert program.contains(solutions.z)
     assert program.offset - float(solutions.objective) == pytest.approx(OPTIMA[name], rel=1e-9, abs=1e-6)
-    if name in ("p0033", "p0548"):
-        assert solutions.stats["handed_over"] == (name == "p0548")
+    if alone or name == "p0548":
+        assert solutions.stats["handed_over"] == (not alone)
 
 
 def test_files_are_read_as_highs_reads_them(data):
