@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import mapgrad
+from mapgrad.batching import _hand_over
 
 OPTIMA = {
     "air03": 340160,
@@ -61,6 +62,22 @@ def test_listed_optima_are_proved(data, solver, name):
     assert solutions.status == mapgrad.Status.OPTIMAL
     assert program.contains(solutions.z)
     assert program.offset - float(solutions.objective) == pytest.approx(OPTIMA[name], rel=1e-9, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lseu", "p0033", "p0282", "p0548", "stein27"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_search_proves_small_ones_and_hands_others_over(data, name, alone, monkeypatch):
+    if alone:
+        if name == "p0548":
+            pytest.skip("the search alone takes longer than a minute")
+        monkeypatch.setattr(_hand_over, "successor_of", lambda *_: None)
+    program = mapgrad.IntegerProgram.from_mps(data("miplib3") / f"{name}.mps.gz")
+    solutions = mapgrad.get_solver("search", program).solve(-torch.tensor(program.objective))
+    assert solutions.status == mapgrad.Status.OPTIMAL
+    assert program.contains(solutions.z)
+    assert program.offset - float(solutions.objective) == pytest.approx(OPTIMA[name], rel=1e-9, abs=1e-6)
+    if alone or name == "p0548":
+        assert solutions.stats["handed_over"] == (not alone)
 
 
 def test_files_are_read_as_highs_reads_them(data):
