@@ -35,7 +35,7 @@ def test_the_demo_trains_tells_and_draws(invoke, small):
     result = invoke("demo", "--epochs", "2", columns=80)
     assert result.exit_code == 0, result.output
     assert "40 train" in result.stdout
-    assert "I-MLE through scipy.shortest_path" in result.stdout
+    assert "I-MLE through compiled.shortest_path" in result.stdout
     assert re.findall(r"epoch +(\d)/2 +loss +[\d.]+ +validation: regret +[\d.]+%, optimal", result.stdout) == ["1", "2"]
     for name in ROWS:
         assert re.search(rf"{name} +[\d.]+% +[\d.]+% +[\d.]+%", result.stdout), name

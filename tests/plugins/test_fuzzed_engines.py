@@ -26,10 +26,16 @@ def test_no_answer_is_wrong(name, package):
 
 def test_every_engine_of_integer_programs_is_tried():
     takes = [info.name for info in mapgrad.list_solvers() if mapgrad.IntegerProgram in info.accepts]
-    assert sorted(takes) == sorted([*PACKAGES, "diagram"])
+    assert sorted(takes) == sorted([*PACKAGES, "diagram", "search"])
 
 
 def test_diagrams_are_right_about_the_few_programs_of_0_1_variables():
     report = fuzz_solver("diagram", 300)
     assert report.total(Verdict.WRONG) == report.total(Verdict.SLOW) == report.total(Verdict.ERROR) == 0, str(report)
     assert report.total(Verdict.RIGHT) >= 10
+
+
+def test_search_is_right_about_the_programs_of_integers_that_it_takes():
+    report = fuzz_solver("search", 300)
+    assert report.total(Verdict.WRONG) == report.total(Verdict.SLOW) == report.total(Verdict.ERROR) == 0, str(report)
+    assert report.total(Verdict.RIGHT) >= 40

@@ -646,7 +646,11 @@ class LooseBoxToo(Silent):
     [
         (AlwaysTrueToo, "program", "the best state, .*, is worth .*, but the program's best solution, .*, is worth"),
         (NeverTrueToo, "contains", "contains rejects .*, which is a solution of its program"),
-        (NotTheFirstToo, "program", "of the solution .*, and that isn't a state"),
+        (
+            NotTheFirstToo,
+            "program|contains",
+            "of the solution .*, and that isn't a state|which is a solution of its program",
+        ),
         (RowTooManyToo, "program", "the best state, .*, is worth 2, but the program's best solution"),
         (LowKappaToo, "kappa", "kappa is 0.1"),
         (WrongSumToo, "constant_sums", "adds up to 3 along"),
@@ -660,7 +664,7 @@ def test_a_fault_shows_without_an_enumeration(faulty, law, message):
     faulty = faulty(20) if issubclass(faulty, Silent) else faulty()
     with pytest.raises(mapgrad.ConformanceError, match=message) as caught:
         check_problem(faulty)
-    assert caught.value.law == f"problem_{law}"
+    assert caught.value.law in {f"problem_{each}" for each in law.split("|")}  # by which solver "auto" takes
 
 
 @pytest.mark.parametrize(

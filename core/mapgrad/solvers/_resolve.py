@@ -133,8 +133,8 @@ def successor_of(factory: SolverFactory, problem: Problem) -> tuple[SolverFactor
     """Return the solver for the rows that another one gives up, and its declared seconds a row; None without one.
 
     It is the cheapest exact engine of integer programs or, where none takes the problem, the cheapest exact solver:
-    rows that are given up are hard, and a search made for one class of problems may go on for ever there. Third
-    parties' plugins count if they are loaded already.
+    rows that are given up are hard, and a search made for one class of problems may go on for ever there. Solvers of
+    whole batches, which keep no time limit, don't count; third parties' plugins do if they are loaded already.
 
     Args:
         factory: The solver that gives up.
@@ -149,7 +149,8 @@ def successor_of(factory: SolverFactory, problem: Problem) -> tuple[SolverFactor
         except (PluginError, MissingDependencyError):
             continue
         traits = other.factory.traits
-        if traits.exact and not traits.gives_up and (traits.limits or not needs_limits):
+        is_engine = issubclass(entry.solver_class(), InstanceSolver)
+        if is_engine and traits.exact and not traits.gives_up and (traits.limits or not needs_limits):
             return other, entry.seconds(problem)
     return None
 
