@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
 import time
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,13 +22,12 @@ from mapgrad.batching._host import Staged
 from mapgrad.batching._locks import new_lock
 from mapgrad.batching._lowered import solve_lowered
 from mapgrad.batching._perturbed import solve_perturbed
-from mapgrad.batching._policy import ErrorPolicy, describe_failed, error_of, failed_rows, with_values
+from mapgrad.batching._policy import describe_failed, error_of, failed_rows, with_values
 from mapgrad.batching._proofs import Known, are_worth_it, solve_unproved
 from mapgrad.batching._record import Record
 from mapgrad.batching._runner import Job, Runner
 from mapgrad.batching._theta import (
     COMPUTED,
-    DomainPolicy,
     admit,
     compute_dtype,
     is_representable,
@@ -44,36 +42,14 @@ from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver, Limits,
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mapgrad.batching._workers import Pool, Workers
+    from mapgrad.batching._settings import Settings
+    from mapgrad.batching._workers import Pool
     from mapgrad.problems import Problem
     from mapgrad.solvers import CounterNoise, SolverFactory
 
 _DTYPES: Final = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 COUNTS: Final = ("rows", "solves", "equal", "known", "clipped", "handed_over", "failed", "seconds")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What `get_solver` was given beside the solver and the problem."""
-
-    workers: Workers = None
-    on_error: ErrorPolicy = "raise"
-    time_limit: float | None = None
-    domain: DomainPolicy = "clip"
-    reuse: bool = False
-    merge: bool = True
-    options: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    def __getstate__(self) -> dict[str, Any]:
-        try:
-            pickle.dumps(self.workers)
-        except Exception as error:
-            raise TypeError(
-                f"a solver with workers=<{type(self.workers).__name__}> can't be pickled, as the executor can't leave "
-                "this process: save the layer's state_dict(), or give a number of workers"
-            ) from error
-        return self.__dict__
 
 
 class SolverAtWork:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, Self, get_args, overload
 import torch
 from torch import Tensor
 
-from mapgrad.batching._at_work import COUNTS, Settings, SolverAtWork
+from mapgrad.batching._at_work import COUNTS, SolverAtWork
 from mapgrad.batching._families import group_rows, model_key
 from mapgrad.batching._locks import new_lock
 from mapgrad.batching._op import solve_op
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
 from mapgrad.batching._record import gathered_variables
+from mapgrad.batching._settings import Settings
 from mapgrad.batching._theta import (
     DomainPolicy,
     admit,
