@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Timer
+from threading import Thread, Timer
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import mapgrad
@@ -29,7 +30,7 @@ class CbcProcess:
 
     On Linux the files are in memory, and the kernel kills CBC when this process ends, be it by SIGKILL; a child that
     was forked during the run counts as this process. On other systems the files are in a temporary folder, and CBC and
-    they stay behind when this process is killed.
+    they stay behind when this process is killed. Ctrl-C ends CBC before it goes on its way.
 
     Args:
         binary: Path of CBC's binary.
@@ -40,6 +41,7 @@ class CbcProcess:
         self._binary = binary
         self._stopped = stopped
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_left = False
 
     def run(
         self,
@@ -62,6 +64,37 @@ class CbcProcess:
         Raises:
             SolverCrashError: CBC failed.
         """
+        outcome: Future[T | None] = Future()
+
+        def work() -> None:
+            try:
+                outcome.set_result(self._run(write, read, options, deadline))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        thread = Thread(target=work)  # no signal reaches it between CBC's start and the care for its end
+        try:
+            thread.start()
+            return outcome.result()
+        except BaseException:
+            self._is_left = True
+            self.kill()
+            if thread.is_alive():
+                thread.join()
+            raise
+
+    def kill(self) -> None:
+        """End CBC, if it runs; what it has found is lost."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _run(
+        self,
+        write: Callable[[str], object],
+        read: Callable[[str], T],
+        options: Iterable[str],
+        deadline: float | None,
+    ) -> T | None:
         with _files() as (model, solution, descriptors):
             write(str(model))
             seconds = None if deadline is None else deadline - time.monotonic()
@@ -82,11 +115,6 @@ class CbcProcess:
                 )
             return read(str(solution))
 
-    def kill(self) -> None:
-        """End CBC, if it runs; what it has found is lost."""
-        if self._process is not None:
-            self._process.kill()
-
     def _wait(self, arguments: Sequence[Path | str], descriptors: Sequence[int], seconds: float | None) -> int:
         """Run CBC to its end, or kill it when its time is long up; return its exit status."""
         with ExitStack() as stack:
@@ -103,7 +131,7 @@ class CbcProcess:
             stack.callback(process.kill)
             _tie(process, lifeline)
             self._process = process
-            if self._stopped.is_set():  # `kill` may have come before there was a process
+            if self._stopped.is_set() or self._is_left:  # `kill` may have come before there was a process
                 process.kill()
             if seconds is not None:
                 timer = Timer(seconds + _GRACE, process.kill)
