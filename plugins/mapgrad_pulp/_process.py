@@ -69,7 +69,7 @@ class CbcProcess:
         def work() -> None:
             try:
                 outcome.set_result(self._run(write, read, options, deadline))
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 (raised again by who waits for it)
                 outcome.set_exception(error)
 
         thread = Thread(target=work)  # no signal reaches it between CBC's start and the care for its end
