@@ -318,6 +318,60 @@ def test_a_core_that_mixes_limits_is_rejected(monkeypatch, mix, message):
     assert message in broken("limits_apart", HasItsOwnLimit)
 
 
+# patience
+
+
+class GivesUp(Rows):
+    """Honest: gives up every other row."""
+
+    traits = Traits(gives_up=True)
+
+    def solve(self, state, theta, request):
+        hurried = request.patience is not None and request.patience < 1e-6
+        return self.given_up(theta) if hurried and theta[0] > theta[1] else best(theta)
+
+    def given_up(self, theta):
+        return Solution(None, Status.TIME_LIMIT)
+
+
+class NeverLooks(GivesUp):
+    def solve(self, state, theta, request):
+        return best(theta)
+
+
+class KeepsAState(GivesUp):
+    def given_up(self, theta):
+        return Solution(best(theta), Status.TIME_LIMIT)
+
+
+class Guesses(GivesUp):
+    def given_up(self, theta):
+        return STATES[0]
+
+
+class GivesUpAtOnce(GivesUp):
+    def solve(self, state, theta, request):
+        return self.given_up(theta) if request.patience is None else best(theta)
+
+
+class GivesUpBlocks(GivesUp):
+    def solve_rows(self, state, block):
+        for row, theta in enumerate(block.theta):
+            block.put(row, self.solve(state, theta, block.request(row, PROBLEM.shape)))
+
+
+def test_rows_are_given_up_without_a_state_or_answered():
+    assert testing.check_patience(Rows, PROBLEM).result.startswith(
+        "doesn't apply: the solver's traits don't say gives_up"
+    )
+    for solver in (GivesUp, GivesUpBlocks):
+        assert testing.check_patience(solver, PROBLEM).result == "kept"
+    assert "but it never looks at patience" in broken("patience", NeverLooks)
+    assert "is given up by solve with a state" in broken("patience", KeepsAState)
+    assert "is neither given up nor answered" in broken("patience", Guesses)
+    assert "is given up by solve where patience is None" in broken("patience", GivesUpAtOnce)
+
+
 # the GIL
 
 

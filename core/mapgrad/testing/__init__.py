@@ -20,6 +20,7 @@ from mapgrad.testing._case import Law
 from mapgrad.testing._check_solver import check_solver, iter_checks, parametrize_with_checks
 from mapgrad.testing._contract_laws import (
     check_limits_apart,
+    check_patience,
     check_plain_rows,
     check_solve_rows,
     check_theta_unwritten,
@@ -79,6 +80,7 @@ __all__ = [
     "check_non_contiguous",
     "check_non_finite_refused",
     "check_optimal",
+    "check_patience",
     "check_per_row_problems",
     "check_plain_rows",
     "check_problem",

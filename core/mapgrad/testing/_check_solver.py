@@ -45,6 +45,7 @@ LAWS: Final[tuple[Law, ...]] = (
     _limits_law.check_limits_by_row,
     _laws.check_time_limit,
     _contract_laws.check_limits_apart,
+    _contract_laws.check_patience,
     _engine_law.check_engine_answers,
     _laws.check_infeasible,
     _thread_laws.check_releases_gil,

@@ -104,14 +104,12 @@ def _require_unwritten_batch(case: Case, plugin: BatchSolver[Any], rows: NDArray
 
 def _answer(solver: InstanceSolver[Any, Any], state: Any, block: Block, method: str) -> None:
     """Solve the rows of a block one at a time, by one of the solver's two methods."""
-    request = Request(None, block.seconds, block.reuse)
-    for row, theta in enumerate(block.theta.reshape(-1, *solver.problem.shape)):
+    shape = solver.problem.shape
+    for row, theta in enumerate(block.theta.reshape(-1, *shape)):
         if method == "solve_rows":
             solver.solve_rows(state, block.part(row, row + 1))
         else:
-            if block.start is not None:
-                request = Request(block.start[row].reshape(theta.shape), block.seconds, block.reuse)
-            block.put(row, solver.solve(state, theta, request), solver.problem.shape)
+            block.put(row, solver.solve(state, theta, block.request(row, shape)), shape)
 
 
 @law
@@ -196,6 +194,37 @@ def _filled(block: Block, name: str) -> NDArray[np.float64]:
     if name == "objective":
         return objective
     return np.where(np.isnan(block.bound) & (block.status == Status.OPTIMAL), objective, block.bound)
+
+
+@law
+def check_patience(case: Case) -> None:
+    """A row that the solver gives up has no state, and all others have the answer that they get in any time.
+
+    Rows are asked for without an end of patience, and again with next to none.
+    """
+    if not case.plugin.traits.gives_up:
+        case.not_applicable("the solver's traits don't say gives_up: it takes the time that a row needs")
+    solver = case.instance_solver
+    state, rows = case.new_state(), case.native_rows(generic_rows(case.problem, case.rows, seed=11))
+    if "patience" not in attributes_read(solver, state, rows):
+        case.fail("the solver's traits say gives_up, but it never looks at patience")
+    for method in _methods(solver):
+        patient, hurried = (Block(rows, patience=patience, exact=solver.traits.exact) for patience in (None, 1e-12))
+        for block in (patient, hurried):
+            with case.no_exceptions(method, f" with patience={block.patience}"):
+                _answer(solver, state, block, method)
+        given_up = hurried.status == Status.TIME_LIMIT
+        differs = ~given_up & (hurried.status != patient.status)
+        value, expected = (_filled(block, "objective") for block in (hurried, patient))
+        _, exponents = np.frexp(np.abs(rows).max(axis=1))
+        fine = np.isclose(value, expected, rtol=0.0, atol=np.ldexp(_TOLERANCE, exponents), equal_nan=True)
+        differs |= ~given_up & ~fine
+        for wrong, message in (
+            (patient.status == Status.TIME_LIMIT, "is given up by {} where patience is None"),
+            (given_up & ~np.isnan(hurried.z).all(axis=1), "is given up by {} with a state, which has no use"),
+            (differs, "is neither given up nor answered as with patience by {} where there is none"),
+        ):
+            case.require(not wrong.any(), f"row {int(wrong.argmax())} {message.format(method)}")
 
 
 @law
