@@ -137,7 +137,7 @@ def parameters(decorator):
 def test_each_check_is_one_test_with_a_readable_name():
     cases = [("topk", PROBLEM), ("topk", mapgrad.KSubset(4, 4)), (Worst, PROBLEM), ("topk", mapgrad.Ranking(3))]
     tests = parameters(testing.parametrize_with_checks(cases))
-    assert len(tests) == 4 * 29
+    assert len(tests) == 4 * 30
     assert {name.rpartition("-")[0] for name in tests} == {
         "topk-KSubset",
         "topk-KSubset2",
@@ -157,7 +157,7 @@ def test_expected_failures_name_a_law_or_tests():
         for name, parameter in parameters(testing.parametrize_with_checks(cases, known)).items()
         if parameter.marks
     }
-    assert len(marked) == 29 + 1
+    assert len(marked) == 30 + 1
     expected = {"raises": mapgrad.ConformanceError, "strict": True}
     assert marked["Worst-KSubset-optimal"] == {"reason": "it minimises", **expected}
     assert marked["topk-KSubset-ties"] == {"reason": "not yet", **expected}
@@ -203,7 +203,7 @@ def test_pytest_reports_a_check_that_starts_to_pass(tmp_path):
     outcomes = Outcomes()
     arguments = [str(tmp_path), "-c", str(tmp_path / "pytest.ini"), "-p", "no:cacheprovider", "-k", "Worst-KSubset"]
     assert pytest.main(arguments, plugins=[outcomes]) == pytest.ExitCode.TESTS_FAILED
-    assert len(outcomes.of) == 29
+    assert len(outcomes.of) == 30
     assert outcomes.of["Worst-KSubset-optimal"] == "skipped as expected"
     assert outcomes.of["Worst-KSubset-feasible"] == "failed"
     assert outcomes.of["Worst-KSubset-ties"] == "failed"
