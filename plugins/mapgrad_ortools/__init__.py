@@ -133,7 +133,7 @@ def _knapsack_refusal(problem: mapgrad.Knapsack) -> str | None:
 
 def _mip_cost(program: mapgrad.IntegerProgram) -> float:
     size = len(program.matrix.data)
-    return 1.5e-3 + 1e-4 * size if program.integrality.any() else 5e-5 + 3e-8 * size**1.6
+    return 4e-3 + 3e-5 * size if program.integrality.any() else 5e-5 + 3e-8 * size**1.6
 
 
 def _cp_sat_cost(problem: mapgrad.IntegerProgram | CpModelProblem) -> float:
@@ -141,6 +141,8 @@ def _cp_sat_cost(problem: mapgrad.IntegerProgram | CpModelProblem) -> float:
         size = len(problem.model) / _CHARACTERS_PER_ENTRY
     else:
         size = len(problem.matrix.data)
+        if problem.integrality.all() and (problem.lower == 0).all() and (problem.upper == 1).all():
+            return 1e-3 + 1.2e-5 * size
     return 5e-4 + 1.5e-5 * size**1.3
 
 
