@@ -96,7 +96,7 @@ def difference(one, other):
 
 @pytest.mark.parametrize("problem", BLIND, ids=repr)
 @pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_what_a_problem_cant_see_changes_no_gradient(problem, symmetric, seed):
     theta, slope = random_pair(problem, seed)
     expected, _ = mean_gradient(problem, theta, slope, symmetric=symmetric)
@@ -211,19 +211,20 @@ def random_case(problem, number):
     return theta, slope, temperature
 
 
+@pytest.mark.parametrize(("count", "least"), [(16, 15), pytest.param(40, 38, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "problem", [*BLIND, RANKING, TOURS, TREE, KNAPSACK, PATHS], ids=lambda problem: type(problem).__name__
 )
-def test_forty_random_rows_have_nearly_the_exact_gradient(problem):
+def test_random_rows_have_nearly_the_exact_gradient(problem, count, least):
     good = 0
-    for number in range(40):
+    for number in range(count):
         theta, slope, temperature = random_case(problem, number)
         exact = visible(problem, exact_gradient(problem, theta, slope, temperature)).flatten()
         options = {"target": mapgrad.RelativeStep(0.5), "symmetric": True, "temperature": temperature}
         found = visible(problem, mean_gradient(problem, theta, slope, **options)[0]).flatten()
         ratio = (found.norm() / exact.norm()).item()
         good += torch.cosine_similarity(found, exact, dim=0).item() >= 0.8 and 0.25 <= ratio <= 4
-    assert good >= 38
+    assert good >= least
 
 
 def test_subsets_against_quadrature():

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LONG: Final = 0.02
 _ENOUGH: Final = 0.4
 _ENOUGH_QUICK: Final = 0.1
-_MOST_CALLS: Final = 1000
+_MOST_CALLS: Final = 40
 _MOST_DOUBLINGS: Final = 12
 _SEVERAL: Final = 3
 _MOST: Final = 0.8
