@@ -40,7 +40,20 @@ OPTIMA = {
     "vpm1": 20,
     "vpm2": 13.75,
 }
-QUICK = {"blend2", "enigma", "flugpl", "khb05250", "lseu", "misc03", "p0033", "p0282", "p0548", "rgn", "stein27", "vpm1"}
+QUICK = {
+    "blend2",
+    "enigma",
+    "flugpl",
+    "khb05250",
+    "lseu",
+    "misc03",
+    "p0033",
+    "p0282",
+    "p0548",
+    "rgn",
+    "stein27",
+    "vpm1",
+}
 NOT_WITHIN_A_MINUTE = {("highs", "pk1"), ("ortools.mip", "pk1")}
 
 

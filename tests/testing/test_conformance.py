@@ -27,7 +27,9 @@ OF_SOME_ENGINES = {"solve_rows", "reuse", "limits_by_row", "engine_answers", "re
 OF_SOME_SOLVERS = OF_SOME_ENGINES | {"time_limit", "limits_apart", "infeasible", "ends_in_time"}
 
 
-@pytest.mark.parametrize(("name", "problem"), CASES, ids=lambda each: each if isinstance(each, str) else type(each).__name__)
+@pytest.mark.parametrize(
+    ("name", "problem"), CASES, ids=lambda each: each if isinstance(each, str) else type(each).__name__
+)
 def test_conformance(name, problem):
     skipped = {outcome.law for outcome in check_solver(name, problem) if not outcome.applies}
     assert skipped <= (OF_SOME_ENGINES if name in ENGINES else OF_SOME_SOLVERS)
