@@ -272,7 +272,7 @@ def cases():
             yield pytest.param(fault, name, marks=marks, id=f"{fault}-{name}")
 
 
-@pytest.mark.parametrize(("fault", "name"), cases())
+@pytest.mark.parametrize(("fault", "name"), [*cases()])
 def test_the_answer_is_right(fault, name):
     program = mapgrad.IntegerProgram(**fault.rows)
     theta = torch.tensor(fault.theta, dtype=torch.float64)
