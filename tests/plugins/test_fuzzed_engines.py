@@ -43,7 +43,8 @@ def test_diagrams_are_right_about_the_few_programs_of_0_1_variables(count):
 
 @each_count
 def test_search_is_right_about_the_programs_of_integers_that_it_takes(count):
-    for problem in (mapgrad.KSubset(2, 1), mapgrad.Knapsack([[1, 1]], [1])):
+    integers = mapgrad.IntegerProgram(A_ub=[[1, 1]], b_ub=[3], lower=-1, upper=3)
+    for problem in (mapgrad.KSubset(2, 1), mapgrad.Knapsack([[1, 1]], [1]), integers):
         mapgrad.get_solver("search", problem)(torch.zeros(1, 2))  # which compiles, in no row's time
     report = fuzz_solver("search", count)
     assert report.total(Verdict.WRONG) == report.total(Verdict.SLOW) == report.total(Verdict.ERROR) == 0, str(report)
