@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # pytest -n auto starts a worker on each core: torch's own threads, which wait busily, would only take turns there
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MAPGRAD_CACHE_DIR"] = ""  # tests leave nothing in the user's cache, and find nothing there
 
 FOLDER = Path(os.environ.get("MAPGRAD_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -151,13 +151,13 @@ def require_best_answers(problem, name, theta, solutions, best):
 
 @pytest.mark.parametrize(("problem", "name"), [(p, name) for p in SMALL for name in solvers(p)], ids=str)
 def test_brute_force_agrees(problem, name):
-    theta = rows(problem, 50)[:: 5 if name == "pulp.cbc" else 1]
+    theta = rows(problem, 24)[:: 5 if name == "pulp.cbc" else 1]
     require_best(problem, name, theta, Enumeration(problem).values(problem.domain.clip(theta)).amax(1))
 
 
 @pytest.mark.parametrize(("problem", "name"), [(p, name) for p in SMALL for name in solvers(p)], ids=str)
 def test_brute_force_agrees_where_entries_are_forbidden(problem, name):
-    theta = masked(rows(problem, 30, seed=2), problem)[:: 3 if name == "pulp.cbc" else 1]
+    theta = masked(rows(problem, 20, seed=2), problem)[:: 3 if name == "pulp.cbc" else 1]
     states = Enumeration(problem)
     values = states.values(problem.domain.clip(theta).nan_to_num(neginf=0.0))
     for row, entries in enumerate(theta.isneginf().flatten(1)):
@@ -182,7 +182,7 @@ def test_brute_force_agrees_where_entries_are_forbidden(problem, name):
 
 @pytest.mark.parametrize("problem", MIDDLING, ids=lambda problem: type(problem).__name__)
 def test_solvers_agree_where_brute_force_ends(problem):
-    theta = rows(problem, 50, seed=1)
+    theta = rows(problem, 24, seed=1)
     first, *others = solvers(problem)
     best = mapgrad.get_solver(first, problem).solve(theta).objective
     is_large = isinstance(problem, mapgrad.GridShortestPath | mapgrad.SpanningTree)
@@ -234,7 +234,7 @@ def endings(name, program, theta):
 
 
 # the examples are programs on which one engine or another errs, and its plugin has to see to it
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(programs(), st.integers(0, 1000))
 @example(IntegerProgram(A_eq=[[0]], b_eq=[0], upper=[0]), 0)
 @example(IntegerProgram(A_eq=[[1, 2, 2]], b_eq=[1], upper=[0, 0, 2]), 0)
@@ -265,7 +265,7 @@ def test_brute_force_agrees_on_random_programs(program, seed):
             assert endings(name, program, theta)[0] == [ending.name] * 4, name
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(programs(prices_continuous=True), st.integers(0, 1000))
 @example(
     IntegerProgram(

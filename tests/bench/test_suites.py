@@ -1,6 +1,7 @@
 """Each suite runs, roughly, and says what it couldn't measure."""
 
 import sys
+from functools import cache
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -8,20 +9,20 @@ import pytest
 import torch
 
 import mapgrad
-from mapgrad.bench import run_suite, suite_names
+from mapgrad.bench import run_suite
 from mapgrad.bench._cases import KERNELS, STEPS, bare_kernel, path, rows_of_step
 from mapgrad.bench._machine import idle_share
 from mapgrad.bench._peers import CASES
 
 
-@pytest.fixture(scope="module")
-def reports():
-    return {name: run_suite(name, quick=True) for name in suite_names() if name != "peers"}
+@cache
+def report_of(suite):
+    return run_suite(suite, quick=True)
 
 
 @pytest.mark.parametrize("suite", ["step", "kernels", "road", "threads", "growth"])
-def test_a_suite_has_figures_and_says_on_what(reports, suite):
-    report = reports[suite]
+def test_a_suite_has_figures_and_says_on_what(suite):
+    report = report_of(suite)
     assert report.suite == suite
     measured = [row for row in report.rows if row.value]
     assert measured
@@ -35,14 +36,14 @@ def test_a_suite_has_figures_and_says_on_what(reports, suite):
     assert report.seeds == {"θ and noise": 0}
 
 
-def test_a_step_takes_longer_than_its_kernels(reports):
-    for row in reports["step"].rows:
+def test_a_step_takes_longer_than_its_kernels():
+    for row in report_of("step").rows:
         assert row.ratio.median > 1
         assert row.note in {info.name for info in mapgrad.list_solvers()}
 
 
-def test_kernels_are_those_of_all_solvers_with_their_declared_cost(reports):
-    rows = {row.name: row for row in reports["kernels"].rows if row.case == "assignment 10"}
+def test_kernels_are_those_of_all_solvers_with_their_declared_cost():
+    rows = {row.name: row for row in report_of("kernels").rows if row.case == "assignment 10"}
     assert {info.name for info in mapgrad.list_solvers(mapgrad.Assignment(10))} == set(rows)
     row = rows["networkx.assignment"]
     assert row.extra["declared, µs"] == pytest.approx(120)

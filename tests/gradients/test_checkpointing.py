@@ -101,9 +101,14 @@ def test_a_checkpoint_changes_nothing(name, seed, arrangement):
         assert_equal(train(ESTIMATORS[name], run, seed, arrange), expected)
 
 
+CHOSEN = [("imle", 3), ("drawn", None), ("adaptive", 3), ("adaptive, no noise", None)]
+OTHERS = [("imle", None), ("drawn", 3), ("adaptive", None), ("adaptive, no noise", 3)]
+
+
 @COMPILED
-@pytest.mark.parametrize("name", ["imle", "drawn", "adaptive", "adaptive, no noise"])
-@pytest.mark.parametrize("seed", [3, None])
+@pytest.mark.parametrize(
+    ("name", "seed"), [*CHOSEN, *(pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS)]
+)
 def test_a_compiled_checkpoint_changes_nothing(name, seed):
     torch._dynamo.reset()
     arrange = ARRANGEMENTS["one region"]
@@ -112,6 +117,7 @@ def test_a_compiled_checkpoint_changes_nothing(name, seed):
     assert_equal(train(ESTIMATORS[name], RUNS["not reentrant"], seed, arrange, wrap=compiled), expected)
 
 
+@pytest.mark.slow
 @COMPILED
 @INDUCTOR
 def test_a_checkpoint_compiled_by_inductor_changes_nothing():

@@ -96,7 +96,7 @@ def difference(one, other):
 
 @pytest.mark.parametrize("problem", BLIND, ids=repr)
 @pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_what_a_problem_cant_see_changes_no_gradient(problem, symmetric, seed):
     theta, slope = random_pair(problem, seed)
     expected, _ = mean_gradient(problem, theta, slope, symmetric=symmetric)
@@ -211,19 +211,20 @@ def random_case(problem, number):
     return theta, slope, temperature
 
 
+@pytest.mark.parametrize(("count", "least"), [(16, 15), pytest.param(40, 38, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "problem", [*BLIND, RANKING, TOURS, TREE, KNAPSACK, PATHS], ids=lambda problem: type(problem).__name__
 )
-def test_forty_random_rows_have_nearly_the_exact_gradient(problem):
+def test_random_rows_have_nearly_the_exact_gradient(problem, count, least):
     good = 0
-    for number in range(40):
+    for number in range(count):
         theta, slope, temperature = random_case(problem, number)
         exact = visible(problem, exact_gradient(problem, theta, slope, temperature)).flatten()
         options = {"target": mapgrad.RelativeStep(0.5), "symmetric": True, "temperature": temperature}
         found = visible(problem, mean_gradient(problem, theta, slope, **options)[0]).flatten()
         ratio = (found.norm() / exact.norm()).item()
         good += torch.cosine_similarity(found, exact, dim=0).item() >= 0.8 and 0.25 <= ratio <= 4
-    assert good >= 38
+    assert good >= least
 
 
 def test_subsets_against_quadrature():
@@ -318,20 +319,34 @@ def test_the_gradient_is_in_proportion_to_the_loss(size):
     assert difference(gradient(size) / size, gradient(1.0)) < (0.3 if size < 1e-42 else 1e-3)
 
 
-@pytest.mark.parametrize("problem", [SUBSET, ASSIGNMENT, KNAPSACK, mapgrad.KSubset(500, 20)], ids=repr)
-def test_a_rows_step_is_its_own_compiled_too(problem):
-    theta, slope = torch.randn(2, 6, *problem.shape, generator=torch.Generator().manual_seed(0))
-
+def step_of(problem):
     def step(theta, slope):
         return relative_step(theta[None], slope[None], 0.5, Context(len(problem.shape), problem, 0.7))
 
+    return step, torch.randn(2, 6, *problem.shape, generator=torch.Generator().manual_seed(0))
+
+
+LONG = mapgrad.KSubset(500, 20)
+
+
+@pytest.mark.parametrize("problem", [SUBSET, ASSIGNMENT, KNAPSACK, LONG], ids=repr)
+def test_a_rows_step_is_its_own(problem):
+    step, (theta, slope) = step_of(problem)
     expected = step(theta, slope)
     rows = [step(theta[row, None], slope[row, None]) for row in range(6)]
     for place in (0, 1):
         torch.testing.assert_close(torch.cat([row[place] for row in rows], dim=1), expected[place])
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [SUBSET, *(pytest.param(each, marks=pytest.mark.slow) for each in (ASSIGNMENT, KNAPSACK, LONG))],
+    ids=repr,
+)
+def test_a_step_is_the_same_compiled(problem):
+    step, (theta, slope) = step_of(problem)
     traced = torch.compile(step, fullgraph=True, backend="aot_eager")(theta, slope)
-    for place in (0, 1):
-        torch.testing.assert_close(traced[place], expected[place])
+    torch.testing.assert_close(traced, step(theta, slope))
 
 
 class Unsaid:

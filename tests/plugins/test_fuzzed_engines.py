@@ -16,13 +16,17 @@ PACKAGES = {
 }
 
 
+each_count = pytest.mark.parametrize("count", [90, pytest.param(300, marks=pytest.mark.slow)])
+
+
+@each_count
 @pytest.mark.parametrize(("name", "package"), PACKAGES.items())
-def test_no_answer_is_wrong(name, package):
+def test_no_answer_is_wrong(name, package, count):
     pytest.importorskip(package)
-    report = fuzz_solver(name, 300)
+    report = fuzz_solver(name, count)
     assert report.total(Verdict.WRONG) == report.total(Verdict.SLOW) == 0, str(report)
     assert report.total(Verdict.ERROR) <= 1, str(report)
-    assert report.total(Verdict.RIGHT) >= 60
+    assert report.total(Verdict.RIGHT) >= count // 5
 
 
 def test_every_engine_of_integer_programs_is_tried():
@@ -30,15 +34,18 @@ def test_every_engine_of_integer_programs_is_tried():
     assert sorted(takes) == sorted([*PACKAGES, "diagram", "search"])
 
 
-def test_diagrams_are_right_about_the_few_programs_of_0_1_variables():
-    report = fuzz_solver("diagram", 300)
+@each_count
+def test_diagrams_are_right_about_the_few_programs_of_0_1_variables(count):
+    report = fuzz_solver("diagram", count)
     assert report.total(Verdict.WRONG) == report.total(Verdict.SLOW) == report.total(Verdict.ERROR) == 0, str(report)
-    assert report.total(Verdict.RIGHT) >= 10
+    assert report.total(Verdict.RIGHT) >= count // 30
 
 
-def test_search_is_right_about_the_programs_of_integers_that_it_takes():
-    for problem in (mapgrad.KSubset(2, 1), mapgrad.Knapsack([[1, 1]], [1])):
+@each_count
+def test_search_is_right_about_the_programs_of_integers_that_it_takes(count):
+    integers = mapgrad.IntegerProgram(A_ub=[[1, 1]], b_ub=[3], lower=-1, upper=3)
+    for problem in (mapgrad.KSubset(2, 1), mapgrad.Knapsack([[1, 1]], [1]), integers):
         mapgrad.get_solver("search", problem)(torch.zeros(1, 2))  # which compiles, in no row's time
-    report = fuzz_solver("search", 300)
+    report = fuzz_solver("search", count)
     assert report.total(Verdict.WRONG) == report.total(Verdict.SLOW) == report.total(Verdict.ERROR) == 0, str(report)
-    assert report.total(Verdict.RIGHT) >= 40
+    assert report.total(Verdict.RIGHT) >= count // 8

@@ -2,6 +2,8 @@
 
 import ctypes
 import hashlib
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -436,6 +438,18 @@ def test_who_releases_the_gil_may_say_so():
     assert testing.check_releases_gil("topk", PROBLEM).result == "kept"
     admitted = testing.check_releases_gil(Admits, PROBLEM).result
     assert admitted == "doesn't apply: the solver's traits don't say releases_gil"
+
+
+@pytest.mark.slow
+def test_on_a_busy_machine_nobody_is_taken_for_who_holds_the_gil():
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3 * (os.cpu_count() or 1))]
+    try:
+        for _ in range(5):
+            assert testing.check_releases_gil(Hashes, PROBLEM).result == "kept"
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def test_calls_too_quick_to_tell_do_not_count():

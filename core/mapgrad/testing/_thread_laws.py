@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LONG: Final = 0.02
 _ENOUGH: Final = 0.4
 _ENOUGH_QUICK: Final = 0.1
-_MOST_CALLS: Final = 1000
+_MOST_CALLS: Final = 40
 _MOST_DOUBLINGS: Final = 12
 _SEVERAL: Final = 3
 _MOST: Final = 0.8
@@ -73,9 +73,9 @@ def _longest_held(case: Case, rows: NDArray[np.float64], seconds: float | None =
 
         def held(number: int) -> float:
             """Return the CPU time of a call during which the other thread stood still; 0 if it got on."""
-            before, started, cpu = len(turns), time.perf_counter(), time.thread_time()
+            before, started, cpu = len(turns), time.process_time(), time.thread_time()
             call(number)
-            used, ended = time.thread_time() - cpu, time.perf_counter()
+            used, ended = time.thread_time() - cpu, time.process_time()
             met = turns[before:]
             standstill = np.diff([started, *met, ended]).max()
             # in CPU time: what waits for a core or for threads of its own may release the GIL meanwhile

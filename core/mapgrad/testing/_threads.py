@@ -66,17 +66,18 @@ def times_of_turns() -> Generator[list[float]]:
     """Note when another Python thread, which asks again and again, has the GIL while none is made to give it up.
 
     Python takes the GIL from a thread every 5 ms, so that others get on beside a solver that never releases it. Here it
-    doesn't: whoever computes in Python stops the turns.
+    doesn't: whoever computes in Python stops the turns. The clock is the CPU time of the process, as a busy machine
+    makes all its threads wait, whoever has the GIL.
 
     Yields:
-        Times of `time.perf_counter`, which grow in number meanwhile.
+        Times of `time.process_time`, which grow in number meanwhile.
     """
     times: list[float] = []
     ended, interval = threading.Event(), sys.getswitchinterval()
 
     def take_turns() -> None:
         while not ended.is_set():
-            times.append(time.perf_counter())
+            times.append(time.process_time())
             time.sleep(1e-4)
 
     other = threading.Thread(target=take_turns, daemon=True)
