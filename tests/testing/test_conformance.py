@@ -23,7 +23,7 @@ CASES = [(info.name, problem) for info in SOLVERS if info.status == "ok" for pro
 
 
 # laws on what a solver may do without: all others apply to every solver
-OF_SOME_ENGINES = {"solve_rows", "reuse", "limits_by_row", "engine_answers", "releases_gil", "stop"}
+OF_SOME_ENGINES = {"patience", "solve_rows", "reuse", "limits_by_row", "engine_answers", "releases_gil", "stop"}
 OF_SOME_SOLVERS = OF_SOME_ENGINES | {"time_limit", "limits_apart", "infeasible", "ends_in_time"}
 
 
