@@ -8,8 +8,10 @@ integer programming problem, Operations Research 13(6), 879-919.
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
-from mapgrad_search._jit import kernel, short
+import mapgrad
+from mapgrad_search._kernels import GIVEN, INDICES, TABLE, TODO, short
 from mapgrad_search._tree import EMPTY, PROVED, TOLERANCE
 
 _ROUNDING = 1e-12
@@ -31,7 +33,7 @@ def _sort(items, ratios, count):
         gap //= 3
 
 
-@kernel
+@mapgrad.kernel(GIVEN, TODO, *[GIVEN] * 5, types.int64, TABLE, INDICES)
 def pack(theta, todo, lower, upper, weights, capacities, multipliers, nodes, z, status):
     """Pack some rows; those that take more than some nodes are left, with the best that was found in z.
 

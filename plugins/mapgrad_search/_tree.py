@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
 import mapgrad
-from mapgrad_search._jit import inner, kernel, short
-from mapgrad_search._memory import AGE, BEST, DEPTH, HAS_BEGUN, LENGTH, POSITION, WORK
+from mapgrad_search._kernels import GIVEN, INDICES, TABLE, TODO, inner, short
+from mapgrad_search._memory import AGE, BEST, DEPTH, HAS_BEGUN, LENGTH, MEMORY, POSITION, ROWS, WORK
 from mapgrad_search._simplex import (
     CUT_OFF,
     INFEASIBLE,
     OPTIMAL,
     PIVOT,
     STALLED,
+    TABLEAU,
     excludes,
     optimise,
     prices,
@@ -256,7 +258,10 @@ def _leave_or_branch(tableau, rows, memory, theta, low, high, sides_low, sides_h
     return _backtrack(tableau, memory)
 
 
-@kernel
+@mapgrad.kernel(
+    *(GIVEN, TODO, *[GIVEN] * 4, ROWS, TABLEAU, MEMORY, types.float64, types.float64),
+    *(TABLE, INDICES, TABLE, TABLE, TABLE),
+)
 def search(
     theta,
     todo,
