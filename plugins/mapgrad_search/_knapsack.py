@@ -18,9 +18,9 @@ _ROUNDING = 1e-12
 
 
 @short
-def _sort(items, ratios, count):
+def _sort(items, ratios):
     """Sort items by falling ratios, equal ones by their numbers (Shell's sort)."""
-    gap = 1
+    count, gap = len(items), 1
     while 3 * gap < count:
         gap = 3 * gap + 1
     while gap > 0:
@@ -94,7 +94,7 @@ def pack(theta, todo, lower, upper, weights, capacities, multipliers, nodes, z, 
                 if fits:
                     items[count], ratios[count] = j, theta[r, j] / loads[j]
                     count += 1
-        _sort(items, ratios, count)
+        _sort(items[:count], ratios[:count])
         for a in range(count):
             j = items[a]
             values[a + 1], heavy[a + 1] = values[a] + theta[r, j], heavy[a] + loads[j]
