@@ -20,8 +20,8 @@ _HELPER: Any = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wr
 _FAST: Any = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 
 inner: Final = njit(**_HELPER)
-"""For functions that kernels call. They make no arrays and return none, so that numba needs to count no references: else
-these are a good part of what is compiled."""
+"""For functions that kernels call. They make no arrays and return none, so numba needs to count no references, which
+are else a good part of what is compiled."""
 
 sums: Final = njit(**_HELPER, **_FAST)
 """For those whose sums may be added up in any order."""
@@ -30,4 +30,4 @@ short: Final = njit(**_HELPER, **_FAST, forceinline=True)
 """For those that are called so often that handing over arrays would count."""
 
 once: Final = njit(**_HELPER, inline="always")
-"""For those that are called in one place: they become part of the caller, where else what they call is compiled twice."""
+"""For those that are called in one place: they become part of the caller. Else what they call is compiled twice."""

@@ -217,7 +217,7 @@ def _fix(tableau, memory, gap, chosen):
 @once
 def _report(tableau, memory, bound, multipliers, low, high):
     """Write a row's prices in its linear program, and the bounds that the best state so far allows."""
-    _fix(tableau, memory, bound - memory.work[BEST] - TOLERANCE, len(low))
+    _fix(tableau, memory, bound - memory.work[BEST] - TOLERANCE, len(low))  # but none; -1 would be a type of its own
     for i in range(len(multipliers)):
         multipliers[i] = max(memory.y[i], 0.0)
     for j in range(len(low)):
