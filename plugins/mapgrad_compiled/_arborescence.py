@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 import mapgrad
-from mapgrad_compiled._kernels import INDICES, INTEGER, ROWS, STATES, STATUSES, kernel
+from mapgrad_compiled._kernels import INDICES, INTEGER, ROWS, STATES, STATUSES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class Edmonds(mapgrad.InstanceSolver[mapgrad.Arborescence, _Arcs]):
         _grow.ready()(theta, self.problem.num_nodes, self.problem.root, *state, block.z, block.status)
 
 
-@kernel(ROWS, INTEGER, INTEGER, INDICES, INDICES, INDICES, INDICES, STATES, STATUSES)
+@mapgrad.kernel(ROWS, INTEGER, INTEGER, INDICES, INDICES, INDICES, INDICES, STATES, STATUSES)
 def _grow(
     theta: Any, num_nodes: Any, root: Any, starts: Any, numbers: Any, tails: Any, heads: Any, z: Any, status: Any
 ) -> None:

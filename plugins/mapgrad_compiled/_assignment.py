@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 import mapgrad
-from mapgrad_compiled._kernels import INTEGER, ROWS, STATES, STATUSES, kernel
+from mapgrad_compiled._kernels import INTEGER, ROWS, STATES, STATUSES, subroutine
 
 _INFEASIBLE: Final = int(mapgrad.Status.INFEASIBLE)
 
@@ -35,8 +35,7 @@ class Hungarian(mapgrad.InstanceSolver[mapgrad.Assignment, None]):
         _assign.ready()(theta, *self.problem.shape, block.z, block.status)
 
 
-_compiled: Final = njit(nogil=True, error_model="numpy")
-_vectorised: Final = njit(nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
+_vectorised: Final = njit(error_model="numpy", fastmath={"nnan", "nsz"})
 """For loops over numbers that are never NaN and whose zeros need no sign: else their minimum is found one by one."""
 
 
@@ -59,7 +58,7 @@ def _place(values: Any, value: Any, person_of: Any) -> Any:
     return place if place < count else place - count
 
 
-@_compiled
+@subroutine
 def _bid(cost: Any, price: Any, person_of: Any, job_of: Any, distance: Any, waiting: Any) -> Any:
     """Give jobs to who bids most; return how many people wait for one, or -1 where someone may have none."""
     count = 0
@@ -86,7 +85,7 @@ def _bid(cost: Any, price: Any, person_of: Any, job_of: Any, distance: Any, wait
     return count
 
 
-@_compiled
+@subroutine
 def _search(
     first: Any,
     cost: Any,
@@ -133,7 +132,7 @@ def _search(
     return True
 
 
-@kernel(ROWS, INTEGER, INTEGER, STATES, STATUSES)
+@mapgrad.kernel(ROWS, INTEGER, INTEGER, STATES, STATUSES)
 def _assign(theta: Any, rows: Any, cols: Any, z: Any, status: Any) -> None:
     people, jobs = min(rows, cols), max(rows, cols)
     cost = np.empty((people, jobs))

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mapgrad_compiled._kernels import INDICES, INFEASIBLE, ROWS, STATES, STATUSES, VALUES, indices, kernel
+import mapgrad
+from mapgrad_compiled._kernels import INDICES, INFEASIBLE, ROWS, STATES, STATUSES, VALUES, indices
 from mapgrad_compiled._lanes import LANES, larger, load, minus, plus, spread, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    import mapgrad
 
 LARGEST: Final = 2.0**960
 """Utilities up to here add up to less than the largest float64 number, whatever the path."""
@@ -55,7 +54,7 @@ def _useful(source: int, target: int, tails: NDArray[np.int64], heads: NDArray[n
     return np.isin(tails, list(reached)) & np.isin(heads, list(finishing))
 
 
-@kernel(ROWS, INDICES, INDICES, INDICES, STATES, VALUES, STATUSES)
+@mapgrad.kernel(ROWS, INDICES, INDICES, INDICES, STATES, VALUES, STATUSES)
 def _best_in_order(theta, starts, edges, tails, z, objective, status):
     """Find a best path from the first to the last node: best[v] = max over edges (u, v) of best[u] + θ.
 

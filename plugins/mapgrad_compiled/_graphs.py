@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import mapgrad
 from mapgrad_compiled._kernels import (
     INDICES,
     INFEASIBLE,
@@ -16,7 +17,6 @@ from mapgrad_compiled._kernels import (
     STATUSES,
     VALUES,
     indices,
-    kernel,
     subroutine,
 )
 from mapgrad_compiled._lanes import LANES, larger, load, minus, smaller, spread, store
@@ -24,8 +24,6 @@ from mapgrad_compiled._search import UNFINISHED, Search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    import mapgrad
 
 
 class Graph:
@@ -74,7 +72,7 @@ def _places(num_nodes: int, tails: NDArray[np.int64], heads: NDArray[np.int64], 
     return place
 
 
-@kernel(ROWS, INDICES, INDICES, INDICES, INTEGER, INTEGER, STATES, VALUES, STATUSES)
+@mapgrad.kernel(ROWS, INDICES, INDICES, INDICES, INTEGER, INTEGER, STATES, VALUES, STATUSES)
 def _rounds(theta, starts, tails, edges, target, most_rounds, z, objective, status):
     """Lower each node's cost by the arcs that lead there, forwards and backwards in turn, until nothing changes.
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mapgrad_compiled._kernels import INFEASIBLE, INTEGER, ROWS, STATES, STATUSES, VALUES, kernel, subroutine
+import mapgrad
+from mapgrad_compiled._kernels import INFEASIBLE, INTEGER, ROWS, STATES, STATUSES, VALUES, subroutine
 from mapgrad_compiled._lanes import LANES, larger, load, minus, plus, smaller, spread, store
 from mapgrad_compiled._search import UNFINISHED, Search
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    import mapgrad
 
 _DEAR_CELL: Final = 20
 """A cell as near as the goal takes Dijkstra's algorithm as long as so many take that are swept to the end."""
@@ -63,7 +62,7 @@ def _cells_within_reach(problem: mapgrad.GridShortestPath) -> int:
     )
 
 
-@kernel(ROWS, *[INTEGER] * 8, STATES, VALUES, STATUSES)
+@mapgrad.kernel(ROWS, *[INTEGER] * 8, STATES, VALUES, STATUSES)
 def _sweeps(
     theta, height, width, start_row, start_column, goal_row, goal_column, neighbors, most_sweeps, z, objective, status
 ):

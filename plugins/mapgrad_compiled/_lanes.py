@@ -1,7 +1,6 @@
 """Eight numbers side by side, one of each of eight rows, in the processor's vector registers.
 
 numba compiles loops over so few numbers to scalar code. These functions are for kernels only.
-Whoever changes them must delete what numba has kept of those: it looks at changes of their own files alone.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from mapgrad_compiled._kernels import (
     STATUSES,
     VALUES,
     indices,
-    kernel,
     subroutine,
 )
 
@@ -76,7 +75,7 @@ class Search:
         return failed
 
 
-@kernel(ROWS, INDICES, INDICES, INDICES, INDICES, INTEGER, INTEGER, INTEGER, STATES, VALUES, STATUSES)
+@mapgrad.kernel(ROWS, INDICES, INDICES, INDICES, INDICES, INTEGER, INTEGER, INTEGER, STATES, VALUES, STATUSES)
 def _nearest_first(theta, starts, tails, heads, entries, source, target, own, z, objective, status):
     """Settle nodes in the order of their costs until the target is next; each came by one that was settled before it.
 

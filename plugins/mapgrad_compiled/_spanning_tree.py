@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 import mapgrad
-from mapgrad_compiled._kernels import INDICES, INTEGER, ROWS, STATES, STATUSES, kernel
+from mapgrad_compiled._kernels import INDICES, INTEGER, ROWS, STATES, STATUSES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class Boruvka(mapgrad.InstanceSolver[mapgrad.SpanningTree, _Edges]):
         _grow.ready()(theta, self.problem.num_nodes, *state, block.z, block.status)
 
 
-@kernel(ROWS, INTEGER, INDICES, INDICES, INDICES, STATES, STATUSES)
+@mapgrad.kernel(ROWS, INTEGER, INDICES, INDICES, INDICES, STATES, STATUSES)
 def _grow(theta: Any, num_nodes: Any, numbers: Any, tails: Any, heads: Any, z: Any, status: Any) -> None:
     edge, tail, head = np.empty_like(numbers), np.empty_like(numbers), np.empty_like(numbers)
     best, best_utility = np.empty(num_nodes, np.int64), np.empty(num_nodes)

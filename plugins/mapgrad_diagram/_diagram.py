@@ -60,10 +60,10 @@ class Diagram(mapgrad.BatchSolver[Compilable]):
 
 @cache
 def _kernel() -> Callable[..., None] | None:
-    """Return the kernel; None where numba isn't installed."""
+    """Return the kernel; None where numba can't be imported."""
     try:
         from mapgrad_diagram import _lanes
     except ImportError as error:
         _logger.info("NumPy sweeps diagrams, as numba can't be imported: %s", error)
         return None
-    return _lanes.compiled()
+    return _lanes.sweep.ready()

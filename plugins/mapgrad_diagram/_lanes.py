@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_logger = logging.getLogger("mapgrad")
+import mapgrad
 
 _LANES: Final = 8
 _LARGE: Final = 1e280
@@ -23,25 +19,13 @@ def _read_only(dtype: Any, ndim: int) -> Any:
 
 
 _NUMBERS, _INDICES, _CHILDREN = (_read_only(each, 1) for each in (types.float64, types.int64, types.int32))
-_SIGNATURE: Final = (
+
+
+@mapgrad.kernel(
     *(_read_only(types.float64, 2), _INDICES, _INDICES, _CHILDREN, _CHILDREN, _NUMBERS),
     *(types.float64[:, ::1], types.boolean[::1]),
 )
-
-
-def compiled() -> Callable[..., None]:
-    """Return `_sweep` as machine code, from numba's cache on disk where there is a folder for one."""
-    try:
-        function = njit(nogil=True, error_model="numpy", cache=True)(_sweep)
-    except RuntimeError as error:  # no folder to write to
-        _logger.info("numba compiles in each process anew (%s): NUMBA_CACHE_DIR names a folder to write to", error)
-        function = njit(nogil=True, error_model="numpy")(_sweep)
-    function.compile(_SIGNATURE)
-    function.disable_compile()
-    return function
-
-
-def _sweep(theta, order, ends, low, high, leaf_values, z, is_left):
+def sweep(theta, order, ends, low, high, leaf_values, z, is_left):
     """Write the best state of each row, and whether it has one.
 
     An entry costs its row max(θ, 0) if it is 0 and max(−θ, 0) if it is 1, so that large θ cost no digits. Among equals

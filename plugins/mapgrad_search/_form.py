@@ -54,7 +54,7 @@ class Form(NamedTuple):
         rows = Rows(
             scaled,
             np.searchsorted(row, np.arange(height + 1)),
-            column,
+            np.ascontiguousarray(column),
             scaled[row, column],
             np.searchsorted(column[order], np.arange(width + 1)),
             row[order],
@@ -71,7 +71,7 @@ class Form(NamedTuple):
         unit = np.where(self.units > 0, self.units, 1)
         low, high = (lower - self._room(lower)) / unit, (upper + self._room(upper)) / unit
         low, high = np.where(self.units > 0, np.ceil(low), low), np.where(self.units > 0, np.floor(high), high)
-        return low / self.scales + 0.0, high / self.scales + 0.0
+        return np.ascontiguousarray(low / self.scales + 0.0), np.ascontiguousarray(high / self.scales + 0.0)
 
     def _room(self, sides: NDArray[np.float64]) -> NDArray[np.float64]:
         room = _ROOM * np.maximum(self.largest, np.where(np.isfinite(sides), np.abs(sides), 0))

@@ -8,17 +8,19 @@ integer programming problem, Operations Research 13(6), 879-919.
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
-from mapgrad_search._jit import kernel, short
+import mapgrad
+from mapgrad_search._kernels import GIVEN, INDICES, TABLE, TODO, short
 from mapgrad_search._tree import EMPTY, PROVED, TOLERANCE
 
 _ROUNDING = 1e-12
 
 
 @short
-def _sort(items, ratios, count):
+def _sort(items, ratios):
     """Sort items by falling ratios, equal ones by their numbers (Shell's sort)."""
-    gap = 1
+    count, gap = len(items), 1
     while 3 * gap < count:
         gap = 3 * gap + 1
     while gap > 0:
@@ -31,7 +33,7 @@ def _sort(items, ratios, count):
         gap //= 3
 
 
-@kernel
+@mapgrad.kernel(GIVEN, TODO, *[GIVEN] * 5, types.int64, TABLE, INDICES)
 def pack(theta, todo, lower, upper, weights, capacities, multipliers, nodes, z, status):
     """Pack some rows; those that take more than some nodes are left, with the best that was found in z.
 
@@ -92,7 +94,7 @@ def pack(theta, todo, lower, upper, weights, capacities, multipliers, nodes, z, 
                 if fits:
                     items[count], ratios[count] = j, theta[r, j] / loads[j]
                     count += 1
-        _sort(items, ratios, count)
+        _sort(items[:count], ratios[:count])
         for a in range(count):
             j = items[a]
             values[a + 1], heavy[a + 1] = values[a] + theta[r, j], heavy[a] + loads[j]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+from numba import types
+
+from mapgrad_search._kernels import INDICES, NUMBERS, TABLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +28,9 @@ class Rows(NamedTuple):
     column_data: NDArray[np.float64]
     up_locks: NDArray[np.int64]
     down_locks: NDArray[np.int64]
+
+
+ROWS: Final = types.NamedTuple((TABLE, INDICES, INDICES, NUMBERS, INDICES, INDICES, NUMBERS, INDICES, INDICES), Rows)
 
 
 class Memory(NamedTuple):
@@ -71,3 +77,8 @@ class Memory(NamedTuple):
     def restart(self) -> None:
         """Have the next call of `search` begin with the first of its rows."""
         self.counts[POSITION] = self.counts[HAS_BEGUN] = 0
+
+
+MEMORY: Final = types.NamedTuple(
+    (*(INDICES, NUMBERS, INDICES, NUMBERS, NUMBERS), types.int64[:, ::1], TABLE, *[NUMBERS] * 4), Memory
+)

@@ -51,11 +51,9 @@ class _Task:
         lower, upper, row_lower, row_upper = (np.atleast_2d(each) for each in limits)
         if block.forbidden is not None:
             lower, upper = np.where(block.forbidden, 0.0, lower), np.where(block.forbidden, 0.0, upper)
-        self.bounds = np.array(lower), np.array(upper)
+        self.bounds = np.array(lower, order="C"), np.array(upper, order="C")
         self.sides = form.sides(row_lower, row_upper)
-        self.theta = block.theta.view()
-        self.theta.flags.writeable = False
-        self.z, self.status = block.z, block.status
+        self.theta, self.z, self.status = block.theta, block.z, block.status
 
     @property
     def is_packing(self) -> bool:
@@ -90,10 +88,11 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
 
     def init(self) -> _State:
         """Make room for a tableau, and the kernels ready."""
+        search.ready()
+        if self._weights is not None:
+            pack.ready()
         height, width = self._form.rows.matrix.shape
-        state = _State(Tableau.of_size(height, width), Memory.of_size(height, width, 0))
-        self.solve_rows(state, mapgrad.Block(np.zeros((0, width))))
-        return state
+        return _State(Tableau.of_size(height, width), Memory.of_size(height, width, 0))
 
     def solve_rows(self, state: _State, block: mapgrad.Block) -> None:
         """Write a best state of each row."""
@@ -116,7 +115,7 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         capacities = np.minimum(task.sides[1], 1 + rows.matrix.sum(axis=1))
         multipliers = 1 / np.maximum(capacities, _LEAST)
         for portion in _portions(np.arange(len(task.theta)), _PORTIONS[0], block):
-            pack(
+            pack.ready()(
                 *(task.theta, portion, *task.bounds, self._weights, capacities, multipliers),
                 *(_NODES[0], task.z, task.status),
             )
@@ -124,11 +123,11 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         low, high = np.empty((2, *task.theta.shape))
         for portion in _portions(np.flatnonzero(task.status == _OPEN), _PORTIONS[1], block):
             state.memory.restart()
-            search(
+            search.ready()(
                 *(task.theta, portion, *task.bounds, *task.sides, rows, state.tableau, state.memory),
                 *(np.inf, np.inf, task.z, task.status, multipliers, low, high),
             )
-            pack(
+            pack.ready()(
                 *(task.theta, portion, low, high, self._weights, capacities, multipliers),
                 *(_NODES[1], task.z, task.status),
             )
@@ -143,7 +142,7 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
             memory.restart()
             deadline = np.inf if block.seconds is None else time.monotonic() + block.seconds
             while True:
-                search(
+                search.ready()(
                     *(task.theta, portion, *task.bounds, *task.sides, rows, tableau, memory),
                     *(budget, _ALLOWANCE, task.z, task.status, *nothing),
                 )

@@ -7,11 +7,12 @@ bounds, the basis of all s is dual feasible for any objective, and it stays so w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+from numba import types
 
-from mapgrad_search._jit import inner, short, sums
+from mapgrad_search._kernels import INDICES, NUMBERS, TABLE, inner, short, sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,6 +59,9 @@ class Tableau(NamedTuple):
             np.empty(width, dtype=np.int64),
             np.empty(width),
         )
+
+
+TABLEAU: Final = types.NamedTuple((TABLE, *[NUMBERS] * 5, *[INDICES] * 3, NUMBERS), Tableau)
 
 
 @inner

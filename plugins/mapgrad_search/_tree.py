@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
 import mapgrad
-from mapgrad_search._jit import inner, kernel, short
-from mapgrad_search._memory import AGE, BEST, DEPTH, HAS_BEGUN, LENGTH, POSITION, WORK
+from mapgrad_search._kernels import GIVEN, INDICES, TABLE, TODO, inner, once, short
+from mapgrad_search._memory import AGE, BEST, DEPTH, HAS_BEGUN, LENGTH, MEMORY, POSITION, ROWS, WORK
 from mapgrad_search._simplex import (
     CUT_OFF,
     INFEASIBLE,
     OPTIMAL,
     PIVOT,
     STALLED,
+    TABLEAU,
     excludes,
     optimise,
     prices,
@@ -158,7 +160,7 @@ def _try(tableau, rows, memory, theta, low, high, sides_low, sides_high, z):
             z[j] = x[j]
 
 
-@inner
+@once
 def _begin(tableau, rows, memory, theta, low, high, sides_low, sides_high, z):
     """Begin a row; tell whether its bounds leave values. z may hold a state to start from."""
     width = len(theta)
@@ -180,7 +182,7 @@ def _begin(tableau, rows, memory, theta, low, high, sides_low, sides_high, z):
     return True
 
 
-@inner
+@once
 def _look(tableau, rows, memory, theta):
     """Solve a node's linear program; return how it ended, a bound, and whether the node can be left."""
     height, width = tableau.entries.shape
@@ -204,7 +206,7 @@ def _look(tableau, rows, memory, theta):
 
 @short
 def _fix(tableau, memory, gap, chosen):
-    """Fix variables but one at bounds that no better state leaves, as their reduced costs say."""
+    """Fix variables but the chosen one at bounds that no better state leaves, as their reduced costs say."""
     reduced = memory.reduced
     for j in range(len(reduced)):
         if tableau.lower[j] < tableau.upper[j] and abs(reduced[j]) >= gap and j != chosen:
@@ -212,17 +214,17 @@ def _fix(tableau, memory, gap, chosen):
             _tighten(tableau, memory, j, bound, bound)
 
 
-@short
+@once
 def _report(tableau, memory, bound, multipliers, low, high):
     """Write a row's prices in its linear program, and the bounds that the best state so far allows."""
-    _fix(tableau, memory, bound - memory.work[BEST] - TOLERANCE, -1)
+    _fix(tableau, memory, bound - memory.work[BEST] - TOLERANCE, len(low))  # but none; -1 would be a type of its own
     for i in range(len(multipliers)):
         multipliers[i] = max(memory.y[i], 0.0)
     for j in range(len(low)):
         low[j], high[j] = tableau.lower[j], tableau.upper[j]
 
 
-@inner
+@once
 def _leave_or_branch(tableau, rows, memory, theta, low, high, sides_low, sides_high, end, bound, z):
     """Go on from a node whose linear program was solved; tell whether the search goes on."""
     height, width = tableau.entries.shape
@@ -256,7 +258,10 @@ def _leave_or_branch(tableau, rows, memory, theta, low, high, sides_low, sides_h
     return _backtrack(tableau, memory)
 
 
-@kernel
+@mapgrad.kernel(
+    *(GIVEN, TODO, *[GIVEN] * 4, ROWS, TABLEAU, MEMORY, types.float64, types.float64),
+    *(TABLE, INDICES, TABLE, TABLE, TABLE),
+)
 def search(
     theta,
     todo,

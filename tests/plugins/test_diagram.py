@@ -72,17 +72,6 @@ def test_without_numba_answers_are_the_same(monkeypatch):
         _diagram._kernel.cache_clear()
 
 
-def test_numba_without_a_folder_to_write_to(monkeypatch, caplog):
-    from mapgrad_diagram import _lanes
-
-    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
-    z, is_left = np.empty((1, 3)), np.empty(1, dtype=bool)
-    with caplog.at_level("INFO", "mapgrad"):
-        _lanes.compiled()(np.array([[1.0, -2.0, 3.0]]), *mapgrad.exact.Diagram(KSubset(3, 2)).nodes, z, is_left)
-    assert z.tolist() == [[1, 0, 1]]
-    assert "NUMBA_CACHE_DIR" in caplog.text
-
-
 def test_threads_share_a_solver():
     solver, theta = mapgrad.get_solver("diagram", KNAPSACK), rows(KNAPSACK, 200)
     expected = solver(theta)

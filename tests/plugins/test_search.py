@@ -16,7 +16,13 @@ from mapgrad import Block, IntegerProgram, Status
 
 pytest.importorskip("numba")
 
+import numba
+
+from mapgrad_search._knapsack import pack
+from mapgrad_search._memory import MEMORY, ROWS
 from mapgrad_search._search import Search
+from mapgrad_search._simplex import TABLEAU
+from mapgrad_search._tree import search
 
 COEFFICIENTS = (
     st.integers(0, 6).map(float),
@@ -136,6 +142,22 @@ MEDIUM = {
     "decimal knapsack": (mapgrad.Knapsack(np.random.default_rng(1).random((3, 30)), [4, 5.5, 7]), 1),
     "assignment": (mapgrad.Assignment(7).to_ilp(), 0),
 }
+
+
+PROGRAMS = [*MEDIUM.values(), (IntegerProgram(A_ub=[[0, 0, 0]], b_ub=[0], upper=[2, 2, 2]), 0)]
+
+
+@pytest.mark.parametrize("problem", [problem for problem, _ in PROGRAMS], ids=[*MEDIUM, "without coefficients"])
+def test_all_programs_are_of_the_one_type_that_kernels_are_compiled_for(problem):
+    solver = Search(problem)
+    state = solver.init()
+    assert numba.typeof(solver._form.rows) == ROWS
+    assert numba.typeof(state.tableau) == TABLEAU
+    assert numba.typeof(state.memory) == MEMORY
+    count = problem.to_ilp().num_vars
+    limits = mapgrad.Limits(*(np.asfortranarray([each] * 2) for each in mapgrad.Limits.of(problem.to_ilp())))
+    solver.solve_rows(state, Block(np.zeros((2, count)), limits=limits))
+    assert len(search.ready().signatures) == len(pack.ready().signatures) == 1
 
 
 @pytest.mark.parametrize("engine", ["highs", "ortools.cp_sat"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from mapgrad.solvers import compile_kernel
+from mapgrad.solvers import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ def _compiled(dtype: str) -> Callable[..., None] | None:
 
         words, numbers = (types.Array(getattr(types, name), 1, "C", readonly=True) for name in ("uint64", "float64"))
         cubics = types.Array(numbers.dtype, 2, "C", readonly=True)
-        return compile_kernel(_fill, words, cubics, types.Array(getattr(types, dtype), 2, "C"))
+        return kernel(words, cubics, types.Array(getattr(types, dtype), 2, "C"))(_fill).ready()
     except Exception:
         _logger.info("noise is made by NumPy, as numba can't compile it", exc_info=True)
         return None

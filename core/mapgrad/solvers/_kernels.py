@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
+import threading
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -14,35 +18,78 @@ _logger = logging.getLogger("mapgrad")
 _failures: Final = itertools.count()
 
 
-def compile_kernel(function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
-    """Return a function as machine code for one signature; it takes a second or two, or milliseconds from disk.
+def kernel(*signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
+    """Return a decorator for functions that numba compiles for one signature, late, and runs without the GIL.
 
-    It runs without the GIL. Machine code is kept on disk where numba finds a folder to write to: next to the function's
-    module, in the user's cache, or where ``NUMBA_CACHE_DIR`` says. Where there is none, each process compiles anew.
+    Decorate in a module that is imported on first use, and call `Kernel.ready` in a solver's `init`: it takes seconds,
+    or milliseconds where machine code is kept on disk. What the function calls is marked with `numba.njit`.
 
     Args:
-        function: The function, written for numba.
-        signature: The numba types of its arguments. Declare arrays that it only reads as read-only: such a type takes
-            both kinds.
+        signature: The numba types of the function's arguments. Declare arrays that it only reads as read-only, as
+            ``types.Array(types.float64, 2, "C", readonly=True)``: such a type takes both kinds.
 
     Raises:
-        ImportError: numba isn't installed.
+        ImportError: numba isn't installed, or compiles nothing because of ``NUMBA_DISABLE_JIT``.
     """
-    from numba import njit
+    from numba import config
 
-    def compiled(*, cache: bool) -> Any:
-        dispatcher: Any = njit(nogil=True, error_model="numpy", cache=cache)(function)
-        dispatcher.compile(signature)
-        dispatcher.disable_compile()
-        return dispatcher
+    if config.DISABLE_JIT:  # type: ignore[attr-defined] (set when numba reads its environment)
+        raise ImportError("mapgrad's kernels don't run without numba's compiler: unset NUMBA_DISABLE_JIT")
+    return lambda function: Kernel(function, signature)
 
-    try:
-        return compiled(cache=True)
-    except (RuntimeError, OSError) as error:  # no folder to write to, or it is full
-        if next(_failures) == 0:
-            _logger.info(
-                "numba keeps no machine code of mapgrad's kernels (%s): each process compiles them, a second or two "
-                "each; set NUMBA_CACHE_DIR to a folder that can be written to",
-                error,
-            )
-        return compiled(cache=False)
+
+class Kernel:
+    """A function that is compiled when it is first asked to be `ready`.
+
+    Machine code is kept on disk where numba finds a folder to write to: next to the function's module, in the user's
+    cache, or where ``NUMBA_CACHE_DIR`` says. Where there is none, each process compiles anew. A kernel in a package is
+    compiled anew when a module in the same folder has changed, too.
+
+    Args:
+        function: What is compiled. It runs on the caller's thread: numba's ``parallel`` would reset torch's threads.
+        signature: As in `kernel`.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: tuple[Any, ...]) -> None:
+        self._function = function
+        self._signature = signature
+        self._compiled: Any = None
+        self._lock = threading.Lock()
+
+    def ready(self) -> Callable[..., Any]:
+        """Return the compiled function, which is compiled or loaded from disk if it wasn't yet; from any thread."""
+        if self._compiled is None:
+            with self._lock:
+                if self._compiled is None:
+                    self._compiled = self._compile()
+        return self._compiled
+
+    def _compile(self) -> Any:
+        from numba import njit
+
+        function = self._function
+        if function.__globals__.get("__package__"):  # numba itself looks at the function's own file alone
+            folder = Path(function.__code__.co_filename).parent
+            function.__qualname__ = f"{function.__name__}_{_digest(folder)}"
+        options: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+        compiled: Any = njit(**options)(function)
+        try:
+            compiled.enable_caching()
+            compiled.compile(self._signature)
+        except (RuntimeError, OSError) as error:  # no folder to write to, or it is full
+            if next(_failures) == 0:
+                _logger.info(
+                    "numba keeps no machine code of mapgrad's kernels (%s): each process compiles them, some seconds "
+                    "each; set NUMBA_CACHE_DIR to a folder that can be written to",
+                    error,
+                )
+            compiled.compile(self._signature)  # at once where all but keeping it was done
+        compiled.disable_compile()
+        return compiled
+
+
+@cache
+def _digest(folder: Path) -> str:
+    """Return a name of what a folder's modules say."""
+    texts = (path.read_bytes() for path in sorted(folder.glob("*.py")))
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:12]

@@ -1,0 +1,54 @@
+"""How kernels are kept: anew where a package's modules changed, and at once where there is no room."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import mapgrad
+
+numba = pytest.importorskip("numba")
+
+
+def test_a_change_in_a_helper_of_the_same_package_is_seen(tmp_path):
+    package = tmp_path / "twice"
+    package.mkdir()
+    package.joinpath("__init__.py").touch()
+    package.joinpath("_kernel.py").write_text(
+        "import mapgrad\nfrom numba import types\nfrom twice._helper import helper\n"
+        "@mapgrad.kernel(types.int64)\ndef number(given):\n    return helper(given)\n"
+        "print(number.ready()(5))\n"
+    )
+    found = []
+    for factor in (2, 2, 3):
+        package.joinpath("_helper.py").write_text(
+            f"from numba import njit\n@njit\ndef helper(given):\n    return {factor} * given\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import twice._kernel"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.strip())
+    assert found == ["10", "10", "15"]
+
+
+def test_a_full_disk_is_no_error(monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    @mapgrad.kernel(numba.types.float64[::1])
+    def double(values):
+        for place in range(len(values)):
+            values[place] *= 2
+
+    monkeypatch.setattr("numba.core.caching.Cache.save_overload", full)
+    monkeypatch.setattr("mapgrad.solvers._kernels._failures", iter(range(9)))
+    values = np.ones(3)
+    with caplog.at_level("INFO", "mapgrad"):
+        double.ready()(values)
+    assert values.tolist() == [2, 2, 2]
+    assert "No space left on device" in caplog.text
