@@ -24,12 +24,9 @@ if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
 _WATCHED_STEPS: Final = 100
-_COUNTED: Final = 1 << 18
-_COUNTED_ELSEWHERE: Final = 1 << 24
-"""Entries that are counted at a time, about, on the CPU and on a device; what that takes meanwhile stays small."""
-
-_WAITING: Final = 4096
-"""Entries up to which a backward pass waits to be counted together with others: one by one, counting costs more."""
+_LOOKED_AT: Final = 8192
+"""Entries of a backward pass that are looked at, and wait to be counted together with others: one by one, that costs
+more. All of a large batch would cost as much as a few noises."""
 
 _COMPARED: Final = 32
 """States that a row is compared with, which costs as much as a few elementwise operations."""
@@ -77,7 +74,8 @@ class Monitor:
 
     A row counts as improvable where another answer of the same problem, of those that came up beside it, serves it
     better to first order. So a row that is right counts for no feasible set, whatever its constraints; one that only
-    unseen states would serve better is missed.
+    unseen states would serve better is missed. Of a pass of more than 8,192 entries some rows are looked at, evenly
+    apart and other ones each time.
 
     Attributes:
         last: What the last forward pass answered; None after one that failed or that somebody traced.
@@ -100,7 +98,7 @@ class Monitor:
     def observe(
         self, difference: Tensor, gradient: Tensor, z: Tensor, problem: Problem | None, estimator: Estimator
     ) -> None:
-        """Count the rows of a backward pass; nothing waits for the device before many steps have come together.
+        """Count rows of a backward pass; nothing waits for the device before many steps have come together.
 
         Args:
             difference: [S, B, *shape], of the answers.
@@ -110,14 +108,16 @@ class Monitor:
             estimator: What a warning gives advice on.
         """
         self._steps += 1
-        entries = difference.numel()
-        if 0 < entries <= _WAITING:
-            self._waiting.append((difference, gradient, z.clone(), problem))  # users may write to a layer's output
-        elif entries:
-            rows = difference.shape[1]
-            step = max((_COUNTED if z.is_cpu else _COUNTED_ELSEWHERE) * rows // entries, 1)
-            for part in (slice(start, start + step) for start in range(0, rows, step)):
-                self._count(difference[:, part], gradient[:, part], z[:, part])
+        entries, rows = difference.numel(), difference.shape[1]
+        if entries:
+            apart = min(-(-entries // _LOOKED_AT), rows)
+            some = slice(self._steps % apart, None, apart)
+            # copies: users may write to a layer's output, and what is looked at shouldn't hold the rest
+            difference, gradient, z = (values[:, some].clone() for values in (difference, gradient, z))
+            if difference.numel() <= _LOOKED_AT:
+                self._waiting.append((difference, gradient, z, problem))
+            else:
+                self._count(difference, gradient, z)
         if self._steps % _WATCHED_STEPS == 0:
             self._gather(estimator)
 
