@@ -305,8 +305,9 @@ class MAPLayer(nn.Module):
         rows of this layer's forward passes, and `clipped_backward` those of its backward passes, whose steps may well
         leave the domain. Over the backward passes with a target, `improvable` counts the rows that another answer, of
         those that other rows and samples got, would serve better to first order, and `dead` those of them whose answer
-        the step didn't change. A forward pass inside a backward pass, as activation checkpointing repeats one, counts
-        only in what the solver did. The estimator may add more: `beta`, the coming step of an adaptive target.
+        the step didn't change; of a pass of more than 8,192 entries some rows stand for all. A forward pass inside
+        a backward pass, as activation checkpointing repeats one, counts only in what the solver did. The estimator may
+        add more: `beta`, the coming step of an adaptive target.
         """
         return {**self.solver.stats, **self.monitor.counts(), **self.estimator.stats}
 

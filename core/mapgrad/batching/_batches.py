@@ -91,8 +91,10 @@ def _checked(answer: Any, rows: Tensor, version: int, plain: int) -> tuple[Solut
     if answer.status.is_floating_point() or answer.status.dtype == torch.bool:
         raise ValueError(f"the solver's status must hold the integers of mapgrad.Status, got {answer.status.dtype}")
     solutions = Solutions(z, answer.status.to(rows.device, torch.int64, copy=True), answer.objective, answer.bound)
-    _fail_unusable(solutions)
-    return solutions, bool((solutions.status == plain).all())
+    is_clean = bool((solutions.status == plain).all()) and are_finite(z)
+    if not is_clean:
+        _fail_unusable(solutions)
+    return solutions, is_clean
 
 
 @lru_cache(maxsize=16)

@@ -129,13 +129,13 @@ def _both_sides(solver: Solver, case: Case) -> MAPLayer:
 
 
 def _same_engine(peered: Peered) -> MAPLayer:
-    """Return the layer with PyEPO's formulation and engine."""
+    """Return the layer with PyEPO's formulation and engine, whose model is kept from row to row as PyEPO keeps it."""
     program = peered.case.make().to_ilp()
     if peered.engine == "glop":
         program = IntegerProgram.from_rows(
             program.matrix, program.row_lower, program.row_upper, integrality=0, shape=program.shape
         )
-    return layer_of(get_solver("ortools.mip", program, engine=peered.engine), peered.case)
+    return layer_of(get_solver("ortools.mip", program, engine=peered.engine, reuse=True), peered.case)
 
 
 def _pyepo(peered: Peered) -> Callable[[Tensor], Tensor]:

@@ -181,11 +181,10 @@ def _fill_by(
 ) -> None:
     """Fill a flat result on the CPU by one kernel."""
     samples, batch, entries = sizes
+    numbers = _row_numbers(rows, range(batch))
     for sample, states in enumerate(result.reshape(samples, batch, entries)):
-        keys = _sample_keys(key, first_sample, range(sample, sample + 1))
-        for start in range(0, batch, _BLOCK):
-            some = range(start, min(start + _BLOCK, batch))
-            kernel(_row_keys(keys, _row_numbers(rows, some)), quantiles, states[some.start : some.stop])
+        (of_sample,) = _sample_keys(key, first_sample, range(sample, sample + 1))
+        kernel(np.uint64(of_sample), numbers, quantiles, states)
 
 
 def _row_numbers(rows: Tensor | None, some: range) -> NDArray[np.uint64]:

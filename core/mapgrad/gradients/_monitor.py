@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
 _WATCHED_STEPS: Final = 100
-_COUNTED: Final = 1 << 18
-_COUNTED_ELSEWHERE: Final = 1 << 24
-"""Entries that are counted at a time, about, on the CPU and on a device; what that takes meanwhile stays small."""
+_LOOKED_AT: Final = 8192
+"""Entries of a backward pass that are looked at, and wait to be counted together with others: one by one, that costs
+more. All of a large batch would cost as much as a few noises."""
 
-_WAITING: Final = 4096
-"""Entries up to which a backward pass waits to be counted together with others: one by one, counting costs more."""
+_FEWEST: Final = 16
+"""Rows that are looked at in any case, as they are compared with each other."""
 
 _COMPARED: Final = 32
 """States that a row is compared with, which costs as much as a few elementwise operations."""
@@ -42,8 +42,8 @@ _PASSED_OVER: Final = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file
 
 _norm = cast("Callable[..., Tensor]", torch.linalg.vector_norm)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 
-_Step = tuple["Tensor", "Tensor", "Tensor", "Problem | None"]
-"""A difference, a gradient and the answers of one backward pass, and what was solved."""
+_Step = tuple["Tensor", "Tensor", "Tensor", "Problem | None", float]
+"""A difference, a gradient and the answers of rows of one backward pass, what was solved, and which share they are."""
 
 
 class Clipping(NamedTuple):
@@ -77,7 +77,8 @@ class Monitor:
 
     A row counts as improvable where another answer of the same problem, of those that came up beside it, serves it
     better to first order. So a row that is right counts for no feasible set, whatever its constraints; one that only
-    unseen states would serve better is missed.
+    unseen states would serve better is missed. Of a pass of more than 8,192 entries some rows stand for all, evenly
+    apart and other ones each time.
 
     Attributes:
         last: What the last forward pass answered; None after one that failed or that somebody traced.
@@ -100,7 +101,7 @@ class Monitor:
     def observe(
         self, difference: Tensor, gradient: Tensor, z: Tensor, problem: Problem | None, estimator: Estimator
     ) -> None:
-        """Count the rows of a backward pass; nothing waits for the device before many steps have come together.
+        """Count rows of a backward pass; nothing waits for the device before many steps have come together.
 
         Args:
             difference: [S, B, *shape], of the answers.
@@ -110,14 +111,17 @@ class Monitor:
             estimator: What a warning gives advice on.
         """
         self._steps += 1
-        entries = difference.numel()
-        if 0 < entries <= _WAITING:
-            self._waiting.append((difference, gradient, z.clone(), problem))  # users may write to a layer's output
-        elif entries:
-            rows = difference.shape[1]
-            step = max((_COUNTED if z.is_cpu else _COUNTED_ELSEWHERE) * rows // entries, 1)
-            for part in (slice(start, start + step) for start in range(0, rows, step)):
-                self._count(difference[:, part], gradient[:, part], z[:, part])
+        entries, rows = difference.numel(), difference.shape[1]
+        if entries:
+            apart = max(min(-(-entries // _LOOKED_AT), rows // _FEWEST), 1)
+            some = slice(self._steps % apart, None, apart)
+            # copies: users may write to a layer's output, and what is looked at shouldn't hold the rest
+            difference, gradient, z = (values[:, some].clone() for values in (difference, gradient, z))
+            share = difference.shape[1] / rows
+            if difference.numel() <= _LOOKED_AT:
+                self._waiting.append((difference, gradient, z, problem, share))
+            else:
+                self._count(difference, gradient, z, share)
         if self._steps % _WATCHED_STEPS == 0:
             self._gather(estimator)
 
@@ -158,12 +162,12 @@ class Monitor:
         return {**self.__dict__, "last": None}
 
     def _count_waiting(self) -> None:
-        for _, steps in groupby(self._waiting, _alike):
+        for (*_, share), steps in groupby(self._waiting, _alike):
             difference, gradient, z = (torch.cat(tensors, dim=1) for tensors in list(zip(*steps, strict=True))[:3])
-            self._count(difference, gradient, z)
+            self._count(difference, gradient, z, share)
         self._waiting.clear()
 
-    def _count(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
+    def _count(self, difference: Tensor, gradient: Tensor, z: Tensor, share: float) -> None:
         difference, gradient, z = (values.flatten(2) for values in (difference, gradient, z))
         moved = _norm(difference, dim=2) != 0
         count = z.shape[0] * z.shape[1]
@@ -171,8 +175,8 @@ class Monitor:
         best = (gradient @ others.T).amin(dim=2)
         rounding = gradient.abs().sum(dim=2) * (64 * torch.finfo(z.dtype).eps * others.abs().max())
         improvable = (z * gradient).sum(dim=2) - best > rounding
-        self._improvable.append(improvable.sum())
-        self._dead.append((improvable & ~moved).sum())
+        self._improvable.append(improvable.sum() / share)
+        self._dead.append((improvable & ~moved).sum() / share)
 
     def _recent(self) -> tuple[float, float]:
         """Return how many rows could improve, and were dead, since they were last gathered."""
@@ -202,7 +206,8 @@ def _users_level() -> int:
     return level
 
 
-def _alike(step: _Step) -> object:
+def _alike(step: _Step) -> tuple[Any, ...]:
     """Return what steps have in common that can be counted together: all but the number of rows."""
-    difference, gradient, _, problem = step
-    return problem, difference.shape[0], difference.shape[2:], gradient.shape[0], difference.dtype, difference.device
+    difference, gradient, _, problem, share = step
+    sizes = difference.shape[0], difference.shape[2:], gradient.shape[0]
+    return problem, sizes, difference.dtype, difference.device, share

@@ -40,27 +40,31 @@ def _compiled(dtype: str) -> Callable[..., None] | None:
     try:
         from numba import types
 
-        words, numbers = (types.Array(getattr(types, name), 1, "C", readonly=True) for name in ("uint64", "float64"))
-        cubics = types.Array(numbers.dtype, 2, "C", readonly=True)
-        return kernel(words, cubics, types.Array(getattr(types, dtype), 2, "C"))(_fill).ready()
+        rows = types.Array(types.uint64, 1, "C", readonly=True)
+        cubics = types.Array(types.float64, 2, "C", readonly=True)
+        return kernel(types.uint64, rows, cubics, types.Array(getattr(types, dtype), 2, "C"))(_fill).ready()
     except Exception:
         _logger.info("noise is made by NumPy, as numba can't compile it", exc_info=True)
         return None
 
 
-def _fill(keys: NDArray[np.uint64], cubics: NDArray[np.float64], result: NDArray[Any]) -> None:
+def _fill(key: np.uint64, rows: NDArray[np.uint64], cubics: NDArray[np.float64], result: NDArray[Any]) -> None:
     """Write noise, by the steps of `counter_noise` and `Table.icdf_`.
 
     Args:
-        keys: [m], that of each row.
+        key: That of the sample.
+        rows: [m], what stands for each row.
         cubics: [65536, 4], `Table.quantiles`.
         result: [m, n], written to.
     """
     count = result.shape[1]
     places, narrow = np.empty(_SHARE), np.empty(_SHARE, np.float32)
     cells = narrow.view(np.uint32)
-    for row in range(len(keys)):
-        base = keys[row]
+    for row in range(len(rows)):
+        base = key + (rows[row] + np.uint64(1)) * _GOLDEN
+        base = (base ^ (base >> np.uint64(30))) * _FIRST_FACTOR
+        base = (base ^ (base >> np.uint64(27))) * _SECOND_FACTOR
+        base ^= base >> np.uint64(31)
         for start in range(0, count, _SHARE):
             size = min(_SHARE, count - start)
             for k in range(size):

@@ -119,7 +119,7 @@ class Sampler:
             return theta.expand(*theta.shape[:place], self.samples, *theta.shape[place + 1 :])
         noise, is_fresh = self._draw(self._noise, theta)
         if not is_fresh or noise.ndim < theta.ndim:
-            return theta + temperature * noise
+            return theta + (noise if temperature == 1 else temperature * noise)
         return (noise if temperature == 1 else noise.mul_(temperature)).add_(theta)
 
     def counted(self, temperature: float, device: torch.device) -> CounterNoise | None:
