@@ -210,3 +210,34 @@ def test_a_layer_holds_no_perturbed_rows():
         layer.monitor.last = None
     z = 4 * samples * rows * n
     assert torch.cuda.max_memory_allocated() - before < 1.5 * z
+
+
+@on_device
+@pytest.mark.parametrize("n", [n for n in SIZES if n <= 4096])
+@pytest.mark.parametrize("samples", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_means_are_those_of_the_states(n, samples, dtype):
+    theta, less = (torch.cat([*rows_of(n).values()]).to(dtype).clamp(max=torch.finfo(dtype).max / 2) for _ in range(2))
+    less = less.roll(1, dims=0)
+    for k in {1, n // 2, n - 1, n} - {0}:
+        for ids in (None, torch.arange(len(theta)) * 7 - 3):
+            noise = noise_of(mapgrad.Gumbel(), ids, samples=samples, temperature=0.5, first=9 if ids is None else 0)
+            states, others = kernels().largest(torch.stack([theta, less])[:, None].to(DEVICE), k, noise)
+            for other, expected_sum in ((None, states), (less.to(DEVICE), states - others)):
+                found = kernels().mean_of_largest(theta.to(DEVICE), k, noise, other)
+                wanted = (expected_sum.float().sum(dim=0) / samples).to(dtype)
+                assert found.dtype == dtype
+                if IS_INTERPRETED:
+                    assert torch.equal(found, wanted), (k, ids)
+                else:  # a compiler may round noise + θ once in one kernel and twice in the other
+                    assert (found != wanted).double().mean() < 1e-3, (k, ids)
+
+
+@on_device
+def test_means_forbid_and_have_no_rows():
+    theta = normal(4, 50).masked_fill(torch.arange(50) % 3 == 0, -torch.inf)
+    noise = noise_of(mapgrad.Gumbel(), None, samples=3)
+    found = kernels().mean_of_largest(theta.to(DEVICE), 30, noise).cpu()
+    torch.testing.assert_close(found.sum(dim=-1), torch.full((4,), 30.0))
+    assert not found[:, ::3].any()
+    assert kernels().mean_of_largest(torch.zeros(0, 6, device=DEVICE), 2, noise).shape == (0, 6)

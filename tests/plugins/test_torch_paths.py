@@ -1,5 +1,7 @@
 """Paths by torch's operations: right by enumeration and by the compiled kernels, the same in any batch."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -115,12 +117,11 @@ LARGE = [
 ]
 
 
-def answers(plugin: str, problem: mapgrad.Problem, theta: Tensor) -> mapgrad.Solutions:
+def answers(plugin: str, problem: mapgrad.Problem, theta: Tensor) -> Any:
     """Return what a solver says of all rows, of those too that have no path."""
     try:
         return mapgrad.get_solver(f"{plugin}.shortest_path", problem).solve(theta)
     except mapgrad.InfeasibleError as error:
-        assert error.solutions is not None
         return error.solutions
 
 
