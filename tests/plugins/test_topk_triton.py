@@ -197,6 +197,22 @@ def test_a_layer_finds_what_it_finds_without_the_kernel(n, samples, symmetric, m
 
 
 @on_cuda
+def test_a_large_step_fits_in_memory():
+    rows, n, samples = 10_000, 1000, 16
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(n, 10)), mapgrad.IMLE(samples=samples), seed=0)
+    theta = normal(rows, n).to(DEVICE).requires_grad_()
+    weight = torch.linspace(-1, 1, n, device=DEVICE).expand(rows, n).contiguous()
+    layer(theta).backward(weight)
+    theta.grad = None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    layer(theta).backward(weight)
+    assert torch.cuda.max_memory_allocated() - before < 16 * theta.nbytes  # all states would be as much, twice or more
+    assert layer.last.z.shape == (samples, rows, n)
+
+
+@on_cuda
 def test_a_layer_holds_no_perturbed_rows():
     rows, n, samples = 1000, 1000, 32
     layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(n, 10)), mapgrad.IMLE(samples=samples), seed=0)
@@ -213,24 +229,26 @@ def test_a_layer_holds_no_perturbed_rows():
 
 
 @on_device
-@pytest.mark.parametrize("n", [n for n in SIZES if n <= 4096])
-@pytest.mark.parametrize("samples", [1, 3, 4])
+@pytest.mark.parametrize("n", [2, 33] if IS_INTERPRETED else [n for n in SIZES if n <= 4096])
+@pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_means_are_those_of_the_states(n, samples, dtype):
-    theta, less = (torch.cat([*rows_of(n).values()]).to(dtype).clamp(max=torch.finfo(dtype).max / 2) for _ in range(2))
-    less = less.roll(1, dims=0)
-    for k in {1, n // 2, n - 1, n} - {0}:
-        for ids in (None, torch.arange(len(theta)) * 7 - 3):
-            noise = noise_of(mapgrad.Gumbel(), ids, samples=samples, temperature=0.5, first=9 if ids is None else 0)
-            states, others = kernels().largest(torch.stack([theta, less])[:, None].to(DEVICE), k, noise)
-            for other, expected_sum in ((None, states), (less.to(DEVICE), states - others)):
-                found = kernels().mean_of_largest(theta.to(DEVICE), k, noise, other)
-                wanted = (expected_sum.float().sum(dim=0) / samples).to(dtype)
-                assert found.dtype == dtype
-                if IS_INTERPRETED:
-                    assert torch.equal(found, wanted), (k, ids)
-                else:  # a compiler may round noise + θ once in one kernel and twice in the other
-                    assert (found != wanted).double().mean() < 1e-3, (k, ids)
+    rows = rows_of(n)
+    theta = torch.cat([rows[name][:2] for name in ("normal", "ties", "forbidden")]).to(dtype)
+    less = theta.roll(1, dims=0)
+    for k, ids in ((n // 2, None), (n - 1, torch.arange(6) * 7 - 3), (n, None)):
+        noise = noise_of(mapgrad.Gumbel(), ids, samples=samples, temperature=0.5, first=9 if ids is None else 0)
+        states, others = kernels().largest(torch.stack([theta, less])[:, None].to(DEVICE), k, noise)
+        for other, difference in ((None, states), (less.to(DEVICE), states - others)):
+            found = kernels().mean_of_largest(theta.to(DEVICE), k, noise, other)
+            wanted = (difference.float().sum(dim=0) / samples).to(dtype)
+            assert found.dtype == dtype
+            if IS_INTERPRETED and dtype == torch.bfloat16:  # which the interpreter cuts to, where a device rounds
+                torch.testing.assert_close(found, wanted)
+            elif IS_INTERPRETED:
+                assert torch.equal(found, wanted), k
+            else:  # a compiler may round noise + θ once in one kernel and twice in the other
+                assert (found != wanted).double().mean() < 1e-3, k
 
 
 @on_device

@@ -313,14 +313,9 @@ class Pass:
         numbers: Sequence[int],
         record: Record,
     ) -> Tensor | None:
-        forward.begin_backward(
-            solve,
-            partial(_perturbed.perturb_again, self),
-            partial(_perturbed.average_again, self),
-            self._observe,
-            is_training=self.is_training,
-            problem=self.work.problem,
-        )
+        again, average = partial(_perturbed.perturb_again, self), partial(_perturbed.average_again, self)
+        is_training, problem = self.is_training, self.work.problem
+        forward.begin_backward(solve, again, average, self._observe, is_training=is_training, problem=problem)
         try:
             found = self.estimator.gradient(forward, gradient)
         except RowsError as error:
