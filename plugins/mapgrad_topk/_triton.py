@@ -229,6 +229,7 @@ def _average(
     if has_ids:
         name = tl.load(ids + row)
     values = tl.load(theta + place_of_row, mask=inside, other=float("nan")).to(tl.float32)
+    others = values
     if has_less:
         others = tl.load(less + place_of_row, mask=inside, other=float("nan")).to(tl.float32)
     total = tl.zeros((width,), tl.float32)

@@ -286,8 +286,7 @@ class SolverAtWork:
         assert solver is not None
         assert self.problem is not None
         found = mean_perturbed(solver, self.problem, theta, noise, less, may_forbid)
-        if found is not None:
-            self._count(found.stats)
+        self._count({} if found is None else found.stats)
         return found
 
     def _count(self, counts: dict[str, float]) -> None:
