@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -16,9 +16,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.batching import SolverAtWork
-    from mapgrad.gradients._pass import Pass
     from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients.estimators import Estimator
     from mapgrad.solutions import Solutions
+
+
+class _Pass(Protocol):
+    """What is used of a `Pass`."""
+
+    estimator: Estimator
+    work: SolverAtWork
+    samples: int
+    is_mean: bool
+    is_masked: bool
 
 
 def solve_perturbed(
@@ -52,14 +62,14 @@ def solve_perturbed(
     return found
 
 
-def perturb_forward(pass_: Pass, theta: Tensor, sampler: Sampler, temperature: float) -> Solutions | None:
+def perturb_forward(pass_: _Pass, theta: Tensor, sampler: Sampler, temperature: float) -> Solutions | None:
     """Return `solve_perturbed` of a forward pass."""
     found = solve_perturbed(pass_.work, theta, sampler, temperature)
     pass_.is_masked |= found is not None and found.forbidden is not None
     return found
 
 
-def perturb_again(pass_: Pass, theta: Tensor, forward: Forward, temperature: float) -> Solutions | None:
+def perturb_again(pass_: _Pass, theta: Tensor, forward: Forward, temperature: float) -> Solutions | None:
     """Return `solve_perturbed` of a backward pass, whose forbidden entries are those of its forward pass."""
     forbidden = forward.theta.isneginf() if pass_.is_masked else torch.zeros((), dtype=torch.bool, device=theta.device)
     rows = theta.masked_fill(forbidden, -torch.inf) if pass_.is_masked else theta
@@ -69,7 +79,7 @@ def perturb_again(pass_: Pass, theta: Tensor, forward: Forward, temperature: flo
     return found
 
 
-def average_forward(pass_: Pass, theta: Tensor, sampler: Sampler) -> Forward | None:
+def average_forward(pass_: _Pass, theta: Tensor, sampler: Sampler) -> Forward | None:
     """Return a forward pass that found nothing but the mean of S states, as z [1, B, *shape].
 
     None where somebody may need the states, or the solver doesn't average.
@@ -87,7 +97,7 @@ def average_forward(pass_: Pass, theta: Tensor, sampler: Sampler) -> Forward | N
 
 
 def average_again(
-    pass_: Pass, theta: Tensor, less: Tensor | None, forward: Forward, temperature: float
+    pass_: _Pass, theta: Tensor, less: Tensor | None, forward: Forward, temperature: float
 ) -> Tensor | None:
     """Return the mean of S states in a backward pass, less that of others where there are such.
 
