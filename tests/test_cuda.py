@@ -21,6 +21,7 @@ SOLVERS = {
     "networkx.shortest_path": mapgrad.ShortestPath(5, EDGES, 0, 4),
     "networkx.matching": mapgrad.Matching(5, EDGES),
     "scipy.shortest_path": mapgrad.GridShortestPath(4, 4),
+    "torch.shortest_path": mapgrad.GridShortestPath(4, 4),
     "scipy.assignment": mapgrad.Assignment(4),
     "scipy.milp": mapgrad.Knapsack([[2.0, 3.0, 4.0, 5.0]], [7.0]),
 }

@@ -305,9 +305,8 @@ class MAPLayer(nn.Module):
         rows of this layer's forward passes, and `clipped_backward` those of its backward passes, whose steps may well
         leave the domain. Over the backward passes with a target, `improvable` counts the rows that another answer, of
         those that other rows and samples got, would serve better to first order, and `dead` those of them whose answer
-        the step didn't change; of a pass of more than 8,192 entries some rows stand for all. A forward pass inside
-        a backward pass, as activation checkpointing repeats one, counts only in what the solver did. The estimator may
-        add more: `beta`, the coming step of an adaptive target.
+        the step didn't change: by their means where the solver averages, and some rows for all of a pass of more than
+        8,192 entries. A checkpoint's repeated call counts only in what the solver did. Estimators may add more: `beta`.
         """
         return {**self.solver.stats, **self.monitor.counts(), **self.estimator.stats}
 
@@ -317,9 +316,9 @@ class MAPLayer(nn.Module):
 
         `z`, `status` and a program's `variables` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn,
         lists as θ; `mask`, [*batch] bool, tells which rows have an answer in all samples. z may share memory with the
-        layer's output. Objectives and bounds aren't worked out: `layer.solver.solve` tells those of θ. It is kept until
-        the next call, isn't saved or copied with the layer, and is None after a call that torch.compile, torch.vmap or
-        torch.func traced. A call inside a backward pass, as activation checkpointing repeats one, leaves it as it is.
+        layer's output; where the solver averages, it is found again now, from θ as it was. `layer.solver.solve` tells
+        objectives and bounds. It is kept until the next call, isn't saved or copied with the layer, and is None after
+        one that torch.compile, torch.vmap or torch.func traced. A checkpoint's repeated call leaves it as it is.
         """
         return None if self.monitor.last is None else self.monitor.last.solutions()
 

@@ -19,6 +19,9 @@ _CHUNK: Final = 2**20
 _LONGEST: Final = 1 << 15
 """Entries of the longest row that the GPU's kernel takes."""
 
+_LONGEST_MEAN: Final = 1 << 12
+"""The same of means, whose running sum takes registers beside the row."""
+
 _EXACT: Final = 2**24
 """Up to here float32 counts without gaps."""
 
@@ -50,12 +53,24 @@ class TopK(mapgrad.BatchSolver[mapgrad.KSubset | mapgrad.Ranking]):
 
     def solve_perturbed(self, theta: Tensor, noise: mapgrad.CounterNoise | None = None) -> Tensor | None:
         """Return the subset's indicator, [G, S, B, n], from a GPU's own kernel; None where there is none."""
-        problem = self.problem
-        is_fit = theta.is_cuda and theta.dtype == torch.float32 and theta.shape[-1] <= _LONGEST
-        if not (is_fit and isinstance(problem, mapgrad.KSubset)):
+        problem, kernels = self.problem, _kernels_for(theta, _LONGEST)
+        if kernels is None or not isinstance(problem, mapgrad.KSubset):
             return None
-        kernels = _kernels_on(theta.device)
-        return None if kernels is None else kernels.largest(theta, problem.k, noise)
+        return kernels.largest(theta, problem.k, noise)
+
+    def mean_perturbed(self, theta: Tensor, noise: mapgrad.CounterNoise, less: Tensor | None = None) -> Tensor | None:
+        """Return the mean of S indicators, [B, n], from a GPU's own kernel; None where there is none."""
+        problem, kernels = self.problem, _kernels_for(theta, _LONGEST_MEAN)
+        if kernels is None or not isinstance(problem, mapgrad.KSubset):
+            return None
+        return kernels.mean_of_largest(theta, problem.k, noise, less)
+
+
+def _kernels_for(theta: Tensor, longest: int) -> Any:
+    """Return the GPU's kernels for rows up to a length; None where there are none."""
+    if not theta.is_cuda or theta.dtype != torch.float32 or theta.shape[-1] > longest:
+        return None
+    return _kernels_on(theta.device)
 
 
 @cache

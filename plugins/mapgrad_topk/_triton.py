@@ -89,6 +89,12 @@ def _count(mask):
 
 
 @triton.jit
+def _first_bits(key, name):
+    """Return where the bits of a row's noise in a sample begin; `key` has the sample in it."""
+    return _scrambled(key + (name + 1).to(tl.uint64) * _GOLDEN)
+
+
+@triton.jit
 def _largest(values, n, k, place, density):
     """Return which k of the n values that aren't NaN are the largest, ties by the lower index.
 
@@ -179,8 +185,7 @@ def _select(
         if has_ids:
             name = tl.load(ids + row)
         sample = (number // rows) % samples
-        start = key.to(tl.uint64) + (sample + 1).to(tl.uint64) * _SAMPLE
-        start = _scrambled(start + (name + 1).to(tl.uint64) * _GOLDEN)
+        start = _first_bits(key.to(tl.uint64) + (sample + 1).to(tl.uint64) * _SAMPLE, name)
     if part < width:  # of the row, as noise takes many registers; z holds what is done
         for begin in range(0, n, part):
             some = begin + tl.arange(0, part)
@@ -195,6 +200,95 @@ def _select(
             values += temperature * _noise(start, entries, table, width)
     chosen = _largest(values, n, k, place, density)
     tl.store(z + entries, tl.where(chosen, 1.0, 0.0).to(z.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["key", "first", "temperature", "k", "samples", "place", "density"])
+def _average(
+    theta,
+    less,
+    z,
+    ids,
+    table,
+    key,
+    first,
+    temperature,
+    n,
+    k,
+    samples,
+    place,
+    density,
+    has_less: tl.constexpr,
+    has_ids: tl.constexpr,
+    width: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    entries = tl.arange(0, width)
+    inside = entries < n
+    place_of_row = row * n + entries
+    name = first + row
+    if has_ids:
+        name = tl.load(ids + row)
+    values = tl.load(theta + place_of_row, mask=inside, other=float("nan")).to(tl.float32)
+    others = values
+    if has_less:
+        others = tl.load(less + place_of_row, mask=inside, other=float("nan")).to(tl.float32)
+    total = tl.zeros((width,), tl.float32)
+    key_of_sample = key.to(tl.uint64)
+    for _ in range(samples):
+        key_of_sample += _SAMPLE
+        noise = temperature * _noise(_first_bits(key_of_sample, name), entries, table, width)
+        total += tl.where(_largest(values + noise, n, k, place, density), 1.0, 0.0)
+        if has_less:
+            total -= tl.where(_largest(others + noise, n, k, place, density), 1.0, 0.0)
+    mean = tl.div_rn(total, tl.zeros((width,), tl.float32) + samples)
+    tl.store(z + place_of_row, mean.to(z.dtype.element_ty), mask=inside)
+
+
+def mean_of_largest(theta: Tensor, k: int, noise: mapgrad.CounterNoise, less: Tensor | None = None) -> Tensor:
+    """Return the mean of what `largest` finds in S samples, less that of other rows with the same noise.
+
+    A row's samples are taken one after another, and their sum stays in registers.
+
+    Args:
+        theta: [B, n], as for `largest`, but n up to 4,096.
+        k: See there.
+        noise: What is added.
+        less: Like θ; None for nothing that is subtracted.
+
+    Returns:
+        [B, n] of θ's dtype and device.
+    """
+    rows, n = theta.shape
+    if k == n:
+        return torch.full_like(theta, 1.0 if less is None else 0.0)
+    z = torch.empty_like(theta)
+    if z.numel() == 0:
+        return z
+    width = triton.next_power_of_2(n)
+    place = _NORMAL.inv_cdf(1 - k / n)
+    launch: Any = _average[(rows,)]
+    with torch.cuda.device_of(z):
+        launch(
+            theta,
+            less,
+            z,
+            noise.rows,
+            noise.quantiles,
+            noise.key,
+            noise.first,
+            noise.temperature,
+            n,
+            k,
+            noise.samples,
+            place,
+            n * _NORMAL.pdf(place),
+            has_less=less is not None,
+            has_ids=noise.rows is not None,
+            width=width,
+            num_warps=max(width // 512, 1),
+            enable_fp_fusion=True,
+        )
+    return z
 
 
 def largest(theta: Tensor, k: int, noise: mapgrad.CounterNoise | None = None) -> Tensor:

@@ -28,6 +28,7 @@ problems = {
     "ortools": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "pulp": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "scipy": mapgrad.Assignment(2),
+    "torch": mapgrad.GridShortestPath(1, 2),
 }
 plugins = {"highspy": "highs"}
 order = sys.argv[1:]
@@ -52,7 +53,7 @@ def run(order: tuple[str, ...]) -> str:
 
 
 def test_every_order_of_import() -> None:
-    first, last = ("topk", "diagram", "compiled", "search"), ("rustworkx", "networkx")
+    first, last = ("topk", "torch", "diagram", "compiled", "search"), ("rustworkx", "networkx")
     orders = [(*first, *order, *last) for order in itertools.permutations(PACKAGES)]
     orders.append((*reversed(last), *PACKAGES, *reversed(first)))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -72,6 +73,7 @@ def test_all_plugins_take_part() -> None:
         "rustworkx",
         "scipy",
         "search",
+        "torch",
     }
 
 

@@ -53,4 +53,4 @@ def test_nobody_else_says_so() -> None:
     infos = [info for info in mapgrad.list_solvers() if info.distribution == "mapgrad" and info.status == "ok"]
     scale_free = {info.name for info in infos if info.traits is not None and info.traits.scale_free}
     trees = {f"{plugin}.spanning_tree" for plugin in ("compiled", "scipy", "networkx")}
-    assert scale_free == {"topk", "diagram", "compiled.shortest_path", *trees}
+    assert scale_free == {"topk", "diagram", "compiled.shortest_path", "torch.shortest_path", *trees}

@@ -197,6 +197,22 @@ def test_a_layer_finds_what_it_finds_without_the_kernel(n, samples, symmetric, m
 
 
 @on_cuda
+def test_a_large_step_fits_in_memory():
+    rows, n, samples = 10_000, 1000, 16
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(n, 10)), mapgrad.IMLE(samples=samples), seed=0)
+    theta = normal(rows, n).to(DEVICE).requires_grad_()
+    weight = torch.linspace(-1, 1, n, device=DEVICE).expand(rows, n).contiguous()
+    layer(theta).backward(weight)
+    theta.grad = None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    layer(theta).backward(weight)
+    assert torch.cuda.max_memory_allocated() - before < 16 * theta.nbytes  # all states would be as much, twice or more
+    assert layer.last.z.shape == (samples, rows, n)
+
+
+@on_cuda
 def test_a_layer_holds_no_perturbed_rows():
     rows, n, samples = 1000, 1000, 32
     layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(n, 10)), mapgrad.IMLE(samples=samples), seed=0)
@@ -210,3 +226,36 @@ def test_a_layer_holds_no_perturbed_rows():
         layer.monitor.last = None
     z = 4 * samples * rows * n
     assert torch.cuda.max_memory_allocated() - before < 1.5 * z
+
+
+@on_device
+@pytest.mark.parametrize("n", [2, 33] if IS_INTERPRETED else [n for n in SIZES if n <= 4096])
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_means_are_those_of_the_states(n, samples, dtype):
+    rows = rows_of(n)
+    theta = torch.cat([rows[name][:2] for name in ("normal", "ties", "forbidden")]).to(dtype)
+    less = theta.roll(1, dims=0)
+    for k, ids in ((n // 2, None), (n - 1, torch.arange(6) * 7 - 3), (n, None)):
+        noise = noise_of(mapgrad.Gumbel(), ids, samples=samples, temperature=0.5, first=9 if ids is None else 0)
+        states, others = kernels().largest(torch.stack([theta, less])[:, None].to(DEVICE), k, noise)
+        for other, difference in ((None, states), (less.to(DEVICE), states - others)):
+            found = kernels().mean_of_largest(theta.to(DEVICE), k, noise, other)
+            wanted = (difference.float().sum(dim=0) / samples).to(dtype)
+            assert found.dtype == dtype
+            if IS_INTERPRETED and dtype == torch.bfloat16:  # which the interpreter cuts to, where a device rounds
+                torch.testing.assert_close(found, wanted)
+            elif IS_INTERPRETED:
+                assert torch.equal(found, wanted), k
+            else:  # a compiler may round noise + θ once in one kernel and twice in the other
+                assert (found != wanted).double().mean() < 1e-3, k
+
+
+@on_device
+def test_means_forbid_and_have_no_rows():
+    theta = normal(4, 50).masked_fill(torch.arange(50) % 3 == 0, -torch.inf)
+    noise = noise_of(mapgrad.Gumbel(), None, samples=3)
+    found = kernels().mean_of_largest(theta.to(DEVICE), 30, noise).cpu()
+    torch.testing.assert_close(found.sum(dim=-1), torch.full((4,), 30.0))
+    assert not found[:, ::3].any()
+    assert kernels().mean_of_largest(torch.zeros(0, 6, device=DEVICE), 2, noise).shape == (0, 6)

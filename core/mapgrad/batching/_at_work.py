@@ -21,7 +21,7 @@ from mapgrad.batching._handles import new_handle
 from mapgrad.batching._host import Staged
 from mapgrad.batching._locks import new_lock
 from mapgrad.batching._lowered import solve_lowered
-from mapgrad.batching._perturbed import solve_perturbed
+from mapgrad.batching._perturbed import mean_perturbed, solve_perturbed
 from mapgrad.batching._policy import describe_failed, error_of, failed_rows, with_values
 from mapgrad.batching._proofs import Known, are_worth_it, solve_unproved
 from mapgrad.batching._record import Record
@@ -90,7 +90,8 @@ class SolverAtWork:
         self._dtypes = _DTYPES if problem is None else _exact_dtypes(problem)
         self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()
         self.is_function = isinstance(plugin, FunctionSolver)
-        self._adds_noise = self._can_add_noise()
+        self._adds_noise = self._can_add_noise("solve_perturbed")
+        self._averages = self._can_add_noise("mean_perturbed")
         self.problems: Sequence[Problem | None] = (problem,)
         self._limits: Limits | None = None
         self._counts: dict[str, float] = dict.fromkeys(COUNTS, 0.0)
@@ -269,6 +270,25 @@ class SolverAtWork:
             self._count(found.stats)
         return found
 
+    def averages_on(self, device: torch.device) -> bool:
+        """Whether `mean_perturbed` is worth asking."""
+        return self._averages and device.type != "cpu"
+
+    def mean_perturbed(
+        self,
+        theta: Tensor,
+        noise: CounterNoise,
+        less: Tensor | None = None,
+        may_forbid: Callable[[], Tensor] | None = None,
+    ) -> Solutions | None:
+        """Return means of states of θ [B, *shape], less others, with noise that the solver adds: see the function."""
+        solver = self._batch_solver
+        assert solver is not None
+        assert self.problem is not None
+        found = mean_perturbed(solver, self.problem, theta, noise, less, may_forbid)
+        self._count({} if found is None else found.stats)
+        return found
+
     def _count(self, counts: dict[str, float]) -> None:
         with self._lock:
             for name, number in counts.items():
@@ -341,10 +361,10 @@ class SolverAtWork:
         self._pool.solve(self._runner, self._job, staged.block)
         return staged.answers(priced=priced)
 
-    def _can_add_noise(self) -> bool:
+    def _can_add_noise(self, method: str) -> bool:
         is_asked = self._lowering is not None and not self._lowering.is_lowered and not self.proves
-        plain: Any = vars(BatchSolver)["solve_perturbed"]
-        return is_asked and getattr(type(self._batch_solver), "solve_perturbed", plain) is not plain
+        plain: Any = vars(BatchSolver)[method]
+        return is_asked and getattr(type(self._batch_solver), method, plain) is not plain
 
     def _is_worth_proofs(self) -> bool:
         cost = self.factory.spec and self.factory.spec.cost

@@ -50,37 +50,103 @@ def solve_perturbed(
         TypeError, ValueError: the solver's answer isn't what it must be.
     """
     started = time.perf_counter()
-    if problem.domain is not Domain.REAL or not theta.numel():
-        return None
     theta = with_version(theta.detach().contiguous())
-    rows = theta.flatten(0, 2)
+    is_masked = _is_masked(theta.flatten(0, 2), problem, noise, may_forbid)
+    if is_masked is None:
+        return None
+    shape = (theta.shape[0], noise.samples, *theta.shape[2:])
+    answer = _answer(solver, "solve_perturbed", [theta], shape, noise)
+    if answer is None:
+        return None
+    forbidding = theta.expand(shape).flatten(0, 2) if is_masked else None
+    return _solutions(solver, answer.flatten(0, 2), forbidding, math.prod(shape[:3]), started)
+
+
+def mean_perturbed(
+    solver: BatchSolver[Any],
+    problem: Problem,
+    theta: Tensor,
+    noise: CounterNoise,
+    less: Tensor | None,
+    may_forbid: Callable[[], Tensor] | None,
+) -> Solutions | None:
+    """Have the means of rows' states with noise that the solver adds; as `solve_perturbed`, but for these.
+
+    Args:
+        solver: See there, likewise problem and noise.
+        problem: See there.
+        theta: [B, *shape].
+        noise: See there.
+        less: Like θ; None for nothing that is subtracted.
+        may_forbid: As for `SolverAtWork.solve`, about θ and `less`, which have −inf in the same places.
+
+    Returns:
+        z [B, *shape], means or their differences, and status [B].
+    """
+    started = time.perf_counter()
+    sides = [with_version(rows.detach().contiguous()) for rows in (theta, less) if rows is not None]
+    are_masked = [_is_masked(rows, problem, noise, may_forbid) for rows in sides]
+    if None in are_masked:
+        return None
+    answer = _answer(solver, "mean_perturbed", sides, tuple(theta.shape), noise)
+    if answer is None:
+        return None
+    count = noise.samples * len(theta) * len(sides)
+    return _solutions(solver, answer, sides[0] if any(are_masked) else None, count, started)
+
+
+def _is_masked(
+    rows: Tensor, problem: Problem, noise: CounterNoise, may_forbid: Callable[[], Tensor] | None
+) -> bool | None:
+    """Tell whether rows [N, *shape] have forbidden entries; None for rows that the solver isn't given."""
+    if problem.domain is not Domain.REAL or not rows.numel():
+        return None
     low, high = extremes(rows)
     is_masked = not (math.isfinite(low) and math.isfinite(high)) and has_forbidden(rows, problem, may_forbid)
     if is_masked:
         low, high = extremes(rows.masked_fill(rows.isneginf(), 0.0))
-    if max(-low, high, noise.temperature) > _LARGEST:
-        return None
-    version = theta._version  # noqa: SLF001 (torch documents it for this use)
+    return None if max(-low, high, noise.temperature) > _LARGEST else is_masked
+
+
+def _answer(
+    solver: BatchSolver[Any], method: str, sides: list[Tensor], shape: tuple[int, ...], noise: CounterNoise
+) -> Tensor | None:
+    """Return what a solver's method answers to θ, and to what is subtracted where there is such, once that fits."""
+    theta, *less = sides
+    versions = [rows._version for rows in sides]  # noqa: SLF001 (torch documents it for this use)
     with torch.no_grad():
-        answer: Any = solver.solve_perturbed(theta, noise)
+        answer: Any = getattr(solver, method)(theta, noise, *less)
     if answer is None:
         return None
-    shape = (theta.shape[0], noise.samples, *theta.shape[2:])
-    if theta._version != version:  # noqa: SLF001 (as above)
+    if [rows._version for rows in sides] != versions:  # noqa: SLF001 (as above)
         raise ValueError("the solver wrote to θ, which must come out as it went in: let it work on a copy")
     if not isinstance(answer, Tensor):
-        raise TypeError(f"solve_perturbed returned {type(answer).__name__} where a tensor or None was expected")
+        raise TypeError(f"{method} returned {type(answer).__name__} where a tensor or None was expected")
     if answer.shape != shape or answer.dtype != theta.dtype or answer.device != theta.device:
         raise ValueError(
-            f"solve_perturbed returned {answer.dtype} {tuple(answer.shape)} on {answer.device} where {theta.dtype} "
+            f"{method} returned {answer.dtype} {tuple(answer.shape)} on {answer.device} where {theta.dtype} "
             f"{shape} on {theta.device} was expected"
         )
-    z = answer.contiguous().flatten(0, 2)
+    return answer.contiguous()
+
+
+def _solutions(
+    solver: BatchSolver[Any], z: Tensor, forbidding: Tensor | None, count: int, started: float
+) -> Solutions | None:
+    """Return z [N, *shape] as answers to `count` rows; None where a row fails.
+
+    Args:
+        solver: Whose answers they are.
+        z: They.
+        forbidding: Like z, −inf where an entry is forbidden; None where none is.
+        count: How many rows were solved.
+        started: When, by `time.perf_counter`.
+    """
     status = Status.OPTIMAL if solver.traits.exact else Status.FEASIBLE
     solutions = Solutions(z, plain_status(int(status), len(z), z.device))
     if not are_finite(z):
         return None
-    if is_masked and not refuse_forbidden(solutions, theta.expand(shape).flatten(0, 2), is_of_function=False):
+    if forbidding is not None and not refuse_forbidden(solutions, forbidding, is_of_function=False):
         return None
-    solutions.stats = {"rows": len(z), "solves": len(z), "seconds": time.perf_counter() - started}
+    solutions.stats = {"rows": count, "solves": count, "seconds": time.perf_counter() - started}
     return solutions

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from mapgrad.batching._batches import with_version
 from mapgrad.batching._policy import FailedRow, describe_failed, error_of
 from mapgrad.batching._theta import Culprit, domain_error, made_error, non_finite_error
 from mapgrad.errors import DomainError, NonFiniteError, RowsError
 from mapgrad.solutions import Solutions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mapgrad.problems import Problem
 
@@ -69,7 +70,7 @@ class Record:
         clipped: How many of them were moved into a domain.
     """
 
-    __slots__ = ("_dtypes", "_failures", "_pieces", "batch", "clipped", "rows")
+    __slots__ = ("_deferred", "_dtypes", "_failures", "_pieces", "batch", "clipped", "rows")
 
     def __init__(self, batch: tuple[int, ...], dtypes: torch.dtype | list[torch.dtype] | None = None) -> None:
         self.batch = batch
@@ -77,6 +78,7 @@ class Record:
         self._dtypes = dtypes
         self._pieces: list[_Piece] = []
         self._failures: _Failures | None = None
+        self._deferred: list[tuple[Callable[[Tensor], object], Tensor, int]] = []
 
     @property
     def has_failed(self) -> bool:
@@ -103,6 +105,11 @@ class Record:
         if forbidden is not None:
             forbidden = forbidden.expand(z.shape)
         self._pieces.append(_Piece(numbers, z, status, forbidden, None, variables))
+
+    def defer(self, note: Callable[[Tensor], object], theta: Tensor) -> None:
+        """Have answers to rows θ noted by ``note(θ)``, which adds them, once somebody asks for answers."""
+        theta = with_version(theta)
+        self._deferred.append((note, theta, theta._version))  # noqa: SLF001 (torch documents it for this use)
 
     def fail(
         self,
@@ -169,7 +176,19 @@ class Record:
 
         Where no solve told, z is NaN and the status ERROR. Objectives and bounds are there if any solve told them, and
         NaN where it didn't.
+
+        Raises:
+            RuntimeError: answers were deferred, and somebody wrote to θ meanwhile.
         """
+        if any(theta._version != version for _, theta, version in self._deferred):  # noqa: SLF001 (as above)
+            raise RuntimeError(
+                "the states of this batch were averaged as they were found, and are found once more when somebody asks "
+                "for them; but θ was written to since, in place: ask for them before, or let the layer have a copy of θ"
+            )
+        while self._deferred:
+            note, theta, _ = self._deferred.pop(0)
+            with torch.no_grad():
+                note(theta)
         samples = len(self._pieces[0].z) if self._pieces else 1
         pieces = [piece for piece in self._pieces if len(piece.z) == samples]
         lead, count = (self.batch if samples == 1 else (samples, *self.batch)), math.prod(self.batch)

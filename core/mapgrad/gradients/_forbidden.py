@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
-from mapgrad.gradients.estimators import IMLE, Estimator
+from mapgrad.gradients.estimators import IMLE, Estimator, StraightThrough
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from mapgrad.gradients._sampler import Sampler
     from mapgrad.solutions import Solutions
+
+AVERAGED: Final = (IMLE.gradient, StraightThrough.gradient)
+"""The gradients of our own that take the mean of S states for one state, but for what adapts."""
 
 PLAIN: Final = (Estimator.forward, IMLE.forward)
 """The forward passes of our own that only add noise: −inf stays as it is, and what they return is right."""

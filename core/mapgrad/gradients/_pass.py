@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -11,11 +12,11 @@ from torch import Tensor
 
 from mapgrad.batching import Known, are_finite, to_list
 from mapgrad.errors import RowsError
+from mapgrad.gradients import _perturbed
 from mapgrad.gradients._culprits import blamed
 from mapgrad.gradients._forbidden import PLAIN, SolveOfForward
 from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._parts import merged, part_of
-from mapgrad.gradients._perturbed import require_own_memory, solve_perturbed
 from mapgrad.gradients._row_ids import first_id
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._some_rows import forward_of_some, solve_among_all
@@ -114,30 +115,39 @@ class Pass:
         self.lead: tuple[int, ...] = ()
         self.event: tuple[int, ...] = ()
 
-    def forward(self, theta: Tensor, record: Record) -> tuple[Tensor, Forward] | None:
+    def forward(self, theta: Tensor, record: Record, *, needs_states: bool = False) -> tuple[Tensor, Forward] | None:
         """Return the layer's output and what the backward pass needs.
 
         Args:
             theta: [*mapped, *batch, *shape], at least float32; costs if `minimize`.
             record: Gets the answers, and the rows that failed.
+            needs_states: Whether each of the S states is to be kept, whatever the batch's size.
 
         Returns:
             z [*mapped, *batch, *shape] or [S, *mapped, *batch, *shape], perhaps in the memory of the states; and the
-            forward pass with θ [B, *shape], z [S, B, *shape]. None where rows failed.
+            forward pass with θ [B, *shape], z [S, B, *shape] or, where the solver averages, their mean
+            [1, B, *shape]. None where rows failed.
         """
         utilities, sampler = self._begin(theta)
         numbers = self._begin_record(record, utilities.shape[0])
-        parts = self._parts(utilities)
-        if len(parts) == 1:
-            forward = self._forward_of(utilities, sampler, numbers, record)
-            self._note_answers(forward, utilities, numbers, record)
-        else:
-            forward = self._in_parts(utilities, sampler, parts, numbers, record)
+        mean = None if needs_states else _perturbed.average_forward(self, utilities, sampler)
+        if mean is not None:
+            record.defer(lambda rows: self._states(rows, sampler, numbers, record), utilities)
+            return mean.z.clone().view_as(theta).detach(), mean  # a copy, as users may write to it
+        forward = self._states(utilities, sampler, numbers, record)
         record.clipped += self._clipped
         if forward is None:
             return None
         forward.theta, forward.sampler = utilities, sampler
         return self._output(forward.z, theta), forward
+
+    def _states(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
+        parts = self._parts(theta, self.samples)
+        if len(parts) > 1:
+            return self._in_parts(theta, sampler, parts, numbers, record)
+        forward = self._forward_of(theta, sampler, numbers, record)
+        self._note_answers(forward, theta, numbers, record)
+        return forward
 
     def _begin_record(self, record: Record, count: int) -> Sequence[int]:
         """Return the numbers of the B rows in the user's batch."""
@@ -150,7 +160,7 @@ class Pass:
 
     def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
         try:
-            solve = SolveOfForward(self._solve, self._solve_perturbed, self.estimator, theta)
+            solve = SolveOfForward(self._solve, partial(_perturbed.perturb_forward, self), self.estimator, theta)
             forward = self.estimator.forward(theta, sampler, solve)
         except RowsError as error:
             if not self._note(error, theta, sampler, numbers, record, is_backward=False):
@@ -198,7 +208,7 @@ class Pass:
             sampler.keep(noise.reshape(self.samples, *utilities.shape))
         flat = (self.samples, *utilities.shape)
         has_rows = rows.numel() > 0 and not bool(rows[(0,) * rows.ndim].isposinf())
-        is_whole = len(self._parts(utilities)) == 1
+        is_whole = len(self._parts(utilities, self.samples)) == 1
         return Forward(
             z.reshape(flat),
             status.reshape(flat[:2]),
@@ -211,7 +221,8 @@ class Pass:
     def whole_state(self, forward: Forward) -> Sequence[Tensor]:
         """Return the state of a forward pass as `resumed` takes it, once it is like what compilers were told."""
         theta = forward.theta
-        state = forward.state if len(self._parts(theta)) > 1 else joined([forward.state], self.lead, len(self.mapped))
+        is_whole = len(self._parts(theta, self.samples)) == 1
+        state = joined([forward.state], self.lead, len(self.mapped)) if is_whole else forward.state
         if len(theta):  # a map over nothing has no state of its own to look at
             require_state_like(self.estimator, theta, self._taken(state, 0, 0, len(theta)))
         return state
@@ -260,7 +271,7 @@ class Pass:
         numbers = self._begin_record(record, forward.theta.shape[0])
         if self.is_masked:
             rows = rows.masked_fill(forward.theta.isneginf(), 0.0)
-        parts = self._parts(forward.theta)
+        parts = self._parts(forward.theta, len(forward.z))
         if len(parts) == 1:
             found = self._gradient_of(forward, rows, numbers, record)
         else:
@@ -301,9 +312,9 @@ class Pass:
         numbers: Sequence[int],
         record: Record,
     ) -> Tensor | None:
-        forward.begin_backward(
-            solve, self._perturb_again, self._observe, is_training=self.is_training, problem=self.work.problem
-        )
+        again, average = partial(_perturbed.perturb_again, self), partial(_perturbed.average_again, self)
+        is_training, problem = self.is_training, self.work.problem
+        forward.begin_backward(solve, again, average, self._observe, is_training=is_training, problem=problem)
         try:
             found = self.estimator.gradient(forward, gradient)
         except RowsError as error:
@@ -335,7 +346,7 @@ class Pass:
             forbidden = forbidden.expand(rows.shape).reshape(-1, *self.event)
         if forward.rows is None:
             answers = self._solve(rows, may_forbid=lambda: forbidden)
-            require_own_memory(answers, forward, self.work.factory.label)
+            _perturbed.require_own_memory(answers, forward, self.work.factory.label)
             return answers
         lead = rows.shape[: rows.ndim - len(self.event)]
         known = Known(
@@ -345,26 +356,13 @@ class Pass:
         )
         return self._solve(rows, known, may_forbid=lambda: forbidden)
 
-    def _solve_perturbed(self, theta: Tensor, sampler: Sampler, temperature: float) -> Solutions | None:
-        found = solve_perturbed(self.work, theta, sampler, temperature)
-        self.is_masked |= found is not None and found.forbidden is not None
-        return found
-
-    def _perturb_again(self, theta: Tensor, forward: Forward, temperature: float) -> Solutions | None:
-        forbidden = forward.theta.isneginf() if self.is_masked else _NONE.to(theta.device)
-        rows = theta.masked_fill(forbidden, -torch.inf) if self.is_masked else theta
-        found = solve_perturbed(self.work, rows, forward.sampler, temperature, lambda: forbidden)
-        if found is not None:
-            require_own_memory(found, forward, self.work.factory.label)
-        return found
-
     def _observe(self, difference: Tensor, gradient: Tensor, z: Tensor) -> None:
         self.monitor.observe(difference, gradient, z, self.work.problem, self.estimator)
 
-    def _parts(self, theta: Tensor) -> list[tuple[int, int]]:
-        """Return where the rows are cut into parts that an estimator sees one after another."""
+    def _parts(self, theta: Tensor, states: int) -> list[tuple[int, int]]:
+        """Return where the rows, with so many states each, are cut into parts that an estimator sees one by one."""
         count = theta.shape[0]
-        if not self.mapped and self.samples * theta.numel() <= _SMALL:
+        if not self.mapped and states * theta.numel() <= _SMALL:
             return [(0, count)]
         if not self.estimator.is_rowwise:
             pieces = math.prod(self.lead[: len(self.mapped)])  # each element of a map is a batch of its own
@@ -372,7 +370,7 @@ class Pass:
             pieces = 1
         else:
             budget = _PART_BYTES if theta.is_cpu else _PART_BYTES_ELSEWHERE
-            pieces = min(-(-self.samples * theta.nbytes // budget), count)
+            pieces = min(-(-states * theta.nbytes // budget), count)
         if pieces <= 1:
             return [(0, count)]
         edges = [count * piece // pieces for piece in range(pieces + 1)]

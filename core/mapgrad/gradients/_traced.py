@@ -116,7 +116,7 @@ def _forward(
     record, is_repeated = Record(()), is_in_backward()
     if not is_repeated:
         pass_.monitor.last = None  # answers are never kept where somebody traces
-    found = pass_.forward(theta, record)
+    found = pass_.forward(theta, record, needs_states=True)
     if found is None:
         raise record.error()
     output, forward = found

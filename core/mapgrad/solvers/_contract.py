@@ -351,6 +351,21 @@ class BatchSolver(ABC, Generic[P]):
         """
         return None
 
+    def mean_perturbed(self, theta: Tensor, noise: CounterNoise, less: Tensor | None = None) -> Tensor | None:
+        """Return the mean over s of argmax ⟨θ + τε_s, z⟩, without S states in memory; overridden where that pays.
+
+        Called in place of `solve_perturbed` where nobody needs single states.
+
+        Args:
+            theta: [B, *shape], as for `solve_perturbed` but for the dimensions.
+            noise: τε_s.
+            less: Like θ, or None: other rows, whose mean with the same noise is subtracted.
+
+        Returns:
+            A tensor of its own, [B, *shape] of θ's dtype and device; None where states had better be asked for.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class SolverSpec:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor, nn
 
 from mapgrad.gradients._arguments import non_negative
@@ -31,7 +32,8 @@ class Forward:
     An estimator gives the first five; the others are there once `Estimator.gradient` is called.
 
     Attributes:
-        z: [S, B, *shape], the states of the pass, of θ's dtype and device as `rows` are.
+        z: [S, B, *shape], the states of the pass, of θ's dtype and device as `rows` are. Only for a gradient of our own
+            that asks for no more, [1, B, *shape], the mean of the S states.
         status: [S, B] int64, `Status` values: where a row has no optimum, a gradient may look elsewhere.
         rows: [S, B, *shape], the rows whose states z are: backward rows equal to them needn't be solved. May be dropped
             where a solve takes no longer than a comparison.
@@ -55,19 +57,21 @@ class Forward:
     problem: Problem | None = None
     _solve: Callable[[Tensor, Forward], Solutions] = field(init=False, repr=False)
     _perturbed: Callable[[Tensor, Forward, float], Solutions | None] = field(init=False, repr=False)
+    _average: Callable[[Tensor, Tensor | None, Forward, float], Tensor | None] = field(init=False, repr=False)
     _observe: Callable[[Tensor, Tensor, Tensor], None] = field(init=False, repr=False)
 
     def begin_backward(
         self,
         solve: Callable[[Tensor, Forward], Solutions],
         perturbed: Callable[[Tensor, Forward, float], Solutions | None],
+        average: Callable[[Tensor, Tensor | None, Forward, float], Tensor | None],
         observe: Callable[[Tensor, Tensor, Tensor], None],
         *,
         is_training: bool,
         problem: Problem | None,
     ) -> None:
         """Take what the layer knows and the estimator may ask for; the layer does so before it calls `gradient`."""
-        self._solve, self._perturbed, self._observe = solve, perturbed, observe
+        self._solve, self._perturbed, self._average, self._observe = solve, perturbed, average, observe
         self.is_training, self.problem = is_training, problem
 
     def solve(self, rows: Tensor) -> Solutions:
@@ -81,6 +85,29 @@ class Forward:
         """
         found = self._perturbed(theta, self, temperature)
         return self.solve(self.sampler.perturb(theta, temperature)) if found is None else found
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether z is the mean of all samples."""
+        return len(self.z) < self.sampler.samples
+
+    def states(self, theta: Tensor, temperature: float) -> Tensor:
+        """Return the states of θ + τε_s, [S, B, *shape], or their mean where z is one; θ [S or 1, B, *shape]."""
+        found = self._average(theta, None, self, temperature) if self.is_mean and len(theta) == 1 else None
+        return self._like_z(self.solve_perturbed(theta, temperature).z) if found is None else found
+
+    def difference(self, theta: Tensor, less: Tensor, temperature: float) -> Tensor:
+        """Return what `states` does, less that of other rows like θ."""
+        found = None
+        if len(self.z) == len(theta) == len(less) == 1:
+            found = self._average(theta, less, self, temperature)
+        if found is None:
+            one, other = self.solve_perturbed(torch.stack([theta, less]), temperature).z
+            found = self._like_z(one - other)
+        return found
+
+    def _like_z(self, states: Tensor) -> Tensor:
+        return states.mean(dim=0, keepdim=True) if self.is_mean else states
 
     def observe(self, difference: Tensor, gradient: Tensor) -> None:
         """Let the layer count the rows that a step [S, B, *shape] of the answers moved, and that it could have."""

@@ -117,11 +117,10 @@ class IMLE(Estimator):
         )
         if self.symmetric or (self.symmetric is None and forward.sampler.has_noise):
             toward, away, divisor = goals_of(self.target, theta, gradient, context, forward.sampler.samples)
-            toward_z, away_z = forward.solve_perturbed(torch.stack([toward, away]), self.target_temperature).z
-            difference = (away_z - toward_z).div_(2)
+            difference = forward.difference(away, toward, self.target_temperature).div_(2)
         else:
             goal, divisor = goal_of(self.target, theta, gradient, context, forward.sampler.samples)
-            difference = forward.z - forward.solve_perturbed(goal, self.target_temperature).z
+            difference = forward.z - forward.states(goal, self.target_temperature)
         forward.observe(difference, gradient)
         if self.is_adaptive and forward.is_training:
             self.target.record(difference)
