@@ -14,7 +14,7 @@ import mapgrad
 CORE = Path(mapgrad.__file__).parent
 PLUGINS = Path(__file__).parents[1] / "plugins"
 FOLDERS = sorted(path for path in PLUGINS.iterdir() if path.joinpath("__init__.py").is_file())
-COMPUTES_IN_TORCH = {"mapgrad_diagram", "mapgrad_topk"}
+COMPUTES_IN_TORCH = {"mapgrad_diagram", "mapgrad_topk", "mapgrad_torch"}
 """Plugins whose solvers take whole batches of tensors; all others solve on the host."""
 
 HEAVY = (

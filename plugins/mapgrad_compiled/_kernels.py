@@ -28,9 +28,8 @@ STATUSES: Final = types.int64[::1]
 
 INFEASIBLE: Final = int(mapgrad.Status.INFEASIBLE)
 
-_NO_WRAPPERS: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-subroutine: Final = njit(error_model="numpy", **_NO_WRAPPERS)
-"""Marks a function that kernels call, and Python doesn't."""
+subroutine: Final = njit(error_model="numpy")
+"""Marks a function that kernels call."""
 
 
 def indices(*arrays: Any) -> tuple[NDArray[np.int64], ...]:

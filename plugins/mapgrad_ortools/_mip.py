@@ -70,24 +70,27 @@ does after one round of cuts: 1.7 times on knapsacks 16×2, up to 20 times on fa
 
 # A handler of SCIP's own would swallow Ctrl-C. Where SCIP 10.0 presolves pairs of rows of the form a x + b y ≤ c with
 # each other, it cuts off all optima of some programs of two such rows.
-_ALWAYS: Final = (
-    "misc/catchctrlc = FALSE\nconstraints/varbound/presolpairwise = FALSE\n"
-    "separating/maxroundsroot = 1\nseparating/maxrounds = 0\n"
-    + "".join(f"heuristics/{name}/freq = -1\n" for name in _EXPENSIVE.split())
+_ALWAYS: Final = "misc/catchctrlc = FALSE\nconstraints/varbound/presolpairwise = FALSE\n"
+_SEARCH: Final = "separating/maxroundsroot = 1\nseparating/maxrounds = 0\n" + "".join(
+    f"heuristics/{name}/freq = -1\n" for name in _EXPENSIVE.split()
 )
-_SCIP: Final = _Way("SCIP", _ALWAYS)
-_BARE_SCIP: Final = _Way("SCIP", _ALWAYS + "presolving/maxrounds = 0\npropagating/maxrounds = 0\n", presolve=False)
+_BARE: Final = "presolving/maxrounds = 0\npropagating/maxrounds = 0\n"
+_FIRST_SIDE: Final = "nodeselection/childsel = l\n"
+_SCIP: Final = _Way("SCIP", _ALWAYS + _SEARCH)
+_BARE_SCIP: Final = _Way("SCIP", _ALWAYS + _SEARCH + _BARE, presolve=False)
 _CBC: Final = _Way("CBC")
 _LINEAR_WAYS: Final = (_Way("GLOP", presolve=False), _Way("CLP"), _Way("GLOP"))
 _MIXED_WAYS: Final = (_SCIP, _BARE_SCIP, _CBC)
 _INTEGER_WAYS: Final = (_CBC, _SCIP, _BARE_SCIP)
-_TIMED_WAYS: Final = (_SCIP, _BARE_SCIP, _SCIP._replace(parameters=_ALWAYS + "nodeselection/childsel = l\n"))
+_TIMED_WAYS: Final = (_SCIP, _BARE_SCIP, _Way("SCIP", _ALWAYS + _SEARCH + _FIRST_SIDE))
 
-# In boxes without end, or as large, one search may take for ever what others find at once; none can tell.
+# In boxes without end, or as large, one search may take for ever what others find at once; none can tell. Cuts and
+# heuristics find what a search alone doesn't.
 _NODES: Final = "limits/nodes = 10000\n"
 _OPEN_WAYS: Final = (
-    *(way._replace(parameters=way.parameters + _NODES, gives_up=True) for way in (_SCIP, _BARE_SCIP)),
-    _SCIP._replace(parameters=_SCIP.parameters + "nodeselection/childsel = l\n"),
+    _Way("SCIP", _ALWAYS + _NODES, gives_up=True),
+    _Way("SCIP", _ALWAYS + _BARE + _NODES, presolve=False, gives_up=True),
+    _Way("SCIP", _ALWAYS + _FIRST_SIDE),
 )
 
 _set_coefficient: Final = pywraplp.Objective.SetCoefficient

@@ -168,8 +168,8 @@ def test_without_constraints_bounds_decide(name: str, options: dict[str, str]) -
 
 @pytest.mark.parametrize(("name", "options"), ENGINES)
 def test_a_time_limit_stops_a_search_and_nothing_unproved_is_optimal(name: str, options: dict[str, str]) -> None:
-    problem = knapsack(100, 10)
-    theta = torch.rand(2, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    problem = knapsack(300, 20)
+    theta = torch.rand(2, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     started = time.perf_counter()
     with pytest.raises(mapgrad.SolveTimeoutError) as caught:
         mapgrad.get_solver(name, problem, time_limit=0.1, **options)(theta)

@@ -226,10 +226,11 @@ def test_an_honest_core_passes(monkeypatch):
         "infeasible",
         "limits_apart",
         "limits_by_row",
+        "patience",
         "releases_gil",
         "reuse",
         "solve_rows",
         "stop",
         "time_limit",
     }
-    assert len(outcomes) == 27
+    assert len(outcomes) == 28

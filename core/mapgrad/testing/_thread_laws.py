@@ -18,7 +18,7 @@ from mapgrad.testing._case import law
 from mapgrad.testing._requests import attributes_read, overrides
 from mapgrad.testing._sample_rows import generic_rows
 from mapgrad.testing._slow_program import slow_program
-from mapgrad.testing._threads import times_of_turns
+from mapgrad.testing._threads import both_clocks, times_of_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,11 +73,11 @@ def _longest_held(case: Case, rows: NDArray[np.float64], seconds: float | None =
 
         def held(number: int) -> float:
             """Return the CPU time of a call during which the other thread stood still; 0 if it got on."""
-            before, started, cpu = len(turns), time.process_time(), time.thread_time()
+            before, started, cpu = len(turns), both_clocks(), time.thread_time()
             call(number)
-            used, ended = time.thread_time() - cpu, time.process_time()
+            used, ended = time.thread_time() - cpu, both_clocks()
             met = turns[before:]
-            standstill = np.diff([started, *met, ended]).max()
+            standstill = np.diff([started, *met, ended], axis=0).max(axis=0).min()
             # in CPU time: what waits for a core or for threads of its own may release the GIL meanwhile
             return 0.0 if len(met) >= _SEVERAL and standstill < _MOST * used else used
 

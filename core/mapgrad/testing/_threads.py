@@ -61,23 +61,31 @@ def run_at_once(tasks: Sequence[Callable[[], T]], packages: Collection[str]) -> 
         return list(callers.map(run, tasks))
 
 
+def both_clocks() -> tuple[float, float]:
+    """Return wall-clock time, and the CPU time of the process, in seconds.
+
+    A busy machine makes threads wait, whoever has the GIL: then wall-clock time passes alone. CPU time grows in steps
+    of milliseconds where several threads run.
+    """
+    return time.perf_counter(), time.process_time()
+
+
 @contextmanager
-def times_of_turns() -> Generator[list[float]]:
+def times_of_turns() -> Generator[list[tuple[float, float]]]:
     """Note when another Python thread, which asks again and again, has the GIL while none is made to give it up.
 
     Python takes the GIL from a thread every 5 ms, so that others get on beside a solver that never releases it. Here it
-    doesn't: whoever computes in Python stops the turns. The clock is the CPU time of the process, as a busy machine
-    makes all its threads wait, whoever has the GIL.
+    doesn't: whoever computes in Python stops the turns.
 
     Yields:
-        Times of `time.process_time`, which grow in number meanwhile.
+        Times by `both_clocks`, which grow in number meanwhile.
     """
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
     ended, interval = threading.Event(), sys.getswitchinterval()
 
     def take_turns() -> None:
         while not ended.is_set():
-            times.append(time.process_time())
+            times.append(both_clocks())
             time.sleep(1e-4)
 
     other = threading.Thread(target=take_turns, daemon=True)
