@@ -1,10 +1,11 @@
-"""The GPU's top-k beside torch's, and beside the time that its bytes take, on one CUDA device.
+"""Top-k on one CUDA device beside torch's, and beside the time that its bytes take; paths there beside the CPU's.
 
-Run by hand: ``python tests/benchmarks/bench_topk_gpu.py [--json new.json]``; it takes two minutes. Each number is a
-median over runs that find nothing in the L2 cache. The bound is the time to read θ and write z once, at the speed of a
-large copy on the same device; small batches take no less than their launch. torch's states are topk and scatter, with
-Gumbel noise of rand and two logarithms added in the columns with noise; ours come from the counter. Then whole steps of
-a layer, forward and backward, with the kernel and without.
+Run by hand: ``python tests/benchmarks/bench_gpu.py [--json new.json]``; it takes two minutes. Each number is a median
+over runs that find nothing in the L2 cache. The bound is the time to read θ and write z once, at the speed of a large
+copy on the same device; small batches take no less than their launch. torch's states are topk and scatter, with Gumbel
+noise of rand and two logarithms added in the columns with noise; ours come from the counter. Then whole steps of a
+layer, forward and backward, with the kernel and without; and best paths of θ on the device, found there and, by numba's
+kernels, on the CPU, with the way there and back.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import _timing
 import torch
 from triton.testing import do_bench
 
 import mapgrad
+from mapgrad.bench._report import text_table
 from mapgrad.gradients._quantiles import quantiles
 from mapgrad_topk import _topk, _triton
 
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 DEVICE = torch.device("cuda")
-LENGTHS = 256, 1024, 4096, 32768
+LENGTHS = 128, 256, 1024, 4096, 32768
 ROWS = 512, 8192, 65536
 MOST = 1 << 28
 """Entries of the largest batch: 1 GiB of θ."""
+SIDE = 12
+PATHS = 512, 4096, 32_768
 STEPS = (512, 1000, 1), (512, 1000, 16), (10_000, 1000, 1), (10_000, 1000, 16), (1024, 20_000, 4)
 
 
@@ -57,7 +61,7 @@ def kernels(speed: float) -> Iterator[dict[str, float]]:
         for rows in ROWS:
             if rows * n <= MOST:
                 theta = torch.randn(rows, n, device=DEVICE)
-                for k in (10, n // 10, n // 2):
+                for k in (10, n // 2):
                     yield {"rows": rows, "n": n, "k": k, "bound": 2 * theta.nbytes / speed, **times(theta, k)}
 
 
@@ -98,12 +102,34 @@ def steps() -> list[dict[str, float]]:
     return found
 
 
+def paths() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cells = range(SIDE * SIDE)
+    right = [(cell, cell + 1) for cell in cells if cell % SIDE < SIDE - 1]
+    down = [(cell, cell + SIDE) for cell in cells if cell < SIDE * (SIDE - 1)]
+    for name, problem in (
+        ("grid", mapgrad.GridShortestPath(SIDE, SIDE)),
+        ("DAG", mapgrad.ShortestPath(SIDE * SIDE, right + down, 0, SIDE * SIDE - 1)),
+    ):
+        solvers = [mapgrad.get_solver(f"{plugin}.shortest_path", problem) for plugin in ("torch", "compiled")]
+        for batch in PATHS:
+            theta = -torch.rand(batch, *problem.shape, device=DEVICE)
+            device, host = (milliseconds(partial(solver, theta)) for solver in solvers)
+            found.append({"problem": f"{name} {SIDE} × {SIDE}", "batch": batch, "device": device, "host": host})
+    return found
+
+
+def show(title: str, header: list[str], table: list[list[str]]) -> None:
+    sys.stdout.write(f"{title}\n\n{text_table(header, table)}\n\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     card, speed = torch.cuda.get_device_name(), bytes_a_millisecond()
-    measured, layers = [*kernels(speed)], steps()
+    measured, layers, routes = [*kernels(speed)], steps(), paths()
     header = ["", "θ, z moved", "kernel", "÷ moved", "torch ÷", "with noise", "÷ moved", "torch ÷", "card"]
     table = [
         [
@@ -119,7 +145,7 @@ def main() -> None:
         ]
         for case in measured
     ]
-    _timing.show(f"The k largest of each row; a copy moves {speed / 1e6:,.0f} GB/s", header, table)
+    show(f"The k largest of each row; a copy moves {speed / 1e6:,.0f} GB/s", header, table)
     header = ["", "with the kernel", "torch alone", "ratio", "MiB beside θ", "of torch", "z", "card"]
     table = [
         [
@@ -134,10 +160,22 @@ def main() -> None:
         ]
         for case in layers
     ]
-    _timing.show("A step of IMLE(samples=S) with 10 of n chosen, forward and backward", header, table)
+    show("A step of IMLE(samples=S) with 10 of n chosen, forward and backward", header, table)
+    header = ["", "torch.shortest_path", "compiled.shortest_path", "ratio", "card"]
+    table = [
+        [
+            f"{case['problem']}, B = {case['batch']:,.0f}",
+            f"{case['device']:.2f} ms",
+            f"{case['host']:.2f} ms",
+            f"{case['host'] / case['device']:.2f}",
+            card,
+        ]
+        for case in routes
+    ]
+    show("Best paths of θ on the device", header, table)
     if arguments.json:
-        text = json.dumps({"card": card, "torch": torch.__version__, "kernels": measured, "steps": layers}, indent=1)
-        arguments.json.write_text(text)
+        figures = {"kernels": measured, "steps": layers, "paths": routes}
+        arguments.json.write_text(json.dumps({"card": card, "torch": torch.__version__, **figures}, indent=1))
 
 
 if __name__ == "__main__":
