@@ -168,6 +168,26 @@ def test_pipelined_is_the_loop_with_the_network_ahead():
         assert torch.allclose(result[1], results[0][1])
 
 
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_weights_that_change_while_the_network_is_ahead_are_no_silent_fault(ahead):
+    network = torch.nn.Linear(4, 6)
+    optimizer = torch.optim.SGD(network.parameters())
+    for loop in range(2):
+        pairs = mapgrad.pipelined(network, layer_of(), torch.randn(5, 3, 4), ahead=ahead)
+        for x, z in pairs:
+            (z * x.sum()).sum().backward()
+            if loop:
+                break
+        optimizer.step()
+    with pytest.raises(RuntimeError, match="let the optimizer step after the loop"):
+        next(pairs)
+
+
+def test_pipelined_wants_a_layer():
+    with pytest.raises(TypeError, match="takes a MAPLayer, got Solver"):
+        mapgrad.pipelined(torch.nn.Identity(), layer_of().solver, [])
+
+
 @pytest.mark.parametrize("ahead", [0, -1, 1.5, True])
 def test_pipelined_refuses(ahead):
     with pytest.raises(ValueError, match="ahead"):

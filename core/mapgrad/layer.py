@@ -177,7 +177,7 @@ class MAPLayer(nn.Module):
             came = ", ".join([*(type(each).__name__ for each in context), *(f"{name}=" for name in named)])
             raise TypeError(
                 f"only a function in place of a solver takes context beside θ, and {self.solver!r} isn't one, "
-                f"got {came}: describe each row by a problem of its own and pass problems=[…]"
+                f"got {came}: describe each row by a problem of its own, as problems=[…] of the layer's call"
             )
 
     def sample(
@@ -224,7 +224,7 @@ class MAPLayer(nn.Module):
             theta: As for `forward`.
             context: As for `forward`.
             rows: As for `forward`.
-            named: As for `forward`.
+            named: As for `forward`, but without `problems`.
 
         Returns:
             `Pending`, whose `result` waits for z and may raise what `forward` raises of rows.

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
+from torch import nn
+
+from mapgrad.layer import MAPLayer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor
 
     from mapgrad.gradients import Pending
-    from mapgrad.layer import MAPLayer
 
 X = TypeVar("X")
 
@@ -21,8 +24,10 @@ def pipelined(
 ) -> Iterator[tuple[X, Tensor]]:
     """Yield each input x with ``layer(network(x))``, whose solver works while the network computes the next ones.
 
-    Noise and gradients are those of a plain loop. It pays where solves take about as long as the network: on a GPU, or
-    where the solver releases the GIL and cores are left. Each micro-batch that is ahead takes the memory of its graph.
+    Noise and gradients are those of a plain loop that accumulates them: as the network is ahead, its weights must stay
+    as they are until the last micro-batch, and an optimizer's step comes after the loop. It pays where solves of the
+    forward pass take about as long as the network: on a GPU, or where the solver releases the GIL and cores are left.
+    Each micro-batch that is ahead takes the memory of its graph.
 
     Args:
         network: From an input to θ [*batch, *shape].
@@ -32,13 +37,19 @@ def pipelined(
 
     Raises:
         ValueError: `ahead` is less than 1; or what the network or the layer raise.
+        TypeError: `layer` isn't a `MAPLayer`.
+        RuntimeError: The network is a module whose weights changed while it was ahead.
 
     Example:
         >>> import torch, mapgrad
         >>> network, layer = torch.nn.Linear(4, 6), mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2)))
+        >>> optimizer = torch.optim.Adam(network.parameters())
         >>> for x, z in mapgrad.pipelined(network, layer, torch.randn(32, 4).split(8)):
         ...     (z * x.sum()).mean().backward()
+        >>> optimizer.step()
     """
+    if not isinstance(layer, MAPLayer):  # pyright: ignore[reportUnnecessaryIsInstance] (as below)
+        raise TypeError(f"pipelined takes a MAPLayer, got {type(layer).__name__}: mapgrad.MAPLayer(solver) makes one")
     if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
         raise ValueError(f"ahead must be an int of at least 1, got {ahead!r}")
     return _answers(network, layer, inputs, ahead)
@@ -47,11 +58,24 @@ def pipelined(
 def _answers(
     network: Callable[[X], Tensor], layer: MAPLayer, inputs: Iterable[X], ahead: int
 ) -> Iterator[tuple[X, Tensor]]:
-    waiting: deque[tuple[X, Pending]] = deque()
+    weights = [*network.parameters()] if isinstance(network, nn.Module) else []
+
+    def versions() -> list[int]:
+        return [weight._version for weight in weights]  # noqa: SLF001 (torch documents it for this use)
+
+    def checked(before: list[int], pending: Pending) -> Tensor:
+        if before != versions():
+            raise RuntimeError(
+                "the network's weights changed while it was ahead, so that θ is of old ones: accumulate gradients over "
+                "the micro-batches, and let the optimizer step after the loop"
+            )
+        return pending.result()
+
+    waiting: deque[tuple[X, list[int], Pending]] = deque()
     for x in inputs:
-        waiting.append((x, layer.submit(network(x))))
+        waiting.append((x, versions(), layer.submit(network(x))))
         if len(waiting) > ahead:
-            first, pending = waiting.popleft()
-            yield first, pending.result()
-    for x, pending in waiting:
-        yield x, pending.result()
+            first, before, pending = waiting.popleft()
+            yield first, checked(before, pending)
+    for x, before, pending in waiting:
+        yield x, checked(before, pending)

@@ -48,7 +48,7 @@ class Edmonds(mapgrad.InstanceSolver[mapgrad.Arborescence, _Arcs]):
     def solve_rows(self, state: _Arcs, block: mapgrad.Block) -> None:
         """Write the arcs of a best arborescence of each row."""
         theta = block.theta if block.forbidden is None else np.where(block.forbidden, -np.inf, block.theta)
-        _grow.ready()(theta, self.problem.num_nodes, self.problem.root, *state, block.z, block.status)
+        _grow(theta, self.problem.num_nodes, self.problem.root, *state, block.z, block.status)
 
 
 @mapgrad.kernel(ROWS, INTEGER, INTEGER, INDICES, INDICES, INDICES, INDICES, STATES, STATUSES)

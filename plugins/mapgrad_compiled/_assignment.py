@@ -32,7 +32,7 @@ class Hungarian(mapgrad.InstanceSolver[mapgrad.Assignment, None]):
     def solve_rows(self, state: None, block: mapgrad.Block) -> None:
         """Write an assignment of each row."""
         theta = block.theta if block.forbidden is None else np.where(block.forbidden, -np.inf, block.theta)
-        _assign.ready()(theta, *self.problem.shape, block.z, block.status)
+        _assign(theta, *self.problem.shape, block.z, block.status)
 
 
 _vectorised: Final = njit(error_model="numpy", fastmath={"nnan", "nsz"})

@@ -45,7 +45,7 @@ class Boruvka(mapgrad.InstanceSolver[mapgrad.SpanningTree, _Edges]):
     def solve_rows(self, state: _Edges, block: mapgrad.Block) -> None:
         """Write the edges of each row's best tree."""
         theta = block.theta if block.forbidden is None else np.where(block.forbidden, -np.inf, block.theta)
-        _grow.ready()(theta, self.problem.num_nodes, *state, block.z, block.status)
+        _grow(theta, self.problem.num_nodes, *state, block.z, block.status)
 
 
 @mapgrad.kernel(ROWS, INTEGER, INDICES, INDICES, INDICES, STATES, STATUSES)

@@ -115,7 +115,7 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         capacities = np.minimum(task.sides[1], 1 + rows.matrix.sum(axis=1))
         multipliers = 1 / np.maximum(capacities, _LEAST)
         for portion in _portions(np.arange(len(task.theta)), _PORTIONS[0], block):
-            pack.ready()(
+            pack(
                 *(task.theta, portion, *task.bounds, self._weights, capacities, multipliers),
                 *(_NODES[0], task.z, task.status),
             )
@@ -123,11 +123,11 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         low, high = np.empty((2, *task.theta.shape))
         for portion in _portions(np.flatnonzero(task.status == _OPEN), _PORTIONS[1], block):
             state.memory.restart()
-            search.ready()(
+            search(
                 *(task.theta, portion, *task.bounds, *task.sides, rows, state.tableau, state.memory),
                 *(np.inf, np.inf, task.z, task.status, multipliers, low, high),
             )
-            pack.ready()(
+            pack(
                 *(task.theta, portion, low, high, self._weights, capacities, multipliers),
                 *(_NODES[1], task.z, task.status),
             )
@@ -142,7 +142,7 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
             memory.restart()
             deadline = np.inf if block.seconds is None else time.monotonic() + block.seconds
             while True:
-                search.ready()(
+                search(
                     *(task.theta, portion, *task.bounds, *task.sides, rows, tableau, memory),
                     *(budget, _ALLOWANCE, task.z, task.status, *nothing),
                 )

@@ -350,9 +350,7 @@ def test_what_a_budget_refuses_says_how_far_it_came():
     generator = np.random.default_rng(0)
     weights = generator.integers(1, 1000, (5, 40))
     problem = Knapsack(weights, weights.sum(axis=1) // 2)
-    with pytest.raises(
-        UnsupportedProblemError, match=r"5×40 array.* with 10,000 states: .* states in \d+ of 40 layers"
-    ):
+    with pytest.raises(UnsupportedProblemError, match=r"5×40 array.* of 10,000 nodes: .* nodes in \d+ of 40 layers"):
         exact.Diagram(problem, max_nodes=10_000)
     with pytest.raises(UnsupportedProblemError, match=r"after 1e-09 seconds.*by max_seconds="):
         exact.Diagram(problem, max_seconds=1e-9)

@@ -150,3 +150,11 @@ def test_a_cuda_device_finds_the_bits_of_the_cpu():
     assert there.z.device.type == there.status.device.type == "cuda"
     torch.testing.assert_close(there.z.cpu(), here.z, rtol=0, atol=0, equal_nan=True)
     assert torch.equal(there.status.cpu(), here.status)
+
+
+@pytest.mark.parametrize("weights", [[1 / 3, 1e-9, 2**0.5 * 1e5], [1e200, 1, 1], [1e-300, 1e-300, 1], [1e-15, 1, 1]])
+def test_auto_passes_over_diagrams_of_rows_that_are_no_integers(weights):
+    problem = mapgrad.IntegerProgram(A_ub=[weights], b_ub=[max(weights)])
+    with pytest.raises(mapgrad.UnsupportedProblemError, match="need more: round them to fewer digits"):
+        mapgrad.get_solver("diagram", problem)
+    assert mapgrad.get_solver("auto", problem).name != "diagram"

@@ -29,6 +29,14 @@ def test_plugin_in_30_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         sys.modules.pop("mapgrad_partition", None)
 
 
+def test_the_kernel_is_compiled_and_keeps_the_laws() -> None:
+    pytest.importorskip("numba")
+    (code,) = re.findall(r"```python\n(from numba .*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {"mapgrad": mapgrad}
+    exec(compile(code, GUIDE.name, "exec"), names)
+    check_solver(names["BestOne"], mapgrad.KSubset(4, 1))
+
+
 @pytest.fixture(scope="module")
 def engine() -> Any:
     """The engine of integer programs."""

@@ -1,5 +1,6 @@
 """How kernels are kept: anew where a package's modules changed, and at once where there is no room."""
 
+import os
 import subprocess
 import sys
 
@@ -52,3 +53,39 @@ def test_a_full_disk_is_no_error(monkeypatch, caplog):
         double.ready()(values)
     assert values.tolist() == [2, 2, 2]
     assert "No space left on device" in caplog.text
+
+
+FORKS = """
+import os, sys, threading
+from numba import types
+import mapgrad
+
+
+@mapgrad.kernel(types.float64)
+def first(x):
+    for _ in range(3):
+        x = x * x + 1.0
+    return x
+
+
+@mapgrad.kernel(types.float64)
+def second(x):
+    return x + 1.0
+
+
+begun = threading.Event()
+compiling = threading.Thread(target=lambda: (begun.set(), first.ready()))
+compiling.start()
+begun.wait()
+child = os.fork()
+if not child:
+    os._exit(int(first(1.0) != 26.0 * 26.0 + 1.0 or second(1.0) != 2.0))
+compiling.join()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_while_a_kernel_is_compiled_has_it_too(tmp_path):
+    tmp_path.joinpath("forks.py").write_text(FORKS)
+    subprocess.run([sys.executable, "-W", "ignore", str(tmp_path / "forks.py")], check=True, timeout=60)

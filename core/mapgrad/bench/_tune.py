@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -81,7 +82,7 @@ class Tuning:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return a header and rows of text."""
         best = self.trials[0].pace
-        return ["solver", "µs CPU a row", "µs wall", "÷ fastest", "rows", "result"], [
+        return ["solver", "µs CPU a row", "µs wall", "÷ fastest", "solves", "result"], [
             [
                 trial.label,
                 *(f"{readable(each * 1e6)}" if trial.rows else "–" for each in (trial.cpu, trial.wall)),
@@ -98,7 +99,7 @@ class Tuning:
         if not self.checked_by:
             return "No other solver could be asked whether its answers are optimal."
         count = f"{self.checked_rows} row{'s' * (self.checked_rows != 1)}"
-        return f"Others found the same objectives, on {count} of the sample in all: {', '.join(self.checked_by)}."
+        return f"Others found the same objectives, together on {count} of the sample: {', '.join(self.checked_by)}."
 
     def __str__(self) -> str:
         return f"{text_table(*self.table())}\n{self.verdict}"
@@ -138,7 +139,13 @@ def tune(problem: Problem, theta_sample: Tensor, *, seconds: float = 30.0) -> Tu
         raise ShapeError(f"θ has shape {tuple(theta.shape)}, which has no row: tune needs at least one")
     if isinstance(problem, IntegerProgram):
         rows = rows.double()  # in which states are checked that may be continuous
-    rows, _, _ = admit(rows, problem, "clip")
+    rows, clipped, _ = admit(rows, problem, "clip")
+    if clipped:
+        warnings.warn(
+            f"θ leaves the domain of {problem!r} in {clipped} of {len(rows)} rows, which are clipped: tune takes "
+            "utilities, which are −costs",
+            stacklevel=2,
+        )
     racers = _racers(problem)
     deadline = time.monotonic() + seconds  # what is imported first doesn't count
     with one_thread():

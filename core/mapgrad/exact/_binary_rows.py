@@ -114,7 +114,7 @@ def _in_integers(
     if total >= _LARGEST:
         raise UnsupportedProblemError(
             f"diagrams count activities of rows in 64-bit integers, but the coefficients of row {number}, such as "
-            f"{values[0]!r}, need more: round them to fewer digits, or scale the row down"
+            f"{float(values[0])!r}, need more: round them to fewer digits, or scale the row down"
         )
     largest, is_whole = float(np.abs(values).max(initial=0)), not (values % 1).any()
     bounds = -total - 1, total + 1

@@ -91,14 +91,15 @@ def compile_nodes(program: BinaryRows, max_nodes: int, max_seconds: float) -> No
                     raise _refusal(program, furthest, f"after {max_seconds:g} seconds", "max_seconds") from None
         if found:
             return min(found, key=lambda nodes: len(nodes.low))
-    raise _refusal(program, furthest, f"with {max_nodes:,} states", "max_nodes")
+    raise _refusal(program, furthest, f"of {max_nodes:,} nodes", "max_nodes")
 
 
 def _refusal(program: BinaryRows, furthest: tuple[int, int], where: str, budget: str) -> UnsupportedProblemError:
     layer, states = furthest[0], -furthest[1]
     return UnsupportedProblemError(
-        f"{program.problem!r} doesn't fit into a diagram {where}: the best of some orders came to {states:,} states in "
-        f"{layer} of {program.may_be.shape[1]} layers. Take another solver, such as 'auto', or allow more by {budget}=…"
+        f"{program.problem!r} doesn't fit into a diagram {where}: the best of some orders came to {states:,} nodes in "
+        f"{layer} of {program.may_be.shape[1]} layers. Allow more by {budget}=…; for best states alone, take another "
+        "solver, such as 'auto'"
     )
 
 

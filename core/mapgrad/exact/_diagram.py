@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from mapgrad.errors import UnsupportedProblemError
 from mapgrad.exact import _diagram_cache, _host_sweep, _sweeps
 from mapgrad.exact._binary_rows import binary_rows
 from mapgrad.exact._compiler import compile_nodes
 from mapgrad.exact._scaled_rows import require_states_left, scaled_rows
-from mapgrad.problems import batch_shape
+from mapgrad.problems import Problem, batch_shape
 from mapgrad.solutions import Solutions, Status
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.exact._compiler import Nodes
-    from mapgrad.problems import Problem
 
 _NUMBERS: Final = 2**23
 """Numbers that a sweep keeps at a time, about, which limits the rows that it takes together."""
@@ -64,6 +64,7 @@ class Diagram:
         UnsupportedProblemError: the problem isn't of 0/1 variables, or it needs more nodes or time. The message says
             how far it came.
         ValueError: `max_nodes` or `max_seconds` isn't positive.
+        TypeError: `problem` isn't a `Problem`.
     """
 
     def __init__(self, problem: Problem, *, max_nodes: int = 2**20, max_seconds: float = 60.0) -> None:
@@ -71,9 +72,20 @@ class Diagram:
             raise ValueError(f"max_nodes must be from 1 to 2³¹ − 1, got {max_nodes}")
         if not max_seconds > 0:
             raise ValueError(f"max_seconds must be positive, got {max_seconds}")
+        if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+            raise TypeError(f"problem must be a mapgrad.Problem, got {type(problem).__name__}")
         self.problem = problem
         self.nodes = _compiled(problem, max_nodes, max_seconds)
         self._levels: dict[torch.device, _sweeps.Levels] = {}
+
+    @staticmethod
+    def refusal(problem: Problem) -> str | None:
+        """Return why there is no diagram of a problem, however large it may be; None where it may fit."""
+        try:
+            binary_rows(problem)
+        except UnsupportedProblemError as error:
+            return str(error)
+        return None
 
     @property
     def num_nodes(self) -> int:
@@ -210,8 +222,11 @@ class Diagram:
             ShapeError: θ's shape or dtype doesn't fit.
             NonFiniteError: θ has NaN or infinite entries that forbid nothing.
             InfeasibleError: a row has no state without forbidden entries.
-            ValueError: `temperature` isn't positive, or so small that θ / τ exceeds 1e280.
+            ValueError: `temperature` isn't positive, or so small that θ / τ exceeds 1e280; or `count` isn't an integer
+                of at least 0.
         """
+        if not isinstance(count, int) or count < 0:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+            raise ValueError(f"count must be an int of at least 0, got {count!r}")
         rows = self._rows(theta.detach(), temperature)
         levels = self._levels_on(theta.device)
         device = theta.device if generator is None else generator.device

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import os
 import threading
 from functools import cache
 from pathlib import Path
@@ -17,12 +18,21 @@ _logger = logging.getLogger("mapgrad")
 
 _failures: Final = itertools.count()
 
+_compiling: Final = threading.RLock()
+"""Held while numba compiles. A fork waits for it: else numba's own lock would never be released in the child."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_compiling.acquire, after_in_parent=_compiling.release, after_in_child=_compiling.release
+    )
+
 
 def kernel(*signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
     """Return a decorator for functions that numba compiles for one signature, late, and runs without the GIL.
 
-    Decorate in a module that is imported on first use, and call `Kernel.ready` in a solver's `init`: it takes seconds,
-    or milliseconds where machine code is kept on disk. What the function calls is marked with `numba.njit`.
+    Decorate in a module that is imported on first use, and call ``ready()`` of what it returns in a solver's `init`:
+    that takes seconds, or milliseconds where machine code is kept on disk, and returns the compiled function, which a
+    call of the kernel calls. What the function calls is marked with `numba.njit`.
 
     Args:
         signature: The numba types of the function's arguments. Declare arrays that it only reads as read-only, as
@@ -54,15 +64,21 @@ class Kernel:
         self._function = function
         self._signature = signature
         self._compiled: Any = None
-        self._lock = threading.Lock()
 
     def ready(self) -> Callable[..., Any]:
         """Return the compiled function, which is compiled or loaded from disk if it wasn't yet; from any thread."""
         if self._compiled is None:
-            with self._lock:
+            with _compiling:
                 if self._compiled is None:
                     self._compiled = self._compile()
         return self._compiled
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the compiled function."""
+        return self.ready()(*arguments)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self._function.__module__}.{self._function.__name__}>"
 
     def _compile(self) -> Any:
         from numba import njit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -33,6 +34,8 @@ class SolverInfo:
             be loaded; ``"blocked"``: MAPGRAD_BLOCK names the plugin.
         accepts: Problem classes that the solver takes.
         detail: Why it can't be used and what to do; empty if it can.
+        cost: Seconds a row that the solver declares for the problem that was asked for, by which ``"auto"`` chooses;
+            infinite where it declares none for it, NaN where no problem was given.
         seconds: How long the plugin took to load; from three seconds on, a warning on the logger ``mapgrad`` names it.
     """
 
@@ -43,6 +46,7 @@ class SolverInfo:
     status: Literal["ok", "missing", "broken", "blocked"]
     accepts: tuple[type[Problem], ...] = ()
     detail: str = ""
+    cost: float = field(default=math.nan, compare=False)
     seconds: float = field(default=0.0, repr=False, compare=False)
     _entry: SolverEntry | None = field(default=None, repr=False, compare=False)
 
@@ -80,7 +84,7 @@ def list_solvers(problem: Problem | None = None) -> list[SolverInfo]:
     if problem is None:
         infos = [info for plugin in REGISTRY.plugins() for info in _describe(plugin)]
     else:
-        infos = [_describe_entry(entry) for entry in entries_for(problem)]
+        infos = [_describe_entry(entry, entry.seconds(problem)) for entry in entries_for(problem)]
     return sorted(infos, key=lambda info: info.name)
 
 
@@ -119,7 +123,7 @@ def _describe(plugin: Plugin) -> list[SolverInfo]:
     ]
 
 
-def _describe_entry(entry: SolverEntry) -> SolverInfo:
+def _describe_entry(entry: SolverEntry, cost: float = math.nan) -> SolverInfo:
     plugin, missing = entry.plugin, entry.missing()
     return SolverInfo(
         name=entry.name,
@@ -129,6 +133,7 @@ def _describe_entry(entry: SolverEntry) -> SolverInfo:
         status="missing" if missing else "ok",
         accepts=entry.spec.accepts,
         detail=missing,
+        cost=cost,
         seconds=0.0 if plugin.result is None else plugin.result.seconds,
         _entry=entry,
     )
