@@ -41,7 +41,6 @@ OPTIMA = {
     "vpm2": 13.75,
 }
 QUICK = {
-    "blend2",
     "enigma",
     "flugpl",
     "khb05250",

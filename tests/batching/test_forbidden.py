@@ -193,8 +193,7 @@ def test_problems_of_their_own():
     assert solver.solve(theta[:1], [KSubset(4, 1)]).forbidden is None
 
 
-@pytest.mark.parametrize("workers", [2, "processes:2"])
-@pytest.mark.parametrize("name", ["highs", "scipy.assignment"])
+@pytest.mark.parametrize(("name", "workers"), [("highs", 2), ("highs", "processes:2"), ("scipy.assignment", 2)])
 def test_workers(name, workers):
     problem = mapgrad.Assignment(4)
     theta = masked_rows(problem, 30)

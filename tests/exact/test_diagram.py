@@ -101,7 +101,7 @@ def rows_without_state(program, theta):
 
 
 @given(programs(), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_all_of_it_agrees_with_enumeration(program, seed):
     diagram, states = exact.Diagram(program), states_of(program)
     theta = random_theta(program, 3, seed=seed)
@@ -169,8 +169,8 @@ def test_derivatives_are_finite_differences(problem):
     diagram, theta = exact.Diagram(problem), random_theta(problem, 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda t: diagram.log_partition(t, 0.8), theta)
     assert torch.autograd.gradcheck(lambda t: diagram.marginals(t, 0.8), theta)
-    assert torch.autograd.gradgradcheck(lambda t: diagram.log_partition(t, 0.8), theta)
-    assert torch.autograd.gradgradcheck(lambda t: diagram.marginals(t, 0.8), theta)
+    assert torch.autograd.gradgradcheck(lambda t: diagram.log_partition(t, 0.8), theta, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda t: diagram.marginals(t, 0.8), theta, fast_mode=True)
 
 
 def test_derivatives_at_zero_where_every_entry_is_at_the_kink_of_its_shift():

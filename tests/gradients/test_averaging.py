@@ -67,8 +67,7 @@ def assert_same(found, expected):
         torch.testing.assert_close(one, other, equal_nan=True)
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("minimize", [False, True])
+@pytest.mark.parametrize(("symmetric", "minimize"), [(False, True), (True, False)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("target", [mapgrad.Step(2.0), mapgrad.RelativeStep(), mapgrad.Combinatorial()], ids=str)
 def test_a_step_is_the_same(symmetric, minimize, dtype, target):

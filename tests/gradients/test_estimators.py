@@ -146,9 +146,10 @@ def test_a_users_estimator_in_a_compiled_map():
     assert torch.equal(gradient, expected[1])
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(
+    ("solver", "mapped"), [*((each, (0, 1)) for each in SOLVERS), ("batch", ()), ("host", (1,))], ids=str
+)
 @pytest.mark.parametrize("drops_rows", [False, True])
-@pytest.mark.parametrize("mapped", [(), (1,), (0, 1)])
 def test_opcheck_of_a_users_estimator(solver, drops_rows, mapped):
     layer = curious(solver, UNREPEATABLE, drops_rows=drops_rows)
     theta = random_theta(*(2,) * len(mapped), 3, *SOLVERS[solver][1])

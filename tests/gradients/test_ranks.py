@@ -142,20 +142,30 @@ def train(model, count, slope):
         (z * slope * torch.arange(6.0)).sum().backward()
     return betas
 
+slope = 1.0 - rank  # answers move on rank 0 alone
 model = make_model()
 target = model[1].estimator.target
-slope = 1.0 - rank  # answers move on rank 0 alone
-"""
-
-
-def test_under_ddp_rank_0_says_where_an_adaptive_step_is(tmp_path):
-    script = f"""{DDP}
 parallel = train(DistributedDataParallel(model), 20, slope)
 model = make_model()
 target = model[1].estimator.target
-result = parallel, train(model, 20, slope)
+alone = train(model, 20, slope)
+model = make_model()
+target = model[1].estimator.target
+model_of_both = DistributedDataParallel(model)
+with model_of_both.join():
+    uneven = train(model_of_both, 6 - 3 * rank, slope)
+uneven += train(model, 3 * rank, slope)
+result = {"parallel": parallel, "alone": alone, "uneven": uneven}
 """
-    (first, first_alone), (second, second_alone) = on_two_ranks(script, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return on_two_ranks(DDP, tmp_path_factory.mktemp("ddp"))
+
+
+def test_under_ddp_rank_0_says_where_an_adaptive_step_is(trained):
+    (first, first_alone), (second, second_alone) = ((found["parallel"], found["alone"]) for found in trained)
     assert first == first_alone
     assert first[-1] < 0.9
     assert second_alone[-1] > 1.1
@@ -163,12 +173,5 @@ result = parallel, train(model, 20, slope)
     assert second == pytest.approx(expected)
 
 
-def test_ranks_with_more_steps_than_others_wait_for_nobody(tmp_path):
-    script = f"""{DDP}
-parallel = DistributedDataParallel(model)
-with parallel.join():
-    result = train(parallel, 6 - 3 * rank, slope)
-result += train(model, 3 * rank, slope)
-"""
-    first, second = on_two_ranks(script, tmp_path)
-    assert (len(first), len(second)) == (6, 6)
+def test_ranks_with_more_steps_than_others_wait_for_nobody(trained):
+    assert [len(found["uneven"]) for found in trained] == [6, 6]

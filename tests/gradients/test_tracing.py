@@ -269,8 +269,14 @@ def test_make_fx():
     assert "mapgrad.gradient" in traced.code
 
 
-@pytest.mark.parametrize(("solver", "name", "options"), CASES)
-@pytest.mark.parametrize("mapped", [(), (1,), (0, 1)])
+MAPPED = [(), (1,), (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("solver", "name", "options", "mapped"),
+    [(*case, MAPPED[number % 3]) for number, case in enumerate(CASES)]
+    + [("host", "imle", {}, each) for each in MAPPED],
+)
 def test_opcheck(solver, name, options, mapped):
     layer = make_layer(ESTIMATORS[name](), solver, **options).eval()  # in training, one that adapts isn't pure
     work = layer.solver.at_work()

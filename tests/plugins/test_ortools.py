@@ -214,7 +214,7 @@ def test_hundreds_of_solves_on_one_model_equal_fresh_ones(
     rng = np.random.default_rng(0)
     instance = solver(program, **options)
     kept, z = instance.init(), None
-    for number in range(500):
+    for number in range(250):
         theta = rng.integers(-2, 3, 8) / 4 if number % 3 == 0 else rng.uniform(-1, 1, 8)
         answer = instance.solve(kept, theta, Request(z, reuse=reuse))
         assert answer.status is Status.OPTIMAL

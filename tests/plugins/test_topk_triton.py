@@ -229,14 +229,15 @@ def test_a_layer_holds_no_perturbed_rows():
 
 
 @on_device
-@pytest.mark.parametrize("n", [2, 33] if IS_INTERPRETED else [n for n in SIZES if n <= 4096])
+@pytest.mark.parametrize("n", [33] if IS_INTERPRETED else [n for n in SIZES if n <= 4096])
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_means_are_those_of_the_states(n, samples, dtype):
     rows = rows_of(n)
-    theta = torch.cat([rows[name][:2] for name in ("normal", "ties", "forbidden")]).to(dtype)
+    each = 1 if IS_INTERPRETED else 2
+    theta = torch.cat([rows[name][:each] for name in ("normal", "ties", "forbidden")]).to(dtype)
     less = theta.roll(1, dims=0)
-    for k, ids in ((n // 2, None), (n - 1, torch.arange(6) * 7 - 3), (n, None)):
+    for k, ids in ((n // 2, None), (n - 1, torch.arange(len(theta)) * 7 - 3), (n, None)):
         noise = noise_of(mapgrad.Gumbel(), ids, samples=samples, temperature=0.5, first=9 if ids is None else 0)
         states, others = kernels().largest(torch.stack([theta, less])[:, None].to(DEVICE), k, noise)
         for other, difference in ((None, states), (less.to(DEVICE), states - others)):

@@ -369,7 +369,7 @@ def programs(draw: st.DrawFn) -> IntegerProgram:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_mutation_is_read_as_another_program(tmp_path: Path, read: Read, data: st.DataObject) -> None:
     program = data.draw(programs())
     program.to_mps(tmp_path / "whole.mps")

@@ -25,7 +25,7 @@ slow, quick = (torch.from_numpy(row) * (1 - torch.arange(8)[:, None] / 64) for r
 answer = torch.from_numpy(answer)
 torch.ones(2, requires_grad=True).backward(torch.ones(2))  # torch's first imports SymPy, which takes no interrupt well
 
-def interrupt(after=0.4):
+def interrupt(after=0.2):
     def send():
         time.sleep(after)
         sent.append(time.monotonic())

@@ -27,8 +27,14 @@ OF_SOME_ENGINES = {"patience", "solve_rows", "reuse", "limits_by_row", "engine_a
 OF_SOME_SOLVERS = OF_SOME_ENGINES | {"time_limit", "limits_apart", "infeasible", "ends_in_time"}
 
 
+def parameters():
+    """Return the cases; CBC, which starts a process for each row, gets its first program by default."""
+    cbc = [case for case in CASES if case[0] == "pulp.cbc"]
+    return [pytest.param(*case, marks=[pytest.mark.slow] * (case in cbc[1:])) for case in CASES]
+
+
 @pytest.mark.parametrize(
-    ("name", "problem"), CASES, ids=lambda each: each if isinstance(each, str) else type(each).__name__
+    ("name", "problem"), parameters(), ids=lambda each: each if isinstance(each, str) else type(each).__name__
 )
 def test_conformance(name, problem):
     skipped = {outcome.law for outcome in check_solver(name, problem) if not outcome.applies}

@@ -625,8 +625,9 @@ class Endless(Limited):
     stopped = threading.Event()
 
     def work(self, state, seconds):
-        if state.wait(60.0):
-            self.stopped.set()
+        while not state.is_set():
+            work(0.001)
+        self.stopped.set()
 
 
 class EndlessAndDeaf(Limited):
@@ -634,7 +635,8 @@ class EndlessAndDeaf(Limited):
     stop = InstanceSolver.stop
 
     def work(self, state, seconds):
-        self.over.wait()
+        while not self.over.is_set():
+            work(0.001)
 
 
 class RaisesWhenLate(Limited):
