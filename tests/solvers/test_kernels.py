@@ -79,7 +79,7 @@ compiling.start()
 begun.wait()
 child = os.fork()
 if not child:
-    os._exit(int(first(1.0) != 26.0 * 26.0 + 1.0 or second(1.0) != 2.0))
+    os._exit(int(first(1.0) != 26.0 or second(1.0) != 2.0))
 compiling.join()
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
