@@ -80,7 +80,7 @@ class Row:
     def key(self) -> str:
         """What tells the row from all others of its suite, in this run and in others."""
         size = ", ".join(f"{name} = {number:,}" for name, number in self.size.items())
-        return " | ".join(part for part in (self.case, size, self.name, self.unit) if part)
+        return "; ".join(part for part in (self.case, size, self.name, self.unit) if part)
 
 
 @dataclass(frozen=True)
