@@ -223,6 +223,8 @@ def bare_kernel(name: str, problem: Problem, batches: Sequence[torch.Tensor]) ->
     solver, lowering = factory.build(problem, {}), factory.lowering(problem)
     batches = [problem.domain.clip(rows) for rows in batches]
     if isinstance(solver, BatchSolver):
+        if lowering.is_lowered:
+            batches = [torch.as_tensor(lowering.rows(rows.double().numpy())) for rows in batches]
         return lambda: [solver.solve(rows) for rows in batches]
     state = solver.init()
     blocks = [
