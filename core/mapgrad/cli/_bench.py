@@ -36,7 +36,8 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(metavar="CASE", help="Cases whose names begin so.")] = None,
     json: Annotated[Path | None, typer.Option(help="Where to write the figures.")] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="Figures of an earlier run; exit code 1 if any got worse by a tenth, and beyond its spread.")
+        Path | None,
+        typer.Option(help="An earlier run's figures; exit code 1 if any got worse by a tenth and its spread."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="The picture to draw: time against n, B and S.")] = None,
 ) -> None:
