@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numba import types
 
-from mapgrad_search._kernels import INDICES, NUMBERS, TABLE
+from mapgrad_search._kernels import INDICES, NUMBERS, TABLE, room
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 POSITION, HAS_BEGUN, DEPTH, LENGTH, AGE, NUM_COUNTS = range(6)
-WORK, BEST = 0, 1
+WORK, BEST, SAVED, NUM_VALUES = range(4)
 
 
 class Rows(NamedTuple):
@@ -38,7 +38,7 @@ class Memory(NamedTuple):
 
     Attributes:
         counts: Its position among the rows to be solved, how deep it is, and more, int64.
-        work: Entries touched for this row, and the best value found: [2].
+        work: Entries touched for this row, the best value found, and the entries that may be touched: [3].
         trail: Variables whose bounds were changed, [steps], with the bounds before.
         branches: By depth, the variable that was branched on, the length of the trail before, and whether its second
             side is being looked at: [steps, 3].
@@ -61,17 +61,17 @@ class Memory(NamedTuple):
     def of_size(cls, height: int, width: int, steps: int) -> Memory:
         """Return an empty one for trees that are no deeper than some steps."""
         return cls(
-            np.zeros(NUM_COUNTS, dtype=np.int64),
-            np.zeros(2),
-            np.empty(steps, dtype=np.int64),
-            np.empty(steps),
-            np.empty(steps),
-            np.empty((steps, 3), dtype=np.int64),
-            np.empty((steps, 2)),
-            np.empty(width),
-            np.empty(height),
-            np.empty(width),
-            np.empty(height),
+            room(NUM_COUNTS, dtype=np.int64),
+            room(NUM_VALUES),
+            room(steps, dtype=np.int64),
+            room(steps),
+            room(steps),
+            room(steps, 3, dtype=np.int64),
+            room(steps, 2),
+            room(width),
+            room(height),
+            room(width),
+            room(height),
         )
 
     def restart(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import mapgrad
 from mapgrad_search._form import Form
 from mapgrad_search._knapsack import pack
-from mapgrad_search._memory import BEST, POSITION, Memory
+from mapgrad_search._memory import BEST, POSITION, SAVED, Memory
 from mapgrad_search._simplex import Tableau
 from mapgrad_search._tree import search
 
@@ -137,6 +137,7 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         rows, tableau, memory = self._form.rows, state.tableau, state.memory
         budget = np.inf if block.patience is None else block.patience / _SECONDS_PER_ENTRY
         todo = np.flatnonzero(task.status == _OPEN)
+        memory.work[SAVED] = 0.0
         nothing = np.empty((0, len(rows.matrix))), *np.empty((2, 0, task.theta.shape[1]))
         for portion in _portions(todo, len(todo) if block.seconds is None else 1, block):
             memory.restart()

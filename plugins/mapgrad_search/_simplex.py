@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numba import types
 
-from mapgrad_search._kernels import INDICES, NUMBERS, TABLE, inner, short, sums
+from mapgrad_search._kernels import INDICES, NUMBERS, TABLE, inner, room, short, sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,16 +48,16 @@ class Tableau(NamedTuple):
     def of_size(cls, height: int, width: int) -> Tableau:
         """Return an empty one."""
         return cls(
-            np.empty((height, width)),
-            np.empty(width),
-            np.zeros(width),
-            np.empty(height),
-            np.empty(width + height),
-            np.empty(width + height),
-            np.empty(height, dtype=np.int64),
-            np.empty(width, dtype=np.int64),
-            np.empty(width, dtype=np.int64),
-            np.empty(width),
+            room(height, width),
+            room(width),
+            room(width),
+            room(height),
+            room(width + height),
+            room(width + height),
+            room(height, dtype=np.int64),
+            room(width, dtype=np.int64),
+            room(width, dtype=np.int64),
+            room(width),
         )
 
 

@@ -7,7 +7,7 @@ from numba import types
 
 import mapgrad
 from mapgrad_search._kernels import GIVEN, INDICES, TABLE, TODO, inner, once, short
-from mapgrad_search._memory import AGE, BEST, DEPTH, HAS_BEGUN, LENGTH, MEMORY, POSITION, ROWS, WORK
+from mapgrad_search._memory import AGE, BEST, DEPTH, HAS_BEGUN, LENGTH, MEMORY, POSITION, ROWS, SAVED, WORK
 from mapgrad_search._simplex import (
     CUT_OFF,
     INFEASIBLE,
@@ -292,7 +292,8 @@ def search(
         rows: [h, n].
         tableau: Of this size.
         memory: Of this size; its position is 0 at first.
-        budget: Entries touched, after which a row is given up.
+        budget: Entries that a row may touch beside those that the rows before it, in `memory`, have left over; a row
+            that needs more is given up.
         allowance: Entries touched, after which to return.
         z: [m, n], states to start from, or NaN; gets the best states that were found.
         status: [m], is written.
@@ -309,8 +310,9 @@ def search(
         sides_low, sides_high = sides_lower[r % len(sides_lower)], sides_upper[r % len(sides_upper)]
         goes_on = True
         if not counts[HAS_BEGUN]:
+            memory.work[SAVED] += budget
             goes_on = _begin(tableau, rows, memory, theta[r], bottom, top, sides_low, sides_high, z[r])
-        while goes_on and memory.work[WORK] <= budget:
+        while goes_on and memory.work[WORK] <= memory.work[SAVED]:
             if spent > allowance:
                 return
             before = memory.work[WORK]
@@ -332,6 +334,7 @@ def search(
             spent += memory.work[WORK] - before
         counts[HAS_BEGUN] = 0
         counts[POSITION] += 1
+        memory.work[SAVED] -= memory.work[WORK]
         if len(multipliers) > 0:
             continue
         if goes_on:

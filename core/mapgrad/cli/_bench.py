@@ -37,7 +37,7 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="Where to write the figures.")] = None,
     compare: Annotated[
         Path | None,
-        typer.Option(help="An earlier run's figures; exit code 1 if any got worse by a tenth and its spread."),
+        typer.Option(help="An earlier run's figures; exit code 1 if any got worse beyond its spread."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="The picture to draw: time against n, B and S.")] = None,
 ) -> None:
