@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+import mapgrad
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    import mapgrad
 
 _VARIABLES: Final = 10_000
 """More layers than this aren't tried."""
@@ -29,14 +29,12 @@ _UNKNOWN: Final = 1e3
 
 def refusal(program: mapgrad.IntegerProgram) -> str | None:
     """Return why a program can't be compiled at all; None where it may fit."""
-    from mapgrad.exact import Diagram
-
     is_binary = program.integrality & (program.lower >= 0) & (program.upper <= 1)
     if not is_binary.all():
         return f"variable {int(is_binary.argmin())} isn't a 0/1 variable, of which diagrams are made"
     if program.num_vars > _VARIABLES:
         return f"it has {program.num_vars:,} variables, and diagrams are made of at most {_VARIABLES:,}"
-    return Diagram.refusal(program)
+    return mapgrad.exact.Diagram.refusal(program)
 
 
 def cost(program: mapgrad.IntegerProgram) -> float:

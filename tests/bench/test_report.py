@@ -87,7 +87,7 @@ def test_a_regression_is_flagged_and_nothing_else():
         row("sized", 9.0, size={"B": 2}),
     )
     changes = compare(before, now)
-    assert [change.key for change in changes if change.is_regression] == ["case | worse | µs"]
+    assert [change.key for change in changes if change.is_regression] == ["case; worse; µs"]
     assert len(changes) == 5
     assert not any(change.is_regression for change in compare(now, now))
 

@@ -147,10 +147,10 @@ def test_settings_take_part(offer):
 def test_the_table_has_all_trials(offer):
     offer(slow=Slow, quick=Quick, raises=Raises)
     lines = str(mapgrad.tune(PROBLEM, SAMPLE, seconds=5)).splitlines()
-    assert lines[0].split() == ["solver", "µs", "CPU", "a", "row", "µs", "wall", "÷", "fastest", "rows", "result"]
+    assert lines[0].split() == ["solver", "µs", "CPU", "a", "row", "µs", "wall", "÷", "fastest", "solves", "result"]
     assert [line.split()[0] for line in lines[1:4]] == ["mine.quick", "mine.slow", "mine.raises"]
     assert "no licence" in lines[3]
-    assert lines[4] == "Others found the same objectives, on 32 rows of the sample in all: mine.slow."
+    assert lines[4] == "Others found the same objectives, together on 32 rows of the sample: mine.slow."
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_an_earlier_run_is_compared_with(invoke, tmp_path, factor, exit_code, ve
     result = invoke(*QUICK, "--compare", str(path), columns=200)
     assert result.exit_code == exit_code, result.output
     assert f"{exit_code} of 1 figures got worse beyond the spread" in result.stdout
-    row = next(line for line in result.stdout.splitlines() if "k-subset | B = 64" in line)
+    row = next(line for line in result.stdout.splitlines() if "k-subset; B = 64" in line)
     assert ("worse" in row) == bool(verdict)
     assert "The earlier run was on another CPU, another one." in result.stdout
 

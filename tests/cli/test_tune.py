@@ -13,7 +13,7 @@ def test_a_problem_by_its_expression(invoke):
     row = next(line for line in result.stdout.splitlines() if line.startswith("| topk"))
     assert row.rstrip(" |").endswith("fastest")
     assert 'mapgrad.get_solver("topk", problem)' in result.stdout
-    assert "Others found the same objectives, on 4 rows of the sample in all: " in result.stdout
+    assert "Others found the same objectives, together on 4 rows of the sample: " in result.stdout
 
 
 @pytest.mark.parametrize("name", ["program.mps", "program.mps.gz"])

@@ -1,5 +1,7 @@
 """What is particular to top-k: ties go by index, in every dtype, for whole batches."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -82,3 +84,10 @@ def test_threads_help_and_no_option_is_known() -> None:
     assert TopK.traits == mapgrad.Traits(releases_gil=True, scale_free=True, masks=True)
     with pytest.raises(TypeError, match="TopK has no option 'sorted'"):
         TopK(mapgrad.KSubset(4, 2), sorted=True)
+
+
+def test_declared_costs_are_listed_beside_the_solvers_of_a_problem() -> None:
+    problem = mapgrad.KSubset(6, 3)
+    costs = {info.name: info.cost for info in mapgrad.list_solvers(problem) if info.status == "ok"}
+    assert mapgrad.get_solver("auto", problem).name == min(costs, key=lambda name: costs[name])
+    assert all(math.isnan(info.cost) for info in mapgrad.list_solvers())

@@ -586,10 +586,3 @@ def test_a_factory_travels_without_the_functions_of_its_spec():
     assert there.spec == spec("deep", install="pip install deep")
     assert there.build(PROBLEM, {"depth": 3}).depth == 3
     assert pickle.loads(pickle.dumps(resolve(double, PROBLEM))).build(PROBLEM, {}).solve(torch.ones(1)) == 2
-
-
-def test_declared_costs_are_listed_beside_the_solvers_of_a_problem():
-    problem = mapgrad.KSubset(6, 3)
-    costs = {info.name: info.cost for info in mapgrad.list_solvers(problem) if info.status == "ok"}
-    assert mapgrad.get_solver("auto", problem).name == min(costs, key=lambda name: costs[name])
-    assert all(math.isnan(info.cost) for info in mapgrad.list_solvers())

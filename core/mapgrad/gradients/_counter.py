@@ -182,12 +182,12 @@ def _fill_by(
     """Fill a flat result on the CPU by one kernel."""
     samples, batch, entries = sizes
     states = result.reshape(samples, batch, entries)
-    keys = _sample_keys(key, first_sample, range(samples))
     for start in range(0, batch, _BLOCK):
         some = range(start, min(start + _BLOCK, batch))
         numbers = _row_numbers(rows, some)
         for sample in range(samples):
-            kernel(np.uint64(keys[sample]), numbers, quantiles, states[sample, some.start : some.stop])
+            (of_sample,) = _sample_keys(key, first_sample, range(sample, sample + 1))
+            kernel(np.uint64(of_sample), numbers, quantiles, states[sample, some.start : some.stop])
 
 
 def _row_numbers(rows: Tensor | None, some: range) -> NDArray[np.uint64]:

@@ -92,7 +92,7 @@ class Kernel:
         try:
             compiled.enable_caching()
             compiled.compile(self._signature)
-        except (RuntimeError, OSError) as error:  # no folder to write to, or it is full
+        except Exception as error:  # noqa: BLE001 (no folder, it is full, or what the function uses isn't pickled)
             if next(_failures) == 0:
                 _logger.info(
                     "numba keeps no machine code of mapgrad's kernels (%s): each process compiles them, some seconds "
