@@ -76,7 +76,9 @@ def perturb_forward(pass_: _Pass, theta: Tensor, sampler: Sampler, temperature: 
 
 def perturb_again(pass_: _Pass, theta: Tensor, forward: Forward, temperature: float) -> Solutions | None:
     """Return `solve_perturbed` of a backward pass, whose forbidden entries are those of its forward pass."""
-    forbidden = forward.theta.isneginf() if pass_.is_masked else torch.zeros((), dtype=torch.bool, device=theta.device)
+    if not pass_.work.adds_noise_on(theta.device):
+        return None
+    forbidden = _forbidden(pass_, forward)
     rows = theta.masked_fill(forbidden, -torch.inf) if pass_.is_masked else theta
     found = solve_perturbed(pass_.work, rows, forward.sampler, temperature, lambda: forbidden)
     if found is not None:
@@ -90,6 +92,8 @@ def average_forward(pass_: _Pass, theta: Tensor, sampler: Sampler) -> Forward | 
     None where somebody may need the states, or the solver doesn't average.
     """
     work, estimator = pass_.work, type(pass_.estimator)
+    if not work.averages_on(theta.device):
+        return None
     is_enough = estimator.forward in PLAIN and estimator.gradient in AVERAGED and not pass_.estimator.is_adaptive
     if not (is_enough and pass_.is_mean):
         return None
@@ -120,7 +124,7 @@ def average_again(
     noise = _noise_to_average(work, theta, forward.sampler, temperature)
     if noise is None:
         return None
-    forbidden = forward.theta.isneginf() if pass_.is_masked else torch.zeros((), dtype=torch.bool, device=theta.device)
+    forbidden = _forbidden(pass_, forward)
     sides = (None if rows is None else rows[0] for rows in (theta, less))
     if pass_.is_masked:
         sides = (None if rows is None else rows.masked_fill(forbidden, -torch.inf) for rows in sides)
@@ -131,6 +135,13 @@ def average_again(
         return None
     require_own_memory(found, forward, work.factory.label)
     return found.z[None]
+
+
+def _forbidden(pass_: _Pass, forward: Forward) -> Tensor:
+    """Return which entries are forbidden, bool [B, *shape], or [] where none is."""
+    if pass_.is_masked:
+        return forward.theta.isneginf()
+    return torch.zeros((), dtype=torch.bool, device=forward.theta.device)
 
 
 def _noise_to_average(work: SolverAtWork, theta: Tensor, sampler: Sampler, temperature: float) -> CounterNoise | None:

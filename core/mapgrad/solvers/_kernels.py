@@ -82,6 +82,7 @@ class Kernel:
 
     def _compile(self) -> Any:
         from numba import njit
+        from numba.core.errors import NumbaError
 
         function = self._function
         if function.__globals__.get("__package__"):  # numba itself looks at the function's own file alone
@@ -92,6 +93,8 @@ class Kernel:
         try:
             compiled.enable_caching()
             compiled.compile(self._signature)
+        except NumbaError:  # what the function does
+            raise
         except Exception as error:  # noqa: BLE001 (no folder, it is full, or what the function uses isn't pickled)
             if next(_failures) == 0:
                 _logger.info(
