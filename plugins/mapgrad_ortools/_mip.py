@@ -61,35 +61,23 @@ class _Way(NamedTuple):
     gives_up: bool = False
 
 
-_EXPENSIVE: Final = (
-    "adaptivediving alns coefdiving conflictdiving crossover distributiondiving farkasdiving feaspump fracdiving gins "
-    "guideddiving linesearchdiving nlpdiving objpscostdiving pscostdiving rens rins rootsoldiving subnlp veclendiving"
-)
-"""Heuristics that dive or solve smaller programs: in programs of a layer's size, searching on takes less time, as it
-does after one round of cuts: 1.7 times on knapsacks 16×2, up to 20 times on facilities with capacities."""
-
 # A handler of SCIP's own would swallow Ctrl-C. Where SCIP 10.0 presolves pairs of rows of the form a x + b y ≤ c with
 # each other, it cuts off all optima of some programs of two such rows.
 _ALWAYS: Final = "misc/catchctrlc = FALSE\nconstraints/varbound/presolpairwise = FALSE\n"
-_SEARCH: Final = "separating/maxroundsroot = 1\nseparating/maxrounds = 0\n" + "".join(
-    f"heuristics/{name}/freq = -1\n" for name in _EXPENSIVE.split()
-)
 _BARE: Final = "presolving/maxrounds = 0\npropagating/maxrounds = 0\n"
 _FIRST_SIDE: Final = "nodeselection/childsel = l\n"
-_SCIP: Final = _Way("SCIP", _ALWAYS + _SEARCH)
-_BARE_SCIP: Final = _Way("SCIP", _ALWAYS + _SEARCH + _BARE, presolve=False)
+_SCIP: Final = _Way("SCIP", _ALWAYS)
+_BARE_SCIP: Final = _Way("SCIP", _ALWAYS + _BARE, presolve=False)
 _CBC: Final = _Way("CBC")
 _LINEAR_WAYS: Final = (_Way("GLOP", presolve=False), _Way("CLP"), _Way("GLOP"))
 _MIXED_WAYS: Final = (_SCIP, _BARE_SCIP, _CBC)
 _INTEGER_WAYS: Final = (_CBC, _SCIP, _BARE_SCIP)
-_TIMED_WAYS: Final = (_SCIP, _BARE_SCIP, _Way("SCIP", _ALWAYS + _SEARCH + _FIRST_SIDE))
+_TIMED_WAYS: Final = (_SCIP, _BARE_SCIP, _Way("SCIP", _ALWAYS + _FIRST_SIDE))
 
-# In boxes without end, or as large, one search may take for ever what others find at once; none can tell. Cuts and
-# heuristics find what a search alone doesn't.
+# In boxes without end, or as large, one search may take for ever what others find at once; none can tell.
 _NODES: Final = "limits/nodes = 10000\n"
 _OPEN_WAYS: Final = (
-    _Way("SCIP", _ALWAYS + _NODES, gives_up=True),
-    _Way("SCIP", _ALWAYS + _BARE + _NODES, presolve=False, gives_up=True),
+    *(way._replace(parameters=way.parameters + _NODES, gives_up=True) for way in (_SCIP, _BARE_SCIP)),
     _Way("SCIP", _ALWAYS + _FIRST_SIDE),
 )
 
