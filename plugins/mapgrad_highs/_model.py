@@ -85,6 +85,11 @@ _QUICK: Final = 20_000
 """Entries of a linear program that takes some milliseconds at most; to look for a stop would add up to a fifth."""
 
 
+def is_narrow(program: mapgrad.IntegerProgram) -> bool:
+    """Tell whether no integer variable may be larger than `_NARROW`, which decides how a program is searched."""
+    return bool((np.abs((program.lower, program.upper))[:, program.integrality] <= _NARROW).all())
+
+
 class _SilentHighs(highspy.Highs):
     def enableCallbacks(self) -> None:  # noqa: N802 (highspy's name)
         """Enable none: the constructor would, and HiGHS then prints its banner."""
@@ -103,10 +108,9 @@ class Model:
     def __init__(self, program: mapgrad.IntegerProgram) -> None:
         self._integrality = program.integrality
         self._is_linear = not program.integrality.any()
-        sizes = np.maximum(np.abs(program.lower), np.abs(program.upper))[program.integrality]
-        is_small, is_narrow = program.num_vars <= _SMALL, sizes.max(initial=0) <= _NARROW
-        self._needs_no_heuristics = is_small and is_narrow and not self._is_linear
-        self._ways = _WIDE_WAYS if is_small and not is_narrow else _LINEAR_WAYS if self._is_linear else _INTEGER_WAYS
+        is_small, narrow = program.num_vars <= _SMALL, is_narrow(program)
+        self._needs_no_heuristics = is_small and narrow and not self._is_linear
+        self._ways = _WIDE_WAYS if is_small and not narrow else _LINEAR_WAYS if self._is_linear else _INTEGER_WAYS
         self._columns = np.arange(program.num_vars, dtype=np.int32)
         self._heeded = SimpleNamespace(stopped=Event())
         self._way: int | None = None

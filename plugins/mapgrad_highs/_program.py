@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import mapgrad
-from mapgrad_highs._model import WAYS, Model
+from mapgrad_highs._model import WAYS, Model, is_narrow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,10 @@ class HiGHS(mapgrad.ProgramSolver[Model]):
     traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = WAYS
     fits = False
+
+    def serves(self, other: mapgrad.IntegerProgram) -> bool:
+        """Tell whether another program is searched in the same way."""
+        return is_narrow(other) == is_narrow(self.problem)
 
     def build(self, program: mapgrad.IntegerProgram) -> Model:
         """Pass a program to HiGHS."""

@@ -12,7 +12,7 @@ from ortools.sat.python import cp_model
 
 import mapgrad
 from mapgrad_ortools._cp_problem import CpModelProblem
-from mapgrad_ortools._integers import IntegerForm, IntegerObjective, Row, integer_form
+from mapgrad_ortools._integers import IntegerForm, IntegerObjective, Row, integer_form, objective_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +60,14 @@ class CpSat(mapgrad.InstanceSolver[mapgrad.IntegerProgram | CpModelProblem, _Sta
     """
 
     traits = mapgrad.Traits(releases_gil=True, masks=True, limits=True)
+
+    def serves(self, other: mapgrad.IntegerProgram) -> bool:
+        """Tell whether another program can be written in integers, too."""
+        assert isinstance(self.problem, mapgrad.IntegerProgram)
+        bounds, others = (np.abs((program.lower, program.upper)) for program in (self.problem, other))
+        if np.isfinite(others).all() and (others <= bounds).all() and objective_refusal(*others) is None:
+            return True
+        return not isinstance(integer_form(other), str)
 
     def init(self) -> _State:
         """Build the model."""

@@ -87,6 +87,31 @@ _solution_value: Final = pywraplp.Variable.solution_value
 _EXACT: Final = "numerics/feastol = 1e-9\n"
 
 
+class _Reach(NamedTuple):
+    """What follows from how far a program's variables may go.
+
+    Attributes:
+        is_open: An integer variable has no bound, or one beyond `_WIDE`.
+        row_bits: As in `ProgramSolver`.
+        cost_bits: The power of two by which utilities are multiplied where a variable is integer.
+    """
+
+    is_open: bool
+    row_bits: int
+    cost_bits: int
+
+    @classmethod
+    def of(cls, program: mapgrad.IntegerProgram) -> _Reach:
+        """Return that of a program."""
+        bounds = np.abs((program.lower, program.upper))
+        largest = float(bounds[np.isfinite(bounds)].max(initial=1))
+        return cls(
+            is_open=bool((bounds[:, program.integrality] > _WIDE).any()),
+            row_bits=_ROW_BITS if largest < _WIDE else 0,
+            cost_bits=_MAGNIFICATION_BITS - min(_LARGE_BITS, math.floor(math.log2(largest))),
+        )
+
+
 @dataclass
 class _Native:
     """An engine's model.
@@ -168,10 +193,9 @@ class Mip(mapgrad.ProgramSolver[_Model]):
     def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None) -> None:
         super().__init__(problem)
         integer, is_default = problem.integrality, engine is None
-        sizes = np.maximum(np.abs(problem.lower), np.abs(problem.upper))[integer]
-        self._is_open = bool((sizes > _WIDE).any())
+        self._reach = _Reach.of(problem)
         if engine is None:
-            engine = "glop" if not integer.any() else "cbc" if integer.all() and not self._is_open else "scip"
+            engine = "glop" if not integer.any() else "cbc" if integer.all() and not self._reach.is_open else "scip"
         engine = engine.lower()
         if engine not in ("scip", "cbc", "glop"):
             raise ValueError(f"engine must be one of 'scip', 'cbc', 'glop' or None, got {engine!r}")
@@ -183,17 +207,18 @@ class Mip(mapgrad.ProgramSolver[_Model]):
         self._engine = engine
         self._keeps_limits = engine == "cbc" and is_default
         self.traits = replace(self.traits, stoppable=engine != "cbc")
-        bounds = np.abs((problem.lower, problem.upper))
-        largest = float(bounds[np.isfinite(bounds)].max(initial=1))
-        self.row_bits = _ROW_BITS if largest < _WIDE else 0
-        self._cost_bits = _MAGNIFICATION_BITS - min(_LARGE_BITS, math.floor(math.log2(largest)))
+        self.row_bits = self._reach.row_bits
+
+    def serves(self, other: mapgrad.IntegerProgram) -> bool:
+        """Tell whether another program's bounds call for the same engine, parameters and scales."""
+        return _Reach.of(other) == self._reach
 
     def build(self, program: mapgrad.IntegerProgram) -> _Model:
         """Build the model of the engine that is asked first."""
         ways = _LINEAR_WAYS
         if program.integrality.any():
             ways = _INTEGER_WAYS if self._engine == "cbc" else _MIXED_WAYS
-            if self._engine == "scip" and self._is_open:
+            if self._engine == "scip" and self._reach.is_open:
                 ways = _OPEN_WAYS
         timed_ways = _TIMED_WAYS if program.integrality.any() and self._keeps_limits else ways
         if self.row_bits:
@@ -237,7 +262,7 @@ class Mip(mapgrad.ProgramSolver[_Model]):
         limit = math.inf if call.seconds is None else max(1, math.ceil(1e3 * call.seconds))
         solver.SetTimeLimit(0 if limit == math.inf else limit)  # milliseconds, 0 for no limit
         solver.SetSolverSpecificParametersAsString(way.parameters)
-        coefficients, unit = _magnified(call.theta, model.program.integrality, self._cost_bits)
+        coefficients, unit = _magnified(call.theta, model.program.integrality, self._reach.cost_bits)
         unwrapped = objective.this
         for handle, coefficient in zip(native.handles, coefficients.tolist(), strict=True):
             _set_coefficient(unwrapped, handle, coefficient)

@@ -71,10 +71,11 @@ class Cbc(PulpSolver):
     def __init__(self, problem: mapgrad.IntegerProgram) -> None:
         super().__init__(problem)
         self._path = cbcbox.cbc_bin_path()
-        bounds = np.abs((problem.lower, problem.upper))
-        largest = float(bounds[np.isfinite(bounds)].max(initial=1))
-        self.row_bits = int(np.clip(_TERM_BITS - math.ceil(math.log2(max(1, largest))), -_ROW_BITS, _ROW_BITS))
-        self._is_open = bool((bounds[:, problem.integrality] > _WIDE).any())
+        self.row_bits, self._is_open = self._reach = _reach(problem)
+
+    def serves(self, other: mapgrad.IntegerProgram) -> bool:
+        """Tell whether another program's bounds call for the same scale and limits."""
+        return _reach(other) == self._reach
 
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run CBC."""
@@ -95,6 +96,14 @@ class Cbc(PulpSolver):
         """Kill the process that runs; what it has found so far goes with it."""
         if isinstance(model.engine, _Engine):
             model.engine.process.kill()
+
+
+def _reach(program: mapgrad.IntegerProgram) -> tuple[int, bool]:
+    """Return by how many bits rows are scaled, and whether an integer variable has no bound, or one beyond `_WIDE`."""
+    bounds = np.abs((program.lower, program.upper))
+    largest = float(bounds[np.isfinite(bounds)].max(initial=1))
+    row_bits = int(np.clip(_TERM_BITS - math.ceil(math.log2(largest)), -_ROW_BITS, _ROW_BITS))
+    return row_bits, bool((bounds[:, program.integrality] > _WIDE).any())
 
 
 class _Engine(pulp.COIN_CMD):

@@ -59,7 +59,6 @@ class _Model:
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     integrality: NDArray[np.bool_]
-    is_open: bool
 
 
 class Milp(mapgrad.ProgramSolver[_Model]):
@@ -77,8 +76,8 @@ class Milp(mapgrad.ProgramSolver[_Model]):
         columns = program.matrix.to_scipy().tocsc()
         # before SciPy 1.15, milp takes no other integers
         columns.indices, columns.indptr = columns.indices.astype(np.int32), columns.indptr.astype(np.int32)
-        sides, is_open = (program.row_lower.copy(), program.row_upper.copy()), bool(program.unbounded_integers.any())
-        return _Model(columns, *sides, program.lower.copy(), program.upper.copy(), program.integrality, is_open)
+        sides = program.row_lower.copy(), program.row_upper.copy()
+        return _Model(columns, *sides, program.lower.copy(), program.upper.copy(), program.integrality)
 
     def set_bounds(
         self, model: _Model, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]
@@ -95,7 +94,8 @@ class Milp(mapgrad.ProgramSolver[_Model]):
     def maximize(self, model: _Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
         sides: Any = model.row_lower, model.row_upper  # arrays, whatever SciPy's stubs say
-        nodes = _NODES if model.is_open and call.way < len(_WAYS) - 1 else None
+        is_open = bool(np.isinf((model.lower, model.upper))[:, model.integrality].any())
+        nodes = _NODES if is_open and call.way < len(_WAYS) - 1 else None
         result = milp(
             -np.ldexp(call.theta, _COST_BITS),
             integrality=model.integrality,

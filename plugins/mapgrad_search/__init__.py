@@ -10,11 +10,15 @@ from typing import Final
 
 import mapgrad
 
-__all__ = ["mapgrad_solvers"]
+__all__ = ["LARGEST", "MOST_STEPS", "mapgrad_solvers", "refusal"]
 
 _MOST_ENTRIES: Final = 500_000
-_MOST_STEPS: Final = 10_000
-_LARGEST: Final = 10_000
+
+MOST_STEPS: Final = 10_000
+"""The most steps that all variables may have from their lower to their upper bounds."""
+
+LARGEST: Final = 10_000
+"""A variable's largest size."""
 
 
 @mapgrad.hookimpl
@@ -25,7 +29,7 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
             name="search",
             factory="mapgrad_search._search:Search",
             accepts=(mapgrad.Knapsack, mapgrad.IntegerProgram),
-            supports=_refusal,
+            supports=refusal,
             requires=("numba",),
             install="pip install 'mapgrad[compiled]'",
             cost=_cost,
@@ -33,16 +37,17 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
     ]
 
 
-def _refusal(problem: mapgrad.Knapsack | mapgrad.IntegerProgram) -> str | None:
+def refusal(problem: mapgrad.Knapsack | mapgrad.IntegerProgram) -> str | None:
+    """Say why a program can't be searched here, or return None."""
     program = problem.to_ilp()
     if not program.integrality.all():
         return "it takes integer variables alone, and the program has continuous ones"
     largest = float(max(abs(program.lower).max(), abs(program.upper).max()))
-    if largest > _LARGEST:
-        return f"its variables reach {largest:g}, more than {_LARGEST}"
+    if largest > LARGEST:
+        return f"its variables reach {largest:g}, more than {LARGEST}"
     steps = float((program.upper - program.lower).sum())
-    if steps > _MOST_STEPS:
-        return f"its variables have {steps:g} steps from their lower to their upper bounds, more than {_MOST_STEPS}"
+    if steps > MOST_STEPS:
+        return f"its variables have {steps:g} steps from their lower to their upper bounds, more than {MOST_STEPS}"
     rows, columns = program.matrix.shape
     if rows * columns > _MOST_ENTRIES:
         return f"its {rows} rows of {columns} variables make a tableau of more than {_MOST_ENTRIES} entries"

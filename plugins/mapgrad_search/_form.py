@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from mapgrad_search import LARGEST
 from mapgrad_search._memory import Rows
 
 if TYPE_CHECKING:
@@ -41,9 +42,8 @@ class Form(NamedTuple):
         """Return that of a program whose variables are integers within bounds."""
         matrix = program.matrix
         height, width = matrix.shape
-        ranges = np.maximum(np.abs(program.lower), np.abs(program.upper))
         dense = matrix.toarray()
-        units = np.array([_unit(*matrix.row(row), ranges) for row in range(height)])
+        units = np.array([_unit(matrix.row(row)[1]) for row in range(height)])
         largest = np.abs(dense).max(axis=1, initial=0)
         scaled = np.where(units[:, None] > 0, np.rint(dense / np.where(units > 0, units, 1)[:, None]), dense)
         scales = np.exp2(np.frexp(np.abs(scaled).max(axis=1, initial=0))[1])
@@ -78,13 +78,13 @@ class Form(NamedTuple):
         return np.where(self.are_whole & (sides == np.rint(sides)), np.minimum(room, 0.5), room)
 
 
-def _unit(columns: NDArray[np.int64], coefficients: NDArray[np.float64], ranges: NDArray[np.float64]) -> float:
+def _unit(coefficients: NDArray[np.float64]) -> float:
     """Return a number of which all coefficients of a row are multiples, decimals among them; 0 where none is found."""
     for factor in 10.0 ** np.arange(_DIGITS + 1):
         multiples = np.rint(coefficients * factor)
         if (np.abs(coefficients * factor - multiples) > _ROUNDING * np.abs(multiples)).any():
             continue
-        if np.abs(multiples) @ np.maximum(ranges[columns], 1) > _EXACT:
+        if np.abs(multiples).sum() * LARGEST > _EXACT:
             return 0.0
         return float(np.gcd.reduce(multiples.astype(np.int64), initial=0)) / factor
     return 0.0

@@ -1,6 +1,6 @@
 """Rows whose programs differ in bounds and sides alone: one native model, and the answers of each alone."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -198,3 +198,122 @@ def test_a_gradient_that_is_not_finite_costs_its_row_alone() -> None:
     assert found[2].isnan().all()
     kept = [0, 1, 3, 4, 5]
     assert torch.equal(found[kept], whole[kept])
+
+
+# one mixed, one of integers alone: with far bounds they are hard for an engine that is set for near ones
+WIDE = [
+    (
+        mapgrad.IntegerProgram(
+            A_eq=[[6, -9, -2], [5, 5, -6]], b_eq=[-51, 20], lower=-10, upper=10, integrality=[1, 0, 1]
+        ),
+        {"lower": -1e6, "upper": 1e6},
+        [3.9749758995023354, -0.5270010307560303, -3.2092857435799025],
+        -6.609981053392403,
+    ),
+    (
+        mapgrad.IntegerProgram(
+            A_ub=[[-2, 8, 9, -5], [-3, -5, -8, -2], [8, -6, -6, -2]],
+            b_ub=[-11, 20, -47],
+            lower=-10,
+            upper=10,
+            integrality=1,
+        ),
+        {"lower": -1e4, "upper": 1e5},
+        [-1.129642357221096, 8.122321241055351, 9.011581467473963, -6.957646086797669],
+        -22.21740535812569,
+    ),
+]
+
+
+@pytest.mark.parametrize("row", range(len(WIDE)))
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name != "ortools.cp_sat"]
+)  # whose settings no bound changes
+def test_a_row_of_far_wider_bounds_is_solved_as_it_is_alone(name: str, row: int) -> None:
+    program, change, utilities, optimum = WIDE[row]
+    wide, theta = program.replace(**change), torch.tensor([utilities], dtype=torch.float64)
+
+    def outcome(solver: mapgrad.Solver, problems: list[mapgrad.IntegerProgram] | None = None) -> Any:
+        try:
+            return float(solver.solve(theta, problems=problems).objective[0])
+        except mapgrad.SolverCrashError:
+            return mapgrad.SolverCrashError
+
+    try:
+        first = mapgrad.get_solver(name, program, time_limit=20)
+    except mapgrad.UnsupportedProblemError as error:
+        pytest.skip(f"the narrow program isn't for it: {error}")
+    with first:
+        beside = outcome(first, [wide])
+    try:
+        with mapgrad.get_solver(name, wide, time_limit=20) as own:
+            alone = outcome(own)
+    except mapgrad.UnsupportedProblemError:
+        alone = mapgrad.SolverCrashError
+    assert beside == (alone if isinstance(alone, type) else pytest.approx(optimum, abs=2e-8))
+
+
+@pytest.mark.parametrize("problem", [FIRST, None])
+def test_a_row_beyond_a_solver_fails_alone(problem: mapgrad.IntegerProgram | None) -> None:
+    problems = [FIRST, FIRST.replace(upper=1e6), FIRST.replace(upper=1e5, row_upper=[5, 6, 4]), FIRST]
+    with (
+        mapgrad.get_solver("search", problem) as solver,
+        pytest.raises(mapgrad.RowsError, match=r"variables reach 1e\+06, more than 10000") as caught,
+    ):
+        solver(torch.ones(4, 6), problems=problems)
+    assert caught.value.rows == (1, 2)
+    assert caught.value.solutions is not None
+    assert caught.value.solutions.objective[[0, 3]].tolist() == [4, 4]
+
+
+def test_auto_takes_another_solver_for_bounds_beyond_the_first_ones_reach() -> None:
+    program = mapgrad.IntegerProgram(A_ub=[[3, 5, 7]], b_ub=[20], upper=3, integrality=1)
+    theta = torch.tensor([[2.0, 3.0, 5.0]]).expand(3, -1)
+    problems = [program, program.replace(upper=np.inf), program.replace(upper=1e6, b_ub=[1e6])]
+    for problem in (program, None):
+        with mapgrad.get_solver("auto", problem) as solver:
+            assert solver(theta, problems=problems).tolist() == [[2, 0, 2], [2, 0, 2], [0, 0, 142857]]
+
+
+class PickyHiGHS(mapgrad.ProgramSolver[Any]):
+    """Serves programs of as many finite right sides alone."""
+
+    made: ClassVar[list[int]] = []
+
+    def __init__(self, problem: mapgrad.IntegerProgram) -> None:
+        super().__init__(problem)
+        from mapgrad_highs._program import HiGHS
+
+        self.made.append(self._finite(problem))
+        self._highs = HiGHS(problem)
+
+    @staticmethod
+    def _finite(program: mapgrad.IntegerProgram) -> int:
+        return int(np.isfinite(program.row_upper).sum())
+
+    def serves(self, other: mapgrad.IntegerProgram) -> bool:
+        return self._finite(other) == self._finite(self.problem)
+
+    def build(self, program: mapgrad.IntegerProgram) -> Any:
+        return self._highs.build(program)
+
+    def maximize(self, model: Any, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
+        return self._highs.maximize(model, call)
+
+    def set_bounds(self, model: Any, *bounds: Any) -> None:
+        self._highs.set_bounds(model, *bounds)
+
+    def set_sides(self, model: Any, *sides: Any) -> None:
+        self._highs.set_sides(model, *sides)
+
+
+@pytest.mark.parametrize("problem", [FIRST, None])
+def test_programs_that_a_solver_does_not_serve_get_another_object(problem: mapgrad.IntegerProgram | None) -> None:
+    PickyHiGHS.made.clear()
+    problems, theta = siblings(12), rows(12)
+    with mapgrad.get_solver(PickyHiGHS, problem) as solver:
+        for _ in range(2):
+            found = solver.solve(theta, problems=problems)
+            for row, each in enumerate(problems):
+                assert float(found.objective[row]) == pytest.approx(float((each.states() @ theta[row]).max()), abs=1e-9)
+    assert sorted(PickyHiGHS.made) == [2, 3], "one for each count of finite sides"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mapgrad.batching._batches import ask_function, solve_batch
+from mapgrad.batching._batches import ask_function, give_shape, solve_batch
 from mapgrad.batching._families import model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
 from mapgrad.batching._hand_over import HandOver
@@ -121,11 +121,18 @@ class SolverAtWork:
         """Whether rows must come in the places that they have in their batch."""
         return self.is_function or len(self.problems) > 1
 
-    def can_serve(self, problem: Problem) -> bool:
-        """Tell whether `of_siblings` takes a problem."""
-        if self.problem is None or not self.traits.limits:
+    def is_alike(self, problem: Problem) -> bool:
+        """Tell whether `of_siblings` takes a problem: it may differ in bounds and sides, if the solver heeds these."""
+        if self.problem is None or self._runner is None or not self.traits.limits:
             return problem == self.problem
         return model_key(problem) == model_key(self.problem)
+
+    def can_serve(self, problem: Problem) -> bool:
+        """Tell whether `of_siblings` takes a problem, and the solver doesn't leave it to another object."""
+        if problem == self.problem or not self.is_alike(problem):
+            return problem == self.problem
+        plugin: Any = self.plugin
+        return plugin.serves(self.factory.lowering(problem).native)
 
     def of_siblings(self, problems: Sequence[Problem]) -> SolverAtWork:
         """Return the same solver at work on other problems that its model serves: one for all rows, or one for each.
@@ -205,7 +212,7 @@ class SolverAtWork:
             record.fail(error, range(len(rows)), self.factory.label, self.problems)
         else:
             if batch is not None and len(batch) != 1:
-                _give_shape(solutions, batch)
+                give_shape(solutions, batch)
             if not failed:
                 return solutions
             described = describe_failed(failed, solutions, self.factory.label, self.problems)
@@ -384,17 +391,3 @@ class SolverAtWork:
 
 def _exact_dtypes(problem: Problem) -> set[torch.dtype]:
     return {dtype for dtype in _DTYPES if is_representable(problem, dtype)}
-
-
-def _give_shape(solutions: Solutions, batch: tuple[int, ...]) -> None:
-    """Give a flat batch's answers, z [N, *shape] and the rest [N], its dimensions."""
-    solutions.z = solutions.z.reshape(*batch, *solutions.z.shape[1:])
-    solutions.status = solutions.status.reshape(batch)
-    if solutions.forbidden is not None:
-        solutions.forbidden = solutions.forbidden.reshape(solutions.z.shape)
-    for name in ("objective", "bound"):
-        values: Tensor | None = getattr(solutions, name)
-        if values is not None:  # left out where nobody asked
-            setattr(solutions, name, values.reshape(batch))
-    if solutions.variables is not None:
-        solutions.variables = solutions.variables.reshape(*batch, -1)

@@ -138,3 +138,17 @@ def _joined(parts: list[Solutions]) -> Solutions:
         solutions.causes.update({start + row: error for row, error in part.causes.items()})
         start += part.status.shape[0]
     return solutions
+
+
+def give_shape(solutions: Solutions, batch: tuple[int, ...]) -> None:
+    """Give a flat batch's answers, z [N, *shape] and the rest [N], its dimensions."""
+    solutions.z = solutions.z.reshape(*batch, *solutions.z.shape[1:])
+    solutions.status = solutions.status.reshape(batch)
+    if solutions.forbidden is not None:
+        solutions.forbidden = solutions.forbidden.reshape(solutions.z.shape)
+    for name in ("objective", "bound"):
+        values: Tensor | None = getattr(solutions, name)
+        if values is not None:  # left out where nobody asked
+            setattr(solutions, name, values.reshape(batch))
+    if solutions.variables is not None:
+        solutions.variables = solutions.variables.reshape(*batch, -1)

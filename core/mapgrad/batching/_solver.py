@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final, Self, get_args, overload
+from itertools import compress
+from operator import not_
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 import torch
 from torch import Tensor
 
 from mapgrad.batching._at_work import COUNTS, SolverAtWork
-from mapgrad.batching._families import group_rows, model_key
+from mapgrad.batching._families import group_rows
 from mapgrad.batching._locks import new_lock
 from mapgrad.batching._op import solve_op
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
@@ -25,8 +27,8 @@ from mapgrad.batching._theta import (
     non_finite_error,
 )
 from mapgrad.batching._tracing import is_traced
-from mapgrad.batching._workers import Pool, Workers, require_workers
-from mapgrad.errors import DomainError, NonFiniteError
+from mapgrad.batching._workers import Pool, Workers
+from mapgrad.errors import DomainError, NonFiniteError, UnsupportedProblemError
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions
 from mapgrad.solvers import (
@@ -41,7 +43,7 @@ from mapgrad.solvers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Sequence
 
     from mapgrad.solvers import SolverLike, SolverSpec
 
@@ -65,17 +67,14 @@ class Solver:
         problem: Problem | None,
         settings: Settings,
     ) -> None:
-        require_workers(settings.workers)
-        _require_choice("on_error", settings.on_error, get_args(ErrorPolicy))
-        _require_choice("domain", settings.domain, get_args(DomainPolicy))
-        _require_time_limit(settings.time_limit)
+        settings.require_valid()
         if problem is None and not isinstance(solver, SolverFactory):
             require_solver(solver, settings.options)
         self.problem = problem
         self._solver = solver
         self._settings = settings
         self._pool = Pool(settings.workers)
-        self._works: OrderedDict[Hashable, SolverAtWork] = OrderedDict()
+        self._works: OrderedDict[Problem, SolverAtWork] = OrderedDict()
         self._retired: dict[str, float] = dict.fromkeys(COUNTS, 0.0)
         self._lock = new_lock()
         is_function = isinstance(solver, SolverFactory) and isinstance(solver.factory, FunctionSolver)
@@ -200,14 +199,21 @@ class Solver:
         if self._own is not None and self._own.can_serve(problem):
             return self._own.of_siblings([problem])
         with self._lock:
-            for key in (problem, model_key(problem)):
-                if key in self._works:
-                    self._works.move_to_end(key)
-                    return self._works[key].of_siblings([problem])
-        made = self._put_to_work(problem)
+            served = (made_for for made_for, work in self._works.items() if work.can_serve(problem))
+            key = problem if problem in self._works else next(served, None)
+            if key is not None:
+                self._works.move_to_end(key)
+                return self._works[key].of_siblings([problem])
+            works = [*self._works.values(), *([] if self._own is None else [self._own])]
+        try:
+            made = self._put_to_work(problem)
+        except UnsupportedProblemError:
+            for work in works:
+                if work.is_alike(problem):  # whose plugin says so of this problem's rows, and loses no others
+                    return work.of_siblings([problem])
+            raise
         with self._lock:
-            key = model_key(problem) if made.traits.limits else problem
-            work = self._works.setdefault(key, made)
+            work = self._works.setdefault(problem, made)
             dropped = self._works.popitem(last=False)[1] if len(self._works) > _PROBLEMS_KEPT else None
             if dropped is not None:
                 for name, number in dropped.stats.items():
@@ -221,7 +227,7 @@ class Solver:
     ) -> list[tuple[SolverAtWork, list[int]]]:
         """Return the solvers at work on the problems of a batch, one a row, each with the numbers of its rows.
 
-        Programs that differ in bounds and sides alone share one, with one native model, where the solver can do that.
+        Programs that differ in bounds and sides alone share one, with one native model, where the solver serves both.
         They also share a block of rows, unless forbidden entries get a θ for which the bounds count.
 
         Raises:
@@ -229,12 +235,12 @@ class Solver:
         """
         works: list[tuple[SolverAtWork, list[int]]] = []
         for members in group_rows(theta, problems):
-            work = self.at_work(members[0][0])
-            if len(members) > 1 and work.traits.limits and work.traits.masks:
-                rows = sorted(row for _, rows in members for row in rows)
-                works.append((work.of_siblings([problems[row] for row in rows]), rows))
-            else:
-                works += [(self.at_work(problem), rows) for problem, rows in members]
+            while members:
+                first, work = members[0], self.at_work(members[0][0])
+                alike = [each is first or (work.traits.masks and work.can_serve(each[0])) for each in members]
+                rows = sorted(row for _, rows in compress(members, alike) for row in rows)
+                works.append((work if sum(alike) == 1 else work.of_siblings([problems[row] for row in rows]), rows))
+                members = [*compress(members, map(not_, alike))]
         return works
 
     def _put_to_work(self, problem: Problem | None) -> SolverAtWork:
@@ -382,13 +388,3 @@ def get_solver(
             f"get_solver(name, problem)"
         )
     return Solver(solver, problem, Settings(workers, on_error, time_limit, domain, reuse, merge, options))
-
-
-def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-
-
-def _require_time_limit(value: object) -> None:
-    if value is not None and not (isinstance(value, int | float) and value > 0):
-        raise ValueError(f"time_limit must be None or a positive number of seconds, got {value!r}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from mapgrad.problems import IntegerProgram
     from mapgrad.solvers._counter_noise import CounterNoise
 
 P = TypeVar("P", bound=Problem)
@@ -306,6 +307,15 @@ class InstanceSolver(Generic[P, S]):
 
     def close(self, state: S) -> None:
         """Free the native model."""
+
+    def serves(self, other: IntegerProgram) -> bool:
+        """Tell whether this object takes the bounds and sides of a program of the same rows; another one else does.
+
+        Asked where the traits say ``limits``. Solvers that choose an engine, its settings or a scale by the bounds or
+        sides of their problem override it. Where no object can be made of the other program, its rows come all the
+        same, and what `solve` raises fails them alone.
+        """
+        return True
 
 
 class BatchSolver(ABC, Generic[P]):
