@@ -3,12 +3,14 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 import mapgrad
-from mapgrad.gradients import _noise_kernel
 from mapgrad.gradients._counter import counter_noise
+from mapgrad.gradients._noise_kernel import NOISE
+from mapgrad.solvers import Shortcut, _kernels
 
 pytest.importorskip("numba")
 
@@ -25,7 +27,7 @@ def draw(kappa, shape, dtype, **options):
 def test_the_bits_are_the_same(kappa, dtype, shape, monkeypatch):
     ids = torch.arange(-(2**62), -(2**62) + shape[1])
     made = [draw(kappa, shape, dtype), draw(kappa, shape, dtype, rows=ids, first_sample=2)]
-    monkeypatch.setattr(_noise_kernel, "sys", type("NoNumba", (), {"modules": {}}))
+    monkeypatch.setattr(Shortcut, "ready", lambda _: None)
     expected = [draw(kappa, shape, dtype), draw(kappa, shape, dtype, rows=ids, first_sample=2)]
     for one, other in zip(made, expected, strict=True):
         assert torch.equal(one, other)
@@ -34,27 +36,28 @@ def test_the_bits_are_the_same(kappa, dtype, shape, monkeypatch):
 def test_numba_is_not_imported_for_noise():
     code = """
 import sys, torch, mapgrad
-from mapgrad.gradients import _noise_kernel
+from mapgrad.gradients._noise_kernel import NOISE
 layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2)))
 layer(torch.zeros(4, 6))
 assert "numba" not in sys.modules
-before = _noise_kernel._compiled.cache_info().currsize
 import numba
 layer(torch.zeros(4, 6))
-assert before == 0 and _noise_kernel._compiled("float32") is not None
+assert [kernel._compiled is not None for kernel in NOISE.values()] == [True, False]
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_where_it_cannot_be_compiled_numpy_makes_it(monkeypatch):
+def test_where_it_cannot_be_compiled_numpy_makes_it(monkeypatch, caplog):
     def broken(*_):
         raise RuntimeError("no compiler")
 
     expected = draw(5, (2, 3, 4), torch.float64)
-    _noise_kernel._compiled.cache_clear()
-    monkeypatch.setattr(_noise_kernel, "kernel", broken)
-    try:
-        assert torch.equal(draw(5, (2, 3, 4), torch.float64), expected)
-    finally:
-        _noise_kernel._compiled.cache_clear()
+    dtype = np.dtype(np.float64)
+    fresh = Shortcut(NOISE[dtype]._function, NOISE[dtype]._signature)
+    monkeypatch.setitem(NOISE, dtype, fresh)
+    monkeypatch.setattr(_kernels, "kernel", broken)
+    caplog.set_level("INFO", "mapgrad")
+    assert torch.equal(draw(5, (2, 3, 4), torch.float64), expected)
+    assert fresh.ready() is None
+    assert len(caplog.records) == 1, "said once"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mapgrad.batching._forbidden import UNSERVED, with_penalties
+from mapgrad.batching._host_kernels import NARROW, SCALE
 from mapgrad.batching._policy import unusable_rows
 from mapgrad.batching._theta import are_finite
 from mapgrad.errors import ShapeError, UnsupportedProblemError
@@ -17,16 +18,13 @@ from mapgrad.solutions import Solutions, Status
 from mapgrad.solvers import Block, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from mapgrad.solvers import Lowering, Traits
 
 _from_numpy = cast("Callable[[NDArray[Any]], Tensor]", torch.from_numpy)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-
-_LARGEST_EXPONENT: Final = 1000
-"""Up to which 2^e and 2^−e are normal float64 numbers."""
 
 
 class Staged:
@@ -60,20 +58,20 @@ class Staged:
         self._rows, self._lowering = rows, lowering
         self._unserved: list[int] = []
         self._plain = int(Status.OPTIMAL if traits.exact else Status.FEASIBLE)
-        values = to_host(rows)
+        values: NDArray[Any] = to_host(rows).numpy()
         forbidden: NDArray[np.bool_] | None = None
         if is_masked:
-            entries = values.isneginf()
-            forbidden = lowering.forbidden(entries.numpy()).reshape(len(rows), -1)
-            values = values.masked_fill(entries, 0.0)
+            entries = np.isneginf(values)
+            forbidden = lowering.forbidden(entries).reshape(len(rows), -1)
+            values = np.where(entries, values.dtype.type(0), values)
         if lowering.is_lowered:
-            values = _from_numpy(lowering.rows(values.double().numpy()))
-        flat = values.flatten(1)
+            values = np.ascontiguousarray(lowering.rows(values.astype(np.float64, copy=False)))
+        values = values.reshape(len(rows), values[0].size)
         self._exponents: NDArray[np.int32] | None = None
         if traits.scale_free:
-            theta = flat.double().numpy()
+            theta = values.astype(np.float64, copy=False)
         else:
-            theta, self._exponents = scale_rows(flat)
+            theta, self._exponents = scale_rows(values)
         start = None
         if near is not None:
             start = lowering.start(to_host(near).double().numpy()).reshape(theta.shape)
@@ -122,21 +120,24 @@ class Staged:
         block.causes = self.block.causes
         for row in self._unserved:
             block.fail(row, UnsupportedProblemError(UNSERVED))
-        clean = _is_finite(block.z) and bool((block.status == self._plain).all())
+        like = self._rows
+        states, clean = _narrowed(block, self._plain, like)
         if not clean:
             for row, error in unusable_rows(_from_numpy(block.z), _from_numpy(block.status)).items():
                 block.fail(row, error)
-        z = block.z.reshape(-1, *lowering.native.shape)
-        if lowering.is_lowered:
-            z = lowering.states(z)
-        if isinstance(lowering.problem, IntegerProgram) and lowering.problem.unbounded_integers.any():
-            clean &= not _fail_inexact(block, z, lowering.problem.unbounded_integers, self._rows.dtype)
+        has_integers = isinstance(lowering.problem, IntegerProgram) and lowering.problem.unbounded_integers.any()
+        if states is None or not clean or lowering.is_lowered or has_integers:
+            z = block.z.reshape(-1, *lowering.native.shape)
+            if lowering.is_lowered:
+                z = lowering.states(z)
+            if isinstance(lowering.problem, IntegerProgram) and has_integers:
+                clean &= not _fail_inexact(block, z, lowering.problem.unbounded_integers, like.dtype)
+            states = to_device(z, like)
         objective = bound = None
         if priced or not clean:
             objective, bound = self._values()
-        like = self._rows
         solutions = Solutions(
-            z=to_device(z, like).reshape(like.shape),
+            z=states.view_as(like),
             status=_from_numpy(block.status).to(like.device),
             causes=block.causes,
         )
@@ -166,7 +167,7 @@ def to_host(rows: Tensor) -> Tensor:
     """Return a tensor's values on the CPU: the tensor itself if it lies there."""
     if rows.device.type != "cuda":
         return rows.cpu()
-    buffer = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+    buffer = _pinned(rows.shape, rows.dtype)
     buffer.copy_(rows, non_blocking=True)
     torch.cuda.current_stream(rows.device).synchronize()
     return buffer
@@ -177,34 +178,52 @@ def to_device(values: NDArray[Any], like: Tensor) -> Tensor:
     tensor = _from_numpy(np.ascontiguousarray(values))
     if like.device.type != "cuda":
         return tensor.to(like.device, like.dtype)
-    buffer = torch.empty(tensor.shape, dtype=like.dtype, pin_memory=True)  # kept by torch until the copy is done
-    return buffer.copy_(tensor).to(like.device, non_blocking=True)
+    return _pinned(tensor.shape, like.dtype).copy_(tensor).to(like.device, non_blocking=True)
 
 
-def scale_rows(rows: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Scale each row of [m, n] by a power of two so that max |θ| is in [½, 1); zero rows stay as they are.
+def _pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return memory of the CPU for values from or for a GPU; torch keeps it until a copy is done."""
+    return torch.empty(tuple(shape), dtype=dtype, device="cpu", pin_memory=True)
+
+
+def _narrowed(block: Block, expected: int, like: Tensor) -> tuple[Tensor | None, bool]:
+    """Look at a block's states and status in one go.
+
+    Returns:
+        The states as a float32 tensor [N, n] on the device of another one, None if that has another dtype or numba
+        isn't at work; and whether all states are finite and of the expected status.
+    """
+    narrow = NARROW.ready() if like.dtype == torch.float32 else None
+    if narrow is None:
+        return None, are_finite(_from_numpy(block.z)) and bool((block.status == expected).all())
+    shape = block.z.shape
+    states = _pinned(shape, like.dtype) if like.is_cuda else _from_numpy(np.empty(shape, np.float32))
+    clean = narrow(block.z, block.status, expected, states.numpy())
+    return states.to(like.device, non_blocking=True), clean
+
+
+def scale_rows(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Scale each row of [m, n], float32 or float64, by a power of two so that max |θ| is in [½, 1); zero rows stay.
 
     Returns:
         The scaled rows, float64 without negative zeros, and the exponents e [m] such that row = scaled · 2^e.
     """
-    exponents = np.frexp(rows.abs().amax(dim=1).numpy())[1]
-    if abs(exponents).max() > _LARGEST_EXPONENT:
-        scaled = np.ldexp(rows.double().numpy(), -exponents[:, None])
-        scaled += 0.0
+    scaled, exponents = np.empty(rows.shape), np.empty(len(rows), np.int32)
+    scale = SCALE[rows.dtype].ready()
+    if scale is not None:
+        scale(rows, scaled, exponents)
         return scaled, exponents
-    scaled = np.empty(rows.shape)  # NumPy's memory comes in huge pages
-    factors = _from_numpy(np.ldexp(1.0, -exponents)).unsqueeze(1)
-    _from_numpy(scaled).copy_(rows).mul_(factors).add_(0.0)
+    exponents[:] = np.frexp(np.abs(rows).max(axis=1))[1]
+    half = exponents // 2  # as 2^−e may not be a float64 number
+    np.multiply(rows, np.ldexp(1.0, -half)[:, None], out=scaled)
+    scaled *= np.ldexp(1.0, half - exponents)[:, None]
+    scaled += 0.0
     return scaled, exponents
 
 
 def _read_only(values: NDArray[np.float64]) -> NDArray[np.float64]:
     values.flags.writeable = False
     return values
-
-
-def _is_finite(values: NDArray[np.float64]) -> bool:
-    return are_finite(_from_numpy(values))
 
 
 def _fail_inexact(block: Block, z: NDArray[np.float64], integer: NDArray[np.bool_], dtype: torch.dtype) -> bool:

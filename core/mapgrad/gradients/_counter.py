@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.gradients._noise import StandardNoise, SumOfGamma
-from mapgrad.gradients._noise_kernel import noise_kernel
+from mapgrad.gradients._noise_kernel import NOISE
 from mapgrad.gradients._sum_of_gamma import table
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _fill(
 ) -> None:
     """Fill a flat result on the CPU, by NumPy: torch has no logical shift, and its logarithm takes longer."""
     if not isinstance(result, Tensor) and type(noise) is SumOfGamma:
-        kernel = noise_kernel(result.dtype)
+        kernel = NOISE[result.dtype].ready()
         if kernel is not None:
             quantiles = table(float(noise.kappa), torch.device("cpu")).quantiles.numpy()
             _fill_by(kernel, result, quantiles, key, sizes, rows, first_sample)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from mapgrad.solvers import kernel
+from mapgrad.solvers import Shortcut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
-
-_logger = logging.getLogger("mapgrad")
 
 _SHARE: Final = 1024
 """Numbers that go through the kernel's steps together, in the nearest cache."""
@@ -25,27 +18,6 @@ _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _FIRST_FACTOR: Final = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND_FACTOR: Final = np.uint64(0x94D049BB133111EB)
 _STEP: Final = 2.0**-52
-
-
-def noise_kernel(dtype: np.dtype[Any]) -> Callable[..., None] | None:
-    """Return `_fill` for float32 or float64 results; None where numba isn't at work in this process.
-
-    That is where a compiled solver is: numba takes half a second to import, which a loop in NumPy never costs.
-    """
-    return _compiled(dtype.name) if "numba" in sys.modules else None
-
-
-@cache
-def _compiled(dtype: str) -> Callable[..., None] | None:
-    try:
-        from numba import types
-
-        rows = types.Array(types.uint64, 1, "C", readonly=True)
-        cubics = types.Array(types.float64, 2, "C", readonly=True)
-        return kernel(types.uint64, rows, cubics, types.Array(getattr(types, dtype), 2, "C"))(_fill).ready()
-    except Exception:
-        _logger.info("noise is made by NumPy, as numba can't compile it", exc_info=True)
-        return None
 
 
 def _fill(key: np.uint64, rows: NDArray[np.uint64], cubics: NDArray[np.float64], result: NDArray[Any]) -> None:
@@ -81,3 +53,18 @@ def _fill(key: np.uint64, rows: NDArray[np.uint64], cubics: NDArray[np.float64],
                 value = (value + cubics[cell, 2]) * z
                 value = (value + cubics[cell, 1]) * z
                 result[row, start + k] = value + cubics[cell, 0]
+
+
+NOISE: Final = {
+    np.dtype(name): Shortcut(
+        _fill,
+        lambda types, name=name: (
+            types.uint64,
+            types.Array(types.uint64, 1, "C", readonly=True),
+            types.Array(types.float64, 2, "C", readonly=True),
+            types.Array(getattr(types, name), 2, "C"),
+        ),
+    )
+    for name in ("float32", "float64")
+}
+"""For results of each dtype."""

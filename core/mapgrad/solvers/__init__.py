@@ -14,7 +14,7 @@ from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._entries import SolverEntry, cost_of
 from mapgrad.solvers._function import FunctionSolver, context_names, require_no_reserved
 from mapgrad.solvers._hookspecs import hookimpl
-from mapgrad.solvers._kernels import kernel
+from mapgrad.solvers._kernels import Shortcut, kernel
 from mapgrad.solvers._limits import Limits
 from mapgrad.solvers._listing import SolverInfo, entries_for, list_solvers
 from mapgrad.solvers._lowering import Lowering, lower
@@ -36,6 +36,7 @@ __all__ = [
     "MAPSolver",
     "ProgramSolver",
     "Request",
+    "Shortcut",
     "SolverEntry",
     "SolverFactory",
     "SolverInfo",

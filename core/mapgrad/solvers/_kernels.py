@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import logging
 import os
+import sys
 import threading
 from functools import cache
 from pathlib import Path
@@ -105,6 +106,39 @@ class Kernel:
             compiled.compile(self._signature)  # at once where all but keeping it was done
         compiled.disable_compile()
         return compiled
+
+
+class Shortcut:
+    """A kernel for what NumPy can do, too, and which is compiled only in processes that run numba anyway.
+
+    That is where a compiled solver is: numba takes half a second to import.
+
+    Args:
+        function: What is compiled.
+        signature: From the module `numba.types` to the types of its arguments, as in `kernel`.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: Callable[[Any], tuple[Any, ...]]) -> None:
+        self._function = function
+        self._signature = signature
+        self._compiled: Callable[..., Any] | None = None
+        self._is_tried = False
+
+    def ready(self) -> Callable[..., Any] | None:
+        """Return the compiled function; None where numba isn't at work or can't compile it."""
+        if not self._is_tried and "numba" in sys.modules:
+            self._compiled = self._compile()
+            self._is_tried = True
+        return self._compiled
+
+    def _compile(self) -> Callable[..., Any] | None:
+        try:
+            from numba import types
+
+            return kernel(*self._signature(types))(self._function).ready()
+        except Exception:
+            _logger.info("NumPy does the work of %s, as numba can't compile it", self._function, exc_info=True)
+            return None
 
 
 @cache
