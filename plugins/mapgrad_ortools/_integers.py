@@ -178,10 +178,11 @@ def _in_integers(row: Row, bound: float, side: int, total: int) -> int:
     """Return the last multiple of 1 / scale that a row's bound lets pass, as an integer just beyond ±total at most."""
     if math.isinf(bound):
         return side * (total + 1)
-    room = Fraction(_ROOM * max(abs(bound), row.largest))
     if row.scale == 1 and bound.is_integer():
-        room = min(room, Fraction(1, 2))  # a miss is a whole number, which no tolerance may hide
-    last = side * math.floor(row.scale * (side * Fraction(bound) + room))
+        last = int(bound)  # a miss is a whole number, which no tolerance may hide
+    else:
+        room = Fraction(_ROOM * max(abs(bound), row.largest))
+        last = side * math.floor(row.scale * (side * Fraction(bound) + room))
     return max(-total - 1, min(last, total + 1))
 
 

@@ -113,7 +113,9 @@ def _schedule(epochs: int) -> learning.Schedule:
 def _network(seed: int, device: torch.device) -> learning.CostNetwork:
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-        return learning.CostNetwork().to(device)
+        network = learning.CostNetwork().to(device)
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (missing in torch's stubs)
+        return network
 
 
 def _progress(console: Console) -> Progress:

@@ -180,7 +180,7 @@ def train(
         generator: Draws the order of the crops.
         on_step: Called after each step.
     """
-    optimizer = torch.optim.AdamW(network.parameters(), lr=schedule.rate, weight_decay=schedule.decay)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True)
     total_steps = schedule.epochs * num_steps(len(lessons.images), schedule)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / total_steps))
     for _ in range(schedule.epochs):
