@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _SMALL: Final = 1 << 16
 """Entries of a batch that is never cut."""
 
-_PART_BYTES: Final = 1 << 19
+_PART_BYTES: Final = 1 << 22
 _PART_BYTES_ELSEWHERE: Final = 1 << 27
 """How much of a batch an estimator sees at a time, where it may: what it holds beside the answers is in proportion."""
 

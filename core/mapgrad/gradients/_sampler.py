@@ -17,7 +17,7 @@ from mapgrad.solvers import CounterNoise
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
 
-_KEPT: Final = 1 << 16
+_KEPT: Final = 1 << 20
 """Entries up to which noise is kept for the backward pass, as drawing it again would cost more than its memory."""
 
 _ELEMENT: Final = -0x2B2AD4B0C7A5E3D1
