@@ -1,8 +1,5 @@
 """Noise by numba: the same bits as by NumPy, and only where numba is at work anyway."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -31,7 +28,7 @@ def test_the_bits_are_the_same(kappa, dtype, shape, monkeypatch):
         assert torch.equal(one, other)
 
 
-def test_numba_is_not_imported_for_noise():
+def test_numba_is_not_imported_for_noise(run_program):
     code = """
 import sys, torch, mapgrad
 from mapgrad.gradients import _noise_kernel
@@ -43,7 +40,7 @@ import numba
 layer(torch.zeros(4, 6))
 assert before == 0 and _noise_kernel._compiled("float32") is not None
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_program(code)
     assert done.returncode == 0, done.stderr
 
 

@@ -7,8 +7,6 @@ import io
 import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -404,7 +402,7 @@ def test_dropping_a_solver_frees_its_native_models_and_threads(problem):
 
 
 @pytest.mark.parametrize("workers", ["None", "2"])
-def test_the_end_of_the_program_frees_native_models(workers):
+def test_the_end_of_the_program_frees_native_models(workers, run_program):
     script = f"""
 import mapgrad, torch
 
@@ -422,7 +420,8 @@ solver = mapgrad.get_solver(Loud, mapgrad.KSubset(6, 2), workers={workers})
 solver(torch.zeros(1, 6))
 print("ends")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    done = run_program(script)
+    assert done.returncode == 0
     assert done.stdout.splitlines() == ["ends", "closed model"]
     assert not done.stderr
 
