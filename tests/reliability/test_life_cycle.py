@@ -12,6 +12,7 @@ import time
 import warnings
 import weakref
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import product
 
 import numpy as np
 import pytest
@@ -75,7 +76,10 @@ def workers(request):
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
-ENGINES = [Best, BestRows, "topk", "highs", "ortools.cp_sat", "ortools.mip", "pulp.cbc", "pulp.highs", "scipy.milp"]
+ENGINES = ["topk", "highs", "ortools.cp_sat", "ortools.mip", "pulp.cbc", "pulp.highs", "scipy.milp"]
+WORKERS = [None, 2, "executor"]
+FORKED = [*product([Best, BestRows], WORKERS), *((name, WORKERS[place % 3]) for place, name in enumerate(ENGINES))]
+"""Solvers of both kinds under each kind of workers, and each engine under one kind."""
 
 
 def made(solver, problem=PROBLEM, **settings):
@@ -85,7 +89,7 @@ def made(solver, problem=PROBLEM, **settings):
 
 
 @needs_fork
-@pytest.mark.parametrize("given", ENGINES, ids=str)
+@pytest.mark.parametrize(("given", "workers"), FORKED, ids=str, indirect=["workers"])
 def test_a_solver_that_was_used_works_in_a_forked_child(given, workers, in_child):
     """Its threads, models and locks are the child's own; and those of the parent go on."""
     solver = made(given, workers=workers)
