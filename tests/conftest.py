@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -18,6 +19,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # pytest -n auto starts a worker on each core: torch's own threads, which wait busily, would only take turns there
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MAPGRAD_CACHE_DIR"] = ""  # tests leave nothing in the user's cache, and find nothing there
+
+
+def pytest_collection_finish():
+    """Leave what was imported and collected out of all later garbage collections: a million objects."""
+    gc.collect()
+    gc.freeze()
+
 
 FOLDER = Path(os.environ.get("MAPGRAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
