@@ -1,9 +1,13 @@
-"""What many tests use: data sets of others, where a machine has them, and forked children."""
+"""What many tests use: data sets of others, where a machine has them, forked children, and programs of their own."""
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -15,6 +19,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # pytest -n auto starts a worker on each core: torch's own threads, which wait busily, would only take turns there
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MAPGRAD_CACHE_DIR"] = ""  # tests leave nothing in the user's cache, and find nothing there
+
+
+def pytest_collection_finish():
+    """Leave what was imported and collected out of all later garbage collections: a million objects."""
+    gc.collect()
+    gc.freeze()
+
 
 FOLDER = Path(os.environ.get("MAPGRAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -63,3 +74,75 @@ def call_in_child(function, seconds=60):
 @pytest.fixture
 def in_child():
     return call_in_child
+
+
+SERVER = """
+import gc, json, os, sys
+import torch, mapgrad
+
+for name in mapgrad.__all__:
+    getattr(mapgrad, name)
+torch.ones(2, requires_grad=True).backward(torch.ones(2))  # the first one imports SymPy
+gc.freeze()  # the collection at each child's end passes over what was imported
+for line in sys.stdin:
+    given = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        break
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+for number, name in enumerate((os.devnull, given["out"], given["err"])):
+    file = os.open(name, os.O_WRONLY if number else os.O_RDONLY)
+    os.dup2(file, number)
+    os.close(file)
+sys.argv[1:] = given["arguments"]
+sys.path[:0] = given["paths"]
+os.environ.update(given["environment"])
+exec(compile(given["code"], "<string>", "exec"))
+"""
+"""Forks a child for each program, which goes on where a new interpreter would be once it has imported torch."""
+
+
+class ForkServer:
+    """Runs programs in processes of their own, as `python -c` does, but torch and mapgrad are imported only once."""
+
+    def __init__(self, folder):
+        self.out, self.err = folder / "out", folder / "err"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, code, *arguments, paths=(), environment=None, timeout=120):
+        """Return how a program ended: its exit code is -9 where it took longer than `timeout` seconds."""
+        self.out.write_text("")
+        self.err.write_text("")
+        given = {
+            "code": code,
+            "arguments": [*map(str, arguments)],
+            "paths": [*map(str, paths)],
+            "environment": environment or {},
+            "out": str(self.out),
+            "err": str(self.err),
+        }
+        self.process.stdin.write(json.dumps(given) + "\n")
+        self.process.stdin.flush()
+        timer = threading.Timer(timeout, os.kill, (int(self.process.stdout.readline()), signal.SIGKILL))
+        timer.start()
+        code = int(self.process.stdout.readline())
+        timer.cancel()
+        return subprocess.CompletedProcess(arguments, code, self.out.read_text(), self.err.read_text())
+
+    def close(self):
+        self.process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def run_program(tmp_path_factory):
+    """Return a function that runs Python code in a process of its own, and returns how that ended."""
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork here")
+    server = ForkServer(tmp_path_factory.mktemp("programs"))
+    yield server
+    server.close()

@@ -3,8 +3,6 @@
 import importlib
 import multiprocessing
 import re
-import subprocess
-import sys
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -119,12 +117,11 @@ def test_a_worker_that_dies_takes_only_unfinished_rows_along(harmful):
     solver.close()
 
 
-def test_an_open_pool_does_not_keep_the_interpreter_alive():
+def test_an_open_pool_does_not_keep_the_interpreter_alive(run_program):
     script = (
         "import mapgrad, torch\n"
         "solver = mapgrad.get_solver('networkx.shortest_path', mapgrad.GridShortestPath(3, 3), workers=2)\n"
         "print(solver(-torch.ones(4, 3, 3)).sum().item())\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "12.0"
-    assert done.stderr == ""
+    done = run_program(script, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "12.0\n", "")

@@ -1,5 +1,6 @@
 """Rows whose programs differ in bounds and sides alone: one native model, and the answers of each alone."""
 
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -225,10 +226,14 @@ WIDE = [
 ]
 
 
-@pytest.mark.parametrize("row", range(len(WIDE)))
 @pytest.mark.parametrize(
-    "name", [name for name in NAMES if name != "ortools.cp_sat"]
-)  # whose settings no bound changes
+    ("name", "row"),
+    [
+        pytest.param(name, row, marks=[pytest.mark.slow] * ((name, row) == ("pulp.cbc", 1)))  # takes CBC long
+        for name, row in product(NAMES, range(len(WIDE)))
+        if name != "ortools.cp_sat"  # whose settings no bound changes
+    ],
+)
 def test_a_row_of_far_wider_bounds_is_solved_as_it_is_alone(name: str, row: int) -> None:
     program, change, utilities, optimum = WIDE[row]
     wide, theta = program.replace(**change), torch.tensor([utilities], dtype=torch.float64)

@@ -1,6 +1,5 @@
 """Ctrl-C while rows are being solved: it comes through at once, and nothing of the batch goes on."""
 
-import subprocess
 import sys
 
 import pytest
@@ -89,15 +88,18 @@ problem = mapgrad.KSubset(3, 1)
 """
 
 
-def run(script, *, timeout=60):
+@pytest.fixture
+def run(run_program):
     """Run a script after the prelude, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + script], capture_output=True, text=True, timeout=timeout, check=False
-    )
-    assert (done.returncode, done.stdout.splitlines()[-1:], done.stderr) == (0, ["done"], "")
+
+    def checked(script):
+        done = run_program(PRELUDE + script, timeout=60)
+        assert (done.returncode, done.stdout.splitlines()[-1:], done.stderr) == (0, ["done"], "")
+
+    return checked
 
 
-def test_inline_the_engine_is_stopped_and_the_rows_after_it_are_dropped():
+def test_inline_the_engine_is_stopped_and_the_rows_after_it_are_dropped(run):
     run("""
 pool = Pool(None)
 for engine in (Stoppable(problem), Swallowing(problem)):
@@ -134,7 +136,7 @@ print("done")
 """)
 
 
-def test_inline_a_handler_that_returns_lets_the_batch_go_on():
+def test_inline_a_handler_that_returns_lets_the_batch_go_on(run):
     run("""
 calls = []
 signal.signal(signal.SIGINT, lambda number, frame: (calls.append(number), engine.done.set()))
@@ -161,7 +163,7 @@ print("done")
 """)
 
 
-def test_what_a_signal_handler_raises_goes_through():
+def test_what_a_signal_handler_raises_goes_through(run):
     run("""
 class Sleepy(Quick):
     closed = 0
@@ -183,7 +185,7 @@ print()
 """)
 
 
-def test_threads_are_left_behind_and_others_take_their_place():
+def test_threads_are_left_behind_and_others_take_their_place(run):
     run("""
 pool = Pool(2)
 engine = Engine(problem)  # which can't be stopped
@@ -210,7 +212,7 @@ print("done")
 """)
 
 
-def test_highs_itself():
+def test_highs_itself(run):
     pytest.importorskip("highspy")
     run("""
 import highspy

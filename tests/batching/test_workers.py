@@ -510,7 +510,7 @@ def test_keyboard_interrupt_that_a_solver_raises_in_a_thread_is_its_rows():
     pool.close()
 
 
-def test_a_program_ends_though_a_row_hangs():
+def test_a_program_ends_though_a_row_hangs(run_program):
     script = """
 import threading, time
 import mapgrad, numpy as np
@@ -530,8 +530,8 @@ threading.Thread(target=pool.solve, args=arguments, daemon=True).start()
 begun.wait()
 print("end")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert (done.stdout, done.stderr) == ("end\n", "")
+    done = run_program(script, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 
 
 # -- given executors
@@ -645,7 +645,7 @@ def test_a_worker_killed_from_outside_costs_nothing(own_processes, solvers):
     assert_answered(block)
 
 
-def test_an_interrupt_ends_processes_that_hang(solvers, tmp_path):
+def test_an_interrupt_ends_processes_that_hang(solvers, tmp_path, run_program):
     script = f"""
 import os, pathlib, signal, sys, threading, time
 sys.path.insert(0, {str(solvers.Path(solvers.__file__).parent)!r})
@@ -666,8 +666,8 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+    done = run_program(script, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
 
 
 def test_processes_without_a_main_guard_say_so(tmp_path):

@@ -1,5 +1,7 @@
 """The estimators' door: what a user's own estimator may do, and what a layer does around it."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -99,8 +101,9 @@ def curious(solver, noise=None, *, drops_rows=False):
 
 
 @COMPILED
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("batch", [(), (1,), (4,), (3, 2)])
+@pytest.mark.parametrize(
+    ("solver", "batch"), [*product(["batch"], [(), (1,), (4,), (3, 2)]), ("host", (3, 2)), ("function", (4,))]
+)
 def test_a_users_estimator_compiled(solver, batch):
     theta = -random_theta(*batch, *SOLVERS[solver][1], seed=1).abs()
     expected = step(curious(solver), theta)
@@ -147,9 +150,17 @@ def test_a_users_estimator_in_a_compiled_map():
 
 
 @pytest.mark.parametrize(
-    ("solver", "mapped"), [*((each, (0, 1)) for each in SOLVERS), ("batch", ()), ("host", (1,))], ids=str
+    ("solver", "mapped", "drops_rows"),
+    [
+        ("batch", (0, 1), False),
+        ("batch", (0, 1), True),
+        ("host", (0, 1), True),
+        ("function", (0, 1), False),
+        ("batch", (), True),
+        ("host", (1,), False),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("drops_rows", [False, True])
 def test_opcheck_of_a_users_estimator(solver, drops_rows, mapped):
     layer = curious(solver, UNREPEATABLE, drops_rows=drops_rows)
     theta = random_theta(*(2,) * len(mapped), 3, *SOLVERS[solver][1])

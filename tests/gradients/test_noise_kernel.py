@@ -1,8 +1,5 @@
 """Noise by numba: the same bits as by NumPy, and only where numba is at work anyway."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -33,7 +30,7 @@ def test_the_bits_are_the_same(kappa, dtype, shape, monkeypatch):
         assert torch.equal(one, other)
 
 
-def test_numba_is_not_imported_for_noise():
+def test_numba_is_not_imported_for_noise(run_program):
     code = """
 import sys, torch, mapgrad
 from mapgrad.gradients._noise_kernel import NOISE
@@ -44,7 +41,7 @@ import numba
 layer(torch.zeros(4, 6))
 assert [kernel._compiled is not None for kernel in NOISE.values()] == [True, False]
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_program(code)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,8 +1,5 @@
 """Two ranks of torch.distributed: noise by ids is that of one rank, by default each has its own; AIMLE under DDP."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import distributed
@@ -48,34 +45,34 @@ exec(COMMON, NAMES)
 NOISE, steps, make_layer = NAMES["NOISE"], NAMES["steps"], NAMES["make_layer"]
 
 
-def on_two_ranks(script, folder):
-    """Run a script, which assigns `result`, on two ranks, and return their results."""
-    program = (
-        f"{COMMON}\n"
-        "folder, rank = sys.argv[1], int(sys.argv[2])\n"
-        "torch.set_num_threads(1)\n"
-        "distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)\n"
-        f"{script}\n"
-        "torch.save(result, f'{folder}/{rank}.pt')\n"
-        "distributed.destroy_process_group()\n"
-    )
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", program, folder, str(rank)], stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    try:
-        for process in ranks:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-    finally:
-        for process in ranks:
-            process.kill()
-            process.wait()
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+@pytest.fixture(scope="session")
+def on_two_ranks(run_program):
+    """Return a function that runs a script, which assigns `result`, on two ranks, and returns their results."""
+
+    def run(script, folder):
+        program = (
+            "import datetime, os\n"
+            f"{COMMON}\n"
+            "folder, other = sys.argv[1], os.fork()\n"
+            "rank, patience = int(other == 0), datetime.timedelta(seconds=100)\n"
+            "torch.set_num_threads(1)\n"
+            "distributed.init_process_group(\n"
+            "    'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2, timeout=patience\n"
+            ")\n"
+            f"{script}\n"
+            "torch.save(result, f'{folder}/{rank}.pt')\n"
+            "distributed.destroy_process_group()\n"
+            "sys.exit(0 if rank else os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))\n"
+        )
+        done = run_program(program, folder)
+        assert done.returncode == 0, done.stderr
+        return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(on_two_ranks, tmp_path_factory):
     script = """
 take = PLACES[rank]
 result = {}
@@ -160,7 +157,7 @@ result = {"parallel": parallel, "alone": alone, "uneven": uneven}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(on_two_ranks, tmp_path_factory):
     return on_two_ranks(DDP, tmp_path_factory.mktemp("ddp"))
 
 

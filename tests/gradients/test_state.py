@@ -3,8 +3,6 @@
 import copy
 import pickle
 import re
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -46,7 +44,7 @@ def training():
     return names
 
 
-def test_training_continues_bit_for_bit_in_another_process(training, tmp_path):
+def test_training_continues_bit_for_bit_in_another_process(training, tmp_path, run_program):
     model, optimizer = training["make"]()
     training["train"](model, optimizer, range(5))
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "checkpoint.pt")
@@ -59,8 +57,8 @@ def test_training_continues_bit_for_bit_in_another_process(training, tmp_path):
         "train(model, optimizer, range(5, 10))\n"
         "torch.save(model.state_dict(), sys.argv[2])\n"
     )
-    arguments = [sys.executable, "-c", script, tmp_path / "checkpoint.pt", tmp_path / "continued.pt"]
-    subprocess.run(arguments, check=True, timeout=120)
+    done = run_program(script, tmp_path / "checkpoint.pt", tmp_path / "continued.pt")
+    assert done.returncode == 0, done.stderr
     continued = torch.load(tmp_path / "continued.pt")
     training["train"](model, optimizer, range(5, 10))
     expected = model.state_dict()

@@ -1,9 +1,7 @@
 """How kernels are compiled: late, kept on disk where that can be, beside threads, processes and torch."""
 
-import os
 import pickle
 import shutil
-import subprocess
 import sys
 import textwrap
 import threading
@@ -36,26 +34,27 @@ ON_GRID, ON_DAG = (
 """The first needs two kernels, the second one."""
 
 
-def run(code: str, *, paths: tuple[Path, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, where some folders come first on the path, and return how it ended."""
-    search = os.pathsep.join([*map(str, paths), *filter(None, sys.path)])
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=os.environ | {"PYTHONPATH": search} | environment,
-    )
+@pytest.fixture
+def run(run_program):
+    """Return a function that runs code in a process of its own, where some folders come first on the path."""
+
+    def run(code: str, *, paths: tuple[Path, ...] = (), **environment: str):
+        return run_program(textwrap.dedent(code), paths=paths, environment=environment, timeout=300)
+
+    return run
 
 
-def output(code: str, **options) -> str:
-    done = run(code, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def output(run):
+    def output(code: str, **options) -> str:
+        done = run(code, **options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return output
 
 
-def test_numba_is_imported_once_a_solver_is_asked_for():
+def test_numba_is_imported_once_a_solver_is_asked_for(output):
     code = """
     import sys, mapgrad, mapgrad_compiled
     mapgrad_compiled.mapgrad_solvers()
@@ -110,7 +109,7 @@ def test_lanes_are_numbers_side_by_side():
     np.testing.assert_array_equal(answers, [*expected, np.full(LANES, 3.0)])
 
 
-def test_machine_code_is_kept_in_the_folder_that_the_user_names(tmp_path):
+def test_machine_code_is_kept_in_the_folder_that_the_user_names(output, tmp_path):
     code = ON_DAG + "print(sum(_dags._best_in_order._compiled.stats.cache_hits.values()))"
     assert output(code, NUMBA_CACHE_DIR=str(tmp_path)) == "0\n"
     [kept] = tmp_path.rglob("*.nbc")
@@ -131,7 +130,7 @@ def sealed(tmp_path):
     return {"paths": (tmp_path,), "NUMBA_CACHE_DIR": "", **places}
 
 
-def test_without_a_folder_to_write_to_kernels_are_compiled_each_time_and_one_line_says_so(sealed):
+def test_without_a_folder_to_write_to_kernels_are_compiled_each_time_and_one_line_says_so(run, sealed):
     done = run(ON_GRID + "print(sys.modules['mapgrad_compiled'].__file__)", **sealed)
     assert done.returncode == 0, done.stderr
     assert str(sealed["paths"][0]) in done.stdout
@@ -140,13 +139,13 @@ def test_without_a_folder_to_write_to_kernels_are_compiled_each_time_and_one_lin
     assert line.endswith("set NUMBA_CACHE_DIR to a folder that can be written to")
 
 
-def test_a_folder_that_was_named_and_cannot_be_written_to_is_no_error(sealed):
+def test_a_folder_that_was_named_and_cannot_be_written_to_is_no_error(run, sealed):
     done = run(ON_DAG, **sealed | {"NUMBA_CACHE_DIR": sealed["HOME"]})
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_torch_keeps_its_threads():
+def test_torch_keeps_its_threads(output):
     code = """
     import torch, mapgrad
     from mapgrad_compiled._paths import ShortestPaths
@@ -234,7 +233,7 @@ print(mapgrad.get_solver("auto", problem).spec.factory)
 """
 
 
-def test_a_numba_that_cannot_be_imported_is_an_error_of_the_plugin_and_auto_takes_another(broken_numba):
+def test_a_numba_that_cannot_be_imported_is_an_error_of_the_plugin_and_auto_takes_another(run, broken_numba):
     done = run(ASK, paths=(broken_numba,))
     assert done.returncode == 0, done.stderr
     named, chosen = done.stdout.splitlines()
@@ -246,7 +245,7 @@ def test_a_numba_that_cannot_be_imported_is_an_error_of_the_plugin_and_auto_take
     assert "passes over a solver: compiled.shortest_path" in done.stderr
 
 
-def test_where_numba_compiles_nothing_auto_takes_another():
+def test_where_numba_compiles_nothing_auto_takes_another(run):
     done = run(ASK, NUMBA_DISABLE_JIT="1")
     assert done.returncode == 0, done.stderr
     named, chosen = done.stdout.splitlines()
@@ -254,7 +253,7 @@ def test_where_numba_compiles_nothing_auto_takes_another():
     assert not chosen.startswith("mapgrad_compiled")
 
 
-def test_without_numba_the_error_says_how_to_get_it():
+def test_without_numba_the_error_says_how_to_get_it(run):
     done = run("import sys\nsys.modules['numba'] = None\n" + ASK)
     assert done.returncode == 0, done.stderr
     named, chosen = done.stdout.splitlines()

@@ -2,8 +2,6 @@
 
 import importlib.util
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -23,7 +21,6 @@ from mapgrad.testing._slow_program import slow_program
 program, *rows, answer = slow_program()
 slow, quick = (torch.from_numpy(row) * (1 - torch.arange(8)[:, None] / 64) for row in rows)  # all different
 answer = torch.from_numpy(answer)
-torch.ones(2, requires_grad=True).backward(torch.ones(2))  # torch's first imports SymPy, which takes no interrupt well
 
 def interrupt(after=0.2):
     def send():
@@ -65,18 +62,21 @@ def ends():
 """
 
 
-def run(script, *arguments, code=0):
+@pytest.fixture
+def run(run_program):
     """Run a script after the prelude; check its exit code, and that it ends once it is done."""
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + script, *arguments], capture_output=True, text=True, timeout=300, check=False
-    )
-    ended = time.time()
-    print(done.stdout, done.stderr)  # noqa: T201 (the delays, for whoever asks for them by -rP)
-    assert done.returncode == code, done.stderr
-    last = done.stdout.split()[-2:]
-    assert last[:1] == ["done"], done.stderr
-    assert ended - float(last[1]) < 10
-    return done
+
+    def checked(script, *arguments, code=0):
+        done = run_program(PRELUDE + script, *arguments, timeout=300)
+        ended = time.time()
+        print(done.stdout, done.stderr)  # noqa: T201 (the delays, for whoever asks for them by -rP)
+        assert done.returncode == code, done.stderr
+        last = done.stdout.split()[-2:]
+        assert last[:1] == ["done"], done.stderr
+        assert ended - float(last[1]) < 10
+        return done
+
+    return checked
 
 
 def installed(name):
@@ -91,7 +91,7 @@ ENGINES = [installed(name) for name in ("highs", "ortools.cp_sat", "ortools.mip 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_interrupt_comes_within_a_second_and_drops_the_batch(engine):
+def test_an_interrupt_comes_within_a_second_and_drops_the_batch(run, engine):
     """Rows 2, 2b and 2c: inline, in threads and in a given executor; forward, and in the backward pass of a layer."""
     run(
         """
@@ -124,7 +124,7 @@ ends()
 
 
 @pytest.mark.parametrize("engine", [installed("scipy.milp")])
-def test_in_threads_an_engine_that_can_not_be_stopped_is_left_behind(engine):
+def test_in_threads_an_engine_that_can_not_be_stopped_is_left_behind(run, engine):
     """The main thread reacts, the next rows get other threads, and the program ends."""
     run(
         """
@@ -140,7 +140,7 @@ ends()
 
 @pytest.mark.parametrize("workers", ["None", "2"])
 @pytest.mark.parametrize("engine", ENGINES[:1])
-def test_an_interrupt_that_nobody_catches_ends_the_program(engine, workers):
+def test_an_interrupt_that_nobody_catches_ends_the_program(run, engine, workers):
     done = run(
         """
 import atexit
@@ -157,7 +157,7 @@ solver(slow)
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
 
 
-def test_own_problems_are_interrupted_too():
+def test_own_problems_are_interrupted_too(run):
     run("""
 class Sleeping(mapgrad.InstanceSolver):
     def solve(self, state, theta, request):
@@ -186,7 +186,7 @@ problem = mapgrad.KSubset(4, 1)
 """
 
 
-def test_the_program_ends_though_a_row_hangs_in_a_thread():
+def test_the_program_ends_though_a_row_hangs_in_a_thread(run):
     """Row 4."""
     run(
         HUNG
@@ -199,7 +199,7 @@ ends()
     )
 
 
-def test_the_program_ends_though_rows_hang_that_were_interrupted():
+def test_the_program_ends_though_rows_hang_that_were_interrupted(run):
     run(
         HUNG
         + """

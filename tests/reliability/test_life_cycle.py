@@ -7,13 +7,12 @@ import io
 import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import threading
 import time
 import warnings
 import weakref
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import product
 
 import numpy as np
 import pytest
@@ -77,7 +76,10 @@ def workers(request):
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
-ENGINES = [Best, BestRows, "topk", "highs", "ortools.cp_sat", "ortools.mip", "pulp.cbc", "pulp.highs", "scipy.milp"]
+ENGINES = ["topk", "highs", "ortools.cp_sat", "ortools.mip", "pulp.cbc", "pulp.highs", "scipy.milp"]
+WORKERS = [None, 2, "executor"]
+FORKED = [*product([Best, BestRows], WORKERS), *((name, WORKERS[place % 3]) for place, name in enumerate(ENGINES))]
+"""Solvers of both kinds under each kind of workers, and each engine under one kind."""
 
 
 def made(solver, problem=PROBLEM, **settings):
@@ -87,7 +89,7 @@ def made(solver, problem=PROBLEM, **settings):
 
 
 @needs_fork
-@pytest.mark.parametrize("given", ENGINES, ids=str)
+@pytest.mark.parametrize(("given", "workers"), FORKED, ids=str, indirect=["workers"])
 def test_a_solver_that_was_used_works_in_a_forked_child(given, workers, in_child):
     """Its threads, models and locks are the child's own; and those of the parent go on."""
     solver = made(given, workers=workers)
@@ -404,7 +406,7 @@ def test_dropping_a_solver_frees_its_native_models_and_threads(problem):
 
 
 @pytest.mark.parametrize("workers", ["None", "2"])
-def test_the_end_of_the_program_frees_native_models(workers):
+def test_the_end_of_the_program_frees_native_models(workers, run_program):
     script = f"""
 import mapgrad, torch
 
@@ -422,7 +424,8 @@ solver = mapgrad.get_solver(Loud, mapgrad.KSubset(6, 2), workers={workers})
 solver(torch.zeros(1, 6))
 print("ends")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    done = run_program(script)
+    assert done.returncode == 0
     assert done.stdout.splitlines() == ["ends", "closed model"]
     assert not done.stderr
 

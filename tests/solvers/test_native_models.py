@@ -1,8 +1,5 @@
 """Models of other packages are sent to what makes problems of them, and nothing is imported for that."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -88,12 +85,13 @@ def test_other_things_are_refused_as_before():
         mapgrad.get_solver(Model(), mapgrad.KSubset(3, 1))
 
 
-def test_no_package_is_imported():
+def test_no_package_is_imported(run_program):
     code = (
         "import sys, mapgrad\n"
         "try:\n    mapgrad.get_solver(type('LpProblem', (), {'__module__': 'pulp.pulp'})(), None)\n"
         "except TypeError as error:\n    print('mapgrad_pulp.from_model' in str(error))\n"
         "print(sorted({'pulp', 'ortools', 'highspy', 'mapgrad_pulp'} & set(sys.modules)))"
     )
-    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    answer = run_program(code)
+    assert answer.returncode == 0, answer.stderr
     assert answer.stdout.split("\n")[:2] == ["True", "[]"]

@@ -3,14 +3,18 @@
 import pytest
 
 import mapgrad
-from mapgrad.testing import check_solver, example_problems
+from mapgrad.testing import BruteForce, check_solver, example_problems
 
 SOLVERS = [info for info in mapgrad.list_solvers() if info.distribution == "mapgrad"]
 ENGINES = {info.name for info in SOLVERS if mapgrad.IntegerProgram in info.accepts} - {"diagram"}  # 0/1 variables only
 
 
+EXAMPLES = example_problems(mapgrad.SolverSpec(name="any", factory=BruteForce, accepts=(mapgrad.Problem,)))
+TAKEN = [(problem, {info.name for info in mapgrad.list_solvers(problem)}) for problem in EXAMPLES]
+
+
 def cases(name):
-    problems = example_problems(name)
+    problems = [problem for problem, names in TAKEN if name in names]
     if name not in ENGINES:
         return problems
     # the table of agreement has the others, which are too many for all laws
@@ -27,14 +31,19 @@ OF_SOME_ENGINES = {"patience", "solve_rows", "reuse", "limits_by_row", "engine_a
 OF_SOME_SOLVERS = OF_SOME_ENGINES | {"time_limit", "limits_apart", "infeasible", "ends_in_time"}
 
 
+ONE_OF_THREE = {"pulp.cbc": 0, "ortools.mip": 1, "scipy.milp": 2, "pulp.highs": 2}
+"""The slow engines, and which of their programs they get by default: among them, they get all three."""
+
+
 def parameters():
-    """Return the cases; CBC, which starts a process for each row, gets its first program by default."""
-    cbc = [case for case in CASES if case[0] == "pulp.cbc"]
-    return [pytest.param(*case, marks=[pytest.mark.slow] * (case in cbc[1:])) for case in CASES]
+    for name in dict.fromkeys(name for name, _ in CASES):
+        for place, case in enumerate(case for case in CASES if case[0] == name):
+            is_slow = ONE_OF_THREE.get(name, place) != place
+            yield pytest.param(*case, marks=[pytest.mark.slow] * is_slow)
 
 
 @pytest.mark.parametrize(
-    ("name", "problem"), parameters(), ids=lambda each: each if isinstance(each, str) else type(each).__name__
+    ("name", "problem"), [*parameters()], ids=lambda each: each if isinstance(each, str) else type(each).__name__
 )
 def test_conformance(name, problem):
     skipped = {outcome.law for outcome in check_solver(name, problem) if not outcome.applies}
@@ -76,7 +85,7 @@ def test_the_table_is_whole():
 
 
 def test_engines_take_every_class():
-    every_class = {type(problem) for problem in example_problems("highs")}
+    every_class = {type(problem) for problem in EXAMPLES}
     assert len(every_class) == 12
     for name in ENGINES:
         assert {type(problem) for problem in example_problems(name)} == every_class
