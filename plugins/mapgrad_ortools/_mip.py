@@ -6,7 +6,7 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -84,8 +84,8 @@ _MIXED_CUT_ROUNDS: Final = 5
 _QUICK_NODES: Final = 15_000
 """Times variables: where such a search hasn't ended by then, it has taken a tenth of the time that SCIP will."""
 
-_FEWEST_NODES: Final = 10
-"""Where the quick search may visit fewer, the program isn't small."""
+_FEWEST_NODES: Final = 30
+"""Where a quick search may visit fewer, the program isn't small: bounding it takes most of the time."""
 
 _BARE: Final = "presolving/maxrounds = 0\npropagating/maxrounds = 0\n"
 _FIRST_SIDE: Final = "nodeselection/childsel = l\n"
@@ -191,6 +191,9 @@ class _Model:
 class Mip(mapgrad.ProgramSolver[_Model]):
     """Branch and bound with zero gaps, one thread and fixed seeds; the simplex method for linear programs.
 
+    SCIP searches programs of up to 500 variables in two ways: first with few cuts and without heuristics that dive,
+    which takes less time on most, then, where that has given up after some nodes, as its developers have set it.
+
     The model is built once a worker and only its numbers change. Unless `reuse` is on, an engine starts anew from that
     model for every row: what SCIP learns from a row would let the next one's ties fall otherwise.
 
@@ -276,47 +279,48 @@ class Mip(mapgrad.ProgramSolver[_Model]):
                 native.rows[row].SetBounds(least, most)
 
     def maximize(self, model: _Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
-        """Run the way's engine."""
+        """Run the way's engine, SCIP in a quick search first."""
         way = (model.ways if call.seconds is None else model.timed_ways)[call.way]
-        model.running = native = model.native(way.engine)
-        solver, objective = native.solver, native.objective
         deadline = math.inf if call.seconds is None else time.perf_counter() + call.seconds
-        # SCIP chokes on more than ten partial starts; simplex methods take none
-        if call.start is not None and solver.IsMip() and np.isfinite(call.start).all():
-            solver.SetHint(native.variables, call.start.tolist())
         coefficients, unit = _magnified(call.theta, model.program.integrality, self._reach.cost_bits)
-        unwrapped = objective.this
-        for handle, coefficient in zip(native.handles, coefficients.tolist(), strict=True):
-            _set_coefficient(unwrapped, handle, coefficient)
-        code, in_time = pywraplp.Solver.NOT_SOLVED, True
-        if way.engine == "SCIP" and model.quick:
-            quick = way._replace(parameters=way.parameters + model.quick)
-            code, in_time = self._search(native, quick, call, deadline, reuse=call.reuse)
-        if in_time and code not in _PROVED:
-            code, in_time = self._search(native, way, call, deadline, reuse=call.reuse)
+        search = partial(self._search, model, call, coefficients.tolist(), deadline)
+        is_quick = way.engine == "SCIP" and bool(model.quick)
+        native, code, in_time = search(way._replace(parameters=way.parameters + model.quick) if is_quick else way)
+        if is_quick and code not in _PROVED and in_time and not call.stopped.is_set():
+            native, code, in_time = search(way)
         status, text = _STATUSES[code] if in_time else Status.TIME_LIMIT, f"{way.engine}: {_NAMES[code]}"
         if way.gives_up and status is Status.TIME_LIMIT and in_time and not call.stopped.is_set():
             return mapgrad.EngineAnswer(Status.ERROR, text=f"{text} when it gave up")
         if code not in (pywraplp.Solver.OPTIMAL, pywraplp.Solver.FEASIBLE):
             return mapgrad.EngineAnswer(status, text=text)
         x = np.array([*map(_solution_value, native.handles)])
-        bound = unit * objective.BestBound() if solver.IsMip() and status is not Status.OPTIMAL else None
-        return mapgrad.EngineAnswer(status, x, unit * objective.Value(), bound, text)
+        is_bounded = native.solver.IsMip() and status is not Status.OPTIMAL
+        bound = unit * native.objective.BestBound() if is_bounded else None
+        return mapgrad.EngineAnswer(status, x, unit * native.objective.Value(), bound, text)
 
     @staticmethod
     def _search(
-        native: _Native, way: _Way, call: mapgrad.EngineCall, deadline: float, *, reuse: bool
-    ) -> tuple[int, bool]:
-        """Run an engine until a deadline, and return its code, and whether it ended in time."""
+        model: _Model, call: mapgrad.EngineCall, coefficients: list[float], deadline: float, way: _Way
+    ) -> tuple[_Native, int, bool]:
+        """Run an engine until a deadline; return its model, its code, and whether it ended in time."""
+        model.running = native = model.native(way.engine)
+        solver, objective = native.solver, native.objective.this
+        # SCIP chokes on more than ten partial starts; simplex methods take none
+        if call.start is not None and solver.IsMip() and np.isfinite(call.start).all():
+            solver.SetHint(native.variables, call.start.tolist())
+        for handle, coefficient in zip(native.handles, coefficients, strict=True):
+            _set_coefficient(objective, handle, coefficient)
         started = time.perf_counter()
         limit = math.inf if deadline == math.inf else max(1, math.ceil(1e3 * (deadline - started)))
-        native.solver.SetTimeLimit(0 if limit == math.inf else limit)  # milliseconds, 0 for no limit
-        native.solver.SetSolverSpecificParametersAsString(way.parameters)
-        parameters = _parameters(presolve=way.presolve, reuse=reuse)
+        solver.SetTimeLimit(0 if limit == math.inf else limit)  # milliseconds, 0 for no limit
+        solver.SetSolverSpecificParametersAsString(way.parameters)
+        parameters = _parameters(presolve=way.presolve, reuse=call.reuse)
         with interrupts_kept() if way.engine == "CBC" else nullcontext():
-            code = pywraplp.Solver.NOT_SOLVED if call.stopped.is_set() else native.solver.Solve(parameters)
+            code = pywraplp.Solver.NOT_SOLVED if call.stopped.is_set() else solver.Solve(parameters)
+        if code == pywraplp.Solver.ABNORMAL:
+            del model.natives[way.engine]  # SCIP's refuses all that is asked after an error
         # a clock that stops CBC early may make it call a feasible program infeasible
-        return code, 1e3 * (time.perf_counter() - started) < limit
+        return native, code, 1e3 * (time.perf_counter() - started) < limit
 
     def interrupt(self, model: _Model) -> None:
         """End the search that runs, with the best solution found so far; CBC goes on."""
