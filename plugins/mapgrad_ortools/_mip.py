@@ -6,7 +6,7 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -52,9 +52,6 @@ _NAMES: Final = {
 }
 
 
-_PROVED: Final = (pywraplp.Solver.OPTIMAL, pywraplp.Solver.INFEASIBLE, pywraplp.Solver.UNBOUNDED)
-
-
 class _Way(NamedTuple):
     """An engine and its parameters; `gives_up` if these end a search that may have no end."""
 
@@ -81,10 +78,10 @@ _QUICK: Final = "presolving/maxrestarts = 0\nseparating/maxrounds = 0\nbranching
 _CUT_ROUNDS: Final = 1
 _MIXED_CUT_ROUNDS: Final = 5
 
-_QUICK_NODES: Final = 15_000
+_QUICK_NODES: Final = 10_000
 """Times variables: where such a search hasn't ended by then, it has taken a tenth of the time that SCIP will."""
 
-_FEWEST_NODES: Final = 30
+_FEWEST_NODES: Final = 20
 """Where a quick search may visit fewer, the program isn't small: bounding it takes most of the time."""
 
 _BARE: Final = "presolving/maxrounds = 0\npropagating/maxrounds = 0\n"
@@ -282,34 +279,29 @@ class Mip(mapgrad.ProgramSolver[_Model]):
         """Run the way's engine, SCIP in a quick search first."""
         way = (model.ways if call.seconds is None else model.timed_ways)[call.way]
         deadline = math.inf if call.seconds is None else time.perf_counter() + call.seconds
-        coefficients, unit = _magnified(call.theta, model.program.integrality, self._reach.cost_bits)
-        search = partial(self._search, model, call, coefficients.tolist(), deadline)
-        is_quick = way.engine == "SCIP" and bool(model.quick)
-        native, code, in_time = search(way._replace(parameters=way.parameters + model.quick) if is_quick else way)
-        if is_quick and code not in _PROVED and in_time and not call.stopped.is_set():
-            native, code, in_time = search(way)
-        status, text = _STATUSES[code] if in_time else Status.TIME_LIMIT, f"{way.engine}: {_NAMES[code]}"
-        if way.gives_up and status is Status.TIME_LIMIT and in_time and not call.stopped.is_set():
-            return mapgrad.EngineAnswer(Status.ERROR, text=f"{text} when it gave up")
-        if code not in (pywraplp.Solver.OPTIMAL, pywraplp.Solver.FEASIBLE):
-            return mapgrad.EngineAnswer(status, text=text)
-        x = np.array([*map(_solution_value, native.handles)])
-        is_bounded = native.solver.IsMip() and status is not Status.OPTIMAL
-        bound = unit * native.objective.BestBound() if is_bounded else None
-        return mapgrad.EngineAnswer(status, x, unit * native.objective.Value(), bound, text)
+        if way.engine != "SCIP" or not model.quick:
+            return self._search(model, call, way, deadline)
+        quick = self._search(
+            model, call, way._replace(parameters=way.parameters + model.quick, gives_up=True), deadline
+        )
+        if quick.status is not Status.ERROR:
+            return quick
+        answer = self._search(model, call, way, deadline)
+        if answer.status is Status.TIME_LIMIT and quick.x is not None:
+            return _better(answer, quick)
+        return answer
 
-    @staticmethod
-    def _search(
-        model: _Model, call: mapgrad.EngineCall, coefficients: list[float], deadline: float, way: _Way
-    ) -> tuple[_Native, int, bool]:
-        """Run an engine until a deadline; return its model, its code, and whether it ended in time."""
+    def _search(self, model: _Model, call: mapgrad.EngineCall, way: _Way, deadline: float) -> mapgrad.EngineAnswer:
+        """Run an engine until a deadline; the answer of a search that gives up is an ERROR, with its best point."""
         model.running = native = model.native(way.engine)
-        solver, objective = native.solver, native.objective.this
+        solver, objective = native.solver, native.objective
         # SCIP chokes on more than ten partial starts; simplex methods take none
         if call.start is not None and solver.IsMip() and np.isfinite(call.start).all():
             solver.SetHint(native.variables, call.start.tolist())
-        for handle, coefficient in zip(native.handles, coefficients, strict=True):
-            _set_coefficient(objective, handle, coefficient)
+        coefficients, unit = _magnified(call.theta, model.program.integrality, self._reach.cost_bits)
+        unwrapped = objective.this
+        for handle, coefficient in zip(native.handles, coefficients.tolist(), strict=True):
+            _set_coefficient(unwrapped, handle, coefficient)
         started = time.perf_counter()
         limit = math.inf if deadline == math.inf else max(1, math.ceil(1e3 * (deadline - started)))
         solver.SetTimeLimit(0 if limit == math.inf else limit)  # milliseconds, 0 for no limit
@@ -317,15 +309,31 @@ class Mip(mapgrad.ProgramSolver[_Model]):
         parameters = _parameters(presolve=way.presolve, reuse=call.reuse)
         with interrupts_kept() if way.engine == "CBC" else nullcontext():
             code = pywraplp.Solver.NOT_SOLVED if call.stopped.is_set() else solver.Solve(parameters)
+        # a clock that stops CBC early may make it call a feasible program infeasible
+        in_time = 1e3 * (time.perf_counter() - started) < limit
+        status, text = _STATUSES[code] if in_time else Status.TIME_LIMIT, f"{way.engine}: {_NAMES[code]}"
         if code == pywraplp.Solver.ABNORMAL:
             del model.natives[way.engine]  # SCIP's refuses all that is asked after an error
-        # a clock that stops CBC early may make it call a feasible program infeasible
-        return native, code, 1e3 * (time.perf_counter() - started) < limit
+        if way.gives_up and status is Status.TIME_LIMIT and in_time and not call.stopped.is_set():
+            status, text = Status.ERROR, f"{text} when it gave up"
+        if code not in (pywraplp.Solver.OPTIMAL, pywraplp.Solver.FEASIBLE):
+            return mapgrad.EngineAnswer(status, text=text)
+        x = np.array([*map(_solution_value, native.handles)])
+        bound = unit * objective.BestBound() if solver.IsMip() and status is not Status.OPTIMAL else None
+        return mapgrad.EngineAnswer(status, x, unit * objective.Value(), bound, text)
 
     def interrupt(self, model: _Model) -> None:
         """End the search that runs, with the best solution found so far; CBC goes on."""
         if model.running is not None:
             model.running.solver.InterruptSolve()
+
+
+def _better(answer: mapgrad.EngineAnswer, quick: mapgrad.EngineAnswer) -> mapgrad.EngineAnswer:
+    """Return a search's answer, with the point of an earlier one where that is better."""
+    if answer.objective is not None and quick.objective is not None and answer.objective >= quick.objective:
+        return answer
+    bound = quick.bound if answer.bound is None else answer.bound
+    return replace(answer, x=quick.x, objective=quick.objective, bound=bound)
 
 
 def _quick_parameters(program: mapgrad.IntegerProgram) -> str:

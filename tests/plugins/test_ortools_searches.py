@@ -82,3 +82,23 @@ def test_a_stop_in_a_quick_search_ends_the_row(monkeypatch: pytest.MonkeyPatch) 
     solution = solver.solve(state, np.ones(16), Request())
     assert solution.status == Status.TIME_LIMIT
     assert seen == [True]
+
+
+def test_a_stop_in_the_full_search_leaves_the_quick_ones_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    solver = Mip(knapsack(16, 2).to_ilp(), engine="scip")
+    state = solver.init()
+    seen = searches(monkeypatch, pywraplp.Solver.FEASIBLE)
+    put = pywraplp.Solver.SetSolverSpecificParametersAsString
+
+    def stop_the_full_one(native: pywraplp.Solver, text: str) -> bool:
+        result = put(native, text)
+        if not seen[-1]:
+            solver.stop(state)
+        return result
+
+    monkeypatch.setattr(pywraplp.Solver, "SetSolverSpecificParametersAsString", stop_the_full_one)
+    solution = solver.solve(state, np.ones(16), Request())
+    assert seen == [True, False]
+    assert solution.status == Status.TIME_LIMIT
+    assert solution.z is not None
+    assert solver.problem.contains(torch.as_tensor(solution.z))
