@@ -206,8 +206,8 @@ def test_refusals_say_what_was_wrong():
     with pytest.raises(NonFiniteError, match=r"row 1 \(1 of 2\)") as caught:
         exact.log_partition(TRIANGLE, torch.tensor([[0.0, 0, 0], [0, math.nan, 0]]))
     assert caught.value.rows == (1,)
-    for temperature in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match="temperature must be positive, got"):
+    for temperature in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="temperature must be positive and finite, got"):
             exact.probabilities(TRIANGLE, theta, temperature)
     with pytest.raises(ShapeError, match=r"one number each, \[N\]; it gave \(3, 3\)"):
         exact.gradient(TRIANGLE, theta, lambda z: z)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final
@@ -12,21 +13,21 @@ import torch
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.exact import _diagram_cache, _host_sweep, _sweeps
 from mapgrad.exact._binary_rows import binary_rows
+from mapgrad.exact._chunks import MAX_BYTES, rows_together
 from mapgrad.exact._compiler import compile_nodes
-from mapgrad.exact._scaled_rows import require_states_left, scaled_rows
-from mapgrad.problems import Problem, batch_shape
+from mapgrad.exact._oracle import Moments, Oracle
+from mapgrad.exact._scaled_rows import LARGEST, require_below_largest, require_states_left, scaled_rows
+from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions, Status
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.exact._compiler import Nodes
+    from mapgrad.exact._sweeps import Weights
 
-_NUMBERS: Final = 2**23
-"""Numbers that a sweep keeps at a time, about, which limits the rows that it takes together."""
-
-_NUMBERS_ON_DEVICE: Final = 2**26
-"""The same where each layer is a call of some kernels, which cost less the more rows there are."""
+_NODE_BYTES: Final = 8 * 8
+"""What a node takes for a row, about, with what its derivative needs."""
 
 _ROWS_ON_HOST: Final = 1024
 """Rows that NumPy takes together at most, so that a layer stays in a processor's cache."""
@@ -38,7 +39,7 @@ _SMALLER: Final = 2.0**-64
 """By which rows are multiplied whose sums might overflow: a power of two, so that no digit is lost."""
 
 
-class Diagram:
+class Diagram(Oracle):
     """All states of a problem of 0/1 variables as the paths through a decision diagram, for exact answers at any size.
 
     A program is compiled once, in milliseconds to seconds; what its size will be isn't known before. Afterwards an
@@ -55,6 +56,7 @@ class Diagram:
         max_nodes: How many states the layers may have together while it is compiled; some orders of the variables are
             tried. The diagram is that large at most.
         max_seconds: How long compiling may take.
+        max_bytes: What an answer may take beside θ and its result.
 
     Attributes:
         problem: The problem.
@@ -64,18 +66,23 @@ class Diagram:
         UnsupportedProblemError: the problem isn't of 0/1 variables, or it needs more nodes or time. The message says
             how far it came.
         ValueError: `max_nodes` or `max_seconds` isn't positive.
+        ProblemError: a single row takes more than `max_bytes`.
         TypeError: `problem` isn't a `Problem`.
     """
 
-    def __init__(self, problem: Problem, *, max_nodes: int = 2**20, max_seconds: float = 60.0) -> None:
+    name = "diagram"
+
+    def __init__(
+        self, problem: Problem, *, max_nodes: int = 2**20, max_seconds: float = 60.0, max_bytes: int = MAX_BYTES
+    ) -> None:
         if not 0 < max_nodes < 2**31:
             raise ValueError(f"max_nodes must be from 1 to 2³¹ − 1, got {max_nodes}")
         if not max_seconds > 0:
             raise ValueError(f"max_seconds must be positive, got {max_seconds}")
         if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise TypeError(f"problem must be a mapgrad.Problem, got {type(problem).__name__}")
-        self.problem = problem
         self.nodes = _compiled(problem, max_nodes, max_seconds)
+        super().__init__(problem, _NODE_BYTES * max(self.num_nodes, 1), max_bytes)
         self._levels: dict[torch.device, _sweeps.Levels] = {}
 
     @staticmethod
@@ -101,6 +108,11 @@ class Diagram:
         for last, first in zip(reversed(ends[:-1]), reversed(ends[1:]), strict=True):
             counts[first:last] = counts[low[first:last]] + counts[high[first:last]]
         return int(counts[-1])
+
+    @cached_property
+    def log_num_states(self) -> float:
+        """The logarithm of the number of states; −∞ if there is none."""
+        return math.log(self.num_states) if self.num_states else -math.inf
 
     def map(self, theta: Tensor) -> Tensor:
         """Return argmax ⟨θ, z⟩; among equals, the one with a 1 where they first differ in the order of ``nodes.order``.
@@ -131,10 +143,10 @@ class Diagram:
             z [N, *shape] of θ's dtype and device, and status [N].
         """
         rows = theta.detach().flatten(1).double()
-        is_large = rows.masked_fill(rows.isneginf(), 0.0).abs().amax(dim=1) > _sweeps.LARGEST
+        is_large = rows.masked_fill(rows.isneginf(), 0.0).abs().amax(dim=1) > LARGEST
         factor = torch.where(is_large, _SMALLER, 1.0).double()
         z, is_left = torch.empty_like(rows), torch.empty(len(rows), dtype=torch.bool, device=rows.device)
-        levels, count = self._levels_on(rows.device), self._rows_at_once(rows.device)
+        levels, count = self._levels_on(rows.device), rows_together(rows, self._row_bytes, self.max_bytes)
         if rows.is_cpu:
             count = min(count, _ROWS_ON_HOST)
         for first in range(0, len(rows), count):
@@ -150,111 +162,26 @@ class Diagram:
         z = z.masked_fill(~is_left[:, None], torch.nan)
         return Solutions(z.reshape(theta.shape).to(theta.dtype), status)
 
-    def log_partition(self, theta: Tensor, temperature: float = 1.0) -> Tensor:
-        """Return A(θ / τ) = log Σ_z exp(⟨θ, z⟩ / τ), whose gradient is E z / τ.
-
-        Args:
-            theta: [*batch, *shape], utilities, any floating dtype and device.
-            temperature: τ > 0.
-
-        Returns:
-            [*batch] of θ's dtype and device.
-
-        Raises:
-            ShapeError: θ's shape or dtype doesn't fit.
-            NonFiniteError: θ has NaN or infinite entries that forbid nothing.
-            InfeasibleError: a row has no state without forbidden entries.
-            ValueError: `temperature` isn't positive, or so small that θ / τ exceeds 1e280.
-        """
-        rows = self._rows(theta, temperature)
-        levels = self._levels_on(theta.device)
-
-        def total(part: Tensor) -> Tensor:
-            weights = _sweeps.weigh(levels, part, temperature)
-            return torch.stack((weights.total, weights.shift))
-
-        sums, shift = _sweeps.in_chunks(total, rows, self._rows_at_once(theta.device))
-        require_states_left(self.problem, sums.detach() > _sweeps.NEVER / 2)
-        return (sums + shift).reshape(batch_shape(self.problem, theta, "θ")).to(theta.dtype)
-
-    def marginals(self, theta: Tensor, temperature: float = 1.0) -> Tensor:
-        """Return E z under the Gibbs distribution p(z; θ) ∝ exp(⟨θ, z⟩ / τ), differentiable as often as you like.
-
-        Args:
-            theta: [*batch, *shape], utilities, any floating dtype and device.
-            temperature: τ > 0.
-
-        Returns:
-            [*batch, *shape] of θ's dtype and device.
-
-        Raises:
-            ShapeError: θ's shape or dtype doesn't fit.
-            NonFiniteError: θ has NaN or infinite entries that forbid nothing.
-            InfeasibleError: a row has no state without forbidden entries.
-            ValueError: `temperature` isn't positive, or so small that θ / τ exceeds 1e280.
-        """
-        rows = self._rows(theta, temperature)
-        levels = self._levels_on(theta.device)
-
-        def means(part: Tensor) -> Tensor:
-            weights = _sweeps.weigh(levels, part, temperature)
-            return torch.cat((_sweeps.marginals(levels, weights), weights.total.unsqueeze(0)))
-
-        result = _sweeps.in_chunks(means, rows, self._rows_at_once(theta.device))
-        require_states_left(self.problem, result[-1].detach() > _sweeps.NEVER / 2)
-        return result[:-1].T.reshape(theta.shape).to(theta.dtype)
-
-    def sample(
-        self, theta: Tensor, count: int, temperature: float = 1.0, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw states from the Gibbs distribution p(z; θ) ∝ exp(⟨θ, z⟩ / τ), independently.
-
-        Args:
-            theta: [*batch, *shape], utilities, any floating dtype and device.
-            count: S, how many for each row.
-            temperature: τ > 0.
-            generator: Where the random numbers come from, on its own device; None for torch's default on θ's.
-
-        Returns:
-            [S, *batch, *shape] of θ's dtype and device; not differentiable.
-
-        Raises:
-            ShapeError: θ's shape or dtype doesn't fit.
-            NonFiniteError: θ has NaN or infinite entries that forbid nothing.
-            InfeasibleError: a row has no state without forbidden entries.
-            ValueError: `temperature` isn't positive, or so small that θ / τ exceeds 1e280; or `count` isn't an integer
-                of at least 0.
-        """
-        if not isinstance(count, int) or count < 0:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise ValueError(f"count must be an int of at least 0, got {count!r}")
-        rows = self._rows(theta.detach(), temperature)
-        levels = self._levels_on(theta.device)
-        device = theta.device if generator is None else generator.device
-        uniform = torch.rand(count, *rows.shape, generator=generator, dtype=torch.float64, device=device)
-        z, totals = torch.empty_like(uniform, device=theta.device), torch.empty_like(rows[0])
-        together = self._rows_at_once(theta.device)
-        for first in range(0, rows.shape[1], together):
-            part = slice(first, first + together)
-            weights = _sweeps.weigh(levels, rows[:, part], temperature)
-            totals[part] = weights.total
-            if self.num_nodes:  # else the set is empty
-                z[:, :, part] = _sweeps.sample(levels, weights, uniform[:, :, part].to(theta.device))
-        require_states_left(self.problem, totals > _sweeps.NEVER / 2)
-        return z.transpose(1, 2).reshape(count, *theta.shape).to(theta.dtype)
-
     def _rows(self, theta: Tensor, temperature: float) -> Tensor:
-        """Return θ / τ as float64 columns [d, B], with `NEVER` where an entry must be 0."""
-        rows = scaled_rows(self.problem, theta, temperature)
-        forbidden = rows.detach().isneginf()
-        rows = rows.masked_fill(forbidden, 0.0)
-        leaves = self.nodes.leaf_values[1:] / temperature
-        largest = max(float(rows.detach().abs().amax()) if rows.numel() else 0.0, float(np.abs(leaves).max(initial=0)))
-        if largest > _sweeps.LARGEST:
-            raise ValueError(f"utilities divided by the temperature must be at most 1e280, got {largest:g}: raise it")
-        return rows.masked_fill(forbidden, _sweeps.NEVER).T.contiguous()
+        rows = super()._rows(theta, temperature)
+        require_below_largest(float(np.abs(self.nodes.leaf_values[1:] / temperature).max(initial=0)))
+        return rows
 
-    def _rows_at_once(self, device: torch.device) -> int:
-        return max(1, (_NUMBERS if device.type == "cpu" else _NUMBERS_ON_DEVICE) // max(self.num_nodes, 1))
+    def _log_partition(self, rows: Tensor, temperature: float) -> Tensor:
+        weights = self._weigh(rows, temperature)
+        return weights.total + weights.shift
+
+    def _moments(self, rows: Tensor, temperature: float) -> Moments:
+        weights = self._weigh(rows, temperature)
+        means, leaf = _sweeps.marginals(self._levels_on(rows.device), weights)
+        return Moments(means.T, weights.total + weights.shift, leaf / temperature)
+
+    def _sample(self, rows: Tensor, temperature: float, uniform: Tensor) -> Tensor:
+        levels, weights = self._levels_on(rows.device), self._weigh(rows, temperature)
+        return _sweeps.sample(levels, weights, uniform.transpose(1, 2)).transpose(1, 2)
+
+    def _weigh(self, rows: Tensor, temperature: float) -> Weights:
+        return _sweeps.weigh(self._levels_on(rows.device), rows.T.contiguous(), temperature)
 
     def _levels_on(self, device: torch.device) -> _sweeps.Levels:
         if device not in self._levels:

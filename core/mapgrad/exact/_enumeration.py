@@ -8,14 +8,17 @@ variables that θ doesn't price have utilities, the best that these may add to a
 from __future__ import annotations
 
 import functools
+import math
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
 from mapgrad.errors import ShapeError
-from mapgrad.exact import _subsets
-from mapgrad.exact._scaled_rows import require_states_left, scaled_rows
-from mapgrad.problems import KSubset, batch_shape
+from mapgrad.exact._chunks import MAX_BYTES, in_chunks
+from mapgrad.exact._oracle import Moments, Oracle
+from mapgrad.exact._scaled_rows import NO_STATE, floored_rows, require_states_left
+from mapgrad.problems import batch_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,9 +53,14 @@ def map_state(problem: Problem, theta: Tensor) -> Tensor:
         NonFiniteError: θ has NaN or infinite entries that forbid nothing.
         InfeasibleError: a row has no state without forbidden entries.
     """
-    rows = scaled_rows(problem, theta, 1.0).detach()
-    best = _scores(problem, rows, 1.0).argmax(dim=1)
-    return _states(problem).to(theta.device)[best].reshape(theta.shape).to(theta.dtype)
+    rows = floored_rows(problem, theta.detach(), 1.0)
+
+    def best(part: Tensor) -> Tensor:
+        return torch.stack(_scores(problem, part, 1.0).max(dim=1), dim=1)
+
+    found = _by_chunks(problem, best, rows)
+    require_states_left(problem, found[:, 0] > NO_STATE)
+    return _states(problem).to(theta.device)[found[:, 1].long()].reshape(theta.shape).to(theta.dtype)
 
 
 def probabilities(problem: Problem, theta: Tensor, temperature: float = 1.0) -> Tensor:
@@ -73,63 +81,10 @@ def probabilities(problem: Problem, theta: Tensor, temperature: float = 1.0) -> 
         InfeasibleError: a row has no state without forbidden entries.
         ValueError: `temperature` isn't positive.
     """
-    chances = _probabilities(problem, theta, temperature)
-    return chances.reshape((*batch_shape(problem, theta, "θ"), chances.shape[1])).to(theta.dtype)
-
-
-def log_partition(problem: Problem, theta: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return A(θ / τ) = log Σ_z exp(⟨θ, z⟩ / τ), of which τ times the gradient in θ is `marginals`.
-
-    For `KSubset` by dynamic programming in O(nk), so that n may be large; else by enumeration.
-
-    Args:
-        problem: The feasible set.
-        theta: [*batch, *shape], utilities, any floating dtype and device.
-        temperature: τ > 0.
-
-    Returns:
-        [*batch] of θ's dtype and device.
-
-    Raises:
-        ProblemError: there are too many states to enumerate.
-        ShapeError: θ's shape or dtype doesn't fit.
-        NonFiniteError: θ has NaN or infinite entries that forbid nothing.
-        InfeasibleError: a row has no state without forbidden entries.
-        ValueError: `temperature` isn't positive.
-    """
-    if isinstance(problem, KSubset):
-        result = _subsets.log_partition(_subset_rows(problem, theta, temperature), problem.k)
-    else:
-        result = _scores(problem, scaled_rows(problem, theta, temperature), temperature).logsumexp(dim=1)
-    return result.reshape(batch_shape(problem, theta, "θ")).to(theta.dtype)
-
-
-def marginals(problem: Problem, theta: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return E z under the Gibbs distribution.
-
-    For `KSubset` by dynamic programming in O(nk), so that n may be large; else by enumeration.
-
-    Args:
-        problem: The feasible set.
-        theta: [*batch, *shape], utilities, any floating dtype and device.
-        temperature: τ > 0.
-
-    Returns:
-        [*batch, *shape] of θ's dtype and device.
-
-    Raises:
-        ProblemError: there are too many states to enumerate.
-        ShapeError: θ's shape or dtype doesn't fit.
-        NonFiniteError: θ has NaN or infinite entries that forbid nothing.
-        InfeasibleError: a row has no state without forbidden entries.
-        ValueError: `temperature` isn't positive.
-    """
-    if isinstance(problem, KSubset):
-        result = _subsets.marginals(_subset_rows(problem, theta, temperature), problem.k)
-    else:
-        chances = _probabilities(problem, theta, temperature)
-        result = chances @ _states(problem).to(theta.device).flatten(1)
-    return result.reshape(theta.shape).to(theta.dtype)
+    rows = floored_rows(problem, theta, temperature)
+    scores = _scores(problem, rows, temperature)
+    require_states_left(problem, scores.detach().amax(dim=1) > NO_STATE)
+    return scores.softmax(dim=1).reshape((*batch_shape(problem, theta, "θ"), scores.shape[1])).to(theta.dtype)
 
 
 def expectation(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor], temperature: float = 1.0) -> Tensor:
@@ -152,10 +107,16 @@ def expectation(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor], 
         InfeasibleError: a row has no state without forbidden entries.
         ValueError: `temperature` isn't positive.
     """
-    chances = _probabilities(problem, theta, temperature)
     values = _values(problem, theta, f)
-    mean = chances @ values.flatten(1) if values.ndim > 1 else chances @ values
-    return mean.reshape((*batch_shape(problem, theta, "θ"), *values.shape[1:])).to(theta.dtype)
+    numbers = values.reshape(len(values), -1)
+
+    def means(part: Tensor) -> Tensor:
+        scores = _scores(problem, part, temperature)
+        return torch.cat((scores.softmax(dim=1) @ numbers, scores.amax(dim=1, keepdim=True)), dim=1)
+
+    mean = _by_chunks(problem, means, floored_rows(problem, theta, temperature))
+    require_states_left(problem, mean[:, -1].detach() > NO_STATE)
+    return mean[:, :-1].reshape((*batch_shape(problem, theta, "θ"), *values.shape[1:])).to(theta.dtype)
 
 
 def gradient(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor], temperature: float = 1.0) -> Tensor:
@@ -178,13 +139,54 @@ def gradient(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor], tem
         InfeasibleError: a row has no state without forbidden entries.
         ValueError: `temperature` isn't positive.
     """
-    chances = _probabilities(problem, theta, temperature)
     values = _values(problem, theta, f)
     if values.ndim != 1:
         raise ShapeError(f"f must map states [N, *shape] to one number each, [N]; it gave {tuple(values.shape)}")
-    centred = values - (chances @ values).unsqueeze(1)
-    covariance = (chances * centred) @ _states(problem).to(theta.device).flatten(1)
-    return (covariance / temperature).reshape(theta.shape).to(theta.dtype)
+    states = _states(problem).to(theta.device).flatten(1)
+
+    def covariances(part: Tensor) -> Tensor:
+        scores = _scores(problem, part, temperature)
+        chances = scores.softmax(dim=1)
+        centred = values - (chances @ values).unsqueeze(1)
+        return torch.cat(((chances * centred) @ states, scores.amax(dim=1, keepdim=True)), dim=1)
+
+    found = _by_chunks(problem, covariances, floored_rows(problem, theta, temperature))
+    require_states_left(problem, found[:, -1].detach() > NO_STATE)
+    return (found[:, :-1] / temperature).reshape(theta.shape).to(theta.dtype)
+
+
+class Enumeration(Oracle):
+    """State by state."""
+
+    name = "enumeration"
+
+    def __init__(self, problem: Problem, max_bytes: int) -> None:
+        super().__init__(problem, _row_bytes(problem), max_bytes)
+
+    @cached_property
+    def log_num_states(self) -> float:
+        """The logarithm of the number of states."""
+        return math.log(len(_states(self.problem)))
+
+    @property
+    def _uniforms(self) -> int:
+        return 1
+
+    def _log_partition(self, rows: Tensor, temperature: float) -> Tensor:
+        return _scores(self.problem, rows, temperature).logsumexp(dim=1)
+
+    def _moments(self, rows: Tensor, temperature: float) -> Moments:
+        scores = _scores(self.problem, rows, temperature)
+        chances = scores.softmax(dim=1)
+        states, others = _states_on(self.problem, rows.device)
+        return Moments(chances @ states, scores.logsumexp(dim=1), chances @ others / temperature)
+
+    def _sample(self, rows: Tensor, temperature: float, uniform: Tensor) -> Tensor:
+        sums = _scores(self.problem, rows, temperature).softmax(dim=1).cumsum(dim=1)
+        # less by more than what rounding adds, so that it stays below the last sum
+        heights = uniform[:, :, 0].T * (1 - 2.0**-51) * sums[:, -1:]
+        chosen = torch.searchsorted(sums, heights.contiguous(), right=True)
+        return _states_on(self.problem, rows.device)[0][chosen.T]
 
 
 @functools.lru_cache(maxsize=8)
@@ -200,26 +202,24 @@ def _completion_values(problem: Problem) -> Tensor:
         return torch.as_tensor(problem.completion_values(_states(problem).numpy()))
 
 
+def _states_on(problem: Problem, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return states, [N, d], and what they are worth beside ⟨θ, z⟩, [N]."""
+    with torch.inference_mode(mode=False):
+        return _states(problem).to(device).flatten(1), _completion_values(problem).to(device)
+
+
 def _scores(problem: Problem, rows: Tensor, temperature: float) -> Tensor:
-    """Return what each state is worth divided by τ, [B, N], for rows of θ / τ [B, d]."""
-    states, others = (part.to(rows.device) for part in (_states(problem).flatten(1), _completion_values(problem)))
-    forbidden = rows.detach().isneginf()
-    if not forbidden.any():
-        return rows @ states.T + others / temperature
-    is_barred = forbidden.double() @ (states != 0).double().T > 0
-    require_states_left(problem, ~is_barred.all(dim=1))
-    scores = rows.masked_fill(forbidden, 0.0) @ states.T + others / temperature
-    return scores.masked_fill(is_barred, -torch.inf)
+    """Return what each state is worth divided by τ, [B, N], for rows of θ / τ [B, d]; below `NO_STATE` if forbidden."""
+    states, others = _states_on(problem, rows.device)
+    return rows @ states.T + others / temperature
 
 
-def _subset_rows(problem: KSubset, theta: Tensor, temperature: float) -> Tensor:
-    rows = scaled_rows(problem, theta, temperature)
-    require_states_left(problem, rows.detach().isfinite().sum(dim=1) >= problem.k)
-    return rows
+def _row_bytes(problem: Problem) -> int:
+    return 8 * 5 * len(_states(problem))
 
 
-def _probabilities(problem: Problem, theta: Tensor, temperature: float) -> Tensor:
-    return _scores(problem, scaled_rows(problem, theta, temperature), temperature).softmax(dim=1)
+def _by_chunks(problem: Problem, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    return in_chunks(function, rows, _row_bytes(problem), MAX_BYTES)
 
 
 def _values(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:

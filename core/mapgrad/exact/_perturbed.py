@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import torch
 
 from mapgrad.batching import require_float
 from mapgrad.errors import ShapeError
+from mapgrad.exact._chunks import MAX_BYTES, require_fit, rows_together, within_budget
 from mapgrad.exact._poisson_binomial import others
 from mapgrad.exact._scaled_rows import require_states_left, scaled_rows
 from mapgrad.problems import KSubset
@@ -16,32 +17,55 @@ from mapgrad.problems import KSubset
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapgrad.gradients._noise import StandardNoise
-
 _PANELS: Final = 24
 _POINTS: Final = 12
 
+_NUMBERS: Final = 7
+"""Numbers that are kept at a node of the quadrature for each entry and each count up to k, about."""
 
-def topk_marginals(theta: Tensor, k: int, noise: StandardNoise, temperature: float = 1.0) -> Tensor:
+_OTHER_NUMBERS: Final = 40
+"""The same for each entry, for its noise's law."""
+
+
+class Law(Protocol):
+    """A law of i.i.d. noise, such as `Gumbel`: float64 in, float64 out, element by element."""
+
+    def icdf(self, u: Tensor) -> Tensor:
+        """Return quantiles."""
+        ...
+
+    def cdf(self, x: Tensor) -> Tensor:
+        """Return P(ε ≤ x)."""
+        ...
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log density."""
+        ...
+
+
+def topk_marginals(
+    theta: Tensor, k: int, noise: Law, temperature: float = 1.0, *, max_bytes: int = MAX_BYTES
+) -> Tensor:
     """Return E MAP(θ + τε) over `KSubset(n, k)`: the probability that each entry is among the k largest.
 
         μ_i = ∫ ρ(x − θ_i / τ) P(at most k − 1 of the others exceed x) dx
 
     by Gauss–Legendre quadrature between quantiles of all n laws, whatever the spread of θ. Right to 12 digits or so,
-    to 8 with `SumOfGamma`, whose table and sharp peak cost some. Time and memory grow like n²k.
+    to 8 with `SumOfGamma`, whose table and sharp peak cost some. Time grows like n²k; memory doesn't.
 
     Args:
         theta: [*batch, n], utilities, any floating dtype and device.
         k: Number of entries chosen, 1 ≤ k ≤ n.
         noise: Law of the i.i.d. noise ε, with `icdf`, `cdf` and `log_prob`.
         temperature: τ > 0.
+        max_bytes: What may be taken beside θ and the result.
 
     Returns:
         [*batch, n] of θ's dtype and device; each row sums to k.
 
     Raises:
         ShapeError: θ's dtype isn't a floating one, or θ has no dimension to choose along.
-        ProblemError: `k` isn't an integer between 1 and n.
+        ProblemError: `k` isn't an integer between 1 and n, or a node of the quadrature takes more than `max_bytes`.
         NonFiniteError: θ has NaN or +inf entries; one of −inf is never chosen.
         InfeasibleError: a row has fewer than k other entries.
         ValueError: `temperature` isn't positive.
@@ -60,16 +84,29 @@ def topk_marginals(theta: Tensor, k: int, noise: StandardNoise, temperature: flo
     rows = torch.where(forbidden, rows.detach().amax(dim=1, keepdim=True), rows)  # where quantiles are needed anyway
     logits = torch.linspace(-36, 36, _PANELS + 1, dtype=torch.float64, device=theta.device)
     quantiles = noise.icdf(torch.sigmoid(logits))
-    x, weights = _quadrature((rows.detach().unsqueeze(2) + quantiles).flatten(1).sort(dim=1).values)
 
-    distance = x.unsqueeze(2) - rows.unsqueeze(1)
-    # beyond its outer quantiles a law has no mass; there a log density may overflow, and its gradient be NaN
-    inside = (distance > quantiles[0]) & (distance < quantiles[-1])
-    distance = distance.clamp(quantiles[0], quantiles[-1])
-    density = torch.where(inside & ~forbidden.unsqueeze(1), noise.log_prob(distance).exp(), 0.0)
-    below = torch.where(forbidden.unsqueeze(1), 1.0, noise.cdf(distance))
-    chosen = others(1 - below, below, k, at_most=True)
-    return (weights.unsqueeze(2) * density * chosen).sum(dim=1).reshape(theta.shape).to(theta.dtype)
+    def integral(part: Tensor, is_out: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+        distance = x.unsqueeze(2) - part.unsqueeze(1)
+        # beyond its outer quantiles a law has no mass; there a log density may overflow, and its gradient be NaN
+        inside = (distance > quantiles[0]) & (distance < quantiles[-1])
+        distance = distance.clamp(quantiles[0], quantiles[-1])
+        density = torch.where(inside & ~is_out.unsqueeze(1), noise.log_prob(distance).exp(), 0.0)
+        below = torch.where(is_out.unsqueeze(1), 1.0, noise.cdf(distance))
+        chosen = others(1 - below, below, k, at_most=True)
+        return (weights.unsqueeze(2) * density * chosen).sum(dim=1)
+
+    node_bytes = 8 * problem.n * (_NUMBERS * k + _OTHER_NUMBERS)
+    require_fit(f"exact.topk_marginals of {problem!r}", node_bytes, max_bytes)
+    num_nodes = _POINTS * ((_PANELS + 1) * problem.n - 1)
+    nodes = rows_together(rows, node_bytes, max_bytes)
+    run = within_budget(integral, rows, len(rows) * num_nodes * node_bytes, max_bytes)
+    means: list[Tensor] = []
+    count = max(1, nodes // num_nodes)
+    for part, is_out in zip(torch.split(rows, count), torch.split(forbidden, count), strict=True):
+        x, weights = _quadrature((part.detach().unsqueeze(2) + quantiles).flatten(1).sort(dim=1).values)
+        places = zip(torch.split(x, nodes, dim=1), torch.split(weights, nodes, dim=1), strict=True)
+        means.append(torch.stack([run(part, is_out, *each) for each in places]).sum(dim=0))
+    return torch.cat(means).reshape(theta.shape).to(theta.dtype)
 
 
 def _quadrature(edges: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,13 @@ def others(happens: Tensor, fails: Tensor, k: int, *, at_most: bool) -> Tensor:
     return torch.stack([(left * right.flip(-1)).sum(dim=-1) for left, right in pairs], dim=-1)
 
 
+def counts_after(happens: Tensor, fails: Tensor, k: int) -> list[Tensor]:
+    """Return for i = 0 .. n the probabilities [..., k + 1] that 0 .. k of the events i .. n − 1 happen."""
+    events = list(zip(happens.unsqueeze(-1).unbind(dim=-2), fails.unsqueeze(-1).unbind(dim=-2), strict=True))
+    none_yet = F.pad(torch.ones_like(events[0][0]), (0, k))
+    return list(accumulate(reversed(events), _count, initial=none_yet))[::-1]
+
+
 def _count(counts: Tensor, event: tuple[Tensor, Tensor]) -> Tensor:
     """Take one more event into the probabilities [..., k] of 0 .. k − 1 (or of at most 0 .. k − 1) events."""
     happens, fails = event

@@ -7,23 +7,17 @@ derivatives, as no result depends on it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from mapgrad.exact._scaled_rows import NEVER
 
+if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.exact._compiler import Nodes
-
-NEVER: Final = -1e300
-"""log 0 among values that are differentiated: with −∞, differences and derivatives would be NaN."""
-
-LARGEST: Final = 1e280
-"""Up to which |θ| / τ is told apart from `NEVER`, whatever the number of entries."""
 
 
 class Layer(NamedTuple):
@@ -110,7 +104,7 @@ class Weights(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """The logarithm of the sum over all states less `shift`, [B]; below ½ `NEVER` where there is none."""
+        """The logarithm of the sum over all states less `shift`, [B]; below `NO_STATE` where there is none."""
         return self.values[-1][-1]
 
     def odds(self, layer: Layer, below: Tensor) -> Tensor:
@@ -129,19 +123,19 @@ def weigh(levels: Levels, theta: Tensor, temperature: float) -> Weights:
     for layer in reversed(levels.layers):
         low = values[-1].index_select(0, layer.low) + low_gain[layer.entry]
         high = values[-1].index_select(0, layer.high) + high_gain[layer.entry]
-        values.append(torch.cat((nothing, _log_add(low, high))))
+        values.append(torch.cat((nothing, log_add(low, high))))
     return Weights(values, low_gain, high_gain, taken.sum(dim=0))
 
 
-def _log_add(low: Tensor, high: Tensor) -> Tensor:
+def log_add(low: Tensor, high: Tensor) -> Tensor:
     """Return log(exp(low) + exp(high)); `torch.logaddexp` has second derivatives NaN where the two are far apart."""
     odds = high - low
     is_high = odds > 0
     return torch.where(is_high, high, low) + F.softplus(torch.where(is_high, -odds, odds))
 
 
-def marginals(levels: Levels, weights: Weights) -> Tensor:
-    """Return E z, [d, B], by carrying the probability to come to each node from the root down."""
+def marginals(levels: Levels, weights: Weights) -> tuple[Tensor, Tensor]:
+    """Return E z, [d, B], by carrying the probability to come to each node from the root down; and E leaf, [B]."""
     means: dict[int, Tensor] = {}
     values = weights.values[:-1]
     reached = torch.ones_like(weights.shift).unsqueeze(0)
@@ -151,7 +145,7 @@ def marginals(levels: Levels, weights: Weights) -> Tensor:
         ones, zeros = reached * torch.sigmoid(odds), reached * torch.sigmoid(-odds)
         means[layer.entry] = ones.sum(dim=0)
         reached = torch.zeros_like(below).index_add(0, layer.high, ones).index_add(0, layer.low, zeros)[1:]
-    return torch.stack([means[entry] for entry in range(len(means))])
+    return torch.stack([means[entry] for entry in range(len(means))]), levels.leaves[1:] @ reached
 
 
 def sample(levels: Levels, weights: Weights, uniform: Tensor) -> Tensor:
@@ -169,24 +163,3 @@ def sample(levels: Levels, weights: Weights, uniform: Tensor) -> Tensor:
         z[:, layer.entry] = is_one
         place = torch.where(is_one, high, low).sub_(1).clamp_(min=0)
     return z
-
-
-def in_chunks(function: Callable[[Tensor], Tensor], theta: Tensor, count: int) -> Tensor:
-    """Apply a function of rows [d, B], whose results have B last, to some rows at a time.
-
-    Where θ needs a gradient, what lies between is computed once more for it, and not kept meanwhile.
-
-    Args:
-        function: Differentiable.
-        theta: [d, B].
-        count: How many rows at a time.
-    """
-    parts = torch.split(theta, count, dim=1) if theta.shape[1] else (theta,)
-    if not (theta.requires_grad and torch.is_grad_enabled()):
-        return torch.cat([function(part) for part in parts], dim=-1)
-    from torch.utils import checkpoint
-
-    checkpointed = cast("Callable[..., Tensor]", checkpoint.checkpoint)  # pyright: ignore[reportUnknownMemberType] (untyped)
-    return torch.cat(
-        [checkpointed(function, part, use_reentrant=False, preserve_rng_state=False) for part in parts], dim=-1
-    )
