@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import torch
 
@@ -51,27 +51,50 @@ def rows_together(rows: Tensor, row_bytes: int, max_bytes: int) -> int:
 
 
 def within_budget(function: _Function, rows: Tensor, size: int, max_bytes: int) -> _Function:
-    """Return a function that keeps nothing for its derivative but what it was given, if the budget requires that.
+    """Return a function that keeps nothing for its derivative but its arguments, if the budget requires that.
 
     What lies between is then computed once more.
 
     Args:
-        function: Differentiable.
+        function: Differentiable in its arguments, which are tensors; what else it uses needs no gradient.
         rows: What it gets a part of, at each call.
         size: Bytes that all calls together would keep.
         max_bytes: The budget.
     """
     if size <= max_bytes or not (rows.requires_grad and torch.is_grad_enabled()):
         return function
-    from torch.utils import checkpoint
-
-    checkpointed = cast("_Function", checkpoint.checkpoint)  # pyright: ignore[reportUnknownMemberType] (untyped)
-    return functools.partial(checkpointed, function, use_reentrant=False, preserve_rng_state=False)
+    return functools.partial(_apply, function)
 
 
-def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, row_bytes: int, max_bytes: int) -> Tensor:
-    """Apply a differentiable function of rows [B, …] to some rows at a time, within a budget of bytes."""
+def in_chunks(function: _Function, rows: Tensor, row_bytes: int, max_bytes: int, *shared: Tensor) -> Tensor:
+    """Apply a function, as `within_budget` says, to some of the rows [B, …] and all that is shared at a time."""
     parts = torch.split(rows, rows_together(rows, row_bytes, max_bytes)) if len(rows) else (rows,)
     run = within_budget(function, rows, len(rows) * row_bytes, max_bytes)
-    found = [run(part) for part in parts]
+    found = [run(part, *shared) for part in parts]
     return found[0] if len(found) == 1 else torch.cat(found)
+
+
+class _Repeated(torch.autograd.Function):
+    """A function whose backward pass repeats the forward one; unlike torch's checkpoint, it keeps no graph either."""
+
+    @staticmethod
+    def forward(ctx: Any, function: _Function, *arguments: Tensor) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(*arguments)
+        return function(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        is_twice = torch.is_grad_enabled()
+        arguments: list[Tensor] = [
+            argument if is_twice or not is_needed else argument.detach().requires_grad_()
+            for argument, is_needed in zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
+        ]
+        wanted = [each for each, is_needed in zip(arguments, ctx.needs_input_grad[1:], strict=True) if is_needed]
+        with torch.enable_grad():
+            result = ctx.function(*arguments)
+            found = iter(torch.autograd.grad(result, wanted, *gradients, create_graph=is_twice))
+        return None, *(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[1:])
+
+
+_apply = cast("_Function", _Repeated.apply)  # pyright: ignore[reportUnknownMemberType] (untyped)

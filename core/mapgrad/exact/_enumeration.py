@@ -108,13 +108,12 @@ def expectation(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor], 
         ValueError: `temperature` isn't positive.
     """
     values = _values(problem, theta, f)
-    numbers = values.reshape(len(values), -1)
 
-    def means(part: Tensor) -> Tensor:
+    def means(part: Tensor, numbers: Tensor) -> Tensor:
         scores = _scores(problem, part, temperature)
         return torch.cat((scores.softmax(dim=1) @ numbers, scores.amax(dim=1, keepdim=True)), dim=1)
 
-    mean = _by_chunks(problem, means, floored_rows(problem, theta, temperature))
+    mean = _by_chunks(problem, means, floored_rows(problem, theta, temperature), values.reshape(len(values), -1))
     require_states_left(problem, mean[:, -1].detach() > NO_STATE)
     return mean[:, :-1].reshape((*batch_shape(problem, theta, "θ"), *values.shape[1:])).to(theta.dtype)
 
@@ -218,8 +217,8 @@ def _row_bytes(problem: Problem) -> int:
     return 8 * 5 * len(_states(problem))
 
 
-def _by_chunks(problem: Problem, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    return in_chunks(function, rows, _row_bytes(problem), MAX_BYTES)
+def _by_chunks(problem: Problem, function: Callable[..., Tensor], rows: Tensor, *shared: Tensor) -> Tensor:
+    return in_chunks(function, rows, _row_bytes(problem), MAX_BYTES, *shared)
 
 
 def _values(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:

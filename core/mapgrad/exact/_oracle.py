@@ -190,10 +190,13 @@ class Oracle(ABC):
         return floored_rows(self.problem, theta, temperature)
 
     def _in_chunks(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        found = in_chunks(function, rows, self._row_bytes, self.max_bytes)
-        if rows.requires_grad and not found.requires_grad:  # of a single state: a gradient of 0, not an error
-            return found + 0.0 * rows.flatten()[:1].sum()
-        return found
+        def dependent(part: Tensor) -> Tensor:
+            found = function(part)
+            if part.requires_grad and torch.is_grad_enabled() and not found.requires_grad:
+                return found + 0.0 * part.flatten()[:1].sum()  # of a single state: a gradient of 0, not an error
+            return found
+
+        return in_chunks(dependent, rows, self._row_bytes, self.max_bytes)
 
     def _entropy(self, theta: Tensor, temperature: float) -> Tensor:
         def entropy(part: Tensor) -> Tensor:
