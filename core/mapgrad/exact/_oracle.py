@@ -69,6 +69,11 @@ class Oracle(ABC):
         rows = torch.zeros(1, math.prod(self.problem.shape), dtype=torch.float64, device="cpu")
         return float(self._log_partition(rows, 1.0))
 
+    @property
+    def rows_kept(self) -> int:
+        """Rows up to which all that a derivative needs is kept within the budget, so that torch.func can take it."""
+        return self.max_bytes // self._row_bytes
+
     def log_partition(self, theta: Tensor, temperature: float = 1.0) -> Tensor:
         """Return A(θ / τ) = log Σ_z exp(⟨θ, z⟩ / τ), of which τ times the gradient in θ is `marginals`.
 

@@ -12,7 +12,7 @@ from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._steps import KeyStream, seed_of_path
 from mapgrad.gradients._targets import Combinatorial, RelativeStep, Step, Target
 from mapgrad.gradients._widened import widened
-from mapgrad.gradients.estimators import IMLE, AdaptiveIMLE, Blackbox, Estimator, Forward, StraightThrough
+from mapgrad.gradients.estimators import IMLE, AdaptiveIMLE, Blackbox, Estimator, Exact, Forward, StraightThrough
 
 __all__ = [
     "IMLE",
@@ -23,6 +23,7 @@ __all__ = [
     "Combinatorial",
     "Context",
     "Estimator",
+    "Exact",
     "Forward",
     "Gaussian",
     "Gumbel",

@@ -1,0 +1,82 @@
+"""The exact gradient of the Gibbs law's mean."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from mapgrad.errors import UnsupportedProblemError
+from mapgrad.exact import oracle
+from mapgrad.gradients._arguments import positive
+from mapgrad.gradients.estimators._estimator import Estimator, Forward
+from mapgrad.solutions import Status
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients.estimators._estimator import Solve
+    from mapgrad.problems import Problem
+
+
+class Exact(Estimator):
+    """The Gibbs law's mean μ = E z, p(z) ∝ exp(⟨θ, z⟩ / τ), and its exact gradient Cov(z) g / τ, without noise.
+
+    In training a layer gives μ, a mean of states as that of many samples is, and the gradient is that of L(μ(θ)). In
+    eval mode it gives MAP(θ), by its solver as ever. θ isn't clipped to the problem's domain.
+
+    Args:
+        problem: What the layer solves; `mapgrad.exact.oracle` says which ones have an oracle.
+        temperature: τ > 0.
+
+    Raises:
+        UnsupportedProblemError: there is no oracle.
+        ProblemError: a row takes too much memory, or there are too many states to enumerate.
+        ValueError: `temperature` isn't positive and finite.
+    """
+
+    def __init__(self, problem: Problem, *, temperature: float = 1.0) -> None:
+        super().__init__(None, samples=1, temperature=positive("temperature", temperature))
+        self.problem = problem
+        oracle(problem)
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Always."""
+        return True
+
+    def noise_for(self, problem: Problem | None) -> Noise | None:
+        """Return None; refuse another problem than the estimator's own.
+
+        Raises:
+            UnsupportedProblemError: it is another one.
+        """
+        if problem is not None and problem != self.problem:
+            raise UnsupportedProblemError(
+                f"this Exact is for {self.problem!r}, but the layer solves {problem!r}: take Exact(solver.problem)"
+            )
+        return None
+
+    def forward(self, theta: Tensor, sampler: Sampler, solve: Solve) -> Forward:
+        """Return μ; in eval mode MAP(θ)."""
+        if not self.training:
+            return super().forward(theta, sampler, solve)
+        with torch.no_grad():
+            means = oracle(self.problem).marginals(theta, self.temperature)
+        status = torch.full((1, len(theta)), int(Status.OPTIMAL), device=theta.device)
+        return Forward(means.unsqueeze(0), status)
+
+    def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
+        """Return Cov(z) g / τ."""
+        law = oracle(self.problem)
+        means = partial(law.marginals, temperature=self.temperature)
+        parts = zip(torch.split(forward.theta, law.rows_kept), torch.split(gradient[0], law.rows_kept), strict=True)
+        # torch.autograd is switched off where a transform of torch.func asks
+        return torch.cat([torch.func.vjp(means, theta)[1](g)[0] for theta, g in parts])
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return f"{self.problem!r}, temperature={self.temperature}"
