@@ -25,8 +25,7 @@ class Perturbed(Estimator):
 
     With the mean over s as output it estimates the gradient of the loss of the mean, L(E MAP(θ + σε)), without bias:
     (1/S) Σ_s ⟨z_s, g̃_s⟩ (−∇ log ρ(ε_s)) / σ. With all samples as output, that of Σ_s ⟨z_s, g̃_s⟩ with g̃ held. It costs
-    no backward solve, and its variance falls with S alone: at few solves a finite difference, as I-MLE's, comes
-    closer (``python tests/benchmarks/bench_gradients.py``).
+    no backward solve.
 
     Multiplicative noise keeps the signs of θ, as costs of paths need it, and its mean (Dalle, Baty, Bouvier and
     Parmentier 2022, arXiv 2207.13513): θ ∘ exp(σε − log E e^{σε}) in place of θ + σε, and a gradient that is divided by
