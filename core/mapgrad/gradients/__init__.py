@@ -4,15 +4,25 @@ from mapgrad.gradients._adaptive_step import AdaptiveStep
 from mapgrad.gradients._centred import Centred
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._function import next_key, sample, sample_each, submit
+from mapgrad.gradients._laws import Gaussian, Gumbel, Laplace, Logistic
 from mapgrad.gradients._monitor import Monitor
-from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
+from mapgrad.gradients._noise import Noise, StandardNoise, SumOfGamma
 from mapgrad.gradients._pending import Pending
 from mapgrad.gradients._row_ids import first_id, require_row_ids
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._steps import KeyStream, seed_of_path
 from mapgrad.gradients._targets import Combinatorial, RelativeStep, Step, Target
 from mapgrad.gradients._widened import widened
-from mapgrad.gradients.estimators import IMLE, AdaptiveIMLE, Blackbox, Estimator, Forward, StraightThrough
+from mapgrad.gradients.estimators import (
+    IMLE,
+    AdaptiveIMLE,
+    Blackbox,
+    Estimator,
+    Forward,
+    Identity,
+    Perturbed,
+    StraightThrough,
+)
 
 __all__ = [
     "IMLE",
@@ -26,12 +36,14 @@ __all__ = [
     "Forward",
     "Gaussian",
     "Gumbel",
+    "Identity",
     "KeyStream",
     "Laplace",
     "Logistic",
     "Monitor",
     "Noise",
     "Pending",
+    "Perturbed",
     "RelativeStep",
     "Sampler",
     "StandardNoise",
