@@ -224,15 +224,16 @@ class TravelingSalesmanTask(_PolynomialTask):
     def _lengths(self) -> NDArray[np.float64]:
         generator = self._generator(_STREAM_OF_TASK, 1)
         half = self.nodes // 2
-        places = np.concatenate(
+        places: NDArray[np.float64] = np.concatenate(
             [generator.uniform(-2, 2, (half, 2)), generator.standard_normal((self.nodes - half, 2))]
         )
-        first, second = self.problem.edges.T
-        east, south = (places[first] - places[second]).T
-        return np.hypot(east, south)
+        edges = self.problem.edges
+        steps = places[edges[:, 0]] - places[edges[:, 1]]
+        return np.hypot(steps[:, 0], steps[:, 1])
 
     def _costs(self, signal: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.round(self._lengths + signal**self.degree / 3 ** (self.degree - 1) * noise, 4)
+        costs = self._lengths + signal**self.degree / 3 ** (self.degree - 1) * noise
+        return costs.round(4)
 
 
 def _require_integers(task: _PolynomialTask, **least: int) -> None:
