@@ -5,6 +5,7 @@ import itertools
 import pickle
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -249,6 +250,20 @@ def test_parts_are_at_most_a_hundred_and_not_small():
         assert all(one.stop == other.start for one, other in itertools.pairwise(parts))
         assert len(parts) <= 100
         assert all(part.stop - part.start >= 64 for part in parts[:-1])
+
+
+def test_the_bar_ends_whatever_is_raised(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_dataset.Solver, "solve", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        made(progress=True)
+    assert caught.tb  # keeps the frames that it came through
+    for thread in threading.enumerate():
+        if "rich" in type(thread).__module__:  # told to stop, it still waits for its next turn
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 def test_a_bar_without_rich_is_refused_before_anything_is_solved(monkeypatch):

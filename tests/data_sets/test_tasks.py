@@ -210,6 +210,7 @@ def test_wrong_arguments_are_named(kind, changes, error, message):
         (lambda: TravelingSalesmanTask(nodes=2), ValueError, "nodes must be at least 3"),
         (lambda: ShortestPathTask().draw(-1), ValueError, "count must be at least 0, got -1"),
         (lambda: ShortestPathTask().draw(2.5), TypeError, "count must be an integer"),
+        (lambda: ShortestPathTask(noise=1e39).draw(1), ValueError, "overflow float32"),
         (lambda: ShortestPathTask().draw(1, "val"), ValueError, "'train', 'validation', 'test', got 'val'"),
     ],
 )

@@ -42,8 +42,9 @@ class OptDataset(Dataset[Examples]):
 
     The solver's workers share the rows: ``get_solver(…, workers=4)``. What took longer than a tenth of a second is kept
     on disk, in the user's cache folder (at most 512 MB): in another one if ``MAPGRAD_CACHE_DIR`` names it, or nowhere
-    if that is empty. An equal problem, costs, solver and version of the solver's distribution then find it. That goes
-    for exact solvers that were asked for by name, of one problem, and for answers that are all proved optimal.
+    if that is empty. An equal problem, costs, solver and version of the solver's distribution then find it. Kept are
+    answers that are all proved optimal, of solvers found by name and of one problem of a class of mapgrad's own: what
+    else may change without another name.
 
     Args:
         solver: A `Solver` from `get_solver`, or a function θ [N, *shape] → z of utilities, as for `MAPLayer`.

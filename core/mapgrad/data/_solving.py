@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -11,7 +12,7 @@ from mapgrad.errors import MissingDependencyError, RowsError
 from mapgrad.solutions import Solutions, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from torch import Tensor
 
@@ -46,16 +47,17 @@ def solve_parts(solver: Solver, theta: Tensor, problems: Sequence[Problem] | Non
     parts: list[Solutions] = []
     causes: dict[int, BaseException] = {}
     failed: list[int] = []
-    for rows in _with_bar(len(theta)):
-        try:
-            part = solver.solve(theta[rows]) if problems is None else solver.solve(theta[rows], problems[rows])
-        except RowsError as error:
-            if error.solutions is None:
-                raise
-            part = error.solutions
-            failed += [rows.start + row for row in error.rows]
-        causes |= {rows.start + row: cause for row, cause in part.causes.items()}
-        parts.append(part)
+    with closing(_with_bar(len(theta))) as bar:  # whatever is raised, the bar ends
+        for rows in bar:
+            try:
+                part = solver.solve(theta[rows]) if problems is None else solver.solve(theta[rows], problems[rows])
+            except RowsError as error:
+                if error.solutions is None:
+                    raise
+                part = error.solutions
+                failed += [rows.start + row for row in error.rows]
+            causes |= {rows.start + row: cause for row, cause in part.causes.items()}
+            parts.append(part)
     whole = Solutions(
         torch.cat([part.z for part in parts]),
         torch.cat([part.status for part in parts]),
@@ -66,23 +68,15 @@ def solve_parts(solver: Solver, theta: Tensor, problems: Sequence[Problem] | Non
     )
     if failed:
         label = solver.name if problems is not None else solver.at_work().factory.label
-        raise error_of(
-            {
-                row: FailedRow(
-                    Status(int(whole.status[row])),
-                    causes.get(row),
-                    label,
-                    solver.problem if problems is None else problems[row],
-                )
-                for row in failed
-            },
-            (len(theta),),
-            whole,
-        )
+        of_row = [solver.problem] * len(theta) if problems is None else problems
+        described = {
+            row: FailedRow(Status(int(whole.status[row])), causes.get(row), label, of_row[row]) for row in failed
+        }
+        raise error_of(described, (len(theta),), whole)
     return whole
 
 
-def _with_bar(count: int) -> Iterator[slice]:
+def _with_bar(count: int) -> Generator[slice]:
     """Yield the rows of each part, at least one part, while a bar shows those that are done."""
     try:
         from rich.console import Console

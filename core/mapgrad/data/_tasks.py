@@ -63,7 +63,7 @@ class _PolynomialTask(ABC):
 
         Raises:
             TypeError: `count` isn't an integer.
-            ValueError: `count` is negative, or there is no such part.
+            ValueError: `count` is negative, there is no such part, or the costs overflow.
         """
         if part not in _STREAMS:
             raise ValueError(f"part must be one of {', '.join(map(repr, _STREAMS))}, got {part!r}")
@@ -73,6 +73,8 @@ class _PolynomialTask(ABC):
         signal = x @ self._matrix.T / math.sqrt(self.features) + 3
         noise = self._generator(stream, 1).uniform(1 - self.noise, 1 + self.noise, signal.shape)
         costs = self._costs(signal, noise)
+        if not np.abs(costs).max(initial=0.0) <= np.finfo(np.float32).max:
+            raise ValueError(f"costs of degree {self.degree} and noise {self.noise} overflow float32: take lower ones")
         return torch.as_tensor(x.astype(np.float32)), torch.as_tensor(costs.astype(np.float32))
 
     @cached_property
@@ -95,8 +97,8 @@ class ShortestPathTask(_PolynomialTask):
 
     The costs to minimise are c_j = [((B x)_j / √p + 3)^degree + 1] / 3.5^degree · ε_j with features x ~ N(0, I_p), B_jk
     0 or 1 with equal chances, and ε_j uniform on [1 − noise, 1 + noise]: the law of Elmachtoub and Grigas, Smart
-    «Predict, then Optimize», Management Science 2022, section 6.1, divided by 3.5^degree as in PyEPO (Tang and Khalil,
-    2022), so that costs of all degrees are of one size.
+    «Predict, then Optimize», Management Science 2022, section 6.1, in the variant of PyEPO (Tang and Khalil 2024, as
+    for `KnapsackTask`), which divides by 3.5^degree, so that costs of all degrees are of one size.
 
     Edges come row by row: those that lead east from its nodes, then those that lead south.
 
@@ -143,8 +145,8 @@ class KnapsackTask(_PolynomialTask):
 
     The values to maximise are v_j = ⌈5 [((B x)_j / √p + 3)^degree + 1] / 3.5^degree · ε_j⌉ with x, B and ε as for
     `ShortestPathTask`; the weights are drawn once, uniformly from {3.00, 3.01, …, 7.99}. The law is that of PyEPO (Tang
-    and Khalil, PyEPO: a PyTorch-based end-to-end predict-then-optimize library, Mathematical Programming Computation
-    2024, section 5), which leaves the capacities to its user.
+    and Khalil, PyEPO: a PyTorch-based end-to-end predict-then-optimize library for linear and integer programming,
+    Mathematical Programming Computation 2024, arXiv 2206.14234), which leaves the capacities to its user.
 
     Args:
         items: d ≥ 1.
