@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from mapgrad import exact, testing
+    from mapgrad import data, exact, testing
     from mapgrad.batching import Solver, get_solver
     from mapgrad.bench import tune
     from mapgrad.decorator import differentiable
@@ -171,6 +171,7 @@ __all__ = [
     "UnsupportedProblemError",
     "__version__",
     "columns_of",
+    "data",
     "differentiable",
     "exact",
     "get_solver",
@@ -186,6 +187,7 @@ __all__ = [
 ]
 
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "data": (),
     "exact": (),
     "testing": (),
     "batching": ("Solver", "get_solver"),
