@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from mapgrad import data, exact, testing
+    from mapgrad import data, exact, pool, testing
     from mapgrad.batching import Solver, get_solver
     from mapgrad.bench import tune
     from mapgrad.decorator import differentiable
@@ -179,6 +179,7 @@ __all__ = [
     "kernel",
     "list_solvers",
     "pipelined",
+    "pool",
     "register",
     "seed_layers",
     "testing",
@@ -189,6 +190,7 @@ __all__ = [
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "data": (),
     "exact": (),
+    "pool": (),
     "testing": (),
     "batching": ("Solver", "get_solver"),
     "bench": ("tune",),
