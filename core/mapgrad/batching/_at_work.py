@@ -28,6 +28,7 @@ from mapgrad.batching._record import Record
 from mapgrad.batching._runner import Job, Runner
 from mapgrad.batching._theta import (
     COMPUTED,
+    DomainPolicy,
     admit,
     compute_dtype,
     is_representable,
@@ -116,6 +117,15 @@ class SolverAtWork:
         bound._batch_solver = self.plugin.with_context(context, named)  # noqa: SLF001 (an object of this class)
         return bound
 
+    def under(self, domain: DomainPolicy) -> SolverAtWork:
+        """Return the same solver at work under a domain policy; native models and counts are shared."""
+        if domain == self._settings.domain:
+            return self
+        bound = copy.copy(self)
+        bound._settings = replace(self._settings, domain=domain)  # noqa: SLF001 (an object of this class)
+        bound.handle = new_handle(bound)
+        return bound
+
     @property
     def takes_whole_batches(self) -> bool:
         """Whether rows must come in the places that they have in their batch."""
@@ -146,8 +156,7 @@ class SolverAtWork:
         bound._dtypes = _exact_dtypes(problems[0])  # noqa: SLF001 (an object of this class)
         lowerings = [self.factory.lowering(problem) for problem in problems]
         bound._lowering = lowerings[0]  # noqa: SLF001 (as above)
-        natives = [lowering.native for lowering in lowerings]
-        limits = [Limits.of(native) for native in natives if isinstance(native, IntegerProgram)]
+        limits = [Limits.of(each.native) for each in lowerings if isinstance(each.native, IntegerProgram)]
         bound._limits = Limits(*map(np.stack, zip(*limits, strict=True)))  # noqa: SLF001 (as above)
         bound.proves = self.proves and len(problems) == 1
         return bound
@@ -254,8 +263,7 @@ class SolverAtWork:
             with_values(solutions, rows.masked_fill(solutions.forbidden, 0.0) if is_masked else rows)
             if solutions.variables is not None:
                 solutions.variables = solutions.variables.to(rows.device)
-        if failed:
-            counts["failed"] = len(failed)
+        counts |= {"failed": len(failed)} if failed else {}
         counts["seconds"] = solutions.seconds = time.perf_counter() - started
         self._count(counts)
         solutions.stats = dict.fromkeys(COUNTS, 0.0) | counts if priced or failed else counts
@@ -273,8 +281,7 @@ class SolverAtWork:
         assert solver is not None
         assert self.problem is not None
         found = solve_perturbed(solver, self.problem, theta, noise, may_forbid)
-        if found is not None:
-            self._count(found.stats)
+        self._count({} if found is None else found.stats)
         return found
 
     def averages_on(self, device: torch.device) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from itertools import compress
 from operator import not_
 from typing import TYPE_CHECKING, Any, Final, Self, overload
@@ -19,13 +20,7 @@ from mapgrad.batching._op import solve_op
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
 from mapgrad.batching._record import gathered_variables
 from mapgrad.batching._settings import Settings
-from mapgrad.batching._theta import (
-    DomainPolicy,
-    admit,
-    domain_error,
-    name_problem,
-    non_finite_error,
-)
+from mapgrad.batching._theta import DomainPolicy, admit, domain_error, name_problem, non_finite_error
 from mapgrad.batching._tracing import is_traced
 from mapgrad.batching._workers import Pool, Workers
 from mapgrad.errors import DomainError, NonFiniteError, UnsupportedProblemError
@@ -91,6 +86,16 @@ class Solver:
         problem = getattr(function, "problem", None)
         problem = problem if isinstance(problem, Problem) else None
         return Solver(resolve(function, problem), problem, Settings())
+
+    def under(self, domain: DomainPolicy) -> Solver:
+        """Return this solver under another domain policy: models, workers and counts are shared."""
+        if domain == self._settings.domain:
+            return self
+        bound = object.__new__(Solver)
+        bound.__dict__ |= self.__dict__
+        bound._settings = replace(self._settings, domain=domain)
+        bound._own = None if self._own is None else self._own.under(domain)
+        return bound
 
     @property
     def name(self) -> str:
@@ -192,6 +197,10 @@ class Solver:
         Raises:
             TypeError: the solver was made without a problem, and none is given.
         """
+        return self._found_at_work(problem).under(self._settings.domain)
+
+    def _found_at_work(self, problem: Problem | None) -> SolverAtWork:
+        """Return what `at_work` does; solvers that share those kept may differ in their domain policy."""
         if self._own is not None and (problem is None or problem == self.problem):
             return self._own
         if problem is None:
