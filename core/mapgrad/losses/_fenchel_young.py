@@ -16,7 +16,7 @@ from mapgrad.losses._smoothing import drawn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mapgrad.gradients import Noise
+    from mapgrad.gradients import Estimator, Noise
     from mapgrad.losses._loss import Reduction
     from mapgrad.losses._values import SolverOrFunction
 
@@ -68,7 +68,7 @@ class FenchelYoung(Loss):
         if multiplicative and noise == "auto":
             noise = Gaussian()
         # what draws the noise of a layer, whose gradient isn't asked for
-        self.estimator = StraightThrough(noise, samples=samples, temperature=temperature)
+        self.estimator: Estimator = StraightThrough(noise, samples=samples, temperature=temperature)
         self.multiplicative = multiplicative
         self.noise = self.estimator.noise_for(self.solver.problem)
         self.log_mean = _log_mean(self.noise, self.estimator.temperature) if multiplicative else 0.0
@@ -103,7 +103,7 @@ class FenchelYoung(Loss):
         split = self.split(theta)
         ids = None if rows is None else require_row_ids(rows, tuple(theta.shape[:split]), theta.device)
         noise, z = drawn(self, theta.detach(), ids)
-        values = self.excess(self.perturbed(theta, noise), z, z_true.expand_as(z)).mean(dim=0)
+        values = self.excess(self.perturbed(theta, noise), z, z_true).mean(dim=0)
         return self.result(values, z.mean(dim=0))
 
     def perturbed(self, theta: Tensor, noise: Tensor) -> Tensor:

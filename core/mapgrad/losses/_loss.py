@@ -112,26 +112,37 @@ class Loss(nn.Module):
             raise NonFiniteError(f"{name} solves {what}: {error}", rows=error.rows, kept=error.kept) from error
 
     def excess(self, rows: Tensor, z: Tensor, z_true: Tensor, problems: Sequence[Problem] | None = None) -> Tensor:
-        """Return ⟨rows, z − z*⟩, [*batch] float64, differentiable in the rows: what the best state is worth more.
+        """Return ⟨rows, z − z*⟩: what the best states are worth more than the true ones.
+
+        Args:
+            rows: [..., *batch, *shape], differentiable.
+            z: Their best states.
+            z_true: [*batch, *shape].
+            problems: One a row, in place of the solver's own.
+
+        Returns:
+            [..., *batch] float64.
 
         Raises:
-            ProblemError: it is negative as z* isn't a state of the problem.
+            ProblemError: a value is negative as z* isn't a state of the problem.
         """
-        split = self.split(rows, problems)
-        values = inner(rows, z - z_true, split)
+        difference = z - z_true
+        lead = rows.ndim - z_true.ndim + self.split(z_true, problems)
+        values = inner(rows, difference, lead)
         if not is_traced(values) and bool((values < 0).any()):
-            at = row_numbers((values.detach() < 0).flatten())
-            self._require_states(z_true.reshape(-1, *rows.shape[split:])[at], at, tuple(values.shape), problems)
+            rounding = inner(rows.detach().abs(), difference.abs(), lead) * 1e-6
+            self._require_states(z_true, row_numbers((values < -rounding).flatten()), problems)
         return values
 
-    def _require_states(
-        self, states: Tensor, at: list[int], batch: tuple[int, ...], problems: Sequence[Problem] | None
-    ) -> None:
-        """Refuse true states of some rows that aren't; a tie, or a solver that isn't exact, may be below zero too."""
-        for state, row in zip(states, at, strict=True):
+    def _require_states(self, z_true: Tensor, bad: list[int], problems: Sequence[Problem] | None) -> None:
+        """Refuse true states of some rows [..., *batch] that aren't; an inexact solver may find less than one, too."""
+        split = self.split(z_true, problems)
+        batch = tuple(z_true.shape[:split])
+        states = z_true.reshape(-1, *z_true.shape[split:])
+        for row in sorted({row % len(states) for row in bad}):
             problem = self.solver.problem if problems is None else problems[row]
             try:
-                is_state = problem is None or bool(problem.contains(state))
+                is_state = problem is None or bool(problem.contains(states[row]))
             except UndecidedError:
                 continue
             if not is_state:

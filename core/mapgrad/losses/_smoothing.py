@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -17,10 +17,33 @@ from mapgrad.gradients import Sampler, first_id, next_key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mapgrad.losses._fenchel_young import FenchelYoung
+    from mapgrad.batching import Solver
+    from mapgrad.gradients import Estimator, KeyStream, Noise
 
 
-def drawn(loss: FenchelYoung, theta: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor]:
+class Smoothed(Protocol):
+    """What a step needs of a loss.
+
+    Attributes:
+        solver: Solves the perturbed rows.
+        estimator: Says how many samples there are.
+        noise: The law.
+        keys: Gives each step the key of its noise.
+        handle: The number under which ops find the loss.
+    """
+
+    solver: Solver
+    estimator: Estimator
+    noise: Noise | None
+    keys: KeyStream
+    handle: int
+
+    def perturbed(self, theta: Tensor, noise: Tensor) -> Tensor:
+        """Return rows, [S, *] of θ [*] and noise [S, *]."""
+        ...
+
+
+def drawn(loss: Smoothed, theta: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the noise of a step, and the states of its perturbed rows.
 
     Args:
@@ -43,7 +66,7 @@ def drawn(loss: FenchelYoung, theta: Tensor, ids: Tensor | None) -> tuple[Tensor
 def _smoothed(
     theta: Tensor, key: int | Tensor, ids: Tensor | None, mapped: Sequence[int], handle: int
 ) -> tuple[Tensor, Tensor]:
-    loss: FenchelYoung = find(handle)
+    loss: Smoothed = find(handle)
     work = loss.solver.at_work()
     split = work.lead_ndim(theta, len(mapped))
     lead, event = tuple(theta.shape[:split]), tuple(theta.shape[split:])
@@ -77,7 +100,7 @@ def _smoothed(
 
 
 def _fake(theta: Tensor, key: Tensor, ids: Tensor | None, mapped: Sequence[int], handle: int) -> tuple[Tensor, Tensor]:
-    loss: FenchelYoung = find(handle)
+    loss: Smoothed = find(handle)
     like = theta.new_empty((loss.estimator.samples, *theta.shape))
     return like, torch.empty_like(like)
 
