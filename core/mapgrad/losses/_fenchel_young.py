@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching import new_handle
+from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.gradients import Gaussian, KeyStream, StraightThrough, require_row_ids
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._smoothing import drawn
@@ -102,7 +103,10 @@ class FenchelYoung(Loss):
             return self.result(self.excess(theta, z, z_true), z)
         split = self.split(theta)
         ids = None if rows is None else require_row_ids(rows, tuple(theta.shape[:split]), theta.device)
-        noise, z = drawn(self, theta.detach(), ids)
+        try:
+            noise, z = drawn(self, theta.detach(), ids)
+        except (DomainError, NonFiniteError) as error:
+            raise self.explained(error, "pred with noise", theta) from error
         values = self.excess(self.perturbed(theta, noise), z, z_true).mean(dim=0)
         return self.result(values, z.mean(dim=0))
 

@@ -15,6 +15,7 @@ from mapgrad.losses._values import inner, require_finite, require_like, require_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mapgrad.errors import RowsError
     from mapgrad.losses._values import SolverOrFunction
     from mapgrad.problems import Problem
 
@@ -96,20 +97,26 @@ class Loss(nn.Module):
         Raises:
             DomainError, NonFiniteError, RowsError: As for `Solver`.
         """
-        name = type(self).__qualname__
         try:
             return self.solver(rows.detach(), problems)
-        except DomainError as error:
-            at = tuple(rows.shape[: self.split(rows, problems)])
-            problem = name_problem(self.solver.problem if problems is None else problems[error.rows[0]])
-            raise DomainError(
-                f"{name} solves {what}, and {problem} isn't defined for {name_rows(list(error.rows), at)}: clipping "
-                f"would give a wrong value and gradient, so take a loss that stays inside the domain, such as "
-                f"FenchelYoung without noise or with multiplicative noise, or a problem that is defined for all θ",
-                rows=error.rows,
-            ) from error
-        except NonFiniteError as error:
-            raise NonFiniteError(f"{name} solves {what}: {error}", rows=error.rows, kept=error.kept) from error
+        except (DomainError, NonFiniteError) as error:
+            raise self.explained(error, what, rows, problems) from error
+
+    def explained(
+        self, error: RowsError, what: str, theta: Tensor, problems: Sequence[Problem] | None = None
+    ) -> RowsError:
+        """Return a solver's error about rows of θ [*batch, *shape], in words of the loss; arguments as for `solve`."""
+        name = type(self).__qualname__
+        if isinstance(error, NonFiniteError):
+            return NonFiniteError(f"{name} solves {what}: {error}", rows=error.rows, kept=error.kept)
+        batch = tuple(theta.shape[: self.split(theta, problems)])
+        problem = name_problem(self.solver.problem if problems is None else problems[error.rows[0]])
+        return DomainError(
+            f"{name} solves {what}, and {problem} isn't defined for {name_rows(list(error.rows), batch)}: clipping "
+            f"would give a wrong value and gradient, so take a loss that stays inside the domain, such as FenchelYoung "
+            f"without noise or with multiplicative noise, or a problem that is defined for all θ",
+            rows=error.rows,
+        )
 
     def excess(self, rows: Tensor, z: Tensor, z_true: Tensor, problems: Sequence[Problem] | None = None) -> Tensor:
         """Return ⟨rows, z − z*⟩: what the best states are worth more than the true ones.
