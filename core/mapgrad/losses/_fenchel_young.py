@@ -27,7 +27,7 @@ class FenchelYoung(Loss):
 
     (1/S) Σ_s max_z ⟨θ_s, z⟩ − ⟨θ_s, z*⟩, of which each term is at least 0, and all are 0 where all samples' states are
     z*. With θ_s = θ + τε_s, it is the perturbed Fenchel–Young loss (Berthet, Blondel, Teboul, Cuturi, Vert and Bach,
-    NeurIPS 2020, arXiv 2002.08676, eq. 7) up to a constant, with the gradient z̄ − z*. With multiplicative noise,
+    NeurIPS 2020, arXiv 2002.08676) up to a constant, with the gradient z̄ − z*. With multiplicative noise,
     θ_s = θ ∘ e_s with e_s = exp(τε_s − log E e^{τε}) (Dalle, Baty, Bouvier and Parmentier 2022, arXiv 2207.13513), it
     keeps the signs of θ, as costs of paths need it, and has the gradient mean_s e_s ∘ (z_s − z*). Without noise it is
     the loss of the structured perceptron (Collins 2002). In eval mode the noise is the same as in training.

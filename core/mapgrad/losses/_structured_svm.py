@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class StructuredSVM(Loss):
-    """The structured hinge loss with margin rescaling (Tsochantaridis, Joachims, Hofmann and Altun, JMLR 2005, eq. 10).
+    """The structured hinge loss with margin rescaling (Tsochantaridis, Joachims, Hofmann and Altun, JMLR 2005).
 
     max_z δ(z, z*) + w ⟨θ, z − z*⟩, where δ(z, z*) = ⟨δ, z − z*⟩ for a vector δ of margins, so that a solver finds the
     maximum. Its subgradient in θ is w (z − z*). With w = 2, minimised costs and their true values as δ it is SPO+; with
