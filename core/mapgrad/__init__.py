@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from mapgrad import data, exact, pool, testing
+    from mapgrad import data, exact, losses, pool, testing
     from mapgrad.batching import Solver, get_solver
     from mapgrad.bench import tune
     from mapgrad.decorator import differentiable
@@ -178,6 +178,7 @@ __all__ = [
     "hookimpl",
     "kernel",
     "list_solvers",
+    "losses",
     "pipelined",
     "pool",
     "register",
@@ -190,6 +191,7 @@ __all__ = [
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "data": (),
     "exact": (),
+    "losses": (),
     "pool": (),
     "testing": (),
     "batching": ("Solver", "get_solver"),

@@ -28,6 +28,7 @@ from mapgrad.batching._record import Record
 from mapgrad.batching._runner import Job, Runner
 from mapgrad.batching._theta import (
     COMPUTED,
+    DomainPolicy,
     admit,
     compute_dtype,
     is_representable,
@@ -113,6 +114,15 @@ class SolverAtWork:
         assert isinstance(self.plugin, FunctionSolver)
         bound = copy.copy(self)
         bound._batch_solver = self.plugin.with_context(context, named)  # noqa: SLF001 (an object of this class)
+        return bound
+
+    def under(self, domain: DomainPolicy) -> SolverAtWork:
+        """Return the same solver at work under a domain policy; native models and counts are shared."""
+        if domain == self._settings.domain:
+            return self
+        bound = copy.copy(self)
+        bound._settings = replace(self._settings, domain=domain)  # noqa: SLF001 (an object of this class)
+        bound.handle = new_handle(bound)
         return bound
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Self, overload
 
@@ -86,6 +87,16 @@ class Solver:
         problem = getattr(function, "problem", None)
         problem = problem if isinstance(problem, Problem) else None
         return Solver(resolve(function, problem), problem, Settings())
+
+    def under(self, domain: DomainPolicy) -> Solver:
+        """Return this solver under another domain policy: models, workers and counts are shared."""
+        if domain == self._settings.domain:
+            return self
+        bound = object.__new__(Solver)
+        bound.__dict__ |= self.__dict__
+        bound._settings = replace(self._settings, domain=domain)
+        bound._own = None if self._own is None else self._own.under(domain)
+        return bound
 
     @property
     def name(self) -> str:
@@ -188,7 +199,7 @@ class Solver:
             return self._own
         if problem is None:
             raise TypeError(f"{self!r} was made without a problem: pass problems=[…], one for each row")
-        return self._works.serving(problem, self._own).of_siblings([problem])
+        return self._works.serving(problem, self._own).under(self._settings.domain).of_siblings([problem])
 
     def works_on(
         self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]
@@ -208,11 +219,12 @@ class Solver:
                 server = self._works.serving(problem, self._own)
                 served.setdefault(id(server), (server, []))[1].append(rows)
             for server, groups in served.values():
-                if server.traits.masks:
+                work = server.under(self._settings.domain)
+                if work.traits.masks:
                     groups = [sorted(chain.from_iterable(groups))] if len(groups) > 1 else groups
                 for rows in groups:
                     of_rows = [problems[row] for row in rows]
-                    works.append((server.of_siblings(of_rows if len(set(of_rows)) > 1 else of_rows[:1]), rows))
+                    works.append((work.of_siblings(of_rows if len(set(of_rows)) > 1 else of_rows[:1]), rows))
         require_any([work for work, _ in works])
         return works
 
