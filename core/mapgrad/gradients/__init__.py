@@ -6,7 +6,7 @@ from mapgrad.gradients._context import Context
 from mapgrad.gradients._function import next_key, sample, sample_each, submit
 from mapgrad.gradients._laws import Gaussian, Gumbel, Laplace, Logistic
 from mapgrad.gradients._monitor import Monitor
-from mapgrad.gradients._noise import Noise, StandardNoise, SumOfGamma
+from mapgrad.gradients._noise import Noise, StandardNoise, SumOfGamma, log_mean
 from mapgrad.gradients._pending import Pending
 from mapgrad.gradients._row_ids import first_id, require_row_ids
 from mapgrad.gradients._sampler import Sampler
@@ -52,6 +52,7 @@ __all__ = [
     "SumOfGamma",
     "Target",
     "first_id",
+    "log_mean",
     "next_key",
     "require_row_ids",
     "sample",

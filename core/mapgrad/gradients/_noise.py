@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import torch
 
@@ -265,6 +265,24 @@ class SumOfGamma(StandardNoise):
                 f"at its lower end where terms <= kappa; SumOfGamma({self.kappa!r}), the exact limit, has one"
             )
         return table(float(self.kappa), device)
+
+
+def log_mean(law: Any, temperature: float) -> float:
+    """Return log E e^{τε}: multiplicative noise e^{τε} less that in the exponent has the mean 1.
+
+    Raises:
+        TypeError: the law doesn't say.
+        ValueError: it is infinite.
+    """
+    if not callable(getattr(law, "log_mgf", None)):
+        raise TypeError(f"multiplicative noise needs a law with log_mgf, such as mapgrad.Gaussian(), got {law!r}")
+    value = float(law.log_mgf(temperature))
+    if not math.isfinite(value):
+        raise ValueError(
+            f"multiplicative noise exp({temperature:g} · ε) of {law!r} has no finite mean: take a smaller temperature, "
+            "or mapgrad.Gaussian()"
+        )
+    return value
 
 
 def _floating(dtype: torch.dtype | None) -> torch.dtype:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from mapgrad.batching import new_handle
 from mapgrad.errors import DomainError, NonFiniteError
-from mapgrad.gradients import Gaussian, KeyStream, StraightThrough, require_row_ids
+from mapgrad.gradients import Gaussian, KeyStream, StraightThrough, log_mean, require_row_ids
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._smoothing import drawn
 
@@ -72,7 +71,8 @@ class FenchelYoung(Loss):
         self.estimator: Estimator = StraightThrough(noise, samples=samples, temperature=temperature)
         self.multiplicative = multiplicative
         self.noise = self.estimator.noise_for(self.solver.problem)
-        self.log_mean = _log_mean(self.noise, self.estimator.temperature) if multiplicative else 0.0
+        scales = multiplicative and self.noise is not None
+        self.log_mean = log_mean(self.noise, self.estimator.temperature) if scales else 0.0
         self.keys = KeyStream(seed)
         self.handle = new_handle(self)
 
@@ -144,26 +144,3 @@ class FenchelYoung(Loss):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
         self.handle = new_handle(self)
-
-
-def _log_mean(law: Any, temperature: float) -> float:
-    """Return log E e^{τε}; 0 without noise.
-
-    Raises:
-        TypeError: the law doesn't say.
-        ValueError: it is infinite.
-    """
-    if law is None:
-        return 0.0
-    if not callable(getattr(law, "log_mgf", None)):
-        raise TypeError(f"{_NEEDS_MEAN} a law with log_mgf, such as mapgrad.Gaussian(), got {law!r}")
-    value = float(law.log_mgf(temperature))
-    if not math.isfinite(value):
-        raise ValueError(
-            f"{_NEEDS_MEAN} a finite mean of exp(temperature · ε), got temperature={temperature:g} and {law!r}: take a "
-            f"smaller temperature, or mapgrad.Gaussian()"
-        )
-    return value
-
-
-_NEEDS_MEAN: Final = "multiplicative noise needs"

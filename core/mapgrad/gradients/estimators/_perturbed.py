@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from torch import Tensor
 
 from mapgrad.gradients._laws import Gaussian
-from mapgrad.gradients._noise import StandardNoise
+from mapgrad.gradients._noise import log_mean
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Perturbed(Estimator):
             raise ValueError(f"baseline must be 'loo' or None, got {baseline!r}")
         self.multiplicative = multiplicative
         self.baseline = baseline
-        self._log_mean = _log_mean(noise, self.temperature) if multiplicative else 0.0
+        self._log_mean = log_mean(noise, self.temperature) if multiplicative else 0.0
 
     @property
     def is_rowwise(self) -> bool:
@@ -107,15 +106,3 @@ def _scores(law: Any, noise: Tensor) -> Tensor:
         at = noise.detach().double().requires_grad_()
         (slope,) = torch.autograd.grad(law.log_prob(at).sum(), at)
     return slope.neg_().to(noise.dtype)
-
-
-def _log_mean(law: Any, temperature: float) -> float:
-    if not isinstance(law, StandardNoise) and not callable(getattr(law, "log_mgf", None)):
-        raise TypeError(f"multiplicative noise needs a law with log_mgf, such as mapgrad.Gaussian(), got {law!r}")
-    value = float(law.log_mgf(temperature))
-    if not math.isfinite(value):
-        raise ValueError(
-            f"exp({temperature:g} · ε) has no finite mean for ε of {law!r}: take a smaller temperature, or "
-            "mapgrad.Gaussian()"
-        )
-    return value
