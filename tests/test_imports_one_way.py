@@ -21,13 +21,13 @@ CORE = Path(mapgrad.__file__).parents[1]
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
 FLOORS = (
-    {"errors"},
+    {"errors", "disk_cache"},
     {"solutions"},
     {"problems"},
     {"solvers"},
     {"batching"},
     {"exact", "gradients", "pool"},
-    {"layer", "losses", "distribution", "decorator", "pipelining", "seeding"},
+    {"layer", "losses", "data", "distribution", "decorator", "pipelining", "seeding"},
     {"testing"},
     {"bench"},
     {"mapgrad"},

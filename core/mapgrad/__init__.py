@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from mapgrad import exact, testing
+    from mapgrad import data, exact, losses, pool, testing
     from mapgrad.batching import Solver, get_solver
     from mapgrad.bench import tune
     from mapgrad.decorator import differentiable
@@ -36,13 +36,16 @@ if TYPE_CHECKING:
         Combinatorial,
         Context,
         Estimator,
+        Exact,
         Forward,
         Gaussian,
         Gumbel,
+        Identity,
         Laplace,
         Logistic,
         Noise,
         Pending,
+        Perturbed,
         RelativeStep,
         StandardNoise,
         Step,
@@ -113,10 +116,12 @@ __all__ = [
     "EngineAnswer",
     "EngineCall",
     "Estimator",
+    "Exact",
     "Forward",
     "Gaussian",
     "GridShortestPath",
     "Gumbel",
+    "Identity",
     "InfeasibleError",
     "InstanceSolver",
     "IntegerProgram",
@@ -134,6 +139,7 @@ __all__ = [
     "NonFiniteError",
     "Pending",
     "PerturbAndMAP",
+    "Perturbed",
     "PluginError",
     "Problem",
     "ProblemError",
@@ -167,13 +173,16 @@ __all__ = [
     "UnsupportedProblemError",
     "__version__",
     "columns_of",
+    "data",
     "differentiable",
     "exact",
     "get_solver",
     "hookimpl",
     "kernel",
     "list_solvers",
+    "losses",
     "pipelined",
+    "pool",
     "register",
     "seed_layers",
     "testing",
@@ -182,7 +191,10 @@ __all__ = [
 ]
 
 _NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "data": (),
     "exact": (),
+    "losses": (),
+    "pool": (),
     "testing": (),
     "batching": ("Solver", "get_solver"),
     "bench": ("tune",),
@@ -215,13 +227,16 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         "Combinatorial",
         "Context",
         "Estimator",
+        "Exact",
         "Forward",
         "Gaussian",
         "Gumbel",
+        "Identity",
         "Laplace",
         "Logistic",
         "Noise",
         "Pending",
+        "Perturbed",
         "RelativeStep",
         "StandardNoise",
         "Step",

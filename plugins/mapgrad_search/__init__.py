@@ -10,12 +10,10 @@ from typing import Final
 
 import mapgrad
 
-__all__ = ["LARGEST", "MOST_STEPS", "mapgrad_solvers", "refusal"]
+__all__ = ["LARGEST", "mapgrad_solvers", "refusal"]
 
 _MOST_ENTRIES: Final = 500_000
-
-MOST_STEPS: Final = 10_000
-"""The most steps that all variables may have from their lower to their upper bounds."""
+_MOST_STEPS: Final = 10_000
 
 LARGEST: Final = 10_000
 """A variable's largest size."""
@@ -46,8 +44,8 @@ def refusal(problem: mapgrad.Knapsack | mapgrad.IntegerProgram) -> str | None:
     if largest > LARGEST:
         return f"its variables reach {largest:g}, more than {LARGEST}"
     steps = float((program.upper - program.lower).sum())
-    if steps > MOST_STEPS:
-        return f"its variables have {steps:g} steps from their lower to their upper bounds, more than {MOST_STEPS}"
+    if steps > _MOST_STEPS:
+        return f"its variables have {steps:g} steps from their lower to their upper bounds, more than {_MOST_STEPS}"
     rows, columns = program.matrix.shape
     if rows * columns > _MOST_ENTRIES:
         return f"its {rows} rows of {columns} variables make a tableau of more than {_MOST_ENTRIES} entries"

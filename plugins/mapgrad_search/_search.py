@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 import mapgrad
-from mapgrad_search import LARGEST, MOST_STEPS, refusal
+from mapgrad_search import refusal
 from mapgrad_search._form import Form
 from mapgrad_search._knapsack import pack
 from mapgrad_search._memory import BEST, POSITION, SAVED, Memory
@@ -108,22 +108,11 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         if block.start is not None:
             task.z[:] = np.rint(block.start)
         task.status[:] = _OPEN
-        if block.limits is not None:
-            self._refuse(block)
         if self._weights is not None and task.is_packing:
             self._pack(state, task, block)
         self._search(state, task, block)
         is_open = task.status == _OPEN
         task.z[is_open], task.status[is_open] = np.nan, int(mapgrad.Status.TIME_LIMIT)
-
-    def _refuse(self, block: mapgrad.Block) -> None:
-        """Fail the rows whose bounds are beyond this search."""
-        assert block.limits is not None
-        lower, upper, *_ = block.limits
-        beyond = (np.abs((lower, upper)) > LARGEST).any(axis=(0, 2)) | ((upper - lower).sum(axis=1) > MOST_STEPS)
-        for row in np.flatnonzero(beyond).tolist():
-            program = self._program.replace(lower=lower[row], upper=upper[row])
-            block.fail(row, mapgrad.UnsupportedProblemError(f"search can't solve {program!r}: {refusal(program)}"))
 
     def _pack(self, state: _State, task: _Task, block: mapgrad.Block) -> None:
         """Search rows as knapsacks; those that are left keep the best states found."""

@@ -242,8 +242,8 @@ def test_a_row_of_far_wider_bounds_is_solved_as_it_is_alone(name: str, row: int)
     def outcome(solver: mapgrad.Solver, problems: list[mapgrad.IntegerProgram] | None = None) -> Any:
         try:
             return float(solver.solve(theta, problems=problems).objective[0])
-        except mapgrad.SolverCrashError:
-            return mapgrad.SolverCrashError
+        except (mapgrad.SolverCrashError, mapgrad.UnsupportedProblemError) as error:
+            return type(error)
 
     with mapgrad.get_solver(name, program, time_limit=20) as first:
         beside = outcome(first, [wide])
@@ -251,7 +251,7 @@ def test_a_row_of_far_wider_bounds_is_solved_as_it_is_alone(name: str, row: int)
         with mapgrad.get_solver(name, wide, time_limit=20) as own:
             alone = outcome(own)
     except mapgrad.UnsupportedProblemError:
-        alone = mapgrad.SolverCrashError
+        alone = mapgrad.UnsupportedProblemError
     assert beside == (alone if isinstance(alone, type) else pytest.approx(optimum, abs=2e-8))
 
 
@@ -319,3 +319,48 @@ def test_programs_that_a_solver_does_not_serve_get_another_object(problem: mapgr
             for row, each in enumerate(problems):
                 assert float(found.objective[row]) == pytest.approx(float((each.states() @ theta[row]).max()), abs=1e-9)
     assert sorted(PickyHiGHS.made) == [2, 3], "one for each count of finite sides"
+
+
+@pytest.mark.parametrize("answer", [None, "yes", np.ones(2, dtype=bool), ValueError("boom"), SystemExit(3)], ids=str)
+def test_a_solver_that_does_not_say_which_programs_it_serves_is_named(answer: object) -> None:
+    class Unsure(PickyHiGHS):
+        def serves(self, other: mapgrad.IntegerProgram) -> Any:
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+    with pytest.raises(mapgrad.PluginError, match=r"serves\(\) of .*Unsure .*(boom|SystemExit|True or False, but)"):
+        mapgrad.get_solver(Unsure, FIRST)(rows(2), problems=siblings(2))
+
+
+@pytest.mark.parametrize("name", ["highs", "scipy.milp"])
+def test_an_optimum_is_confirmed_where_the_rows_own_program_lacks_a_bound(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind: Any = type(mapgrad.get_solver(name, FIRST).at_work().plugin)
+    runs: list[int] = []
+    maximize = kind.maximize
+    monkeypatch.setattr(kind, "maximize", lambda self, model, call: (runs.append(1), maximize(self, model, call))[1])
+    bounded = FIRST.replace(upper=150)
+    counts: dict[tuple[bool, bool], int] = {}
+    for first in (bounded, bounded.replace(upper=np.inf)):
+        for other in (bounded, bounded.replace(upper=np.inf)):
+            runs.clear()
+            mapgrad.get_solver(name, first)(rows(5).abs(), problems=[other] * 5)
+            counts[first == bounded, other == bounded] = len(runs)
+    assert counts[True, True] == counts[False, True] == 5
+    assert counts[True, False] == counts[False, False] >= 10
+
+
+def test_a_row_that_is_handed_over_goes_to_a_solver_that_takes_its_program() -> None:
+    rng = np.random.default_rng(2)
+    matrix = rng.integers(-9, 10, (1, 6)) + rng.integers(1, 90, (1, 6)) / np.array([9973, 9967, 9949, 997, 1, 1.0])
+    most = rng.integers(-9, 20, 1).astype(float)
+    near = mapgrad.IntegerProgram.from_rows(matrix, most - 1, most, lower=-1, upper=1)
+    far = near.replace(lower=-700, upper=700)
+    theta = torch.tensor(rng.normal(size=(2, 6)))
+    expected = mapgrad.get_solver("highs", far).solve(theta).objective
+    for problem in (near, None):
+        solver = mapgrad.get_solver("auto", problem)
+        found = solver.solve(theta, problems=[near, far])
+        assert float(found.objective[1]) == pytest.approx(float(expected[1]), abs=1e-6)

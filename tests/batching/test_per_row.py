@@ -3,11 +3,12 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
 import mapgrad
-from mapgrad.batching import _solver
+from mapgrad.batching import _works
 from mapgrad.testing import BruteForce
 
 SMALL, LARGE = mapgrad.KSubset(5, 2), mapgrad.KSubset(7, 3)
@@ -57,7 +58,7 @@ def test_a_tensor_of_rows_with_problems_of_one_shape():
 
 
 def test_native_models_are_kept_for_the_last_problems(monkeypatch):
-    monkeypatch.setattr(_solver, "_PROBLEMS_KEPT", 2)
+    monkeypatch.setattr(_works, "_PROBLEMS_KEPT", 2)
     made, closed = [], []
 
     class Counting(mapgrad.InstanceSolver):
@@ -81,6 +82,30 @@ def test_native_models_are_kept_for_the_last_problems(monkeypatch):
         assert closed == [one, two]
         assert solver.stats["rows"] == 6
     assert closed == [one, two, three, one]
+
+
+def test_counts_outlast_the_problems_kept(monkeypatch):
+    monkeypatch.setattr(_works, "_PROBLEMS_KEPT", 2)
+    problems = [mapgrad.KSubset(5, 1 + k) for k in range(5)]
+    with mapgrad.get_solver("topk", None) as solver:
+        for _ in range(2):
+            solver(torch.rand(5, 5), problems=problems)
+        assert solver.stats["rows"] == 10
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("train", [False, True])
+def test_rows_that_the_solver_does_not_take_fail_alone_wherever_they_stand(order, train):
+    program = mapgrad.IntegerProgram(A_ub=[[3, 5, 7]], b_ub=[20], upper=3, integrality=1)
+    problems = [program, program.replace(upper=np.inf), mapgrad.Knapsack([[3, 5, 7]], [20])][::order]
+    solver = mapgrad.get_solver("search", None)
+    ask = mapgrad.MAPLayer(solver).train(train) if train else solver
+    with pytest.raises(mapgrad.RowsError, match="its variables reach inf, more than 10000") as caught:
+        ask(torch.ones(3, 3), problems=problems)
+    assert caught.value.rows == (1,)
+    assert caught.value.solutions.status.tolist() == [1, mapgrad.Status.ERROR, 1]
+    with pytest.raises(mapgrad.UnsupportedProblemError, match="its variables reach inf"):
+        ask(torch.ones(1, 3), problems=problems[1:2])
 
 
 def test_failures_name_rows_of_the_whole_batch():

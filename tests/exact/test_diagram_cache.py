@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mapgrad import Knapsack, KSubset, exact
-from mapgrad.exact import _diagram, _diagram_cache
+from mapgrad import Knapsack, KSubset, disk_cache, exact
+from mapgrad.exact import _diagram
 
 PROBLEM = KSubset(9, 4)
 
@@ -131,7 +131,7 @@ def test_damaged_and_foreign_files_are_replaced(folder, damage, caplog):
 
 def test_a_file_larger_than_all_may_be_is_not_read(folder, monkeypatch, caplog):
     anew()
-    monkeypatch.setattr(_diagram_cache, "_LARGEST", 100)
+    monkeypatch.setattr(disk_cache, "_LARGEST", 100)
     assert anew().num_states == 126
     assert "larger than any" in caplog.text
 
@@ -142,7 +142,7 @@ def test_the_files_used_longest_ago_make_room(folder, monkeypatch):
         for path in folder.iterdir():
             os.utime(path, (path.stat().st_mtime - 100,) * 2)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    monkeypatch.setattr(_diagram_cache, "_LARGEST", size)
+    monkeypatch.setattr(disk_cache, "_LARGEST", size)
     oldest = min(folder.iterdir(), key=lambda path: path.stat().st_mtime)
     before = set(folder.iterdir())
     anew(KSubset(9, 2))  # which is now the one used last
@@ -178,13 +178,13 @@ def test_the_folder_follows_the_platform(monkeypatch):
             monkeypatch.delenv(name, raising=False)
         if variable:
             monkeypatch.setenv(variable, "/elsewhere")
-        assert _diagram_cache.cache_folder() == folder / "mapgrad" / "diagrams"
+        assert disk_cache.folder_of("diagrams") == folder / "mapgrad" / "diagrams"
 
 
 USE = """
 import sys
 import numpy as np
-from mapgrad import Knapsack, exact
+from mapgrad import Knapsack, disk_cache, exact
 from mapgrad.exact import _diagram
 _diagram._SLOW = -1.0
 weights = np.random.default_rng(0).integers(1, 50, (2, 14))
@@ -192,7 +192,7 @@ for _ in range(20):
     _diagram._compiled.cache_clear()
     print(exact.Diagram(Knapsack(weights, weights.sum(axis=1) // 2)).num_states)
     if sys.argv[1] == "remove":
-        for path in _diagram._diagram_cache.cache_folder().iterdir():
+        for path in disk_cache.folder_of("diagrams").iterdir():
             path.unlink(missing_ok=True)
 """
 

@@ -5,7 +5,7 @@ import torch
 
 import mapgrad
 from mapgrad.batching import SolverAtWork
-from mapgrad.gradients._noise import Gumbel
+from mapgrad.gradients._laws import Gumbel
 
 PROBLEM = mapgrad.KSubset(6, 2)
 THETA = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))

@@ -30,6 +30,11 @@ def test_the_bits_are_the_same(kappa, dtype, shape, monkeypatch):
         assert torch.equal(one, other)
 
 
+def test_ids_needn_t_be_contiguous():
+    ids = torch.tensor(7).expand(3)  # as where all elements of a map have the same noise
+    assert torch.equal(draw(2, (2, 3, 4), torch.float64, rows=ids), draw(2, (2, 3, 4), torch.float64, rows=ids.clone()))
+
+
 def test_numba_is_not_imported_for_noise(run_program):
     code = """
 import sys, torch, mapgrad

@@ -4,6 +4,7 @@ from mapgrad.batching._at_work import SolverAtWork
 from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._host import Staged
 from mapgrad.batching._op import define
+from mapgrad.batching._policy import FailedRow, error_of
 from mapgrad.batching._proofs import Known
 from mapgrad.batching._record import Record
 from mapgrad.batching._solver import Solver, get_solver
@@ -15,6 +16,7 @@ from mapgrad.batching._theta import (
     has_forbidden,
     name_problem,
     name_rows,
+    non_finite_error,
     require_float,
     row_numbers,
     to_list,
@@ -31,6 +33,7 @@ from mapgrad.batching._tracing import (
 
 __all__ = [
     "Culprit",
+    "FailedRow",
     "Known",
     "Record",
     "Solver",
@@ -40,6 +43,7 @@ __all__ = [
     "are_finite",
     "compute_dtype",
     "define",
+    "error_of",
     "find",
     "get_solver",
     "has_forbidden",
@@ -53,6 +57,7 @@ __all__ = [
     "name_problem",
     "name_rows",
     "new_handle",
+    "non_finite_error",
     "require_float",
     "row_numbers",
     "to_list",

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching._batches import ask_function, give_shape, solve_batch
-from mapgrad.batching._families import model_key
+from mapgrad.batching._counts import NOTHING, Counts
+from mapgrad.batching._families import does_serve, model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
 from mapgrad.batching._hand_over import HandOver
 from mapgrad.batching._handles import new_handle
 from mapgrad.batching._host import Staged
-from mapgrad.batching._locks import new_lock
 from mapgrad.batching._lowered import solve_lowered
 from mapgrad.batching._perturbed import mean_perturbed, solve_perturbed
 from mapgrad.batching._policy import describe_failed, error_of, failed_rows, with_values
@@ -28,6 +28,7 @@ from mapgrad.batching._record import Record
 from mapgrad.batching._runner import Job, Runner
 from mapgrad.batching._theta import (
     COMPUTED,
+    DomainPolicy,
     admit,
     compute_dtype,
     is_representable,
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 
 _DTYPES: Final = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
-COUNTS: Final = ("rows", "solves", "equal", "known", "clipped", "handed_over", "failed", "seconds")
-
 
 class SolverAtWork:
     """A solver, a problem, and what they need to take batches.
@@ -60,6 +59,7 @@ class SolverAtWork:
         problem: The feasible set; None for a function whose rows may have any shape.
         settings: What the user asked for.
         pool: The workers, shared with the other problems of a `Solver`.
+        counts: Gets what is done, likewise shared; None for counts of its own.
 
     Attributes:
         proves: Whether equal and known rows are looked for.
@@ -68,7 +68,14 @@ class SolverAtWork:
         handle: The number under which ops find this object.
     """
 
-    def __init__(self, factory: SolverFactory, problem: Problem | None, settings: Settings, pool: Pool) -> None:
+    def __init__(
+        self,
+        factory: SolverFactory,
+        problem: Problem | None,
+        settings: Settings,
+        pool: Pool,
+        counts: Counts | None = None,
+    ) -> None:
         self.factory = factory
         self.problem = problem
         self.plugin = plugin = factory.build(problem, settings.options)
@@ -82,8 +89,8 @@ class SolverAtWork:
         self._hand_over = None
         if self.traits.gives_up and problem is not None:
 
-            def start(other: SolverFactory, limit: float | None) -> SolverAtWork:
-                return SolverAtWork(other, problem, replace(settings, options={}, time_limit=limit), pool)
+            def start(other: SolverFactory, of: Problem, limit: float | None) -> SolverAtWork:
+                return SolverAtWork(other, of, replace(settings.without_options(), time_limit=limit), pool)
 
             self._hand_over = HandOver(factory, problem, settings.time_limit, start)
         # asked here, as a compiler can't trace how the problem's bounds are found
@@ -94,15 +101,8 @@ class SolverAtWork:
         self._averages = self._can_add_noise("mean_perturbed")
         self.problems: Sequence[Problem | None] = (problem,)
         self._limits: Limits | None = None
-        self._counts: dict[str, float] = dict.fromkeys(COUNTS, 0.0)
-        self._lock = new_lock()
+        self._counts = Counts() if counts is None else counts
         self.handle = new_handle(self)
-
-    @property
-    def stats(self) -> dict[str, float]:
-        """Counts since the solver was made, under the names of `Solver.stats`."""
-        with self._lock:
-            return dict(self._counts)
 
     def with_context(self, context: tuple[Any, ...], named: dict[str, Any]) -> SolverAtWork:
         """Return the same function at work, called with more than θ; counts are shared.
@@ -116,23 +116,31 @@ class SolverAtWork:
         bound._batch_solver = self.plugin.with_context(context, named)  # noqa: SLF001 (an object of this class)
         return bound
 
+    def under(self, domain: DomainPolicy) -> SolverAtWork:
+        """Return the same solver at work under a domain policy; native models and counts are shared."""
+        if domain == self._settings.domain:
+            return self
+        bound = copy.copy(self)
+        bound._settings = replace(self._settings, domain=domain)  # noqa: SLF001 (an object of this class)
+        bound.handle = new_handle(bound)
+        return bound
+
     @property
     def takes_whole_batches(self) -> bool:
         """Whether rows must come in the places that they have in their batch."""
         return self.is_function or len(self.problems) > 1
 
-    def is_alike(self, problem: Problem) -> bool:
-        """Tell whether `of_siblings` takes a problem: it may differ in bounds and sides, if the solver heeds these."""
-        if self.problem is None or self._runner is None or not self.traits.limits:
-            return problem == self.problem
-        return model_key(problem) == model_key(self.problem)
-
     def can_serve(self, problem: Problem) -> bool:
-        """Tell whether `of_siblings` takes a problem, and the solver doesn't leave it to another object."""
-        if problem == self.problem or not self.is_alike(problem):
+        """Tell whether `of_siblings` takes a problem.
+
+        Raises:
+            PluginError: the solver doesn't say.
+        """
+        if problem == self.problem or self.problem is None or self._runner is None or not self.traits.limits:
             return problem == self.problem
-        plugin: Any = self.plugin
-        return plugin.serves(self.factory.lowering(problem).native)
+        if model_key(problem) != model_key(self.problem):
+            return False
+        return does_serve(self._runner.solver, self.factory.lowering(problem).native, self.factory.label)
 
     def of_siblings(self, problems: Sequence[Problem]) -> SolverAtWork:
         """Return the same solver at work on other problems that its model serves: one for all rows, or one for each.
@@ -257,8 +265,8 @@ class SolverAtWork:
         if failed:
             counts["failed"] = len(failed)
         counts["seconds"] = solutions.seconds = time.perf_counter() - started
-        self._count(counts)
-        solutions.stats = dict.fromkeys(COUNTS, 0.0) | counts if priced or failed else counts
+        self._counts.add(counts)
+        solutions.stats = {**NOTHING, **counts} if priced or failed else counts
         return solutions, failed
 
     def adds_noise_on(self, device: torch.device) -> bool:
@@ -274,7 +282,7 @@ class SolverAtWork:
         assert self.problem is not None
         found = solve_perturbed(solver, self.problem, theta, noise, may_forbid)
         if found is not None:
-            self._count(found.stats)
+            self._counts.add(found.stats)
         return found
 
     def averages_on(self, device: torch.device) -> bool:
@@ -293,13 +301,8 @@ class SolverAtWork:
         assert solver is not None
         assert self.problem is not None
         found = mean_perturbed(solver, self.problem, theta, noise, less, may_forbid)
-        self._count({} if found is None else found.stats)
+        self._counts.add({} if found is None else found.stats)
         return found
-
-    def _count(self, counts: dict[str, float]) -> None:
-        with self._lock:
-            for name, number in counts.items():
-                self._counts[name] += number
 
     def _solve_unproved(
         self,

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mapgrad.batching._theta import is_representable, require_float
-from mapgrad.errors import ShapeError
+from mapgrad.errors import PluginError, ShapeError
 from mapgrad.problems import IntegerProgram, Problem
 from mapgrad.solvers import advice_on
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+
+    from mapgrad.solvers import InstanceSolver
 
 _NARROW = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -24,6 +26,24 @@ _NARROW = (torch.float16, torch.bfloat16, torch.float32)
 def model_key(problem: Problem) -> Hashable:
     """Return a key that is equal for problems which one native model can serve, if its bounds and sides may change."""
     return problem.structure if _has_rows_alone(problem) else problem
+
+
+def does_serve(solver: InstanceSolver[Any, Any], program: Problem, label: str) -> bool:
+    """Return what a solver's `serves` says of a program.
+
+    Raises:
+        PluginError: it raises, or says neither yes nor no.
+    """
+    assert isinstance(program, IntegerProgram)
+    try:
+        answer: Any = solver.serves(program)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise PluginError(f"serves() of {label} raised {type(error).__name__}: {error}") from error
+    if not isinstance(answer, bool | np.bool_):
+        raise PluginError(f"serves() of {label} must return True or False, but returned {answer!r}")
+    return answer is True or answer == np.True_
 
 
 @lru_cache(maxsize=1024)

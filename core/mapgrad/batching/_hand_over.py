@@ -43,6 +43,7 @@ class Work(Protocol):
     factory: SolverFactory
     problems: Sequence[Problem | None]
 
+    def can_serve(self, problem: Problem) -> bool: ...
     def of_siblings(self, problems: Sequence[Problem]) -> Work: ...
     def ask(self, rows: Tensor, near: Tensor | None, *, priced: bool, is_masked: bool) -> Answers: ...
     def close(self) -> None: ...
@@ -58,7 +59,7 @@ class HandOver:
         factory: Makes the solver that gives rows up.
         problem: The feasible set.
         limit: Seconds that a row may take in all; None for no limit.
-        start: Puts another solver to work, with a limit of its own.
+        start: Puts another solver to work on a problem, with a limit of its own.
     """
 
     def __init__(
@@ -66,12 +67,12 @@ class HandOver:
         factory: SolverFactory,
         problem: Problem,
         limit: float | None,
-        start: Callable[[SolverFactory, float | None], Work],
+        start: Callable[[SolverFactory, Problem, float | None], Work],
     ) -> None:
         self._factory, self._problem, self._limit, self._start = factory, problem, limit, start
         self._lock = new_lock()
         self._is_found = self._is_ready = False
-        self._other: Work | None = None
+        self._others: list[Work] = []
         self._patience: float | None = None
 
     @property
@@ -79,17 +80,28 @@ class HandOver:
         """Seconds that a row may take; None where there is no other solver, or the time limit comes first."""
         with self._lock:
             if not self._is_found:
-                self._find()
+                seconds = self._find(self._problem)
+                if seconds is not None:
+                    self._allow(_SHARE * seconds)
                 self._is_found = True
         return self._patience
 
-    def _find(self) -> None:
-        found = successor_of(self._factory, self._problem)
+    def _find(self, problem: Problem) -> float | None:
+        """Put another solver to work on a problem, and return its declared seconds a row; None where there is none."""
+        found = successor_of(self._factory, problem)
         if found is None:
-            return
+            return None
         other, seconds = found
-        self._other = self._start(other, None if self._limit is None else (1 - 2 * _OF_LIMIT) * self._limit)
-        self._allow(_SHARE * seconds)
+        limit = None if self._limit is None else (1 - 2 * _OF_LIMIT) * self._limit
+        self._others.insert(0, self._start(other, problem, limit))
+        return seconds
+
+    def _other_for(self, problem: Problem) -> Work:
+        """Return the other solver for a problem: one that serves it, a new one, or the last one where none takes it."""
+        with self._lock:
+            if not any(other.can_serve(problem) for other in self._others):
+                self._find(problem)
+            return next((other for other in self._others if other.can_serve(problem)), self._others[0])
 
     def _allow(self, seconds: float) -> None:
         self._patience = seconds if self._limit is None or seconds <= _OF_LIMIT * self._limit else None
@@ -110,24 +122,32 @@ class HandOver:
         Returns:
             All answers, with the count of rows handed over among their stats, and whether all rows succeeded.
         """
-        solutions, other = answers[0], self._other
+        solutions = answers[0]
         left = _given_up(solutions)
-        if other is None or not left:
+        if not self._others or not left:
             return answers
+        problems = [problem for problem in work.problems if problem is not None]
 
         def ask(solver: Work, part: list[int]) -> None:
-            problems = [problem for problem in work.problems if problem is not None]
-            if len(problems) > 1:
-                problems = [problems[row % len(problems)] for row in part]
-            own = solver.of_siblings(problems)
+            own = solver.of_siblings([problems[row % len(problems)] for row in part] if len(problems) > 1 else problems)
             found, _ = own.ask(rows[part], None if near is None else near[part], priced=priced, is_masked=is_masked)
             _write(solutions, part, found)
 
+        def ask_others(part: list[int]) -> None:
+            groups: dict[int, tuple[Work, list[int]]] = {}
+            for row in part:
+                other = self._other_for(problems[row % len(problems)])
+                groups.setdefault(id(other), (other, []))[1].append(row)
+                names.add(other.factory.name)
+            for other, of_other in groups.values():
+                ask(other, of_other)
+
+        names: set[str] = set()
         asked = 0
         while left:
             tried = left[: _TRIED if self._is_ready else 1] if asked <= _TRIED else left
             began = time.perf_counter()
-            ask(other, tried)
+            ask_others(tried)
             seconds = _SHARE * (time.perf_counter() - began) / len(tried)
             asked += len(tried)
             left = left[len(tried) :]
@@ -136,14 +156,15 @@ class HandOver:
                 ask(work, left)
                 left = [] if self.patience is None else sorted(set(left).intersection(_given_up(solutions)))
             self._is_ready = True
-        _logger.info("%s handed over %d of %d rows to %s", self._factory.name, asked, len(rows), other.factory.name)
+        others = ", ".join(sorted(names))
+        _logger.info("%s handed over %d of %d rows to %s", self._factory.name, asked, len(rows), others)
         solutions.stats["handed_over"] = asked
         return solutions, bool((solutions.status == Status.OPTIMAL).all())
 
     def close(self) -> None:
-        """Free the other solver's native models."""
-        if self._other is not None:
-            self._other.close()
+        """Free the other solvers' native models."""
+        for other in self._others:
+            other.close()
 
 
 def _given_up(solutions: Solutions) -> list[int]:

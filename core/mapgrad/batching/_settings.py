@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from mapgrad.batching._policy import ErrorPolicy
@@ -34,6 +34,10 @@ class Settings:
         _require_choice("on_error", self.on_error, get_args(ErrorPolicy))
         _require_choice("domain", self.domain, get_args(DomainPolicy))
         _require_time_limit(self.time_limit)
+
+    def without_options(self) -> Settings:
+        """Return the same for another solver than the one that was asked for."""
+        return replace(self, options={})
 
     def __getstate__(self) -> dict[str, Any]:
         try:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import copy
 import time
-from collections import OrderedDict
-from itertools import compress
-from operator import not_
+from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Self, overload
 
 import torch
 from torch import Tensor
 
-from mapgrad.batching._at_work import COUNTS, SolverAtWork
+from mapgrad.batching._counts import NOTHING
 from mapgrad.batching._families import group_rows
-from mapgrad.batching._locks import new_lock
 from mapgrad.batching._op import solve_op
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
 from mapgrad.batching._record import gathered_variables
@@ -27,8 +25,8 @@ from mapgrad.batching._theta import (
     non_finite_error,
 )
 from mapgrad.batching._tracing import is_traced
-from mapgrad.batching._workers import Pool, Workers
-from mapgrad.errors import DomainError, NonFiniteError, UnsupportedProblemError
+from mapgrad.batching._works import Works, require_any
+from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions
 from mapgrad.solvers import (
@@ -45,9 +43,10 @@ from mapgrad.solvers import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mapgrad.batching._at_work import SolverAtWork
+    from mapgrad.batching._workers import Workers
     from mapgrad.solvers import SolverLike, SolverSpec
 
-_PROBLEMS_KEPT: Final = 64
 _NO_PROMISE: Final = Traits(exact=False, history_free=False, deterministic=False)
 
 
@@ -73,12 +72,9 @@ class Solver:
         self.problem = problem
         self._solver = solver
         self._settings = settings
-        self._pool = Pool(settings.workers)
-        self._works: OrderedDict[Problem, SolverAtWork] = OrderedDict()
-        self._retired: dict[str, float] = dict.fromkeys(COUNTS, 0.0)
-        self._lock = new_lock()
+        self._works = Works(solver, settings)
         is_function = isinstance(solver, SolverFactory) and isinstance(solver.factory, FunctionSolver)
-        self._own = None if problem is None and not is_function else self._put_to_work(problem)
+        self._own = None if problem is None and not is_function else self._works.start(problem)
 
     @classmethod
     def of_function(cls, function: Callable[[Tensor], Tensor]) -> Solver:
@@ -91,6 +87,16 @@ class Solver:
         problem = getattr(function, "problem", None)
         problem = problem if isinstance(problem, Problem) else None
         return Solver(resolve(function, problem), problem, Settings())
+
+    def under(self, domain: DomainPolicy) -> Solver:
+        """Return this solver under another domain policy: models, workers and counts are shared."""
+        if domain == self._settings.domain:
+            return self
+        bound = object.__new__(Solver)
+        bound.__dict__ |= self.__dict__
+        bound._settings = replace(self._settings, domain=domain)
+        bound._own = None if self._own is None else self._own.under(domain)
+        return bound
 
     @property
     def name(self) -> str:
@@ -124,10 +130,7 @@ class Solver:
         solver gave up and another one solved; `failed` rows; `seconds` of wall-clock
         time.
         """
-        with self._lock:
-            works = [*self._works.values(), *([] if self._own is None else [self._own])]
-            counts = [self._retired, *(work.stats for work in works)]
-        return {name: sum(count[name] for count in counts) for name in COUNTS}
+        return self._works.counts.totals()
 
     @overload
     def __call__(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> Tensor: ...
@@ -196,31 +199,7 @@ class Solver:
             return self._own
         if problem is None:
             raise TypeError(f"{self!r} was made without a problem: pass problems=[…], one for each row")
-        if self._own is not None and self._own.can_serve(problem):
-            return self._own.of_siblings([problem])
-        with self._lock:
-            served = (made_for for made_for, work in self._works.items() if work.can_serve(problem))
-            key = problem if problem in self._works else next(served, None)
-            if key is not None:
-                self._works.move_to_end(key)
-                return self._works[key].of_siblings([problem])
-            works = [*self._works.values(), *([] if self._own is None else [self._own])]
-        try:
-            made = self._put_to_work(problem)
-        except UnsupportedProblemError:
-            for work in works:
-                if work.is_alike(problem):  # whose plugin says so of this problem's rows, and loses no others
-                    return work.of_siblings([problem])
-            raise
-        with self._lock:
-            work = self._works.setdefault(problem, made)
-            dropped = self._works.popitem(last=False)[1] if len(self._works) > _PROBLEMS_KEPT else None
-            if dropped is not None:
-                for name, number in dropped.stats.items():
-                    self._retired[name] += number
-        if dropped is not None:
-            dropped.close()
-        return work.of_siblings([problem])
+        return self._works.serving(problem, self._own).under(self._settings.domain).of_siblings([problem])
 
     def works_on(
         self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]
@@ -235,18 +214,19 @@ class Solver:
         """
         works: list[tuple[SolverAtWork, list[int]]] = []
         for members in group_rows(theta, problems):
-            while members:
-                first, work = members[0], self.at_work(members[0][0])
-                alike = [each is first or (work.traits.masks and work.can_serve(each[0])) for each in members]
-                rows = sorted(row for _, rows in compress(members, alike) for row in rows)
-                works.append((work if sum(alike) == 1 else work.of_siblings([problems[row] for row in rows]), rows))
-                members = [*compress(members, map(not_, alike))]
+            served: dict[int, tuple[SolverAtWork, list[list[int]]]] = {}
+            for problem, rows in members:
+                server = self._works.serving(problem, self._own)
+                served.setdefault(id(server), (server, []))[1].append(rows)
+            for server, groups in served.values():
+                work = server.under(self._settings.domain)
+                if work.traits.masks:
+                    groups = [sorted(chain.from_iterable(groups))] if len(groups) > 1 else groups
+                for rows in groups:
+                    of_rows = [problems[row] for row in rows]
+                    works.append((work.of_siblings(of_rows if len(set(of_rows)) > 1 else of_rows[:1]), rows))
+        require_any([work for work, _ in works])
         return works
-
-    def _put_to_work(self, problem: Problem | None) -> SolverAtWork:
-        solver = self._solver
-        factory = solver if isinstance(solver, SolverFactory) else resolve(solver, problem)
-        return SolverAtWork(factory, problem, self._settings, self._pool)
 
     def _solve_each(self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) -> Solutions:
         """Solve each row's own problem; rows that fail are named together, once all have been tried."""
@@ -263,7 +243,7 @@ class Solver:
         device = theta.device if isinstance(theta, Tensor) else z[0].device if z else torch.device("cpu")
         status = torch.zeros(len(z), dtype=torch.int64, device=device)
         objective, bound = torch.full((2, len(z)), torch.nan, dtype=torch.float64, device=device)
-        solutions = Solutions(z, status, objective, bound, stats=dict.fromkeys(COUNTS, 0.0))
+        solutions = Solutions(z, status, objective, bound, stats={**NOTHING})
         failed: dict[int, FailedRow] = {}
         variables: list[tuple[Sequence[int], Tensor]] = []
         for (work, rows), utilities in zip(works, stacked, strict=True):
@@ -317,11 +297,9 @@ class Solver:
 
     def close(self) -> None:
         """Stop the workers and free the native models; rows that are at work finish, and a later call starts anew."""
-        with self._lock:
-            works = [*self._works.values(), *([] if self._own is None else [self._own])]
-        for work in works:
-            work.close()
-        self._pool.close()
+        if self._own is not None:
+            self._own.close()
+        self._works.close()
 
     def __enter__(self) -> Self:
         return self

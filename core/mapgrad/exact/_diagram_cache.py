@@ -1,21 +1,12 @@
-"""Compiled diagrams on disk, so that what took long isn't computed again in each process.
-
-A file is one array file of NumPy without pickled objects, whose every index is checked before it is used. A file that
-is damaged, foreign or of another version counts as missing.
-"""
+"""Compiled diagrams on disk, whose every index is checked before it is used."""
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-import tempfile
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from mapgrad import disk_cache
 from mapgrad.exact._compiler import Nodes
 
 if TYPE_CHECKING:
@@ -23,86 +14,31 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_logger = logging.getLogger("mapgrad")
+_KIND: Final = "diagrams"
 
 _VERSION: Final = 1
 """Of the file's contents, and of the way in which a program becomes a diagram."""
 
-_LARGEST: Final = 512 * 2**20
-"""Bytes that all files may have together; the ones used longest ago are removed beyond."""
-
-
-def cache_folder() -> Path | None:
-    """Return where diagrams are kept: `MAPGRAD_CACHE_DIR`, else the user's cache folder; None if that is empty."""
-    named = os.environ.get("MAPGRAD_CACHE_DIR")
-    if named is not None:
-        return Path(named).expanduser() / "diagrams" if named else None
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mapgrad" / "diagrams"
-
 
 def load(key: str, num_priced: int) -> Nodes | None:
     """Return a diagram that was kept under a key, and has so many layers; None if there is none that can be used."""
-    path = _path(key)
-    if path is None:
-        return None
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError("it is larger than any that is kept")  # noqa: TRY301 (told like all that may be wrong)
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            nodes = _checked(file, key, num_priced)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except Exception as error:  # noqa: BLE001 (whatever a damaged file makes of its reader)
-        _logger.warning("%s isn't used and will be written anew: %s: %s", path, type(error).__name__, error)
-        return None
-    with suppress(OSError):  # the folder may be others'
-        os.utime(path)
-    return nodes
+    return disk_cache.load(_KIND, key, lambda file: _checked(file, num_priced))
 
 
 def save(key: str, nodes: Nodes) -> None:
     """Keep a diagram under a key, as far as there is a folder that can be written to."""
-    path = _path(key)
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, version=_VERSION, key=key, **nodes._asdict())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        _remove_oldest(path.parent)
-    except OSError as error:
-        _logger.info("a diagram isn't kept on disk: %s; MAPGRAD_CACHE_DIR names another folder", error)
+    disk_cache.save(_KIND, key, {"version": _VERSION, **nodes._asdict()})
 
 
-def _path(key: str) -> Path | None:
-    try:
-        folder = cache_folder()
-    except RuntimeError:  # no home
-        return None
-    return None if folder is None else folder / f"{key}.npz"
-
-
-def _checked(file: Mapping[str, NDArray[Any]], key: str, num_priced: int) -> Nodes:
+def _checked(file: Mapping[str, NDArray[Any]], num_priced: int) -> Nodes:
     """Return the diagram in a file, if it is one.
 
     Raises:
         ValueError: it isn't.
         KeyError: an array is missing.
     """
-    if file["version"] != _VERSION or str(file["key"]) != key:
-        raise ValueError("it was written for another diagram")
+    if file["version"] != _VERSION:
+        raise ValueError("it was written by another version")
     order, ends = (_array(file, name, np.int64) for name in ("order", "ends"))
     low, high = (_array(file, name, np.int32) for name in ("low", "high"))
     leaf_values = _array(file, "leaf_values", np.float64)
@@ -127,17 +63,3 @@ def _array(file: Mapping[str, NDArray[Any]], name: str, dtype: type) -> NDArray[
     if array.ndim != 1 or array.dtype != dtype:
         raise ValueError(f"{name} is {array.dtype} {array.shape}")
     return array
-
-
-def _remove_oldest(folder: Path) -> None:
-    files: list[tuple[float, int, Path]] = []
-    for path in (*folder.glob("*.npz"), *folder.glob("*.part")):  # what a killed process left, too
-        with suppress(FileNotFoundError):  # another process may have removed it
-            status = path.stat()
-            files.append((status.st_mtime, status.st_size, path))
-    size = sum(each for _, each, _ in files)
-    for _, each, path in sorted(files):
-        if size <= _LARGEST:
-            return
-        path.unlink(missing_ok=True)
-        size -= each

@@ -4,15 +4,26 @@ from mapgrad.gradients._adaptive_step import AdaptiveStep
 from mapgrad.gradients._centred import Centred
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._function import next_key, sample, sample_each, submit
+from mapgrad.gradients._laws import Gaussian, Gumbel, Laplace, Logistic
 from mapgrad.gradients._monitor import Monitor
-from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, Noise, StandardNoise, SumOfGamma
+from mapgrad.gradients._noise import Noise, StandardNoise, SumOfGamma, log_mean
 from mapgrad.gradients._pending import Pending
 from mapgrad.gradients._row_ids import first_id, require_row_ids
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._steps import KeyStream, seed_of_path
 from mapgrad.gradients._targets import Combinatorial, RelativeStep, Step, Target
 from mapgrad.gradients._widened import widened
-from mapgrad.gradients.estimators import IMLE, AdaptiveIMLE, Blackbox, Estimator, Exact, Forward, StraightThrough
+from mapgrad.gradients.estimators import (
+    IMLE,
+    AdaptiveIMLE,
+    Blackbox,
+    Estimator,
+    Exact,
+    Forward,
+    Identity,
+    Perturbed,
+    StraightThrough,
+)
 
 __all__ = [
     "IMLE",
@@ -27,12 +38,14 @@ __all__ = [
     "Forward",
     "Gaussian",
     "Gumbel",
+    "Identity",
     "KeyStream",
     "Laplace",
     "Logistic",
     "Monitor",
     "Noise",
     "Pending",
+    "Perturbed",
     "RelativeStep",
     "Sampler",
     "StandardNoise",
@@ -41,6 +54,7 @@ __all__ = [
     "SumOfGamma",
     "Target",
     "first_id",
+    "log_mean",
     "next_key",
     "require_row_ids",
     "sample",

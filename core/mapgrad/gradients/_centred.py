@@ -51,6 +51,9 @@ class Centred(StandardNoise):
     def log_prob(self, x: Tensor) -> Tensor:
         return self.noise.log_prob(x + self.noise.mean)
 
+    def log_mgf(self, t: float) -> float:
+        return self.noise.log_mgf(t) - t * self.noise.mean
+
     def sample(
         self,
         shape: Sequence[int],

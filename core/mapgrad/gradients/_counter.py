@@ -194,7 +194,7 @@ def _row_numbers(rows: Tensor | None, some: range) -> NDArray[np.uint64]:
     """Return what stands for some rows."""
     if rows is None:
         return np.arange(some.start, some.stop, dtype=np.uint64)
-    return rows.reshape(-1)[some.start : some.stop].cpu().numpy().view(np.uint64)
+    return rows.reshape(-1)[some.start : some.stop].cpu().contiguous().numpy().view(np.uint64)
 
 
 def _sample_keys(key: int, first_sample: int, samples: range) -> list[int]:

@@ -6,11 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Final, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 
 from mapgrad.errors import MapgradError
 from mapgrad.gradients._sum_of_gamma import LARGEST_KAPPA, SMALLEST_KAPPA, Table, table
@@ -18,6 +16,7 @@ from mapgrad.gradients._sum_of_gamma import LARGEST_KAPPA, SMALLEST_KAPPA, Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -118,6 +117,10 @@ class StandardNoise(ABC):
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log density at x, of x's shape, floating dtype and device; differentiable in x."""
+
+    def log_mgf(self, t: float) -> float:
+        """Return log E e^{tε}, infinite where that is; multiplicative noise of mean 1 needs it."""
+        raise NotImplementedError(f"{type(self).__qualname__} doesn't say its log_mgf(t) = log E e^{{tε}}")
 
     def sample(
         self,
@@ -225,6 +228,14 @@ class SumOfGamma(StandardNoise):
     def log_prob(self, x: Tensor) -> Tensor:
         return self._table("log_prob", x.device).log_prob(x.double()).to(x.dtype)
 
+    def log_mgf(self, t: float) -> float:
+        if t >= 1:
+            return math.inf
+        if self.terms is None:
+            return math.lgamma(1 - t) / self.kappa
+        logs = math.fsum(math.log1p(-t / i) for i in range(1, self.terms + 1))
+        return -(logs + t * math.log(self.terms)) / self.kappa
+
     def sample(
         self,
         shape: Sequence[int],
@@ -256,117 +267,22 @@ class SumOfGamma(StandardNoise):
         return table(float(self.kappa), device)
 
 
-@dataclass(frozen=True)
-class Gumbel(StandardNoise):
-    """Standard Gumbel noise: location 0, scale 1, hence mean γ ≈ 0.577 and not 0.
+def log_mean(law: Any, temperature: float) -> float:
+    """Return log E e^{τε}: multiplicative noise e^{τε} less that in the exponent has the mean 1.
 
-    With one-hot states, MAP(θ + τ ε) is then an exact sample of softmax(θ / τ).
+    Raises:
+        TypeError: the law doesn't say.
+        ValueError: it is infinite.
     """
-
-    @property
-    def mean(self) -> float:
-        return EULER_GAMMA
-
-    @property
-    def variance(self) -> float:
-        return math.pi**2 / 6
-
-    def icdf(self, u: Tensor) -> Tensor:
-        return -torch.log(-torch.log(u))
-
-    def icdf_(self, u: NDArray[np.float64]) -> None:
-        for _ in range(2):
-            np.log(u, out=u)
-            np.negative(u, out=u)
-
-    def cdf(self, x: Tensor) -> Tensor:
-        return torch.exp(-torch.exp(-x))
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        return -x - torch.exp(-x)
-
-
-@dataclass(frozen=True)
-class Gaussian(StandardNoise):
-    """Standard normal noise: mean 0, variance 1."""
-
-    @property
-    def mean(self) -> float:
-        return 0.0
-
-    @property
-    def variance(self) -> float:
-        return 1.0
-
-    def icdf(self, u: Tensor) -> Tensor:
-        return cast("Tensor", torch.special.ndtri(u))  # pyright: ignore[reportUnknownMemberType] (torch leaves it untyped)
-
-    def icdf_(self, u: NDArray[np.float64]) -> None:
-        tensor = torch.as_tensor(u, device="cpu")
-        torch.special.ndtri(tensor, out=tensor)  # pyright: ignore[reportUnknownMemberType] (as above)
-
-    def cdf(self, x: Tensor) -> Tensor:
-        return 0.5 * torch.erfc(-math.sqrt(0.5) * x)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        return -0.5 * x.square() - 0.5 * math.log(2 * math.pi)
-
-
-@dataclass(frozen=True)
-class Logistic(StandardNoise):
-    """Standard logistic noise: location 0, scale 1, the law of the difference of two Gumbel variables."""
-
-    @property
-    def mean(self) -> float:
-        return 0.0
-
-    @property
-    def variance(self) -> float:
-        return math.pi**2 / 3
-
-    def icdf(self, u: Tensor) -> Tensor:
-        return torch.logit(u)
-
-    def icdf_(self, u: NDArray[np.float64]) -> None:
-        u /= 1 - u
-        np.log(u, out=u)
-
-    def cdf(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(x)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        return F.logsigmoid(x) + F.logsigmoid(-x)
-
-
-@dataclass(frozen=True)
-class Laplace(StandardNoise):
-    """Standard Laplace noise: density e^(−|x|) / 2."""
-
-    @property
-    def mean(self) -> float:
-        return 0.0
-
-    @property
-    def variance(self) -> float:
-        return 2.0
-
-    def icdf(self, u: Tensor) -> Tensor:
-        return torch.where(u < 0.5, torch.log(2 * u), -torch.log(2 * (1 - u)))
-
-    def icdf_(self, u: NDArray[np.float64]) -> None:
-        z = np.rint(u)
-        np.subtract(z, u, out=z)
-        np.abs(z, out=u)
-        u *= 2
-        np.log(u, out=u)
-        np.copysign(u, z, out=u)
-
-    def cdf(self, x: Tensor) -> Tensor:
-        # clamped first: the branch that `where` drops must not overflow, or its gradient would be NaN
-        return torch.where(x < 0, 0.5 * torch.exp(x.clamp(max=0)), 1 - 0.5 * torch.exp(-x.clamp(min=0)))
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        return -x.abs() - math.log(2)
+    if not callable(getattr(law, "log_mgf", None)):
+        raise TypeError(f"multiplicative noise needs a law with log_mgf, such as mapgrad.Gaussian(), got {law!r}")
+    value = float(law.log_mgf(temperature))
+    if not math.isfinite(value):
+        raise ValueError(
+            f"multiplicative noise exp({temperature:g} · ε) of {law!r} has no finite mean: take a smaller temperature, "
+            "or mapgrad.Gaussian()"
+        )
+    return value
 
 
 def _floating(dtype: torch.dtype | None) -> torch.dtype:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from mapgrad.gradients._centred import Centred
-from mapgrad.gradients._noise import Gaussian, Gumbel, Laplace, Logistic, SumOfGamma
+from mapgrad.gradients._laws import Gaussian, Gumbel, Laplace, Logistic
+from mapgrad.gradients._noise import SumOfGamma
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

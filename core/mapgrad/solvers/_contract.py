@@ -312,8 +312,7 @@ class InstanceSolver(Generic[P, S]):
         """Tell whether this object takes the bounds and sides of a program of the same rows; another one else does.
 
         Asked where the traits say ``limits``. Solvers that choose an engine, its settings or a scale by the bounds or
-        sides of their problem override it. Where no object can be made of the other program, its rows come all the
-        same, and what `solve` raises fails them alone.
+        sides of their problem override it. Where no object can be made of the other program, its rows fail.
         """
         return True
 

@@ -49,7 +49,6 @@ class Rows:
 
     Attributes:
         is_wide: The coefficients of a row are so far apart that engines were seen to be wrong about it.
-        is_open: An integer variable lacks a bound; there, too.
     """
 
     def __init__(self, program: IntegerProgram) -> None:
@@ -59,12 +58,19 @@ class Rows:
         height, width = program.matrix.shape
         self._dense = program.matrix.toarray() if height * width <= _DENSE else None
         self.is_wide = _is_wide(program.matrix)
-        self.is_open = bool(program.unbounded_integers.any())
+        self._own = Limits.of(program)
+        self._is_open = bool(program.unbounded_integers.any())
         fractional = (program.matrix.data % 1 != 0) | ~program.integrality[program.matrix.indices]
         self._is_whole = np.ones(height, dtype=np.bool_)
         self._is_whole[program.matrix.row_of_entry[fractional]] = False
         self._divisors = _common_divisors(program.matrix, self._is_whole)
         self._divided = np.flatnonzero(self._divisors > 1)
+
+    def is_open(self, limits: Limits) -> bool:
+        """Tell whether an integer variable lacks a bound: engines were seen to be wrong there, too."""
+        if limits.lower is self._own.lower and limits.upper is self._own.upper:
+            return self._is_open
+        return bool(np.isinf((limits.lower, limits.upper))[:, self._integrality].any())
 
     def exclude_all(self, limits: Limits) -> bool:
         """Tell whether a row has integers alone, and what divides all of it has no multiple between its sides.

@@ -271,7 +271,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         largest, terms = row.sizes(x)
         slack = _OPTIMALITY * (largest + terms)
         attains = all(each is None or abs(each - value) <= slack for each in (answer.objective, answer.bound))
-        return attains and not (model.rows.is_wide or model.rows.is_open) and terms <= _FAR * largest
+        is_plain = terms <= _FAR * largest and not model.rows.is_wide
+        return attains and is_plain and not model.rows.is_open(row.limits)
 
     def _confirmed(
         self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int

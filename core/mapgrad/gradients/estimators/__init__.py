@@ -4,7 +4,20 @@ from mapgrad.gradients.estimators._adaptive_imle import AdaptiveIMLE
 from mapgrad.gradients.estimators._blackbox import Blackbox
 from mapgrad.gradients.estimators._estimator import Estimator, Forward, Solve
 from mapgrad.gradients.estimators._exact import Exact
+from mapgrad.gradients.estimators._identity import Identity
 from mapgrad.gradients.estimators._imle import IMLE
+from mapgrad.gradients.estimators._perturbed import Perturbed
 from mapgrad.gradients.estimators._straight_through import StraightThrough
 
-__all__ = ["IMLE", "AdaptiveIMLE", "Blackbox", "Estimator", "Exact", "Forward", "Solve", "StraightThrough"]
+__all__ = [
+    "IMLE",
+    "AdaptiveIMLE",
+    "Blackbox",
+    "Estimator",
+    "Exact",
+    "Forward",
+    "Identity",
+    "Perturbed",
+    "Solve",
+    "StraightThrough",
+]

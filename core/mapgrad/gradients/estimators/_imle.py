@@ -124,6 +124,9 @@ class IMLE(Estimator):
         forward.observe(difference, gradient)
         if self.is_adaptive and forward.is_training:
             self.target.record(difference)
+        is_common = not isinstance(divisor, Tensor) or divisor.ndim < theta.ndim or divisor.shape[0] == 1
+        if is_common and difference.shape[0] > 1:  # first, as sums of differences are exact in any order
+            difference = difference.mean(dim=0, keepdim=True)
         # a tensor of its own in any case: it becomes θ's gradient, which users write to
         difference = _divided(difference, divisor) if self.scaled else difference.clone()
         return difference.view_as(forward.theta) if difference.shape[0] == 1 else difference.mean(dim=0)

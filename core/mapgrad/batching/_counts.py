@@ -1,0 +1,34 @@
+"""What solvers at work did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mapgrad.batching._locks import new_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NOTHING: Final[Mapping[str, float]] = dict.fromkeys(
+    ("rows", "solves", "equal", "known", "clipped", "handed_over", "failed", "seconds"), 0.0
+)
+"""What is counted, under the names of `Solver.stats`."""
+
+
+class Counts:
+    """What solvers at work did, under the names of `NOTHING`; added to from any thread."""
+
+    def __init__(self) -> None:
+        self._totals = {**NOTHING}
+        self._lock = new_lock()
+
+    def add(self, counts: Mapping[str, float]) -> None:
+        """Add what was done."""
+        with self._lock:
+            for name, number in counts.items():
+                self._totals[name] += number
+
+    def totals(self) -> dict[str, float]:
+        """Return the sums so far."""
+        with self._lock:
+            return {**self._totals}

@@ -1,0 +1,118 @@
+"""The solvers at work on the problems of one `Solver`, and which of them takes which problem."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from mapgrad.batching._at_work import SolverAtWork
+from mapgrad.batching._counts import Counts
+from mapgrad.batching._locks import new_lock
+from mapgrad.batching._workers import Pool
+from mapgrad.errors import UnsupportedProblemError
+from mapgrad.problems import Problem
+from mapgrad.solvers import InstanceSolver, Request, SolverFactory, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from mapgrad.batching._settings import Settings
+    from mapgrad.solvers import SolverLike
+
+_PROBLEMS_KEPT: Final = 64
+
+
+class Works:
+    """A bounded dictionary from problems to solvers at work, which share workers and counts.
+
+    Args:
+        solver: What the user asked for.
+        settings: Likewise.
+
+    Attributes:
+        counts: What all of them did.
+    """
+
+    def __init__(self, solver: SolverLike | SolverFactory, settings: Settings) -> None:
+        self._solver, self._settings = solver, settings
+        self._pool = Pool(settings.workers)
+        self._kept: OrderedDict[Problem, SolverAtWork] = OrderedDict()
+        self._lock = new_lock()
+        self.counts = Counts()
+
+    def start(self, problem: Problem | None) -> SolverAtWork:
+        """Put the solver to work on a problem, which isn't kept."""
+        solver = self._solver
+        factory = solver if isinstance(solver, SolverFactory) else resolve(solver, problem)
+        return SolverAtWork(factory, problem, self._settings, self._pool, self.counts)
+
+    def serving(self, problem: Problem, own: SolverAtWork | None) -> SolverAtWork:
+        """Return what serves a problem: the solver's own, one that is kept, or a new one.
+
+        Where the solver doesn't take the problem, it is one that fails each row for that reason.
+        """
+        with self._lock:
+            kept = [*reversed(self._kept.values())]
+            exact = self._kept.get(problem)
+        candidates = [each for each in (own, exact, *kept) if each is not None]
+        work = next((each for each in candidates if each.can_serve(problem)), None)
+        if work is None:
+            try:
+                work = self.start(problem)
+            except UnsupportedProblemError as error:
+                work = self._refusing(problem, error)
+        if work is not own:
+            self._keep(work)
+        return work
+
+    def _keep(self, work: SolverAtWork) -> None:
+        assert work.problem is not None
+        with self._lock:
+            self._kept[work.problem] = work
+            self._kept.move_to_end(work.problem)
+            dropped = self._kept.popitem(last=False)[1] if len(self._kept) > _PROBLEMS_KEPT else None
+        if dropped is not None:
+            dropped.close()
+
+    def _refusing(self, problem: Problem, error: UnsupportedProblemError) -> SolverAtWork:
+        name = self._solver.name if isinstance(self._solver, SolverFactory) else str(self._solver)
+        factory = SolverFactory(name, name, Refusing(problem, error))
+        return SolverAtWork(factory, problem, self._settings.without_options(), Pool(None), self.counts)
+
+    def close(self) -> None:
+        """Stop the workers and free the native models of those that are kept."""
+        with self._lock:
+            works = [*self._kept.values()]
+        for work in works:
+            work.close()
+        self._pool.close()
+
+
+class Refusing(InstanceSolver[Problem, None]):
+    """Fails each row, as the solver that was asked for doesn't take its problem.
+
+    Args:
+        problem: The problem.
+        error: Why.
+    """
+
+    def __init__(self, problem: Problem, error: UnsupportedProblemError) -> None:
+        super().__init__(problem)
+        self.error = error
+
+    def solve(self, state: None, theta: NDArray[Any], request: Request) -> NDArray[Any]:
+        """Raise the reason."""
+        raise self.error
+
+
+def require_any(works: Sequence[SolverAtWork]) -> None:
+    """Refuse a batch of which no row has a problem that the solver takes.
+
+    Raises:
+        UnsupportedProblemError: that of the first one.
+    """
+    refusals = [work.plugin.error for work in works if isinstance(work.plugin, Refusing)]
+    if refusals and len(refusals) == len(works):
+        raise refusals[0]

@@ -1,0 +1,108 @@
+"""Perturbed optimizers: the score function's gradient of the mean state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import torch
+from torch import Tensor
+
+from mapgrad.gradients._laws import Gaussian
+from mapgrad.gradients._noise import log_mean
+from mapgrad.gradients.estimators._estimator import Estimator, Forward
+
+if TYPE_CHECKING:
+    from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients.estimators._estimator import Solve
+
+_GAUSSIAN: Final = Gaussian()
+
+
+class Perturbed(Estimator):
+    """Perturbed optimizers (Berthet, Blondel, Teboul, Cuturi, Vert and Bach, NeurIPS 2020, arXiv 2002.08676).
+
+    With the mean over s as output it estimates the gradient of the loss of the mean, L(E MAP(θ + σε)), without bias:
+    (1/S) Σ_s ⟨z_s, g̃_s⟩ (−∇ log ρ(ε_s)) / σ. With all samples as output, that of Σ_s ⟨z_s, g̃_s⟩ with g̃ held. It costs
+    no backward solve.
+
+    Multiplicative noise keeps the signs of θ, as costs of paths need it, and its mean (Dalle, Baty, Bouvier and
+    Parmentier 2022, arXiv 2207.13513): θ ∘ exp(σε − log E e^{σε}) in place of θ + σε, and a gradient that is divided by
+    θ, too.
+
+    Args:
+        noise: ρ, a law with a differentiable `log_prob`; for `multiplicative` one of ours, or with `log_mgf`.
+        samples: S.
+        temperature: σ.
+        multiplicative: Whether noise multiplies θ. The gradient is then 0 where θ is, as it has no value there.
+        baseline: ``"loo"`` subtracts from each ⟨z_s, g̃_s⟩ what the mean of the other samples' states would give, which
+            adds no bias. It needs S > 1, and without it the variance has no bound as σ goes to 0. None for none.
+
+    Raises:
+        TypeError: `noise` isn't a law with `log_prob`.
+        ValueError: the temperature is 0, `baseline` is unknown, or multiplicative noise of this law and temperature
+            has no mean.
+    """
+
+    noise: Noise
+
+    def __init__(
+        self,
+        noise: Noise = _GAUSSIAN,
+        *,
+        samples: int = 10,
+        temperature: float = 1.0,
+        multiplicative: bool = False,
+        baseline: Literal["loo"] | None = "loo",
+    ) -> None:
+        super().__init__(noise, samples=samples, temperature=temperature)
+        if not callable(getattr(noise, "log_prob", None)) or not getattr(noise, "invertible", True):
+            raise TypeError(f"noise must be a law with log_prob, such as mapgrad.Gaussian(), got {noise!r}")
+        if not self.temperature:
+            raise ValueError("temperature must be positive, as the gradient is divided by it, got 0")
+        if baseline not in ("loo", None):
+            raise ValueError(f"baseline must be 'loo' or None, got {baseline!r}")
+        self.multiplicative = multiplicative
+        self.baseline = baseline
+        self._log_mean = log_mean(noise, self.temperature) if multiplicative else 0.0
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Always."""
+        return True
+
+    def forward(self, theta: Tensor, sampler: Sampler, solve: Solve) -> Forward:
+        """Return MAP(θ + σε_s), or MAP(θ ∘ exp(σε_s − log E e^{σε}))."""
+        if not self.multiplicative:
+            return super().forward(theta, sampler, solve)
+        rows = theta * (sampler.perturb(torch.zeros_like(theta), self.temperature) - self._log_mean).exp()
+        answers = solve(rows)
+        return Forward(answers.z, answers.status, rows, variables=answers.variables)
+
+    def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
+        """Return (1/S) Σ_s ⟨z_s − baseline_s, g̃_s⟩ (−∇ log ρ(ε_s)) / σ, divided by θ if multiplicative."""
+        z, theta = forward.z, forward.theta
+        states = z
+        if self.baseline is not None and len(z) > 1:
+            states = z - (z.sum(dim=0) - z) / (len(z) - 1)
+        values = (states * gradient).sum(dim=tuple(range(2, z.ndim)), keepdim=True)
+        scores = _scores(self.noise, forward.sampler.perturb(torch.zeros_like(theta), 1.0))
+        found = (values * scores).mean(dim=0) / self.temperature
+        if self.multiplicative:
+            found = torch.where(theta == 0, 0, found / torch.where(theta == 0, 1, theta))
+        return found
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return (
+            f"noise={self.noise}, samples={self.samples}, temperature={self.temperature}, "
+            f"multiplicative={self.multiplicative}, baseline={self.baseline!r}"
+        )
+
+
+def _scores(law: Any, noise: Tensor) -> Tensor:
+    """Return −∇ log ρ of noise, of its shape and dtype."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        at = noise.detach().double().requires_grad_()
+        (slope,) = torch.autograd.grad(law.log_prob(at).sum(), at)
+    return slope.neg_().to(noise.dtype)

@@ -1,0 +1,173 @@
+"""What all losses have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor, nn
+
+from mapgrad.batching import is_traced, name_problem, name_rows, require_float, row_numbers
+from mapgrad.errors import DomainError, NonFiniteError, ProblemError, UndecidedError
+from mapgrad.gradients import widened
+from mapgrad.losses._first_order import first_order
+from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mapgrad.errors import RowsError
+    from mapgrad.losses._values import SolverOrFunction
+    from mapgrad.problems import Problem
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+class Loss(nn.Module):
+    """A loss whose value and gradient take solves; the base class of all that are here.
+
+    θ are utilities inside. All solves are exact: rows outside of the problem's domain are refused, whatever the
+    solver's own policy is. Computed in at least float32. Works under autocast, torch.compile(fullgraph=True),
+    torch.vmap and torch.func; a second derivative is refused. A loss is the same in training and in eval mode.
+
+    Args:
+        solver: A `Solver` from `get_solver`, or a function θ [B, *shape] → z [B, *shape], as for `MAPLayer`.
+        minimize: Whether predictions and true values are costs, to be minimised, instead of utilities.
+        reduction: "mean" or "sum" over the rows, or "none".
+        return_solution: Whether a call returns the states too that its gradient comes from: (loss, z).
+
+    Raises:
+        TypeError: `solver` is neither a solver nor a function.
+        ValueError: `reduction` is unknown.
+        UnsupportedProblemError: the problem's states are worth more than ⟨θ, z⟩.
+    """
+
+    def __init__(
+        self,
+        solver: SolverOrFunction,
+        *,
+        minimize: bool = False,
+        reduction: Reduction = "mean",
+        return_solution: bool = False,
+    ) -> None:
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')
+        super().__init__()
+        self.solver = require_solver(solver).under("raise")
+        self.minimize = minimize
+        self.reduction: Reduction = reduction
+        self.return_solution = return_solution
+
+    def utilities(self, pred: object, problems: Sequence[Problem] | None = None) -> Tensor:
+        """Return θ of a prediction [*batch, *shape], at least float32.
+
+        Raises:
+            TypeError: it isn't a tensor.
+            ShapeError: its shape or dtype doesn't fit the problem.
+            UnsupportedProblemError: one of `problems` prices states by more than θ.
+        """
+        theta = widened(require_float(pred))
+        if problems is None:
+            theta = self.solver.at_work().require_theta(theta)
+        else:
+            require_priced(problems)
+        theta = first_order(theta)
+        return -theta if self.minimize else theta
+
+    def true_utilities(self, true: object, theta: Tensor) -> Tensor:
+        """Return θ of true values, like that of the prediction and without a gradient."""
+        values = require_like("true", true, theta)
+        return -values if self.minimize else values
+
+    def true_states(self, z_true: object, theta: Tensor, problems: Sequence[Problem] | None = None) -> Tensor:
+        """Return true states that a user gave, like θ."""
+        return require_finite("z_true", require_like("z_true", z_true, theta), self.split(theta, problems))
+
+    def split(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> int:
+        """Return how many dimensions of θ are those of the batch."""
+        return self.solver.at_work().lead_ndim(theta) if problems is None else 1
+
+    def solve(self, rows: Tensor, what: str, problems: Sequence[Problem] | None = None) -> Tensor:
+        """Return the best states of rows [*batch, *shape].
+
+        Args:
+            rows: Utilities.
+            what: What they are of a user's values, for messages.
+            problems: One a row, in place of the solver's own.
+
+        Raises:
+            DomainError, NonFiniteError, RowsError: As for `Solver`.
+        """
+        try:
+            return self.solver(rows.detach(), problems)
+        except (DomainError, NonFiniteError) as error:
+            raise self.explained(error, what, rows, problems) from error
+
+    def explained(
+        self, error: RowsError, what: str, theta: Tensor, problems: Sequence[Problem] | None = None
+    ) -> RowsError:
+        """Return a solver's error about rows of θ [*batch, *shape], in words of the loss; arguments as for `solve`."""
+        name = type(self).__qualname__
+        if isinstance(error, NonFiniteError):
+            return NonFiniteError(f"{name} solves {what}: {error}", rows=error.rows, kept=error.kept)
+        batch = tuple(theta.shape[: self.split(theta, problems)])
+        problem = name_problem(self.solver.problem if problems is None else problems[error.rows[0]])
+        return DomainError(
+            f"{name} solves {what}, and {problem} isn't defined for {name_rows(list(error.rows), batch)}: clipping "
+            f"would give a wrong value and gradient, so take a loss that stays inside the domain, such as FenchelYoung "
+            f"without noise or with multiplicative noise, or a problem that is defined for all θ",
+            rows=error.rows,
+        )
+
+    def excess(self, rows: Tensor, z: Tensor, z_true: Tensor, problems: Sequence[Problem] | None = None) -> Tensor:
+        """Return ⟨rows, z − z*⟩: what the best states are worth more than the true ones.
+
+        Args:
+            rows: [..., *batch, *shape], differentiable.
+            z: Their best states.
+            z_true: [*batch, *shape].
+            problems: One a row, in place of the solver's own.
+
+        Returns:
+            [..., *batch] float64.
+
+        Raises:
+            ProblemError: a value is negative as z* isn't a state of the problem.
+        """
+        difference = z - z_true
+        lead = rows.ndim - z_true.ndim + self.split(z_true, problems)
+        values = inner(rows, difference, lead)
+        if not is_traced(values) and bool((values < 0).any()):
+            rounding = inner(rows.detach().abs(), difference.abs(), lead) * 1e-6
+            self._require_states(z_true, row_numbers((values < -rounding).flatten()), problems)
+        return values
+
+    def _require_states(self, z_true: Tensor, bad: list[int], problems: Sequence[Problem] | None) -> None:
+        """Refuse true states of some rows [..., *batch] that aren't; an inexact solver may find less than one, too."""
+        split = self.split(z_true, problems)
+        batch = tuple(z_true.shape[:split])
+        states = z_true.reshape(-1, *z_true.shape[split:])
+        for row in sorted({row % len(states) for row in bad}):
+            problem = self.solver.problem if problems is None else problems[row]
+            try:
+                is_state = problem is None or bool(problem.contains(states[row]))
+            except UndecidedError:
+                continue
+            if not is_state:
+                raise ProblemError(
+                    f"z_true must hold states of {name_problem(problem)}, but {name_rows([row], batch)} isn't one"
+                )
+
+    def result(self, values: Tensor, z: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return what a call does.
+
+        Args:
+            values: [*batch], one a row.
+            z: [*batch, *shape], the solution.
+        """
+        values = values.to(z.dtype)
+        loss = values if self.reduction == "none" else values.mean() if self.reduction == "mean" else values.sum()
+        return (loss, z) if self.return_solution else loss
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return f"{self.solver!r}, minimize={self.minimize}, reduction={self.reduction!r}"

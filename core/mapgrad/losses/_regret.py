@@ -1,0 +1,175 @@
+"""Regret: what decisions for predicted values lose against those for the true ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, distributed
+
+from mapgrad.batching import compute_dtype, require_float
+from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mapgrad.batching import Solver
+    from mapgrad.losses._values import SolverOrFunction
+    from mapgrad.problems import Problem
+
+
+def regret(
+    solver: SolverOrFunction,
+    pred: Tensor,
+    true: Tensor,
+    z_true: Tensor | None = None,
+    *,
+    minimize: bool = False,
+    problems: Sequence[Problem] | None = None,
+) -> Tensor:
+    """Return what the decision for each row's prediction loses: ⟨t, z* − z⟩ with z = MAP(θ), z* = MAP(t).
+
+    Where several states are optimal for a prediction, the solver's choice counts.
+
+    Args:
+        solver: A `Solver` or a function, as for a loss. Predictions are solved by its own domain policy, as they would
+            be in use; true values outside of the domain are refused.
+        pred: [*batch, *shape], predicted utilities (costs if `minimize`), any float dtype and device.
+        true: Of the same shape, the true ones.
+        z_true: Of the same shape, their best states; None solves for them.
+        minimize: Whether `pred` and `true` are costs.
+        problems: One problem a row, in place of the solver's own; pred is then [B, *shape].
+
+    Returns:
+        [*batch] float64 on pred's device, at least 0 with an exact solver; no gradient flows.
+
+    Raises:
+        TypeError, ShapeError: an argument isn't a tensor, or doesn't fit.
+        NonFiniteError: rows have NaN or infinite entries, other than forbidden ones in `pred`.
+        DomainError: `true` lies outside of the problem's domain.
+        RowsError: a row has no acceptable answer.
+
+    Example:
+        >>> import torch, mapgrad
+        >>> solver = mapgrad.get_solver("topk", mapgrad.KSubset(3, 1))
+        >>> mapgrad.losses.regret(solver, torch.tensor([0.1, 0.2, 0.3]), torch.tensor([5.0, 2.0, 4.0]))
+        tensor(1., dtype=torch.float64)
+    """
+    return _regret_and_optimum(require_solver(solver), pred, true, z_true, minimize=minimize, problems=problems)[0]
+
+
+def normalized_regret(
+    solver: SolverOrFunction,
+    pred: Tensor,
+    true: Tensor,
+    z_true: Tensor | None = None,
+    *,
+    minimize: bool = False,
+    problems: Sequence[Problem] | None = None,
+) -> Tensor:
+    """Return the sum of all rows' regrets over the sum of their optimal values' sizes |⟨t, z*⟩|.
+
+    Args:
+        solver: As for `regret`, as all others.
+        pred: Predicted utilities.
+        true: True ones.
+        z_true: Their best states.
+        minimize: Whether both are costs.
+        problems: One problem a row.
+
+    Returns:
+        [] float64; NaN or infinite where all optimal values are 0.
+
+    Raises:
+        MapgradError, TypeError: As for `regret`.
+    """
+    lost, best = _regret_and_optimum(require_solver(solver), pred, true, z_true, minimize=minimize, problems=problems)
+    return lost.sum() / best.abs().sum()
+
+
+class Regret:
+    """Regret over all batches of an epoch and all ranks, by ``update``, ``compute`` and ``reset``.
+
+    Args:
+        solver: As for `regret`.
+        minimize: Whether predictions and true values are costs.
+        normalize: Whether `compute` gives `normalized_regret`, or the mean regret of a row.
+
+    Raises:
+        TypeError: `solver` is neither a solver nor a function.
+        UnsupportedProblemError: the problem's states are worth more than ⟨θ, z⟩.
+    """
+
+    def __init__(self, solver: SolverOrFunction, *, minimize: bool = False, normalize: bool = True) -> None:
+        self.solver = require_solver(solver)
+        self.minimize = minimize
+        self.normalize = normalize
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.totals = torch.zeros(3, dtype=torch.float64, device="cpu")
+
+    def update(
+        self,
+        pred: Tensor,
+        true: Tensor,
+        z_true: Tensor | None = None,
+        *,
+        problems: Sequence[Problem] | None = None,
+    ) -> None:
+        """Take in a batch; arguments and errors as for `regret`. A batch that fails leaves nothing."""
+        lost, best = _regret_and_optimum(self.solver, pred, true, z_true, minimize=self.minimize, problems=problems)
+        self.totals += torch.stack((lost.sum(), best.abs().sum(), lost.new_tensor(lost.numel()))).cpu()
+
+    def compute(self) -> Tensor:
+        """Return the regret so far, of all ranks where torch.distributed is initialised, as [] float64 on the CPU.
+
+        All ranks must call it then, with batches or without. NaN without any batch.
+        """
+        totals = self.totals.clone()
+        if distributed.is_available() and distributed.is_initialized():
+            if distributed.get_backend() == "nccl":
+                totals = totals.cuda()
+            distributed.all_reduce(totals)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+            totals = totals.cpu()
+        lost, best, rows = totals
+        return lost / (best if self.normalize else rows)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return this rank's sums."""
+        return {"totals": self.totals.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from saved sums."""
+        self.totals = state["totals"].clone()
+
+    def __repr__(self) -> str:
+        return f"Regret({self.solver!r}, minimize={self.minimize}, normalize={self.normalize})"
+
+
+def _regret_and_optimum(
+    solver: Solver,
+    pred: Tensor,
+    true: Tensor,
+    z_true: Tensor | None,
+    *,
+    minimize: bool,
+    problems: Sequence[Problem] | None,
+) -> tuple[Tensor, Tensor]:
+    """Return ⟨t, z* − z⟩ and ⟨t, z*⟩, [*batch] float64."""
+    sign = -1 if minimize else 1
+    theta = require_float(pred)
+    theta = sign * theta.detach().to(compute_dtype(theta.dtype))
+    if problems is None:
+        split = solver.at_work().lead_ndim(solver.at_work().require_theta(theta))
+    else:
+        require_priced(problems)
+        split = 1
+    t = sign * require_like("true", true, theta)
+    if z_true is None:
+        z_true = solver.under("raise")(t, problems)
+    else:
+        z_true = require_finite("z_true", require_like("z_true", z_true, theta), split)
+    z = solver(theta, problems)
+    return inner(t, z_true - z, split), inner(t, z_true, split)

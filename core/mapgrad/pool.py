@@ -1,0 +1,180 @@
+"""States that a solver has returned for one feasible set, kept for what needs many of them and no solve."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from mapgrad.errors import ShapeError
+
+if TYPE_CHECKING:
+    from mapgrad.problems import Problem
+
+_MAX_BYTES: Final = 1 << 26
+_BLOCK: Final = 1 << 22
+"""Scores that are worked out at a time."""
+
+_MULTIPLIER: Final = -0x61C8864680B583EB
+"""SplitMix64's odd constant, as int64 has it."""
+
+
+class StatePool(nn.Module):
+    """Distinct states of one problem, those that were added last first.
+
+    A feasible set is the same for all rows and steps, so what a solver returned for one row is a candidate for all
+    others: the best of the pool is found by a matrix product. States move with the module, and are in its `state_dict`.
+
+    Args:
+        problem: The feasible set.
+        max_bytes: What the states may take; where there are more, those go that weren't added for longest. At least
+            one stays.
+
+    Attributes:
+        problem: As given.
+        states: [P, *shape], float32.
+
+    Example:
+        >>> import torch, mapgrad
+        >>> from mapgrad.pool import StatePool
+        >>> pool = StatePool(mapgrad.KSubset(3, 1))
+        >>> pool.add(torch.eye(3)[:2])
+        >>> value, place = pool.best(torch.tensor([[1.0, 2.0, 5.0]]))
+        >>> pool.states[place].tolist(), value.item()
+        ([[0.0, 1.0, 0.0]], 2.0)
+    """
+
+    states: Tensor
+    _keys: Tensor
+
+    def __init__(self, problem: Problem, *, max_bytes: int = _MAX_BYTES) -> None:
+        super().__init__()
+        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+            raise ValueError(f"max_bytes must be a positive int, got {max_bytes!r}")
+        self.problem = problem
+        self.max_bytes = max_bytes
+        self.register_buffer("states", torch.empty(0, *problem.shape))
+        self.register_buffer("_keys", torch.empty(0, dtype=torch.int64), persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @property
+    def capacity(self) -> int:
+        """The most states that `max_bytes` allow."""
+        return max(self.max_bytes // (4 * max(math.prod(self.problem.shape), 1)), 1)
+
+    @torch.no_grad()
+    def add(self, z: Tensor) -> None:
+        """Add states; those that are there already move to the front.
+
+        What comes first and what goes doesn't depend on the order of z: of states that are new together, those of the
+        smaller hash come first.
+
+        Args:
+            z: [*batch, *shape], any floating dtype and device; rows with NaN, which stand for no state, are left out.
+
+        Raises:
+            ShapeError: z hasn't the problem's shape, or float32 can't hold it.
+        """
+        rows, keys = self._rows(z)
+        well = rows.flatten(1).isfinite().all(dim=1)
+        rows, keys = rows[well], keys[well]
+        keys, place = _unique(torch.cat([keys, self._keys]))
+        first = torch.full((len(keys),), len(place), device=place.device)
+        first.scatter_reduce_(0, place, torch.arange(len(place), device=place.device), "amin")
+        is_new = torch.zeros(len(keys), dtype=torch.bool, device=place.device)
+        is_new[place[: len(rows)]] = True
+        kept = torch.cat([first[is_new], first[~is_new].sort().values])[: self.capacity]
+        self.states = torch.cat([rows, self.states])[kept]
+        self._keys = torch.cat([self._hash(rows), self._keys])[kept]
+
+    @torch.no_grad()
+    def contains(self, z: Tensor) -> Tensor:
+        """Tell which of some states are here, bool [*batch] for z [*batch, *shape]."""
+        rows, keys = self._rows(z)
+        lead = z.shape[: z.ndim - len(self.problem.shape)]
+        if len(self) == 0 or len(rows) == 0:
+            return torch.zeros(lead, dtype=torch.bool, device=z.device)
+        ordered, order = self._keys.sort()
+        place = order[torch.searchsorted(ordered, keys).clamp(max=len(self) - 1)]
+        return (self.states[place] == rows).flatten(1).all(dim=1).reshape(lead)
+
+    @torch.no_grad()
+    def best(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the largest ⟨θ, z⟩ over the pool for each row, and the place of a state that has it in `states`.
+
+        Args:
+            theta: [*batch, *shape], on the pool's device; −inf forbids an entry.
+
+        Returns:
+            Values [*batch] of θ's dtype, at least float32, −inf where no state is allowed; and places [*batch] int64,
+            the first of equal ones, 0 where there is none.
+        """
+        shape = self.problem.shape
+        if tuple(theta.shape[theta.ndim - len(shape) :]) != shape:
+            raise ShapeError(f"θ must be [*batch, {', '.join(map(str, shape))}], got {tuple(theta.shape)}")
+        lead = theta.shape[: theta.ndim - len(shape)]
+        rows = theta.reshape(-1, math.prod(shape))
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        values = rows.new_full((len(rows),), -math.inf)
+        places = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        if len(self):
+            states = self.states.flatten(1).to(rows.dtype).T
+            size = max(_BLOCK // len(self), 1)
+            for start in range(0, len(rows), size):
+                block = slice(start, start + size)
+                values[block], places[block] = _scores(rows[block], states).max(dim=1)
+        return values.reshape(lead), places.reshape(lead)
+
+    def _rows(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return states as rows [N, *shape] of the pool's dtype, and their hashes [N]."""
+        shape = self.problem.shape
+        if z.ndim < len(shape) or tuple(z.shape[z.ndim - len(shape) :]) != shape:
+            raise ShapeError(f"states must be [*batch, {', '.join(map(str, shape))}], got {tuple(z.shape)}")
+        rows = z.detach().reshape(-1, *shape)
+        held = rows.to(self.states)
+        if not torch.equal(held.to(rows).nan_to_num(), rows.nan_to_num()):
+            raise ShapeError(f"{self.states.dtype} can't hold these states of {self.problem!r}")
+        return held, self._hash(held)
+
+    def _hash(self, rows: Tensor) -> Tensor:
+        """Return a hash of each row, int64 [N]."""
+        bits = (rows.flatten(1).double() + 0.0).view(torch.int64) * _MULTIPLIER  # + 0.0 takes −0.0 to 0.0
+        bits = (bits ^ (bits >> 32)) * _MULTIPLIER
+        weights = torch.arange(1, 2 * bits.shape[1], 2, device=bits.device) * _MULTIPLIER
+        weights = (weights ^ (weights >> 29)) | 1
+        return ((bits ^ (bits >> 29)) * weights).sum(dim=1)
+
+    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
+        states = arguments[0].get(f"{arguments[1]}states")
+        if isinstance(states, Tensor) and tuple(states.shape[1:]) == self.problem.shape:
+            self.states = self.states.new_empty(states.shape)
+        super()._load_from_state_dict(*arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+        self._keys = self._hash(self.states)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> StatePool:
+        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+        self.states = self.states.float()  # whatever dtype the model is cast to
+        return self
+
+    def extra_repr(self) -> str:
+        """Return what is in it."""
+        return f"{self.problem!r}, {len(self)} states"
+
+
+def _unique(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Return distinct keys in ascending order, and the place of each key among them."""
+    unique: Any = torch.unique  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped in torch)
+    return unique(keys, return_inverse=True)
+
+
+def _scores(rows: Tensor, states: Tensor) -> Tensor:
+    """Return ⟨row, state⟩ for rows [m, n] and states [n, P], −inf where a state has an entry that −inf forbids."""
+    forbidden = rows.isneginf()
+    if not bool(forbidden.any()):
+        return rows @ states
+    scores = rows.masked_fill(forbidden, 0.0) @ states
+    return scores.masked_fill_((forbidden.to(states) @ (states != 0).to(states)) > 0, -math.inf)

@@ -1,0 +1,130 @@
+"""Losses under torch.compile, torch.vmap, torch.func, autocast and copies; second derivatives refused."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+import mapgrad
+import mapgrad.losses
+
+SUBSET = mapgrad.KSubset(6, 2)
+LOSSES = {
+    "SPO+": lambda solver, **how: mapgrad.losses.SPOPlus(solver, **how),
+    "PG": lambda solver, **how: mapgrad.losses.DirectionalGradient(solver, **how),
+    "SSVM": lambda solver, **how: mapgrad.losses.StructuredSVM(solver, **how),
+    "perceptron": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, None, **how),
+    "Fenchel-Young": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, samples=3, seed=2, **how),
+    "multiplicative": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, multiplicative=True, seed=2, **how),
+}
+
+
+@pytest.fixture(params=LOSSES)
+def make(request):
+    solver = mapgrad.get_solver("topk", SUBSET)
+    return lambda **how: LOSSES[request.param](solver, **how)
+
+
+@pytest.fixture
+def pred(draw):
+    return draw(4, 3, 6, dtype=torch.float32)
+
+
+def target_of(loss, pred):
+    """True utilities, or true states."""
+    true = torch.randn(pred.shape, generator=torch.Generator().manual_seed(9)).to(pred.dtype)
+    takes_true = isinstance(loss, mapgrad.losses.SPOPlus | mapgrad.losses.DirectionalGradient)
+    return true if takes_true else loss.solver(true)
+
+
+def value_and_gradient(loss, pred, target):
+    leaf = pred.clone().requires_grad_()
+    value = loss(leaf, target)
+    value.sum().backward()
+    return value.detach(), leaf.grad
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_compiled_equals_eager(make, pred, reduction):
+    torch._dynamo.reset()
+    target = target_of(make(), pred)
+    expected = value_and_gradient(make(reduction=reduction), pred, target)
+    compiled = torch.compile(make(reduction=reduction), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(value_and_gradient(compiled, pred, target), expected)
+    torch._dynamo.reset()
+
+
+def test_func_grad_and_vmap_equal_a_loop(make, pred):
+    loss = make()
+    target = target_of(loss, pred)
+    gradient = torch.func.grad(lambda pred, target: make()(pred, target))
+    whole = gradient(pred, target)
+    torch.testing.assert_close(whole, value_and_gradient(make(), pred, target)[1])
+    expected = torch.stack([gradient(*each) for each in zip(pred, target, strict=True)])
+    assert expected.any()
+    mapped = torch.vmap(gradient, randomness="same")(pred, target)
+    torch.testing.assert_close(mapped, expected)
+    mapped = torch.vmap(gradient, in_dims=(1, 0), out_dims=1, randomness="same")(pred.movedim(0, 1), target)
+    torch.testing.assert_close(mapped, expected.movedim(0, 1))
+    nested = torch.vmap(torch.vmap(make(reduction="none"), randomness="same"), randomness="same")(pred, target)
+    assert nested.shape == (4, 3)
+
+
+def test_second_derivatives_are_refused(make, pred):
+    loss = make()
+    target = target_of(loss, pred)
+    pred.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(pred, target), pred, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(gradient.sum(), pred)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.func.grad(lambda x: torch.func.grad(loss)(x, target).sum())(pred)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(make, pred, dtype):
+    narrow = pred.to(dtype)
+    target = target_of(make(), narrow.float())
+    value, gradient = value_and_gradient(make(), narrow, target)
+    expected, wide = value_and_gradient(make(), narrow.float(), target)
+    assert value.dtype == torch.float32
+    assert value == expected
+    assert torch.equal(gradient, wide.to(dtype))
+
+
+def test_autocast(make):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(4, 6)
+    x = torch.randn(8, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pred = head(x)
+        loss = make()(pred, target_of(make(), pred.float()))
+    assert pred.dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert head.weight.grad.isfinite().all()
+    assert head.weight.grad.any()
+
+
+def test_copies(make, pred):
+    loss = make()
+    target = target_of(loss, pred)
+    loss(pred, target)
+    copies = [copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))]
+    expected = loss(pred, target)
+    assert all(each(pred, target) == expected for each in copies)
+
+
+def test_train_and_eval_are_the_same(make, pred):
+    target = target_of(make(), pred)
+    assert make().eval()(pred, target) == make().train()(pred, target)
+
+
+def test_neither_argument_is_written_to(make, pred):
+    target = target_of(make(), pred)
+    before = pred.clone(), target.clone()
+    make(minimize=True)(pred, target)
+    assert torch.equal(pred, before[0])
+    assert torch.equal(target, before[1])

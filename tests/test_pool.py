@@ -1,0 +1,130 @@
+"""The pool of states: distinct, bounded, the best of them, and kept with a model."""
+
+import copy
+import io
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mapgrad
+from mapgrad.pool import StatePool
+
+SUBSET = mapgrad.KSubset(6, 2)
+STATES = SUBSET.states().float()
+
+
+def pool_of(*states, max_bytes=1 << 20, problem=SUBSET):
+    pool = StatePool(problem, max_bytes=max_bytes)
+    for each in states:
+        pool.add(each)
+    return pool
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 14), max_size=6), max_size=6), st.integers(1, 20))
+def test_it_is_a_set_ordered_by_last_use_and_bounded(batches, capacity):
+    pool = pool_of(max_bytes=capacity * 24)
+    kept = []
+    for batch in batches:
+        pool.add(STATES[torch.tensor(batch, dtype=torch.int64)])
+        new = set(batch)
+        places = {tuple(state): place for place, state in enumerate(STATES.tolist())}
+        found = [places[tuple(state)] for state in pool.states.tolist()]
+        assert len(found) == len(set(found)) <= capacity
+        order = [place for place in found if place in new] + [place for place in kept if place not in new]
+        assert found == order[: len(found)]
+        assert len(found) == min(capacity, len(new | set(kept)))
+        kept = found
+    expected = torch.tensor([place in kept for place in range(15)])
+    assert torch.equal(pool.contains(STATES), expected)
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(4))][::5])
+def test_what_is_kept_does_not_depend_on_the_order_within_a_batch(order):
+    pools = [pool_of(STATES[:3], STATES[list(each)], max_bytes=24 * 4) for each in ((0, 1, 2, 3), order)]
+    assert torch.equal(pools[0].states, pools[1].states)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("lead", [(), (3,), (2, 0), (2, 3)])
+def test_the_best_is_that_of_enumeration(dtype, lead):
+    pool = pool_of(STATES[:9])
+    theta = torch.randn(*lead, 6).to(dtype)
+    value, place = pool.best(theta)
+    scores = theta.to(value.dtype) @ pool.states.to(value.dtype).T
+    assert value.shape == place.shape == lead
+    torch.testing.assert_close(value, scores.amax(dim=-1))
+    torch.testing.assert_close(scores.gather(-1, place[..., None])[..., 0], value)
+
+
+def test_forbidden_entries_are_kept_out():
+    pool = pool_of(STATES)
+    theta = torch.tensor([[9.0, 8, 1, 2, 0, 0], [9.0, 8, 1, 2, 0, 0]])
+    theta[0, 0] = -torch.inf
+    theta[1, :5] = -torch.inf
+    value, place = pool.best(theta)
+    assert value.tolist() == [10, -torch.inf]
+    assert pool.states[place[0]].tolist() == [0, 1, 0, 1, 0, 0]
+
+
+def test_an_empty_pool_has_no_best():
+    value, place = pool_of().best(torch.ones(3, 6))
+    assert value.tolist() == [-torch.inf] * 3
+    assert place.tolist() == [0] * 3
+    assert pool_of().contains(STATES[:2]).tolist() == [False, False]
+
+
+def test_many_rows_are_scored_in_blocks(monkeypatch):
+    monkeypatch.setattr("mapgrad.pool._BLOCK", 40)
+    pool, theta = pool_of(STATES), torch.randn(50, 6)
+    value, _ = pool.best(theta)
+    torch.testing.assert_close(value, theta.topk(2).values.sum(1))
+
+
+def test_states_of_several_dimensions_and_of_any_numbers():
+    problem = mapgrad.Assignment(3)
+    pool = pool_of(problem.states(), problem=problem)
+    theta = torch.randn(2, 5, 3, 3)
+    z = pool.states[pool.best(theta)[1]]
+    assert torch.equal(z, mapgrad.get_solver("auto", problem)(theta))
+    ranking = mapgrad.Ranking(4)
+    pool = pool_of(ranking.states(), ranking.states()[:5] + 0.5, problem=ranking)
+    assert len(pool) == 29
+    pool.add(torch.tensor([[-0.0, 1, 2, 3], [0.0, 1, 2, 3]]))
+    assert len(pool) == 29
+
+
+def test_rows_without_a_state_are_left_out():
+    z = STATES[:3].clone()
+    z[1] = torch.nan
+    assert len(pool_of(z)) == 2
+
+
+def test_it_is_saved_copied_and_cast_with_a_model():
+    pool = pool_of(STATES[:4])
+    model = torch.nn.ModuleDict({"pool": pool})
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other = torch.nn.ModuleDict({"pool": StatePool(SUBSET)})
+    other.load_state_dict(torch.load(file, weights_only=True))
+    for each in (other["pool"], copy.deepcopy(pool), pool.half()):
+        assert torch.equal(each.states, pool.states)
+        assert each.states.dtype == torch.float32
+        each.add(STATES[:5])
+        assert len(each) == 5
+
+
+def test_bad_states_and_sizes_are_refused():
+    pool = pool_of()
+    with pytest.raises(mapgrad.ShapeError, match=r"states must be \[\*batch, 6\], got \(2, 5\)"):
+        pool.add(torch.zeros(2, 5))
+    with pytest.raises(mapgrad.ShapeError, match=r"θ must be \[\*batch, 6\], got \(5,\)"):
+        pool.best(torch.zeros(5))
+    with pytest.raises(mapgrad.ShapeError, match="can't hold these states"):
+        pool.add(torch.full((1, 6), 2.0**24 + 1, dtype=torch.float64))
+    with pytest.raises(ValueError, match="max_bytes must be a positive int, got 0"):
+        StatePool(SUBSET, max_bytes=0)
