@@ -1,14 +1,6 @@
 """Who solves: the contract for plugin authors, the hook, the registry and its look-ups."""
 
-from mapgrad.solvers._contract import (
-    BatchSolver,
-    Block,
-    InstanceSolver,
-    MAPSolver,
-    Request,
-    SolverSpec,
-    Traits,
-)
+from mapgrad.solvers._contract import BatchSolver, InstanceSolver, MAPSolver, SolverSpec, Traits
 from mapgrad.solvers._counter_noise import CounterNoise
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._entries import SolverEntry, cost_of
@@ -21,6 +13,7 @@ from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._native_models import advice_on
 from mapgrad.solvers._program_solver import ProgramSolver
 from mapgrad.solvers._registry import register, unregister
+from mapgrad.solvers._requests import Block, Request
 from mapgrad.solvers._resolve import SolverFactory, SolverLike, require_solver, resolve, successor_of
 
 __all__ = [

@@ -13,7 +13,7 @@ import numpy as np
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solution, Status
-from mapgrad.solvers._contract import InstanceSolver, Request, Traits
+from mapgrad.solvers._contract import InstanceSolver, Traits
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._limits import Limits
 from mapgrad.solvers._points import DIGITS, Rows
@@ -21,6 +21,8 @@ from mapgrad.solvers._rays import Cone
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from mapgrad.solvers._requests import Request
 
 M = TypeVar("M")
 
