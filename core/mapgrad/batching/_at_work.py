@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching._batches import ask_function, give_shape, solve_batch
-from mapgrad.batching._counts import NOTHING, Counts
+from mapgrad.batching._counts import NO_COUNTS, Counts
 from mapgrad.batching._families import does_serve, model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
 from mapgrad.batching._hand_over import HandOver
@@ -266,7 +266,7 @@ class SolverAtWork:
             counts["failed"] = len(failed)
         counts["seconds"] = solutions.seconds = time.perf_counter() - started
         self._counts.add(counts)
-        solutions.stats = {**NOTHING, **counts} if priced or failed else counts
+        solutions.stats = {**NO_COUNTS, **counts} if priced or failed else counts
         return solutions, failed
 
     def adds_noise_on(self, device: torch.device) -> bool:

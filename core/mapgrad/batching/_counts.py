@@ -9,17 +9,17 @@ from mapgrad.batching._locks import new_lock
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NOTHING: Final[Mapping[str, float]] = dict.fromkeys(
+NO_COUNTS: Final[Mapping[str, float]] = dict.fromkeys(
     ("rows", "solves", "equal", "known", "clipped", "handed_over", "failed", "seconds"), 0.0
 )
 """What is counted, under the names of `Solver.stats`."""
 
 
 class Counts:
-    """What solvers at work did, under the names of `NOTHING`; added to from any thread."""
+    """What solvers at work did, under the names of `NO_COUNTS`; added to from any thread."""
 
     def __init__(self) -> None:
-        self._totals = {**NOTHING}
+        self._totals = {**NO_COUNTS}
         self._lock = new_lock()
 
     def add(self, counts: Mapping[str, float]) -> None:

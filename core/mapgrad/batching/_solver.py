@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, overload
 import torch
 from torch import Tensor
 
-from mapgrad.batching._counts import NOTHING
+from mapgrad.batching._counts import NO_COUNTS
 from mapgrad.batching._families import group_rows
 from mapgrad.batching._op import solve_op
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
@@ -243,7 +243,7 @@ class Solver:
         device = theta.device if isinstance(theta, Tensor) else z[0].device if z else torch.device("cpu")
         status = torch.zeros(len(z), dtype=torch.int64, device=device)
         objective, bound = torch.full((2, len(z)), torch.nan, dtype=torch.float64, device=device)
-        solutions = Solutions(z, status, objective, bound, stats={**NOTHING})
+        solutions = Solutions(z, status, objective, bound, stats={**NO_COUNTS})
         failed: dict[int, FailedRow] = {}
         variables: list[tuple[Sequence[int], Tensor]] = []
         for (work, rows), utilities in zip(works, stacked, strict=True):
