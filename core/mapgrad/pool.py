@@ -34,7 +34,7 @@ class StatePool(nn.Module):
 
     Attributes:
         problem: As given.
-        states: [P, *shape], float32.
+        states: [P, *shape], float32, to which other states are rounded. Never written to: `add` makes a new tensor.
 
     Example:
         >>> import torch, mapgrad
@@ -46,17 +46,15 @@ class StatePool(nn.Module):
         ([[0.0, 1.0, 0.0]], 2.0)
     """
 
-    states: Tensor
-    _keys: Tensor
-
     def __init__(self, problem: Problem, *, max_bytes: int = _MAX_BYTES) -> None:
         super().__init__()
         if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise ValueError(f"max_bytes must be a positive int, got {max_bytes!r}")
         self.problem = problem
         self.max_bytes = max_bytes
-        self.register_buffer("states", torch.empty(0, *problem.shape))
-        self.register_buffer("_keys", torch.empty(0, dtype=torch.int64), persistent=False)
+        # no buffers, which DistributedDataParallel would take to be of one shape on all ranks
+        self.states = torch.empty(0, *problem.shape)
+        self._keys = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
         return len(self.states)
@@ -64,7 +62,12 @@ class StatePool(nn.Module):
     @property
     def capacity(self) -> int:
         """The most states that `max_bytes` allow."""
-        return max(self.max_bytes // (4 * max(math.prod(self.problem.shape), 1)), 1)
+        return max(self.max_bytes // self.bytes_of(self.problem), 1)
+
+    @staticmethod
+    def bytes_of(problem: Problem) -> int:
+        """Return what one state takes."""
+        return 4 * max(math.prod(problem.shape), 1)
 
     @torch.no_grad()
     def add(self, z: Tensor) -> None:
@@ -77,7 +80,7 @@ class StatePool(nn.Module):
             z: [*batch, *shape], any floating dtype and device; rows with NaN, which stand for no state, are left out.
 
         Raises:
-            ShapeError: z hasn't the problem's shape, or float32 can't hold it.
+            ShapeError: z hasn't the problem's shape.
         """
         rows, keys = self._rows(z)
         well = rows.flatten(1).isfinite().all(dim=1)
@@ -103,11 +106,12 @@ class StatePool(nn.Module):
         return (self.states[place] == rows).flatten(1).all(dim=1).reshape(lead)
 
     @torch.no_grad()
-    def best(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+    def best(self, theta: Tensor, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the largest ⟨θ, z⟩ over the pool for each row, and the place of a state that has it in `states`.
 
         Args:
             theta: [*batch, *shape], on the pool's device; −inf forbids an entry.
+            among: What `states` was before; None for what it is.
 
         Returns:
             Values [*batch] of θ's dtype, at least float32, −inf where no state is allowed; and places [*batch] int64,
@@ -121,9 +125,10 @@ class StatePool(nn.Module):
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         values = rows.new_full((len(rows),), -math.inf)
         places = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-        if len(self):
-            states = self.states.flatten(1).to(rows.dtype).T
-            size = max(_BLOCK // len(self), 1)
+        states = self.states if among is None else among
+        if len(states):
+            states = states.flatten(1).to(rows.dtype).T
+            size = max(_BLOCK // states.shape[1], 1)
             for start in range(0, len(rows), size):
                 block = slice(start, start + size)
                 values[block], places[block] = _scores(rows[block], states).max(dim=1)
@@ -134,11 +139,8 @@ class StatePool(nn.Module):
         shape = self.problem.shape
         if z.ndim < len(shape) or tuple(z.shape[z.ndim - len(shape) :]) != shape:
             raise ShapeError(f"states must be [*batch, {', '.join(map(str, shape))}], got {tuple(z.shape)}")
-        rows = z.detach().reshape(-1, *shape)
-        held = rows.to(self.states)
-        if not torch.equal(held.to(rows).nan_to_num(), rows.nan_to_num()):
-            raise ShapeError(f"{self.states.dtype} can't hold these states of {self.problem!r}")
-        return held, self._hash(held)
+        rows = z.detach().reshape(-1, *shape).to(self.states)
+        return rows, self._hash(rows)
 
     def _hash(self, rows: Tensor) -> Tensor:
         """Return a hash of each row, int64 [N]."""
@@ -148,16 +150,27 @@ class StatePool(nn.Module):
         weights = (weights ^ (weights >> 29)) | 1
         return ((bits ^ (bits >> 29)) * weights).sum(dim=1)
 
-    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
-        states = arguments[0].get(f"{arguments[1]}states")
-        if isinstance(states, Tensor) and tuple(states.shape[1:]) == self.problem.shape:
-            self.states = self.states.new_empty(states.shape)
-        super()._load_from_state_dict(*arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+    def get_extra_state(self) -> Tensor:
+        """Return the states."""
+        return self.states
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the states of a saved pool.
+
+        Raises:
+            ValueError: they aren't states of this problem.
+        """
+        shape = self.problem.shape
+        if not isinstance(state, Tensor) or tuple(state.shape[1:]) != shape or state.ndim != 1 + len(shape):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+            came = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__  # pyright: ignore[reportUnnecessaryIsInstance] (as above)
+            raise ValueError(f"a saved pool of {self.problem!r} is [P, {', '.join(map(str, shape))}], got {came}")
+        self.states = state.to(self.states)[: self.capacity]
         self._keys = self._hash(self.states)
 
     def _apply(self, fn: Any, recurse: bool = True) -> StatePool:
         super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-        self.states = self.states.float()  # whatever dtype the model is cast to
+        device = fn(self.states).device  # float32 whatever dtype the model is cast to
+        self.states, self._keys = self.states.to(device), self._keys.to(device)
         return self
 
     def extra_repr(self) -> str:

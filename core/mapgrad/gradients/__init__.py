@@ -21,7 +21,9 @@ from mapgrad.gradients.estimators import (
     Exact,
     Forward,
     Identity,
+    MultiFidelity,
     Perturbed,
+    Pooled,
     StraightThrough,
 )
 
@@ -43,9 +45,11 @@ __all__ = [
     "Laplace",
     "Logistic",
     "Monitor",
+    "MultiFidelity",
     "Noise",
     "Pending",
     "Perturbed",
+    "Pooled",
     "RelativeStep",
     "Sampler",
     "StandardNoise",

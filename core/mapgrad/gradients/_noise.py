@@ -313,3 +313,24 @@ def _in_parts(
         stop = min(start + part, count)
         result[start:stop] = draw(stop - start)
     return result.reshape(shape)
+
+
+def require_scores(noise: object, temperature: float) -> None:
+    """Refuse noise that has no gradient by its density.
+
+    Raises:
+        TypeError: `noise` isn't a law with `log_prob`.
+        ValueError: the temperature is 0.
+    """
+    if not callable(getattr(noise, "log_prob", None)) or not getattr(noise, "invertible", True):
+        raise TypeError(f"noise must be a law with log_prob, such as mapgrad.Gaussian(), got {noise!r}")
+    if not temperature:
+        raise ValueError("temperature must be positive, as the gradient is divided by it, got 0")
+
+
+def scores(law: Any, noise: Tensor) -> Tensor:
+    """Return −∇ log ρ of noise, of its shape and dtype."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        at = noise.detach().double().requires_grad_()
+        (slope,) = torch.autograd.grad(law.log_prob(at).sum(), at)
+    return slope.neg_().to(noise.dtype)

@@ -361,7 +361,7 @@ class Pass:
 
     def _parts(self, theta: Tensor, states: int) -> list[tuple[int, int]]:
         """Return where the rows, with so many states each, are cut into parts that an estimator sees one by one."""
-        count = theta.shape[0]
+        count, states = theta.shape[0], states + self.estimator.copies
         if not self.mapped and states * theta.numel() <= _SMALL:
             return [(0, count)]
         if not self.estimator.is_rowwise:

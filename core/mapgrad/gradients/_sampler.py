@@ -23,6 +23,9 @@ _KEPT: Final = 1 << 20
 _ELEMENT: Final = -0x2B2AD4B0C7A5E3D1
 """Lies between a row's ids in two elements of a map, its square in a map of maps, modulo 2⁶⁴: ids seldom meet."""
 
+_OTHERS: Final = 0x6F746865
+"""Tells the key of `Sampler.others` from the step's."""
+
 
 class Sampler:
     """The noise of one pass, [S, B, *shape].
@@ -98,6 +101,21 @@ class Sampler:
             by_row=self._by_row,
             rows=(start, stop),
             kept=self._kept,
+        )
+
+    def others(self, samples: int) -> Sampler:
+        """Return the sampler of so many other noises of the same rows, independent of these."""
+        return Sampler(
+            self._noise,
+            None if self.key is None else mix(self.key, _OTHERS),
+            samples,
+            self._lead,
+            self._event,
+            mapped=self._mapped,
+            ids=self._ids,
+            first=self._first,
+            by_row=self._by_row,
+            rows=self._rows,
         )
 
     def perturb(self, theta: Tensor, temperature: float) -> Tensor:

@@ -33,6 +33,10 @@ class SamplerOfSome:
         self.has_noise = sampler.has_noise
         self._sampler, self._rows, self._like = sampler, rows, like
 
+    def others(self, samples: int) -> SamplerOfSome:
+        """Return the sampler of so many other noises of the same rows, independent of these."""
+        return SamplerOfSome(self._sampler.others(samples), self._rows, self._like)
+
     def perturb(self, theta: Tensor, temperature: float) -> Tensor:
         """Return θ + τε_s, [..., S, N, *shape], for θ [N, *shape] or [..., S or 1, N, *shape]."""
         dim = theta.ndim - self._like.ndim

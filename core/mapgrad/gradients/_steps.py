@@ -42,14 +42,15 @@ _AMBIGUOUS: Final = (
 class Recent(Generic[_T]):
     """The values that were noted last, by number; copies of it, and what pickle makes of it, start empty."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = _REMEMBERED) -> None:
+        self._most = most
         self._values: OrderedDict[int, _T] = OrderedDict()
 
     def note(self, number: int, value: _T) -> None:
         """Remember a value, and forget the oldest of too many."""
         self._values[number] = value
         self._values.move_to_end(number)
-        if len(self._values) > _REMEMBERED:
+        if len(self._values) > self._most:
             self._values.popitem(last=False)
 
     def find(self, number: int) -> _T:
@@ -68,7 +69,7 @@ class Recent(Generic[_T]):
         return self._values.get(number, default)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Recent, ()
+        return Recent, (self._most,)
 
 
 @dataclass(slots=True)

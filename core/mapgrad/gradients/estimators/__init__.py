@@ -6,7 +6,9 @@ from mapgrad.gradients.estimators._estimator import Estimator, Forward, Solve
 from mapgrad.gradients.estimators._exact import Exact
 from mapgrad.gradients.estimators._identity import Identity
 from mapgrad.gradients.estimators._imle import IMLE
+from mapgrad.gradients.estimators._multi_fidelity import MultiFidelity
 from mapgrad.gradients.estimators._perturbed import Perturbed
+from mapgrad.gradients.estimators._pooled import Pooled
 from mapgrad.gradients.estimators._straight_through import StraightThrough
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "Exact",
     "Forward",
     "Identity",
+    "MultiFidelity",
     "Perturbed",
+    "Pooled",
     "Solve",
     "StraightThrough",
 ]

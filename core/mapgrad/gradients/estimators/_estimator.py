@@ -186,6 +186,11 @@ class Estimator(nn.Module, ABC):
         return False
 
     @property
+    def copies(self) -> int:
+        """How many rows like it a row's gradient holds at a time beside its S states; batches are cut by it."""
+        return 0
+
+    @property
     def advice(self) -> str:
         """What to do where most rows that could improve get a zero gradient, to end a warning."""
         return "take more samples, or a longer step"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import torch
 from torch import Tensor
 
 from mapgrad.gradients._laws import Gaussian
-from mapgrad.gradients._noise import log_mean
+from mapgrad.gradients._noise import log_mean, require_scores, scores
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ class Perturbed(Estimator):
         baseline: Literal["loo"] | None = "loo",
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
-        if not callable(getattr(noise, "log_prob", None)) or not getattr(noise, "invertible", True):
-            raise TypeError(f"noise must be a law with log_prob, such as mapgrad.Gaussian(), got {noise!r}")
-        if not self.temperature:
-            raise ValueError("temperature must be positive, as the gradient is divided by it, got 0")
+        require_scores(noise, self.temperature)
         if baseline not in ("loo", None):
             raise ValueError(f"baseline must be 'loo' or None, got {baseline!r}")
         self.multiplicative = multiplicative
@@ -86,8 +83,8 @@ class Perturbed(Estimator):
         if self.baseline is not None and len(z) > 1:
             states = z - (z.sum(dim=0) - z) / (len(z) - 1)
         values = (states * gradient).sum(dim=tuple(range(2, z.ndim)), keepdim=True)
-        scores = _scores(self.noise, forward.sampler.perturb(torch.zeros_like(theta), 1.0))
-        found = (values * scores).mean(dim=0) / self.temperature
+        slopes = scores(self.noise, forward.sampler.perturb(torch.zeros_like(theta), 1.0))
+        found = (values * slopes).mean(dim=0) / self.temperature
         if self.multiplicative:
             found = torch.where(theta == 0, 0, found / torch.where(theta == 0, 1, theta))
         return found
@@ -98,11 +95,3 @@ class Perturbed(Estimator):
             f"noise={self.noise}, samples={self.samples}, temperature={self.temperature}, "
             f"multiplicative={self.multiplicative}, baseline={self.baseline!r}"
         )
-
-
-def _scores(law: Any, noise: Tensor) -> Tensor:
-    """Return −∇ log ρ of noise, of its shape and dtype."""
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        at = noise.detach().double().requires_grad_()
-        (slope,) = torch.autograd.grad(law.log_prob(at).sum(), at)
-    return slope.neg_().to(noise.dtype)

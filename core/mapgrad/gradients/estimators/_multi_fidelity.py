@@ -1,0 +1,91 @@
+"""I-MLE's finite difference as the correction of a pool's derivative."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from mapgrad.gradients._arguments import non_negative
+from mapgrad.gradients._context import Context
+from mapgrad.gradients._laws import Gaussian
+from mapgrad.gradients._noise import require_scores
+from mapgrad.gradients._targets import RelativeStep
+from mapgrad.gradients.estimators._with_pool import PoolEstimator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients.estimators._estimator import Forward
+    from mapgrad.pool import StatePool
+    from mapgrad.problems import Problem
+
+
+class MultiFidelity(PoolEstimator):
+    """A pool's derivative, corrected by the difference of solver and pool at the same noise.
+
+    With P the states of earlier steps, J_P the derivative of E z_P(θ + τε), and D(ε) the central difference of answers
+    divided by its step: J_P g + c · (1/S) Σ_s (D_solver(ε_s) − D_P(ε_s)), with J_P g by the score function over M
+    noises. P doesn't depend on the step's noise, so that for c = 1 what the pool lacks adds no bias; what is left is
+    that of D, of the square of λ. It estimates the gradient of L(E MAP(θ + τε)), and costs two backward solves a
+    sample. A single row's gradient is a noisy one: for training see `Pooled`.
+
+    Args:
+        problem: What the layer solves.
+        noise: ρ(ε), a law with a differentiable `log_prob`; for "auto", pool, samples, temperature and draws see
+            `PoolEstimator`.
+        pool: See there; what other users of it add must not come from the step's own noise.
+        samples: See there.
+        temperature: τ > 0.
+        draws: See there.
+        target: The step.
+        correction: c.
+
+    Raises:
+        TypeError: `noise` has no `log_prob`.
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        noise: Noise | Literal["auto"] = "auto",
+        *,
+        pool: StatePool | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        draws: int = 64,
+        target: RelativeStep | None = None,
+        correction: float = 1.0,
+    ) -> None:
+        super().__init__(problem, pool, noise, samples=samples, temperature=temperature, draws=draws)
+        if noise != "auto":
+            require_scores(noise, self.temperature)
+        self.target = RelativeStep() if target is None else target
+        self.correction = non_negative("correction", correction)
+
+    def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
+        """Return J_P g + c · (1/S) Σ_s (D_solver(ε_s) − D_P(ε_s))."""
+        theta, sampler, temperature = forward.theta[None], forward.sampler, self.temperature
+        context = Context(theta.ndim - 2, forward.problem, lambda: temperature * sampler.noise_std(forward.theta))
+        toward, away, divisor = self.target.both_sides(theta, gradient, context)
+        solved = forward.solve_perturbed(torch.stack([away, toward]), temperature).z
+        known = self.known(forward)
+        self.record(forward, solved)
+        difference = solved[0] - solved[1]
+        forward.observe(difference, gradient)
+        one, other = (known.best(sampler.perturb(side, temperature)) for side in (away, toward))
+        found = (difference - (one - other)) * (self.correction / 2)
+        found = (found / divisor.to(theta.dtype)).mean(dim=0)
+        if sampler.has_noise and len(known.states):
+            law = Gaussian() if self.noise == "auto" else self.noise
+            found += known.derivative(law, forward.theta, gradient, sampler.others(self.draws), temperature)
+        return found
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return (
+            f"{self.problem!r}, noise={self.noise}, samples={self.samples}, temperature={self.temperature}, "
+            f"draws={self.draws}, correction={self.correction}"
+        )
