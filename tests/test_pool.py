@@ -124,7 +124,15 @@ def test_bad_states_and_sizes_are_refused():
         pool.add(torch.zeros(2, 5))
     with pytest.raises(mapgrad.ShapeError, match=r"θ must be \[\*batch, 6\], got \(5,\)"):
         pool.best(torch.zeros(5))
-    with pytest.raises(mapgrad.ShapeError, match="can't hold these states"):
-        pool.add(torch.full((1, 6), 2.0**24 + 1, dtype=torch.float64))
     with pytest.raises(ValueError, match="max_bytes must be a positive int, got 0"):
         StatePool(SUBSET, max_bytes=0)
+
+
+def test_states_are_rounded_to_float32():
+    pool = pool_of()
+    state = torch.full((1, 6), 1 / 3, dtype=torch.float64)
+    pool.add(state)
+    pool.add(state.float())
+    assert len(pool) == 1
+    assert pool.contains(state).all()
+    assert torch.equal(pool.states, state.float())

@@ -1,4 +1,5 @@
-"""Two ranks of torch.distributed: noise by ids is that of one rank, by default each has its own; AIMLE under DDP."""
+"""Two ranks of torch.distributed: noise by ids is that of one rank, by default each has its own; AIMLE and pools under
+DDP."""
 
 import pytest
 import torch
@@ -172,3 +173,68 @@ def test_under_ddp_rank_0_says_where_an_adaptive_step_is(trained):
 
 def test_ranks_with_more_steps_than_others_wait_for_nobody(trained):
     assert [len(found["uneven"]) for found in trained] == [6, 6]
+
+
+POOLED = """
+from torch.nn.parallel import DistributedDataParallel
+
+def pooled_model(kind):
+    torch.manual_seed(0)
+    estimator = {"pooled": mapgrad.Pooled, "multi-fidelity": mapgrad.MultiFidelity}[kind](SUBSET)
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), estimator, seed=5)
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.layer = torch.nn.Linear(6, 6).double(), layer
+
+        def forward(self, x, rows):
+            return self.layer(self.linear(x), rows=rows)
+
+    return Model()
+
+def learn(model, take, ranks, counts=(9, 9, 9, 9)):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    found = []
+    for number, count in enumerate(counts):
+        mine = [row for row in take if row < count]
+        x = torch.randn(9, 6, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+        z = model(x[mine], IDS[mine])
+        (z * torch.arange(6.0)).sum().mul(ranks).backward()  # DistributedDataParallel takes the mean over ranks
+        found += [parameter.grad.clone() for parameter in model.parameters()]
+        optimizer.step()
+        optimizer.zero_grad()
+    return found
+"""
+exec(POOLED, NAMES)
+
+
+@pytest.fixture(scope="module")
+def pooled(on_two_ranks, tmp_path_factory):
+    script = f"""
+{POOLED}
+result = {{}}
+for kind in ("pooled", "multi-fidelity"):
+    model = pooled_model(kind)
+    result[kind] = learn(DistributedDataParallel(model), PLACES[rank], 2, (9, 6, 9, 3, 9))
+    model(THETA.double(), IDS)  # takes in this rank's own
+    result[kind, "pool"] = model.layer.estimator.pool.states
+    model = DistributedDataParallel(pooled_model(kind))
+    with model.join():
+        result[kind, "uneven"] = len(learn(model, PLACES[rank], 2, (9,) * (6 - 3 * rank)))
+"""
+    return on_two_ranks(script, tmp_path_factory.mktemp("pooled"))
+
+
+@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity"])
+def test_two_ranks_with_a_pool_learn_what_one_does(pooled, kind):
+    expected = NAMES["learn"](NAMES["pooled_model"](kind), range(9), 1, (9, 6, 9, 3, 9))
+    assert all(gradient.any() for gradient in expected)
+    for found in pooled:
+        torch.testing.assert_close(found[kind], expected)
+        assert len(found[kind, "pool"]) > 9
+
+
+@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity"])
+def test_ranks_with_more_batches_wait_for_no_pool(pooled, kind):
+    assert [found[kind, "uneven"] for found in pooled] == [12, 6]

@@ -40,10 +40,14 @@ _AMBIGUOUS: Final = (
 
 
 class Recent(Generic[_T]):
-    """The values that were noted last, by number; copies of it, and what pickle makes of it, start empty."""
+    """The values that were noted last, by number; copies of it, and what pickle makes of it, start empty.
 
-    def __init__(self, most: int = _REMEMBERED) -> None:
-        self._most = most
+    Args:
+        most: How many; None for 4,096.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = _REMEMBERED if most is None else most
         self._values: OrderedDict[int, _T] = OrderedDict()
 
     def note(self, number: int, value: _T) -> None:
