@@ -35,6 +35,7 @@ _MOST_CALLS: Final = 40
 _MOST_DOUBLINGS: Final = 12
 _SEVERAL: Final = 3
 _MOST: Final = 0.8
+_ONCE_MORE: Final = 8
 # stop: the limit that ends a row which nothing else ends
 _GUARD: Final = 10.0
 # ends_in_time: the limit of a row that takes longer
@@ -81,14 +82,15 @@ def _longest_held(case: Case, rows: NDArray[np.float64], seconds: float | None =
             # in CPU time: what waits for a core or for threads of its own may release the GIL meanwhile
             return 0.0 if len(met) >= _SEVERAL and standstill < _MOST * used else used
 
-        for number in range(_MOST_CALLS):
-            used = held(number) or held(number)  # once may be chance: a busy machine stops and starts threads
+        number = -1
+        while number < _MOST_CALLS and spent <= (_ENOUGH if longest >= _LONG else _ENOUGH_QUICK):
+            number += 1
+            used = held(number)
             if used == 0:
                 return 0.0
             spent, longest = spent + used, max(longest, used)
-            if spent > (_ENOUGH if longest >= _LONG else _ENOUGH_QUICK):
-                break
-    return longest
+        # it may be chance: a busy machine stops and starts threads
+        return 0.0 if any(held(number) == 0 for _ in range(_ONCE_MORE)) else longest
 
 
 def _call(case: Case, rows: NDArray[np.float64], seconds: float | None) -> Callable[[int], object]:
