@@ -138,10 +138,10 @@ class Loss(nn.Module):
         values = inner(rows, difference, lead)
         if not is_traced(values) and bool((values < 0).any()):
             rounding = inner(rows.detach().abs(), difference.abs(), lead) * 1e-6
-            self._require_states(z_true, row_numbers((values < -rounding).flatten()), problems)
+            self.require_states(z_true, row_numbers((values < -rounding).flatten()), problems)
         return values
 
-    def _require_states(self, z_true: Tensor, bad: list[int], problems: Sequence[Problem] | None) -> None:
+    def require_states(self, z_true: Tensor, bad: list[int], problems: Sequence[Problem] | None = None) -> None:
         """Refuse true states of some rows [..., *batch] that aren't; an inexact solver may find less than one, too."""
         split = self.split(z_true, problems)
         batch = tuple(z_true.shape[:split])
