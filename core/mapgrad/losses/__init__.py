@@ -4,8 +4,10 @@ Each loss is a module around a `Solver`, whose work it has done on the same road
 the states are constants of a function of θ.
 """
 
+from mapgrad.losses._cave import CaVE
 from mapgrad.losses._directional_gradient import DirectionalGradient
 from mapgrad.losses._fenchel_young import FenchelYoung
+from mapgrad.losses._lava import LAVA
 from mapgrad.losses._listwise_ranking import ListwiseRanking
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._map_contrastive import MAPContrastive
@@ -18,6 +20,8 @@ from mapgrad.losses._spo_plus import SPOPlus
 from mapgrad.losses._structured_svm import StructuredSVM
 
 __all__ = [
+    "LAVA",
+    "CaVE",
     "DirectionalGradient",
     "FenchelYoung",
     "ListwiseRanking",

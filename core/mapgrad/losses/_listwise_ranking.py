@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ListwiseRanking(PooledLoss):
-    """The cross-entropy of Gibbs' laws over a pool (Mandi, Bucarey, Mulamba and Guns, ICML 2022, section 4.3).
+    """The cross-entropy of Gibbs' laws over a pool (Mandi, Bucarey, Mulamba and Guns, ICML 2022).
 
     −Σ_z p(z) log q(z) over the states of the pool, with p(z) ~ exp(⟨t, z⟩/T) and q(z) ~ exp(⟨θ, z⟩/T). Its gradient is
     the difference of their means, (E_q z − E_p z)/T, and its least value p's entropy. (The paper divides by P, too.)

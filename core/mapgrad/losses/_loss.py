@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
-from mapgrad.batching import is_traced, name_problem, name_rows, require_float, row_numbers
+from mapgrad.batching import has_forbidden, is_traced, name_problem, name_rows, require_float, row_numbers
 from mapgrad.errors import DomainError, NonFiniteError, ProblemError, UndecidedError
 from mapgrad.gradients import widened
 from mapgrad.losses._first_order import first_order
@@ -85,6 +85,39 @@ class Loss(nn.Module):
     def split(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> int:
         """Return how many dimensions of θ are those of the batch."""
         return self.solver.at_work().lead_ndim(theta) if problems is None else 1
+
+    def require_problem(self) -> Problem:
+        """Return the solver's problem.
+
+        Raises:
+            ValueError: it isn't known.
+        """
+        if self.solver.problem is None:
+            raise ValueError(
+                f"{type(self).__qualname__} needs to know the problem, and {self.solver!r} has none: make the solver "
+                f"by mapgrad.get_solver(solver, problem)"
+            )
+        return self.solver.problem
+
+    def require_allowed(self, theta: Tensor, z_true: Tensor) -> None:
+        """Refuse θ that isn't finite but for forbidden entries, and true states that hold these.
+
+        Raises:
+            NonFiniteError: rows of θ [*batch, *shape] have NaN or +inf, or −inf where the lower bound isn't 0.
+            ProblemError: rows of z* hold what −inf forbids.
+        """
+        split = self.split(theta)
+        rows = theta.detach().reshape(-1, *theta.shape[split:])
+        try:
+            is_masked = len(rows) > 0 and has_forbidden(rows, self.solver.problem)
+        except NonFiniteError as error:
+            raise self.explained(error, "pred", theta) from error
+        if is_masked:
+            bad = row_numbers((rows.isneginf() & (z_true.reshape(rows.shape) != 0)).flatten(1).any(dim=1))
+            if bad:
+                raise ProblemError(
+                    f"z_true holds entries that pred forbids in {name_rows(bad, tuple(theta.shape[:split]))}"
+                )
 
     def solve(self, rows: Tensor, what: str, problems: Sequence[Problem] | None = None) -> Tensor:
         """Return the best states of rows [*batch, *shape].

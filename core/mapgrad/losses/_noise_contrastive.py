@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class NoiseContrastive(PooledLoss):
     """NCE: true states against all that the pool holds (Mulamba, Mandi, Diligenti, Lombardi, Bucarey and Guns 2021).
 
-    (1/P) Σ_z ⟨θ, z − z*⟩ over the P states of the pool (IJCAI 2021, arXiv 2011.05354, eq. 5, as a mean), with the
+    (1/P) Σ_z ⟨θ, z − z*⟩ over the P states of the pool (IJCAI 2021, arXiv 2011.05354), with the
     gradient z̄ − z*, z̄ the pool's mean. It is linear in θ, and has no least value; θ in place of θ − t adds a constant
     alone. Arguments as for `PooledLoss`.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PairwiseRanking(PooledLoss):
-    """A hinge loss of the best state against each other (Mandi, Bucarey, Mulamba and Guns, ICML 2022, section 4.2).
+    """A hinge loss of the best state against each other (Mandi, Bucarey, Mulamba and Guns, ICML 2022).
 
     1/(P − 1) Σ_z max(0, ν + ⟨θ, z − z*⟩) over the P states of the pool that are worse than z* by the true utilities,
     and as many zeros as others are as good. With ν = 0, θ = 0 is one of its minima.

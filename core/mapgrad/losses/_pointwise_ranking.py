@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PointwiseRanking(PooledLoss):
-    """Regression of what each state of a pool is worth (Mandi, Bucarey, Mulamba and Guns, ICML 2022, section 4.1).
+    """Regression of what each state of a pool is worth (Mandi, Bucarey, Mulamba and Guns, ICML 2022).
 
     (1/P) Σ_z ⟨θ − t, z⟩² over the P states of the pool. Arguments as for `PooledLoss`.
     """

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from mapgrad.batching import Record, define, find, has_forbidden, is_traced, name_problem, name_rows, new_handle
-from mapgrad.batching import row_numbers as numbers_of
-from mapgrad.errors import NonFiniteError, ProblemError, RowsError
+from mapgrad.batching import (
+    Record,
+    define,
+    find,
+    is_traced,
+    name_problem,
+    name_rows,
+    new_handle,
+    row_numbers,
+)
+from mapgrad.errors import ProblemError, RowsError
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._values import inner, require_finite, require_solver
 from mapgrad.pool import StatePool
@@ -19,6 +27,7 @@ from mapgrad.pool import StatePool
 if TYPE_CHECKING:
     from mapgrad.losses._loss import Reduction
     from mapgrad.losses._values import SolverOrFunction
+    from mapgrad.problems import Problem
 
 _BLOCK: Final = 1 << 22
 """Scores that are worked out at a time."""
@@ -84,7 +93,7 @@ class PooledLoss(Loss):
         if not 0 <= solve_ratio <= 1:
             raise ValueError(f"solve_ratio must be a probability, from 0 to 1, got {solve_ratio}")
         self.solve_ratio = float(solve_ratio)
-        self.pool = pool_of(self, pool)
+        self.pool = pool_of(self.require_problem(), pool)
         self._feeder = require_solver(solver)  # by its own domain policy
         self.handle = new_handle(self)
 
@@ -128,19 +137,13 @@ class PooledLoss(Loss):
         self.handle = new_handle(self)
 
 
-def pool_of(loss: Loss, pool: StatePool | None) -> StatePool:
-    """Return a loss's pool, a new one for None.
+def pool_of(problem: Problem, pool: StatePool | None) -> StatePool:
+    """Return a pool for a problem, a new one for None.
 
     Raises:
         TypeError: `pool` isn't a `StatePool`.
-        ValueError: it is another problem's, or the solver's problem isn't known.
+        ValueError: it is another problem's.
     """
-    problem = loss.solver.problem
-    if problem is None:
-        raise ValueError(
-            f"{type(loss).__qualname__} keeps states of one problem, and {loss.solver!r} has none: give its solver "
-            f"one, as mapgrad.get_solver(function, problem)"
-        )
     if pool is None:
         return StatePool(problem)
     if not isinstance(pool, StatePool):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
@@ -158,8 +161,8 @@ def _pooled(
     shape = loss.pool.problem.shape
     lead = tuple(theta.shape[: theta.ndim - len(shape)])
     loss.pool.to(theta.device)
-    _require_allowed(loss, theta, z_true, lead)
-    _require_new_states(loss, z_true)
+    loss.require_allowed(theta, z_true)
+    loss.require_states(z_true, row_numbers(~loss.pool.contains(z_true).flatten()))  # what is in the pool is one
     if loss.training:
         _feed(loss, theta, z_true, drawn, lead)
     rows, best = (each.reshape(-1, *shape) for each in (theta, z_true))
@@ -172,7 +175,7 @@ def _pooled(
         block = slice(start, start + size)
         scores, places[block] = _scores(loss.pool, rows[block], best[block], None if true is None else true[block])
         if not bool((reached := scores.allowed.any(dim=1)).all()):
-            bad = [start + row for row in numbers_of(~reached)]
+            bad = [start + row for row in row_numbers(~reached)]
             raise ProblemError(
                 f"the pool of {name_problem(loss.pool.problem)}, of {len(states)} states, has none for "
                 f"{name_rows(bad, lead)}: train with the loss first, or add states by pool.add"
@@ -182,30 +185,11 @@ def _pooled(
     return values.reshape(lead), slope.reshape(theta.shape), loss.pool.states[places].to(theta).reshape(theta.shape)
 
 
-def _require_allowed(loss: PooledLoss, theta: Tensor, z_true: Tensor, lead: tuple[int, ...]) -> None:
-    """Refuse NaN and +inf in θ, and true states that hold what −inf forbids."""
-    rows = theta.reshape(-1, *loss.pool.problem.shape)
-    try:
-        is_masked = len(rows) > 0 and has_forbidden(rows, loss.pool.problem)
-    except NonFiniteError as error:
-        raise loss.explained(error, "pred", theta) from error
-    if not is_masked:
-        return
-    bad = numbers_of((rows.isneginf() & (z_true.reshape(rows.shape) != 0)).flatten(1).any(dim=1))
-    if bad:
-        raise ProblemError(f"z_true holds entries that pred forbids in {name_rows(bad, lead)}")
-
-
-def _require_new_states(loss: PooledLoss, z_true: Tensor) -> None:
-    """Refuse true states that aren't; what is in the pool is one."""
-    loss.require_states(z_true, numbers_of(~loss.pool.contains(z_true).flatten()))
-
-
 def _feed(loss: PooledLoss, theta: Tensor, z_true: Tensor, drawn: Tensor | None, lead: tuple[int, ...]) -> None:
     """Add the states of rows that are drawn, and true ones, which come last and stay longest."""
     work = loss._feeder.at_work()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] (of this module)
     rows = theta.reshape(-1, *loss.pool.problem.shape)
-    chosen = range(len(rows)) if drawn is None else numbers_of(drawn.flatten())
+    chosen = range(len(rows)) if drawn is None else row_numbers(drawn.flatten())
     if loss.solve_ratio > 0 and len(chosen) > 0:
         try:
             found = work.solve(rows if drawn is None else rows[drawn.flatten()])
