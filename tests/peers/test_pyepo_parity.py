@@ -227,6 +227,19 @@ def test_frank_wolfe(case, weight):
         check([ours[row], gradient[row]], [mu[0].detach(), slope[0] - unit * (unit @ slope[0])])
 
 
+def test_regularised_fenchel_young_by_the_mean_of_frank_wolfe(case):
+    theta, sign = (-case.pred, -1) if case.minimize else (case.pred, 1)
+    mu = mapgrad.MAPLayer(case.solver, mapgrad.gradients.FrankWolfe(0.5))(theta)
+    width = 0.5 * theta.square().mean(dim=1).sqrt()
+    for row in range(ROWS):
+        theirs = F.RFY(case.model, lambd=float(width[row]), tol=1e-12)
+        pred, z = case.pred[row : row + 1].clone().requires_grad_(), case.z_true[row]
+        value = theirs(pred, z[None])
+        (slope,) = torch.autograd.grad(value, pred)
+        ours = theta[row] @ (mu[row] - z) - width[row] / 2 * (mu[row].square().sum() - z.square().sum())
+        check([ours, sign * (mu[row] - z)], [value.detach(), slope[0]])
+
+
 def test_cave_with_the_exact_projection(case):
     pytest.importorskip("clarabel")
     program = case.problem.to_ilp()
@@ -244,6 +257,25 @@ def test_cave_with_the_exact_projection(case):
 def test_regret(case):
     ours = losses.normalized_regret(case.solver, case.pred, case.true, minimize=case.minimize)
     check([ours], [torch.as_tensor(SPOError(case.pred.numpy(), case.true.numpy(), case.model))])
+
+
+@pytest.mark.parametrize("degree", [1, 4])
+def test_generators_have_the_same_formulas(degree):
+    """From the features and the noise that PyEPO draws, which begin with its B."""
+    rows, features, how = 20, 5, {"deg": degree, "noise_width": 0.5, "seed": 3}
+    for is_path in (True, False):
+        stream = np.random.RandomState(3)
+        if is_path:
+            x, costs = pyepo.data.shortestpath.genData(rows, features, (3, 4), **how)
+            task = mapgrad.data.ShortestPathTask(height=3, width=4, degree=degree)
+        else:
+            _, x, costs = pyepo.data.knapsack.genData(rows, features, 8, dim=2, **how)
+            task = mapgrad.data.KnapsackTask(items=8, degree=degree)
+            stream.choice(range(300, 800), size=(2, 8))
+        matrix = stream.binomial(1, 0.5, (costs.shape[1], features))
+        assert np.array_equal(stream.normal(0, 1, (rows, features)), x)
+        noise = stream.uniform(0.5, 1.5, costs.shape)
+        np.testing.assert_allclose(task._costs(x @ matrix.T / features**0.5 + 3, noise), costs, rtol=1e-5)
 
 
 def test_sum_of_gamma_is_the_same_law():
