@@ -56,10 +56,7 @@ class Perturbed(Estimator):
         baseline: Literal["loo"] | None = "loo",
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
-        if not callable(getattr(noise, "log_prob", None)) or not getattr(noise, "invertible", True):
-            raise TypeError(f"noise must be a law with log_prob, such as mapgrad.Gaussian(), got {noise!r}")
-        if not self.temperature:
-            raise ValueError("temperature must be positive, as the gradient is divided by it, got 0")
+        require_density(noise, self.temperature)
         if baseline not in ("loo", None):
             raise ValueError(f"baseline must be 'loo' or None, got {baseline!r}")
         self.multiplicative = multiplicative
@@ -98,6 +95,19 @@ class Perturbed(Estimator):
             f"noise={self.noise}, samples={self.samples}, temperature={self.temperature}, "
             f"multiplicative={self.multiplicative}, baseline={self.baseline!r}"
         )
+
+
+def require_density(noise: Any, temperature: float) -> None:
+    """Refuse noise whose density can't be asked, or that is switched off.
+
+    Raises:
+        TypeError: `noise` isn't a law with `log_prob`.
+        ValueError: `temperature` is 0.
+    """
+    if not callable(getattr(noise, "log_prob", None)) or not getattr(noise, "invertible", True):
+        raise TypeError(f"noise must be a law with log_prob, such as mapgrad.Gaussian(), got {noise!r}")
+    if not temperature:
+        raise ValueError("temperature must be positive, as the gradient is divided by it, got 0")
 
 
 def _scores(law: Any, noise: Tensor) -> Tensor:
