@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import torch
 
 from mapgrad.batching import name_problem
+from mapgrad.gradients._users_level import users_level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,9 +34,6 @@ _COMPARED: Final = 32
 
 _WATCHED_PASSES: Final = 50
 _NEARLY_ALL: Final = 0.95
-
-_PASSED_OVER: Final = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
-"""Where code lies that a warning isn't about."""
 
 _norm = cast("Callable[..., Tensor]", torch.linalg.vector_norm)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 
@@ -145,7 +140,7 @@ class Monitor:
         warnings.warn(
             f"nearly all rows of the last {_WATCHED_PASSES} forward passes were clipped into their problem's domain, "
             f"which loses what θ says there: {next(reasons, 'other problems than those of the last pass have one')}",
-            stacklevel=_users_level(),
+            stacklevel=users_level(),
         )
 
     def counts(self) -> dict[str, float]:
@@ -194,16 +189,8 @@ class Monitor:
             warnings.warn(
                 f"in the last {_WATCHED_STEPS} backward passes {dead / improvable:.0%} of the rows that could improve "
                 f"got a zero gradient: {estimator.advice}",
-                stacklevel=_users_level(),
+                stacklevel=users_level(),
             )
-
-
-def _users_level() -> int:
-    """Return which frame is the first outside of mapgrad and torch, counted from the caller, as `stacklevel` does."""
-    level, frame = 1, sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] (what warnings' skip_file_prefixes does, from Python 3.12 on)
-    while frame.f_code.co_filename.startswith(_PASSED_OVER) and frame.f_back is not None:
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _alike(step: _Step) -> tuple[Any, ...]:

@@ -315,7 +315,7 @@ def _in_parts(
     return result.reshape(shape)
 
 
-def require_scores(noise: object, temperature: float) -> None:
+def require_density(noise: object, temperature: float) -> None:
     """Refuse noise that has no gradient by its density.
 
     Raises:

@@ -160,7 +160,8 @@ class Pass:
 
     def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
         try:
-            solve = SolveOfForward(self._solve, partial(_perturbed.perturb_forward, self), self.estimator, theta)
+            perturb = partial(_perturbed.perturb_forward, self)
+            solve = SolveOfForward(self._solve, perturb, self.estimator, theta, self.work.problem)
             forward = self.estimator.forward(theta, sampler, solve)
         except RowsError as error:
             if not self._note(error, theta, sampler, numbers, record, is_backward=False):

@@ -4,8 +4,10 @@ from mapgrad.gradients.estimators._adaptive_imle import AdaptiveIMLE
 from mapgrad.gradients.estimators._blackbox import Blackbox
 from mapgrad.gradients.estimators._estimator import Estimator, Forward, Solve
 from mapgrad.gradients.estimators._exact import Exact
+from mapgrad.gradients.estimators._frank_wolfe import FrankWolfe
 from mapgrad.gradients.estimators._identity import Identity
 from mapgrad.gradients.estimators._imle import IMLE
+from mapgrad.gradients.estimators._line import Line
 from mapgrad.gradients.estimators._multi_fidelity import MultiFidelity
 from mapgrad.gradients.estimators._perturbed import Perturbed
 from mapgrad.gradients.estimators._pooled import Pooled
@@ -18,7 +20,9 @@ __all__ = [
     "Estimator",
     "Exact",
     "Forward",
+    "FrankWolfe",
     "Identity",
+    "Line",
     "MultiFidelity",
     "Perturbed",
     "Pooled",

@@ -9,7 +9,7 @@ import torch
 from mapgrad.gradients._arguments import non_negative
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._laws import Gaussian
-from mapgrad.gradients._noise import require_scores
+from mapgrad.gradients._noise import require_density
 from mapgrad.gradients._targets import RelativeStep
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
 
@@ -61,7 +61,7 @@ class MultiFidelity(PoolEstimator):
     ) -> None:
         super().__init__(problem, pool, noise, samples=samples, temperature=temperature, draws=draws)
         if noise != "auto":
-            require_scores(noise, self.temperature)
+            require_density(noise, self.temperature)
         self.target = RelativeStep() if target is None else target
         self.correction = non_negative("correction", correction)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.gradients._laws import Gaussian
-from mapgrad.gradients._noise import log_mean, require_scores, scores
+from mapgrad.gradients._noise import log_mean, require_density, scores
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Perturbed(Estimator):
         baseline: Literal["loo"] | None = "loo",
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
-        require_scores(noise, self.temperature)
+        require_density(noise, self.temperature)
         if baseline not in ("loo", None):
             raise ValueError(f"baseline must be 'loo' or None, got {baseline!r}")
         self.multiplicative = multiplicative
