@@ -241,8 +241,9 @@ def test_problems_without_a_cone_are_refused():
             mapgrad.losses.CaVE(mapgrad.get_solver("highs", problem))
     with pytest.raises(ValueError, match="needs to know the problem"):
         mapgrad.losses.CaVE(lambda theta: theta)
-    with pytest.raises(ValueError, match="iterations must be positive"):
-        mapgrad.losses.CaVE(mapgrad.get_solver("topk", SUBSET), iterations=0)
+    for iterations in (0, 2.5, True):
+        with pytest.raises(ValueError, match="iterations must be a positive int or None"):
+            mapgrad.losses.CaVE(mapgrad.get_solver("topk", SUBSET), iterations=iterations)
 
 
 def test_bad_rows_are_named(draw):

@@ -27,7 +27,8 @@ class Loss(nn.Module):
 
     θ are utilities inside. All solves are exact: rows outside of the problem's domain are refused, whatever the
     solver's own policy is. Computed in at least float32. Works under autocast, torch.compile(fullgraph=True),
-    torch.vmap and torch.func; a second derivative is refused. A loss is the same in training and in eval mode.
+    torch.vmap and torch.func; a second derivative is refused. A loss is the same in training and in eval mode, but for
+    what `PooledLoss` says.
 
     Args:
         solver: A `Solver` from `get_solver`, or a function θ [B, *shape] → z [B, *shape], as for `MAPLayer`.
