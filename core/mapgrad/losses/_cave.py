@@ -29,7 +29,8 @@ class CaVE(Loss):
     one. The length of θ doesn't matter. Rows are projected on the CPU, one by one.
 
     Where the program has variables that θ doesn't price, both vectors have all of them, with zeros in θ; their values
-    are found by scipy's milp, once for each z*. Nothing else is solved. A program whose relaxation isn't tight has too small a cone: z* is optimal for other θ too.
+    are found by scipy's milp, once for each z*. Nothing else is solved. A program whose relaxation isn't tight has too
+    small a cone: z* is optimal for other θ too.
 
     Args:
         solver: See `Loss`; it is asked for nothing but its problem.
