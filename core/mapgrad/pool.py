@@ -117,12 +117,8 @@ class StatePool(nn.Module):
             Values [*batch] of θ's dtype, at least float32, −inf where no state is allowed; and places [*batch] int64,
             the first of equal ones, 0 where there is none.
         """
-        shape = self.problem.shape
-        if tuple(theta.shape[theta.ndim - len(shape) :]) != shape:
-            raise ShapeError(f"θ must be [*batch, {', '.join(map(str, shape))}], got {tuple(theta.shape)}")
-        lead = theta.shape[: theta.ndim - len(shape)]
-        rows = theta.reshape(-1, math.prod(shape))
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        rows = self._theta_rows(theta)
+        lead = theta.shape[: theta.ndim - len(self.problem.shape)]
         values = rows.new_full((len(rows),), -math.inf)
         places = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         states = self.states if among is None else among
@@ -133,6 +129,25 @@ class StatePool(nn.Module):
                 block = slice(start, start + size)
                 values[block], places[block] = _scores(rows[block], states).max(dim=1)
         return values.reshape(lead), places.reshape(lead)
+
+    @torch.no_grad()
+    def scores(self, theta: Tensor) -> Tensor:
+        """Return ⟨θ, z⟩ of all states, [*batch, P] of θ's dtype, at least float32; −inf where one isn't allowed.
+
+        Args:
+            theta: [*batch, *shape], on the pool's device; −inf forbids an entry.
+        """
+        rows = self._theta_rows(theta)
+        lead = theta.shape[: theta.ndim - len(self.problem.shape)]
+        return _scores(rows, self.states.flatten(1).to(rows.dtype).T).reshape(*lead, len(self))
+
+    def _theta_rows(self, theta: Tensor) -> Tensor:
+        """Return θ as rows [N, n] of at least float32."""
+        shape = self.problem.shape
+        if theta.ndim < len(shape) or tuple(theta.shape[theta.ndim - len(shape) :]) != shape:
+            raise ShapeError(f"θ must be [*batch, {', '.join(map(str, shape))}], got {tuple(theta.shape)}")
+        rows = theta.reshape(math.prod(theta.shape[: theta.ndim - len(shape)]), math.prod(shape))
+        return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
     def _rows(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return states as rows [N, *shape] of the pool's dtype, and their hashes [N]."""

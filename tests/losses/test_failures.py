@@ -13,6 +13,11 @@ LOSSES = {
     "PG": mapgrad.losses.DirectionalGradient,
     "SSVM": mapgrad.losses.StructuredSVM,
     "Fenchel-Young": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, seed=0, samples=2, **how),
+    "NCE": mapgrad.losses.NoiseContrastive,
+    "contrastive MAP": mapgrad.losses.MAPContrastive,
+    "pointwise": mapgrad.losses.PointwiseRanking,
+    "pairwise": mapgrad.losses.PairwiseRanking,
+    "listwise": mapgrad.losses.ListwiseRanking,
 }
 
 

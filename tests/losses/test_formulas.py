@@ -5,6 +5,7 @@ import torch
 
 import mapgrad
 import mapgrad.losses
+from mapgrad.pool import StatePool
 
 
 def best_states(states, values):
@@ -35,19 +36,59 @@ def central_difference(states, values, theta, t, z_true):
     return (values(states, theta - 2 * t).amax(-1) - values(states, theta + 2 * t).amax(-1)) / 4
 
 
+def of_true(z_true, theta, states):
+    return (theta * z_true).flatten(theta.ndim - states.ndim + 1).sum(-1, keepdim=True)
+
+
+def noise_contrastive(states, values, theta, t, z_true):
+    return (values(states, theta) - of_true(z_true, theta, states)).mean(-1)
+
+
+def contrastive_map(states, values, theta, t, z_true):
+    return (values(states, theta) - of_true(z_true, theta, states)).amax(-1)
+
+
+def pointwise(states, values, theta, t, z_true):
+    return (values(states, theta) - values(states, t)).square().mean(-1)
+
+
+def pairwise(states, values, theta, t, z_true):
+    excess = (0.5 + values(states, theta) - of_true(z_true, theta, states)).clamp(min=0)
+    excess = excess.masked_fill(values(states, t) == values(states, t).amax(-1, keepdim=True), 0.0)
+    return excess.sum(-1) / (len(states) - 1)
+
+
+def listwise(states, values, theta, t, z_true):
+    p, q = ((values(states, each) / 0.7).softmax(-1) for each in (t, theta))
+    return -(p * q.log()).sum(-1)
+
+
 FORMULAS = {
     "SPO+": (spo_plus, mapgrad.losses.SPOPlus, {}, "true"),
     "Fenchel-Young": (perceptron, mapgrad.losses.FenchelYoung, {"noise": None}, "z_true"),
     "SSVM": (hinge, mapgrad.losses.StructuredSVM, {"weight": 1.5}, "z_true"),
     "PG": (backward_difference, mapgrad.losses.DirectionalGradient, {"width": 2.0}, "true"),
     "PG central": (central_difference, mapgrad.losses.DirectionalGradient, {"width": 2.0, "central": True}, "true"),
+    "NCE": (noise_contrastive, mapgrad.losses.NoiseContrastive, {}, "z_true"),
+    "contrastive MAP": (contrastive_map, mapgrad.losses.MAPContrastive, {}, "z_true"),
+    "pointwise": (pointwise, mapgrad.losses.PointwiseRanking, {}, "true"),
+    "pairwise": (pairwise, mapgrad.losses.PairwiseRanking, {"margin": 0.5}, "true"),
+    "listwise": (listwise, mapgrad.losses.ListwiseRanking, {"temperature": 0.7}, "true"),
 }
+
+
+def all_states(case):
+    pool = StatePool(case.problem)
+    pool.add(case.states)
+    return pool
 
 
 @pytest.mark.parametrize("minimize", [False, True])
 @pytest.mark.parametrize("name", FORMULAS)
 def test_value_and_gradient(case, draw, values, batch, name, minimize):
     formula, loss_class, options, target = FORMULAS[name]
+    if issubclass(loss_class, mapgrad.losses.PooledLoss):
+        options = {"pool": all_states(case), "solve_ratio": 0.5, **options}
     sign = -1 if minimize else 1
     pred = draw(*batch, *case.problem.shape).requires_grad_()
     true = draw(*batch, *case.problem.shape, seed=1)
@@ -123,6 +164,13 @@ def test_the_gradient_is_a_finite_difference_of_the_value(case, draw):
         (mapgrad.losses.DirectionalGradient(case.solver), true),
         (mapgrad.losses.StructuredSVM(case.solver), z_true),
         (mapgrad.losses.FenchelYoung(case.solver, None), z_true),
+        (mapgrad.losses.NoiseContrastive(case.solver, all_states(case)), z_true),
+        (mapgrad.losses.MAPContrastive(case.solver, all_states(case)), z_true),
+        (mapgrad.losses.PointwiseRanking(case.solver, all_states(case)), true),
+        (mapgrad.losses.PairwiseRanking(case.solver, all_states(case), margin=0.3), true),
+        (mapgrad.losses.ListwiseRanking(case.solver, all_states(case)), true),
+        (mapgrad.losses.LAVA(case.solver, all_states(case)), z_true),
+        (mapgrad.losses.CaVE(case.solver), z_true),
     ]
     for loss, target in losses:
         torch.autograd.gradcheck(loss, (pred.clone().requires_grad_(), target))

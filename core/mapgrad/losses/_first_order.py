@@ -50,6 +50,6 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         raise RuntimeError(
-            "a loss of mapgrad.losses has no second derivative: its gradient is piecewise constant. "
+            "a loss of mapgrad.losses has no second derivative: its gradient counts as constant. "
             "Drop create_graph=True, or detach the loss's gradient before differentiating again"
         )

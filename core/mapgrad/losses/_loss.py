@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
-from mapgrad.batching import is_traced, name_problem, name_rows, require_float, row_numbers
+from mapgrad.batching import has_forbidden, is_traced, name_problem, name_rows, require_float, row_numbers
 from mapgrad.errors import DomainError, NonFiniteError, ProblemError, UndecidedError
 from mapgrad.gradients import widened
 from mapgrad.losses._first_order import first_order
@@ -27,7 +27,8 @@ class Loss(nn.Module):
 
     θ are utilities inside. All solves are exact: rows outside of the problem's domain are refused, whatever the
     solver's own policy is. Computed in at least float32. Works under autocast, torch.compile(fullgraph=True),
-    torch.vmap and torch.func; a second derivative is refused. A loss is the same in training and in eval mode.
+    torch.vmap and torch.func; a second derivative is refused. A loss is the same in training and in eval mode, but for
+    what `PooledLoss` says.
 
     Args:
         solver: A `Solver` from `get_solver`, or a function θ [B, *shape] → z [B, *shape], as for `MAPLayer`.
@@ -86,6 +87,39 @@ class Loss(nn.Module):
         """Return how many dimensions of θ are those of the batch."""
         return self.solver.at_work().lead_ndim(theta) if problems is None else 1
 
+    def require_problem(self) -> Problem:
+        """Return the solver's problem.
+
+        Raises:
+            ValueError: it isn't known.
+        """
+        if self.solver.problem is None:
+            raise ValueError(
+                f"{type(self).__qualname__} needs to know the problem, and {self.solver!r} has none: make the solver "
+                f"by mapgrad.get_solver(solver, problem)"
+            )
+        return self.solver.problem
+
+    def require_allowed(self, theta: Tensor, z_true: Tensor) -> None:
+        """Refuse θ that isn't finite but for forbidden entries, and true states that hold these.
+
+        Raises:
+            NonFiniteError: rows of θ [*batch, *shape] have NaN or +inf, or −inf where the lower bound isn't 0.
+            ProblemError: rows of z* hold what −inf forbids.
+        """
+        split = self.split(theta)
+        rows = theta.detach().reshape(-1, *theta.shape[split:])
+        try:
+            is_masked = len(rows) > 0 and has_forbidden(rows, self.solver.problem)
+        except NonFiniteError as error:
+            raise self.explained(error, "pred", theta) from error
+        if is_masked:
+            bad = row_numbers((rows.isneginf() & (z_true.reshape(rows.shape) != 0)).flatten(1).any(dim=1))
+            if bad:
+                raise ProblemError(
+                    f"z_true holds entries that pred forbids in {name_rows(bad, tuple(theta.shape[:split]))}"
+                )
+
     def solve(self, rows: Tensor, what: str, problems: Sequence[Problem] | None = None) -> Tensor:
         """Return the best states of rows [*batch, *shape].
 
@@ -138,10 +172,10 @@ class Loss(nn.Module):
         values = inner(rows, difference, lead)
         if not is_traced(values) and bool((values < 0).any()):
             rounding = inner(rows.detach().abs(), difference.abs(), lead) * 1e-6
-            self._require_states(z_true, row_numbers((values < -rounding).flatten()), problems)
+            self.require_states(z_true, row_numbers((values < -rounding).flatten()), problems)
         return values
 
-    def _require_states(self, z_true: Tensor, bad: list[int], problems: Sequence[Problem] | None) -> None:
+    def require_states(self, z_true: Tensor, bad: list[int], problems: Sequence[Problem] | None = None) -> None:
         """Refuse true states of some rows [..., *batch] that aren't; an inexact solver may find less than one, too."""
         split = self.split(z_true, problems)
         batch = tuple(z_true.shape[:split])
