@@ -21,6 +21,7 @@ from mapgrad.gradients.estimators import (
     Exact,
     Forward,
     Identity,
+    LogDensity,
     Perturbed,
     StraightThrough,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Identity",
     "KeyStream",
     "Laplace",
+    "LogDensity",
     "Logistic",
     "Monitor",
     "Noise",

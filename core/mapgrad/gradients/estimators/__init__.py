@@ -6,6 +6,7 @@ from mapgrad.gradients.estimators._estimator import Estimator, Forward, Solve
 from mapgrad.gradients.estimators._exact import Exact
 from mapgrad.gradients.estimators._identity import Identity
 from mapgrad.gradients.estimators._imle import IMLE
+from mapgrad.gradients.estimators._log_density import LogDensity
 from mapgrad.gradients.estimators._perturbed import Perturbed
 from mapgrad.gradients.estimators._straight_through import StraightThrough
 
@@ -17,6 +18,7 @@ __all__ = [
     "Exact",
     "Forward",
     "Identity",
+    "LogDensity",
     "Perturbed",
     "Solve",
     "StraightThrough",
