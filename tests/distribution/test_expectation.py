@@ -55,7 +55,7 @@ def test_values_and_gradients_are_unbiased(noise, baseline):
         lambda many: make(many, noise=noise, temperature=temperature, seed=1),
         theta.detach(),
         black_box,
-        2000,
+        800,
         baseline=baseline,
     )
     assert abs(values.mean() - exact) / (values.std() / math.sqrt(len(values))) < 4
@@ -67,7 +67,7 @@ def test_values_and_gradients_are_unbiased(noise, baseline):
 @pytest.mark.parametrize("minimize", [False, True])
 def test_costs_have_the_gradient_of_costs(minimize):
     theta = random_theta(4)
-    values, found = gradients_of(lambda many: make(many, minimize=minimize, seed=2), theta, black_box, 2000)
+    values, found = gradients_of(lambda many: make(many, minimize=minimize, seed=2), theta, black_box, 800)
     leaf = theta.clone().requires_grad_()
     exact = exact_mean(-leaf if minimize else leaf, LAWS[0], 1.0)
     (truth,) = torch.autograd.grad(exact, leaf)
@@ -84,7 +84,7 @@ def test_multiplicative_noise():
     def law(many):
         return make(many, problem, multiplicative=True, temperature=0.5, seed=3)
 
-    _, found = gradients_of(law, theta, lambda z: z @ cost, 20_000)
+    _, found = gradients_of(law, theta, lambda z: z @ cost, 5000)
     h = 0.05
     truth = []
     for i in range(3):
@@ -94,7 +94,7 @@ def test_multiplicative_noise():
             moved[i] += sign * h
             ends.append((law(moved.expand(100_000, 3)).sample((1,)) @ cost).mean())
         truth.append((ends[0] - ends[1]) / (2 * h))
-    torch.testing.assert_close(found.mean(0), torch.stack(truth), atol=0.06, rtol=0)
+    torch.testing.assert_close(found.mean(0), torch.stack(truth), atol=0.08, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -196,23 +196,30 @@ def test_a_second_derivative_is_refused():
         first.sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own, in dynamo
 def test_transforms():
     theta = random_theta(3, 4)
     layer = mapgrad.MAPLayer(mapgrad.get_solver("auto", SUBSET), mapgrad.Perturbed(), seed=6)
+    prices = torch.arange(4.0, dtype=torch.float64)
 
     def loss(t):
-        return layer.distribution(t).expectation(lambda z: z[..., 0] * z[..., 1], 4).sum()
+        return layer.distribution(t).expectation(lambda z: (z @ prices).square(), 8).sum()
 
-    leaf = theta.clone().requires_grad_()
-    loss(leaf).backward()
-    step = layer.get_extra_state()
-    layer.set_extra_state(torch.stack([step[0], step[1] - 1]))
-    torch.testing.assert_close(torch.func.grad(loss)(theta), leaf.grad)
+    def gradient(function):
+        layer.set_extra_state(torch.tensor([6, 0]))
+        leaf = theta.clone().requires_grad_()
+        function(leaf).backward()
+        return leaf.grad
+
+    compiled = gradient(torch.compile(loss, fullgraph=True, backend="aot_eager"))  # before the layer has a copy
+    plain = gradient(loss)
+    assert plain.abs().sum() > 0
+    torch.testing.assert_close(compiled, plain)
+    layer.set_extra_state(torch.tensor([6, 0]))
+    torch.testing.assert_close(torch.func.grad(loss)(theta), plain)
     each = torch.func.vmap(torch.func.grad(loss), randomness="different")(theta)
     assert each.shape == (3, 4)
     assert each.abs().sum() > 0
-    with pytest.raises(Exception, match="calls f as Python"):
-        torch.compile(loss, fullgraph=True, backend="aot_eager")(theta)
 
 
 def test_the_layer_s_own_estimator_stays():

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 """Perturb-and-MAP laws whose probabilities are known."""
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class _Subsets:
     def log_prob(self, value: Tensor) -> Tensor:
         value = _like(value, self._theta)
         lead = value.shape[: value.ndim - self._theta.ndim]
-        chances = self._probabilities(value.reshape(lead.numel(), *self._theta.shape))
-        chances = chances.reshape(*lead, *self._theta.shape[:-1])
+        chances = self._probabilities(value.reshape(-1, *self._theta.shape))
+        chances = chances.reshape((*lead, *self._theta.shape[:-1]))
         found = torch.where(chances > _SMALLEST, chances, 1.0).log()
         found = torch.where(chances > _SMALLEST, found, -torch.inf)
         return _of_states(self._problem, value, found).to(self._theta.dtype)

@@ -1,4 +1,4 @@
-# pyright: reportUnknownMemberType=false, reportUntypedBaseClass=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUntypedBaseClass=false
 """Expectations from draws, whose gradient is that of the draws' log-densities: the score function's."""
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mapgrad.errors import ShapeError
 
@@ -96,17 +95,32 @@ def values_of(f: Callable[..., Any], z: Tensor, *rest: Tensor, batch: tuple[int,
     return values if values.is_floating_point() else values.to(z.dtype)
 
 
-class _Once(torch.autograd.Function):
+def first_order(log_density: Tensor) -> Tensor:
+    """Return a log-density whose second derivative is refused: the score's isn't that of the expectation."""
+    return _FirstOrder.apply(log_density)  # pyright: ignore[reportReturnType] (untyped in torch)
+
+
+class _FirstOrder(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, log_density: Tensor) -> Tensor:
+        ctx.save_for_backward(log_density)
         return log_density.view_as(log_density)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return gradients[0]
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return _Gradient.apply(gradients[0], *ctx.saved_tensors)
 
 
-def once(log_density: Tensor) -> Tensor:
-    """Return a log-density whose gradient has no derivative, as that of an estimate isn't the second derivative's."""
-    return _Once.apply(log_density)  # pyright: ignore[reportReturnType] (untyped in torch)
+class _Gradient(torch.autograd.Function):
+    """The gradient, which depends on the log-density as far as autograd knows."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, log_density: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise RuntimeError(
+            "an expectation has no second derivative: its gradient is an estimate from draws. Drop create_graph=True, "
+            "or detach the gradient before differentiating again"
+        )

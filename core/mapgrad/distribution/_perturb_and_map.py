@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 """Perturb-and-MAP in the style of torch.distributions."""
 
 from __future__ import annotations
@@ -306,8 +307,8 @@ class _States(constraints.Constraint):
         return f"StatesOf({self.problem!r})"
 
 
-_layers: WeakKeyDictionary[Any, Layer] = WeakKeyDictionary()
-"""Copies of layers whose states have the gradient of the log-density. They live as long, as backward passes need."""
+_copies: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""Copies of layers, which must live as long as these: a backward pass finds them by their handles."""
 
 
 def _scored(layer: Layer) -> Layer:
@@ -324,12 +325,8 @@ def _scored(layer: Layer) -> Layer:
             f"mapgrad.IMLE(noise=mapgrad.Gaussian()) or mapgrad.Perturbed(), say"
         )
     assert noise is not None
-    scored: Any = _layers.get(layer)
-    if scored is None:
-        original: Any = layer
-        scored = copy.copy(original)
-        scored._modules = {**original._modules}  # noqa: SLF001 (a copy shares them)
-        _layers[layer] = scored
+    _make_copy(layer)
+    scored: Any = _copies[layer]
     scored.estimator = LogDensity(
         noise,
         temperature=estimator.temperature,
@@ -337,6 +334,17 @@ def _scored(layer: Layer) -> Layer:
     )
     scored.minimize, scored.training = layer.minimize, layer.training
     return scored
+
+
+def _make_copy(layer: Any) -> None:
+    """See to it that a layer has a copy, with its solver, keys and monitor."""
+    if layer not in _copies:
+        copied = _copies[layer] = copy.copy(layer)
+        copied._modules = {**layer._modules}  # noqa: SLF001 (else both had one dictionary)
+
+
+# what torch.compiler.assume_constant_result sets too, but that takes a second to import
+_make_copy.__dict__["_dynamo_marked_constant"] = True
 
 
 @register_kl(PerturbAndMAP, PerturbAndMAP)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from mapgrad.batching import Record, Solver, name_rows, require_float
-from mapgrad.distribution._expectation import mean_of, once, require_draws, values_of, weights_of
+from mapgrad.batching import Record, Solver, describe_failed, error_of, name_rows, require_float, row_numbers
+from mapgrad.distribution._expectation import first_order, mean_of, require_draws, values_of, weights_of
 from mapgrad.errors import InfeasibleError, ProblemError, RowsError, ShapeError
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions, Status
@@ -168,7 +168,7 @@ class RandomProgram:
         values = values_of(f, z, y, batch=batch)
         if lost:
             values = torch.where(infeasible, self._recourse(recourse, values, batch), values)
-        log_density = once(self.parameters.log_prob(y))
+        log_density = first_order(self.parameters.log_prob(y))
         return mean_of(weights_of(log_density, baseline), values, standardize=standardize)
 
     def _utilities(self, y: Tensor, lead: tuple[int, ...]) -> Tensor:
@@ -233,18 +233,23 @@ class RandomProgram:
         self, error: RowsError, kept: range | list[int], problems: list[Problem] | None, batch: tuple[int, ...]
     ) -> Solutions:
         """Return what an error carries where all its rows are infeasible; else raise it, by the batch's rows."""
-        found = error.solutions
-        if found is not None and all(int(found.status[row]) == Status.INFEASIBLE for row in error.rows):
-            return found
-        record, count = Record(batch), max(torch.Size(batch).numel(), 1)
-        numbers = [number % count for number in kept]
-        if not record.fail(error, numbers, self.solver.name, problems or [self.solver.problem]):
-            raise error
-        raise record.error() from error
+        found, count = error.solutions, torch.Size(batch).numel()
+        numbers, solved = [number % count for number in kept], problems or [self.solver.problem]
+        if found is None:
+            record = Record(batch)
+            if not record.fail(error, numbers, self.solver.name, solved):
+                raise error
+            raise record.error() from error
+        failed = [row for row in error.rows if int(found.status[row]) != Status.INFEASIBLE]
+        if failed:
+            described = describe_failed(failed, found, self.solver.name, solved)
+            of_rows = {numbers[row]: each for row, each in zip(failed, described, strict=True)}
+            raise error_of(of_rows, batch, found) from error
+        return found
 
     def _failure(self, found: Solutions, batch: tuple[int, ...], advice: str) -> RowsError:
         rows = found.status.eq(Status.INFEASIBLE).reshape(-1, torch.Size(batch).numel())
-        bad = rows.any(dim=0).nonzero().flatten().tolist()
+        bad = row_numbers(rows.any(dim=0))
         return InfeasibleError(
             f"{int(rows.sum())} of {rows.numel()} drawn programs are infeasible, in {name_rows(bad, batch)}: {advice}",
             rows=bad,
@@ -263,7 +268,7 @@ class RandomProgram:
         return f"RandomProgram({self.solver!r}, {self.parameters!r}, minimize={self.minimize})"
 
 
-def floored_normal(mean: Tensor, raw: Tensor, *, floor: float, event_ndim: int = 1) -> Independent:
+def floored_normal(mean: Tensor, raw: Tensor, *, floor: float, event_ndim: int = 1) -> Independent[Normal]:
     """Return independent normal parameters, of means and of standard deviations floor + softplus(raw).
 
     A score is of size 1/σ: without a floor, σ learnt to 0 leaves no draw that differs, and gradients without a bound.
