@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from mapgrad.batching import Solver, get_solver
     from mapgrad.bench import tune
     from mapgrad.decorator import differentiable
-    from mapgrad.distribution import PerturbAndMAP
+    from mapgrad.distribution import PerturbAndMAP, RandomProgram, floored_normal
     from mapgrad.errors import (
         ConformanceError,
         DomainError,
@@ -152,6 +152,7 @@ __all__ = [
     "Problem",
     "ProblemError",
     "ProgramSolver",
+    "RandomProgram",
     "Ranking",
     "RelativeStep",
     "Request",
@@ -184,6 +185,7 @@ __all__ = [
     "data",
     "differentiable",
     "exact",
+    "floored_normal",
     "get_solver",
     "hookimpl",
     "kernel",
@@ -207,7 +209,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "batching": ("Solver", "get_solver"),
     "bench": ("tune",),
     "decorator": ("differentiable",),
-    "distribution": ("PerturbAndMAP",),
+    "distribution": ("PerturbAndMAP", "RandomProgram", "floored_normal"),
     "errors": (
         "ConformanceError",
         "DomainError",

@@ -3,6 +3,7 @@
 from mapgrad.gradients._adaptive_step import AdaptiveStep
 from mapgrad.gradients._centred import Centred
 from mapgrad.gradients._context import Context
+from mapgrad.gradients._first_order import first_order
 from mapgrad.gradients._function import next_key, sample, sample_each, submit
 from mapgrad.gradients._laws import Gaussian, Gumbel, Laplace, Logistic
 from mapgrad.gradients._monitor import Monitor
@@ -23,6 +24,7 @@ from mapgrad.gradients.estimators import (
     FrankWolfe,
     Identity,
     Line,
+    LogDensity,
     MultiFidelity,
     Perturbed,
     Pooled,
@@ -47,6 +49,7 @@ __all__ = [
     "KeyStream",
     "Laplace",
     "Line",
+    "LogDensity",
     "Logistic",
     "Monitor",
     "MultiFidelity",
@@ -62,6 +65,7 @@ __all__ = [
     "SumOfGamma",
     "Target",
     "first_id",
+    "first_order",
     "log_mean",
     "next_key",
     "require_row_ids",

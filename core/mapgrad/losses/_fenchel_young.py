@@ -141,7 +141,7 @@ class FenchelYoung(Loss):
         values = gain - weight / 2 * change
         if not is_traced(values) and bool((values < 0).any()):
             rounding = 1e-6 * (gain.detach().abs() + weight / 2 * inner(mean + z_true, mean + z_true, split))
-            self._require_states(z_true, row_numbers((values < -rounding).flatten()), None)
+            self.require_states(z_true, row_numbers((values < -rounding).flatten()), None)
         return self.result(values, mean)
 
     def perturbed(self, theta: Tensor, noise: Tensor) -> Tensor:

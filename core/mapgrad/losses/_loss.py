@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from mapgrad.batching import has_forbidden, is_traced, name_problem, name_rows, require_float, row_numbers
 from mapgrad.errors import DomainError, NonFiniteError, ProblemError, UndecidedError
-from mapgrad.gradients import widened
-from mapgrad.losses._first_order import first_order
+from mapgrad.gradients import first_order, widened
 from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Loss(nn.Module):
             theta = self.solver.at_work().require_theta(theta)
         else:
             require_priced(problems)
-        theta = first_order(theta)
+        theta = first_order(theta, "a loss of mapgrad.losses")
         return -theta if self.minimize else theta
 
     def true_utilities(self, true: object, theta: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from mapgrad.gradients.estimators._frank_wolfe import FrankWolfe
 from mapgrad.gradients.estimators._identity import Identity
 from mapgrad.gradients.estimators._imle import IMLE
 from mapgrad.gradients.estimators._line import Line
+from mapgrad.gradients.estimators._log_density import LogDensity
 from mapgrad.gradients.estimators._multi_fidelity import MultiFidelity
 from mapgrad.gradients.estimators._perturbed import Perturbed
 from mapgrad.gradients.estimators._pooled import Pooled
@@ -23,6 +24,7 @@ __all__ = [
     "FrankWolfe",
     "Identity",
     "Line",
+    "LogDensity",
     "MultiFidelity",
     "Perturbed",
     "Pooled",

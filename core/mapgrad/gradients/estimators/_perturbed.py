@@ -78,11 +78,14 @@ class Perturbed(Estimator):
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return (1/S) Σ_s ⟨z_s − baseline_s, g̃_s⟩ (−∇ log ρ(ε_s)) / σ, divided by θ if multiplicative."""
-        z, theta = forward.z, forward.theta
-        states = z
+        z = states = forward.z
         if self.baseline is not None and len(z) > 1:
             states = z - (z.sum(dim=0) - z) / (len(z) - 1)
-        values = (states * gradient).sum(dim=tuple(range(2, z.ndim)), keepdim=True)
+        return self.scored(forward, (states * gradient).sum(dim=tuple(range(2, z.ndim)), keepdim=True))
+
+    def scored(self, forward: Forward, values: Tensor) -> Tensor:
+        """Return (1/S) Σ_s values_s ∇ log p(θ_s; θ), [B, *shape], for values [S, B, *] that fit θ_s."""
+        theta = forward.theta
         slopes = scores(self.noise, forward.sampler.perturb(torch.zeros_like(theta), 1.0))
         found = (values * slopes).mean(dim=0) / self.temperature
         if self.multiplicative:
