@@ -39,8 +39,8 @@ _SAMPLES: Final = 10
 _TERMS: Final = 10
 """Of PyEPO's Sum-of-Gamma noise."""
 
-_GENERATORS: Final = 2**31
-"""PyEPO's seeds are less."""
+_SEEDS: Final = 2**31
+"""What PyEPO's are less than."""
 
 
 def least_squares(task: LearningTask) -> Callable[[Tensor], Tensor]:
@@ -117,7 +117,7 @@ def pyepo(task: LearningTask, solver: Solver) -> Objective:
         sigma=1.0,
         lambd=LAM,
         distribution=importlib.import_module("pyepo.func.utils").sumGammaDistribution(
-            kappa=KAPPA, n_iterations=_TERMS, seed=int(torch.randint(_GENERATORS, ()))
+            kappa=KAPPA, n_iterations=_TERMS, seed=int(torch.randint(_SEEDS, ()))
         ),
     )
     layer.processes, layer.pool = 2, _AtOnce(lambda costs: solver((sign * costs).view(-1, *shape)).flatten(1))

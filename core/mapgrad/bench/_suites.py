@@ -61,7 +61,7 @@ def run_suite(
     only: Sequence[str] = (),
     methods: Sequence[str] = (),
     seed: int | None = None,
-    known: Report | None = None,
+    known: Sequence[Report] = (),
     watch: Callable[[str], object] = lambda case: None,
 ) -> Report:
     """Measure a suite.
@@ -72,11 +72,11 @@ def run_suite(
         only: Beginnings of the names of cases; none of them for all cases.
         methods: Beginnings of the names of methods, in suite `training`; none of them for all.
         seed: The first of the seeds that figures of `training` are means over; None for 0.
-        known: An earlier run of `training` with the same seeds, whose rows aren't measured again.
+        known: Earlier runs of `training` with the same seeds, whose rows aren't measured again.
         watch: Is told each case before it is measured.
 
     Raises:
-        MapgradError: there is no such suite, case or method, the suite hasn't such choices, or the earlier run is of
+        MapgradError: there is no such suite, case or method, the suite hasn't such choices, or an earlier run is of
             another suite or of other seeds.
     """
     if name not in _MODULES:
@@ -88,13 +88,11 @@ def run_suite(
         raise MapgradError(f"no case of suite {name!r} begins so: take from {'; '.join(chosen)}")
     effort, seeds = QUICK if quick else Effort(), {"θ and noise": SEED}
     if suite.methods:
-        count = _QUICK_SEEDS if quick else suite.num_seeds
-        seeds = {"first": seed or 0, "number": count}
-        effort = replace(
-            effort, methods=methods, seeds=range(seed or 0, (seed or 0) + count), known=_known(known, name, seeds)
-        )
         _require_methods(methods, suite.methods)
-    elif methods or seed is not None or known is not None:
+        first, number = seed or 0, _QUICK_SEEDS if quick else suite.num_seeds
+        seeds = {"first": first, "number": number}
+        effort = replace(effort, methods=methods, seeds=range(first, first + number), known=_known(known, name, seeds))
+    elif methods or seed is not None or known:
         raise MapgradError(f"suite {name!r} has no methods or seeds to choose, and goes on from no earlier run")
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the layers of solvers that do nothing, and peers'
@@ -108,20 +106,19 @@ def run_suite(
     return Report(name, suite.title, rows, found, versions(), seeds)
 
 
-def _known(known: Report | None, suite: str, seeds: Mapping[str, int]) -> dict[str, Row]:
-    """Return an earlier run's rows by their keys.
+def _known(known: Sequence[Report], suite: str, seeds: Mapping[str, int]) -> dict[str, Row]:
+    """Return the rows of earlier runs by their keys.
 
     Raises:
         MapgradError: they are of another suite, or of other seeds.
     """
-    if known is None:
-        return {}
-    if (known.suite, known.seeds) != (suite, seeds):
-        raise MapgradError(
-            f"the earlier run must be of suite {suite!r} with the seeds {seeds}, got one of {known.suite!r} with "
-            f"{known.seeds}"
-        )
-    return {row.key: row for row in known.rows}
+    for report in known:
+        if (report.suite, report.seeds) != (suite, seeds):
+            raise MapgradError(
+                f"an earlier run must be of suite {suite!r} with the seeds {seeds}, got one of {report.suite!r} with "
+                f"{report.seeds}"
+            )
+    return {row.key: row for report in known for row in report.rows if row.runs}
 
 
 def _require_methods(methods: Sequence[str], names: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ def bench(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="training: the first of the seeds.", min=0)] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="training: an earlier run's figures, which aren't measured again.")
+        list[Path] | None, typer.Option(help="training: an earlier run's figures, which aren't measured again.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Where to write the figures.")] = None,
     compare: Annotated[
@@ -65,7 +65,7 @@ def bench(
     from mapgrad.bench import plot as draw
 
     earlier = None if compare is None else Report.read(compare)
-    known = None if resume is None else Report.read(resume)
+    known = [*map(Report.read, resume or ())]
     console = console_for_tables()
     with console.status("Measuring") as status:
         report = run_suite(
