@@ -205,6 +205,18 @@ def test_pyepo_gets_the_answers_of_this_librarys_solver(monkeypatch, name):
     assert solver.stats["solves"] == 4
 
 
+def test_a_pyepo_that_fails_says_why_and_a_fault_of_ours_is_one(monkeypatch):
+    def fails(task, solver):
+        raise AttributeError("saved_variables")
+
+    monkeypatch.setitem(training.METHODS, PYEPO, fails)
+    rows = {row.name: row for row in run_suite("training", quick=True, methods=["PyEPO"]).rows}
+    assert rows[PYEPO].note == "not run: saved_variables"
+    monkeypatch.setitem(training.METHODS, "IMLE()", fails)
+    with pytest.raises(AttributeError, match="saved_variables"):
+        run_suite("training", quick=True, methods=["IMLE()"])
+
+
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
