@@ -69,6 +69,7 @@ class LearningTask:
         has_costs: Whether the rows' costs are what is to be predicted.
         reduction: Of the layer.
         epochs: How often all rows are seen.
+        rates: Adam's learning rates to choose from.
     """
 
     problem: Problem
@@ -81,6 +82,7 @@ class LearningTask:
     has_costs: bool = True
     reduction: Literal["mean", "none"] = "mean"
     epochs: int = EPOCHS
+    rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 class AllStates(BatchSolver["Problem"]):
@@ -173,9 +175,18 @@ def fit_moments(seed: int) -> LearningTask:
         return 100 * distance(pred[0]) / distance(start)
 
     rows = Examples(torch.ones(1, 1), b[None], torch.zeros(1, _SIZE), torch.zeros(1))
-    steps = EPOCHS * TRAIN // BATCH
     return LearningTask(
-        problem, False, rows, None, network, loss, score, has_costs=False, reduction="none", epochs=steps
+        problem,
+        minimize=False,
+        train=rows,
+        test=None,
+        network=network,
+        loss=loss,
+        score=score,
+        has_costs=False,
+        reduction="none",
+        epochs=EPOCHS * TRAIN // BATCH,
+        rates=(0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
     )
 
 

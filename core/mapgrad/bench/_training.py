@@ -6,7 +6,7 @@ least regret on the *training* rows. Scores are means over seeds; differences ar
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from statistics import mean
 from typing import TYPE_CHECKING, Final
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from mapgrad.bench._clock import Effort
     from mapgrad.bench._methods import Method
 
-RATES: Final = 0.01, 0.03, 0.1, 0.3, 1.0
 SEEDS: Final = 8
 _QUICK_EPOCHS: Final = 2
 
@@ -80,7 +79,9 @@ def measure(case: str, make: Callable[[int], LearningTask], effort: Effort) -> I
     reference = PYEPO if PYEPO in outcomes else PUBLISHED
     for name in (LEAST_SQUARES, *METHODS):
         if name in outcomes:
-            yield _row(case, name, outcomes[name], reference, outcomes.get(reference), outcomes.get(SPO_PLUS))
+            row = _row(case, name, outcomes[name], reference, outcomes.get(reference), outcomes.get(SPO_PLUS))
+            at_end = {*outcomes[name].rate} & {tasks[0].rates[0], tasks[0].rates[-1]}
+            yield replace(row, note="the best rate is the grid's first or last") if at_end else row
         else:
             yield Row(case, name, note=notes[name], judged=False)
 
@@ -118,7 +119,8 @@ def trained(
 def _best(method: Method, tasks: Sequence[LearningTask], effort: Effort) -> Outcome:
     """Return what is learnt with the learning rate that leaves the least to gain on the training rows."""
     outcomes: list[Outcome] = []
-    for rate in RATES[1:-1] if effort.is_quick else RATES:
+    rates = tasks[0].rates
+    for rate in rates[1:-1] if effort.is_quick else rates:
         outcome = Outcome(rate=[rate])
         for seed, task in zip(effort.seeds, tasks, strict=True):
             solver = new_solver(task.problem)
@@ -155,7 +157,6 @@ def _row(
         ratio=Spread.of_ratios(outcome.train, of_reference.train) if of_reference else None,
         against=reference,
         extra=extra,
-        note="the best rate is the grid's last" if {*outcome.rate} & {RATES[0], RATES[-1]} else "",
         judged=name != PYEPO,
         runs=asdict(outcome),
     )
