@@ -1,17 +1,22 @@
 """Which gradient: noise, targets, estimators, and the autograd function around a pass."""
 
 from mapgrad.gradients._adaptive_step import AdaptiveStep
+from mapgrad.gradients._callbacks import Callback, Callbacks
+from mapgrad.gradients._calls import at_work_on, require_no_context
 from mapgrad.gradients._centred import Centred
 from mapgrad.gradients._context import Context
-from mapgrad.gradients._function import next_key, sample, sample_each, submit
+from mapgrad.gradients._function import next_key, sample, submit
 from mapgrad.gradients._laws import Gaussian, Gumbel, Laplace, Logistic
 from mapgrad.gradients._monitor import Monitor
 from mapgrad.gradients._noise import Noise, StandardNoise, SumOfGamma, log_mean
 from mapgrad.gradients._pending import Pending
+from mapgrad.gradients._problems import sample_problems
 from mapgrad.gradients._row_ids import first_id, require_row_ids
 from mapgrad.gradients._sampler import Sampler
+from mapgrad.gradients._scale import require_scalable
 from mapgrad.gradients._steps import KeyStream, seed_of_path
 from mapgrad.gradients._targets import Combinatorial, RelativeStep, Step, Target
+from mapgrad.gradients._temperature import Relative, Temperature, require_multiplier, scale_for
 from mapgrad.gradients._widened import widened
 from mapgrad.gradients.estimators import (
     IMLE,
@@ -30,6 +35,8 @@ __all__ = [
     "AdaptiveIMLE",
     "AdaptiveStep",
     "Blackbox",
+    "Callback",
+    "Callbacks",
     "Centred",
     "Combinatorial",
     "Context",
@@ -46,6 +53,7 @@ __all__ = [
     "Noise",
     "Pending",
     "Perturbed",
+    "Relative",
     "RelativeStep",
     "Sampler",
     "StandardNoise",
@@ -53,12 +61,18 @@ __all__ = [
     "StraightThrough",
     "SumOfGamma",
     "Target",
+    "Temperature",
+    "at_work_on",
     "first_id",
     "log_mean",
     "next_key",
+    "require_multiplier",
+    "require_no_context",
     "require_row_ids",
+    "require_scalable",
     "sample",
-    "sample_each",
+    "sample_problems",
+    "scale_for",
     "seed_of_path",
     "submit",
     "widened",
