@@ -23,7 +23,7 @@ def values(*shape, seed=0, dtype=torch.float64):
 
 
 def inside(problem, theta):
-    return -theta.abs() if problem.domain is mapgrad.Domain.NON_POSITIVE else theta
+    return -theta.abs() if problem.domain is not mapgrad.Domain.REAL else theta
 
 
 def layer_on(problem, estimator=None, **options):
@@ -49,7 +49,7 @@ def test_the_layer_is_that_of_rows_divided_before(problem, minimize, batch):
     assert torch.equal(z, expected)
     (z * slope).sum().backward()
     (expected * slope).sum().backward()
-    assert leaf.grad.any()
+    assert leaf.grad.any() or problem is GRID  # a path has no noise by default
     torch.testing.assert_close(leaf.grad, other.grad)
     along = (leaf.grad * theta).sum(dim=dims)
     torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-9, rtol=0)

@@ -19,10 +19,11 @@ class Relative:
     """A temperature relative to each row's own scale: τ = factor · scale(θ), for each row by itself.
 
     The scale is that of `RelativeStep` without noise: the root mean square of θ's distance from the boundary between
-    in and out. Entries far from the boundary (masks at −1e9, up to about half of a row, or −inf) take no part, nor does
-    a constant that the problem can't see; the typical distance is the .5-quantile here, and of three entries at least. A row whose entries all lie on the boundary, such as θ = 0, has scale 1; all its states are worth
-    the same then, and the noise alone decides between them at any τ > 0. So noise fits prices in the hundreds and costs
-    of .01 alike, and the law of MAP(θ + τε) is the same for θ and for 1000 θ.
+    in and out. A constant that the problem can't see takes no part, nor do entries past 12 typical distances from the
+    boundary (masks at −1e9, or −inf). The typical distance is here the .5-quantile, or the third smallest where that is
+    larger, as two entries beside the boundary may be as good as tied. A row whose entries all lie on the boundary, such
+    as θ = 0, has scale 1: all its states are worth the same, and the noise alone decides between them at any τ > 0. So
+    noise fits prices in the hundreds and costs of .01 alike, and the law of MAP(θ + τε) is the same for θ and 1000 θ.
 
     In a gradient τ counts as a constant: it is ∂L/∂θ at τ held, as with a number in its place.
 
