@@ -262,8 +262,7 @@ class Pass:
             gradient: ∂L/∂output.
             record: Gets the rows that failed.
         """
-        theta, sampler, largest = forward.theta, forward.sampler, self.estimator.largest_temperature
-        self.monitor.watch(theta, self.work.problem, lambda: sampler.noise_std(theta, largest))
+        self.monitor.watch(forward.theta, self.work.problem, lambda: self._noise_std(forward))
         shape = (*self.lead, *self.event)
         if self.is_mean:
             rows = gradient[None] if len(self.lead) == 1 else gradient.reshape(1, -1, *self.event)
@@ -289,6 +288,9 @@ class Pass:
         if self.minimize:
             found = found.neg()
         return found if len(shape) == found.ndim else found.reshape(shape)
+
+    def _noise_std(self, forward: Forward) -> float | Tensor:
+        return forward.sampler.noise_std(forward.theta, self.estimator.largest_temperature)
 
     def _gradient_of(self, forward: Forward, gradient: Tensor, numbers: Sequence[int], record: Record) -> Tensor | None:
         """Return the gradient of some rows, NaN for those whose ∂L/∂z isn't finite: nothing is solved for them."""

@@ -209,7 +209,8 @@ class RelativeStep(_Stepping):
         if lam is None:
             is_certain = isinstance(context.noise_std, float) and not context.noise_std
             lam = 1.0 if is_certain else 0.5
-        self._last = lam
+        if lam != self._last:  # as modules take long to set an attribute
+            self._last = lam
         return relative_step(theta, gradient, lam, context)
 
     @property
