@@ -15,7 +15,7 @@ from mapgrad.distribution._exact_law import exact_law
 from mapgrad.distribution._expectation import mean_of, require_draws, values_of, weights_of
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.exact import enumerate_states
-from mapgrad.gradients import LogDensity, Perturbed, widened
+from mapgrad.gradients import LogDensity, Owner, Perturbed, Relative, prepared, row_scale, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,17 +23,13 @@ if TYPE_CHECKING:
     from mapgrad.batching import Solver
     from mapgrad.distribution._exact_law import ExactLaw
     from mapgrad.distribution._expectation import Baseline
-    from mapgrad.gradients import Estimator
     from mapgrad.problems import Problem
 
 
-class Layer(Protocol):
+class Layer(Owner, Protocol):
     """What a distribution needs of a `MAPLayer`."""
 
     solver: Solver
-    estimator: Estimator
-    minimize: bool
-    training: bool
 
     def sample(
         self,
@@ -282,8 +278,13 @@ class PerturbAndMAP(Distribution):
         is_additive = not (isinstance(estimator, Perturbed) and estimator.multiplicative)
         law = None
         if is_additive and problem is not None:
-            theta = -self.theta if self.layer.minimize else self.theta
-            law = exact_law(problem, theta, estimator.noise_for(problem), estimator.temperature)
+            theta = prepared(self.layer, self.layer.solver.at_work(), self.theta)
+            theta = -theta if self.layer.minimize else theta
+            temperature = estimator.temperature
+            if isinstance(temperature, Relative):  # the law of θ at τ = factor · scale is that of θ / scale
+                theta = theta / row_scale(theta.detach(), len(self.event_shape), problem)
+                temperature = temperature.factor
+            law = exact_law(problem, theta, estimator.noise_for(problem), temperature)
         if law is None:
             raise NotImplementedError(f"{_NO_FORMULA}: {_BY_FREQUENCY}; {_GIBBS}")
         return law

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor
 
 from mapgrad.batching import is_traced, new_handle, row_numbers
 from mapgrad.errors import DomainError, NonFiniteError
-from mapgrad.gradients import Gaussian, KeyStream, StraightThrough, log_mean, require_row_ids
+from mapgrad.gradients import Gaussian, KeyStream, StraightThrough, log_mean, require_multiplier, require_row_ids
 from mapgrad.gradients._arguments import positive
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._smoothing import drawn, regularised
@@ -18,7 +17,9 @@ from mapgrad.losses._values import inner
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mapgrad.gradients import Estimator, Noise
+    from torch import Tensor
+
+    from mapgrad.gradients import Estimator, Noise, Temperature
     from mapgrad.losses._loss import Reduction
     from mapgrad.losses._values import SolverOrFunction
 
@@ -45,7 +46,8 @@ class FenchelYoung(Loss):
         noise: ρ(ε); "auto" and None as for the estimators of a layer, see `Estimator`. Multiplicative noise needs a law
             with `log_mgf`, and "auto" is then `Gaussian`.
         samples: S.
-        temperature: τ.
+        temperature: τ, a number or `Relative`, whose scale counts as a constant in the gradient; a number for
+            multiplicative noise.
         multiplicative: Whether noise multiplies θ.
         quadratic: w > 0, in units of θ for states of zeros and ones; None for noise.
         minimize: Whether predictions are costs.
@@ -55,7 +57,8 @@ class FenchelYoung(Loss):
             step, row id, sample), and (seed, step) are saved in `state_dict`.
 
     Raises:
-        TypeError: `samples`, `noise` or `seed` has the wrong type, or `noise` no `log_mgf` that `multiplicative` needs.
+        TypeError: `samples`, `noise` or `seed` has the wrong type, or `multiplicative` noise no `log_mgf` or a relative
+            temperature.
         ValueError: `samples` is below 1, `temperature` negative or not finite, multiplicative noise has no mean, or
             `quadratic` isn't positive and finite, or is given with noise.
     """
@@ -66,7 +69,7 @@ class FenchelYoung(Loss):
         noise: Noise | Literal["auto"] | None = "auto",
         *,
         samples: int = 1,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
         multiplicative: bool = False,
         quadratic: float | None = None,
         minimize: bool = False,
@@ -90,7 +93,7 @@ class FenchelYoung(Loss):
         self.multiplicative = multiplicative
         self.noise = self.estimator.noise_for(self.solver.problem)
         scales = multiplicative and self.noise is not None
-        self.log_mean = log_mean(self.noise, self.estimator.temperature) if scales else 0.0
+        self.log_mean = log_mean(self.noise, require_multiplier(self.estimator.temperature)) if scales else 0.0
         self.keys = KeyStream(seed)
         self.handle = new_handle(self)
 
@@ -145,14 +148,12 @@ class FenchelYoung(Loss):
         return self.result(values, mean)
 
     def perturbed(self, theta: Tensor, noise: Tensor) -> Tensor:
-        """Return θ_s, [S, *] of θ [*] and noise ε_s [S, *]."""
-        temperature = self.estimator.temperature
-        scaled = noise if temperature == 1 else temperature * noise
-        return theta * (scaled - self.log_mean).exp() if self.multiplicative else theta + scaled
+        """Return θ_s, [S, *] of θ [*] and noise τε_s [S, *]."""
+        return theta * (noise - self.log_mean).exp() if self.multiplicative else theta + noise
 
     def get_extra_state(self) -> Tensor:
         """Return (seed, step) as int64, or nothing without a seed."""
-        return torch.tensor(self.keys.saved(), dtype=torch.int64, device="cpu")
+        return self.keys.saved()
 
     def set_extra_state(self, state: Tensor) -> None:
         """Continue the noise of a saved loss, if both have a seed.
@@ -160,13 +161,7 @@ class FenchelYoung(Loss):
         Raises:
             ValueError: `state` isn't what `get_extra_state` returns.
         """
-        is_saved = isinstance(state, Tensor) and state.shape in ((0,), (2,))  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
-        if not is_saved or state.dtype != torch.int64 or (state[1:] < 0).any():
-            raise ValueError(
-                f"a saved FenchelYoung has (seed, step) as its extra state, an int64 tensor of two numbers or, without "
-                f"a seed, of none, got {state!r}: is the file another module's?"
-            )
-        self.keys.restore([int(number) for number in state])
+        self.keys.restore(state, "FenchelYoung")
 
     def extra_repr(self) -> str:
         """Return the arguments."""

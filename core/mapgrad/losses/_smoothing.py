@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mapgrad.batching import Record, define, find, is_traced
 from mapgrad.errors import RowsError
-from mapgrad.gradients import Sampler, first_id, next_key
+from mapgrad.gradients import Sampler, first_id, next_key, scale_for
 from mapgrad.gradients._projection import nearest
 from mapgrad.gradients._users_level import users_level
 from mapgrad.solutions import Solutions
@@ -50,12 +50,12 @@ class Smoothed(Protocol):
     handle: int
 
     def perturbed(self, theta: Tensor, noise: Tensor) -> Tensor:
-        """Return rows, [S, *] of θ [*] and noise [S, *]."""
+        """Return rows, [S, *] of θ [*] and noise τε [S, *]."""
         ...
 
 
 def drawn(loss: Smoothed, theta: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the noise of a step, and the states of its perturbed rows.
+    """Return the noise of a step, times its temperature, and the states of its perturbed rows.
 
     Args:
         loss: Whose step it is; it has noise.
@@ -63,7 +63,7 @@ def drawn(loss: Smoothed, theta: Tensor, ids: Tensor | None) -> tuple[Tensor, Te
         ids: int64 [*batch], what stands for a row in the noise; None for its rank and place.
 
     Returns:
-        ε and z, each [S, *batch, *shape] like θ.
+        τε and z, each [S, *batch, *shape] like θ.
 
     Raises:
         RowsError: rows can't be solved; they are numbered as in θ.
@@ -92,8 +92,9 @@ def _smoothed(
         ids=ids,
         first=first_id() if ids is None else 0,
         by_row=loss.keys.seed is not None,
+        scale=scale_for(loss.estimator.temperature, utilities, len(event), work.problem),
     )
-    noise = sampler.perturb(torch.zeros_like(utilities), 1.0)
+    noise = sampler.perturb(torch.zeros_like(utilities), loss.estimator.temperature)
     rows = loss.perturbed(utilities, noise)
     forbidden = utilities.isneginf
     calls = len(noise) * math.prod(lead[: len(mapped)])  # one sample of one mapped element at a time

@@ -12,6 +12,7 @@ from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._temperature import Temperature
 
 Projection = Literal["centre", "normalise", "both"]
 
@@ -30,7 +31,7 @@ class Identity(Estimator):
             then normalises.
         noise: See `Estimator`; none by default.
         samples: S.
-        temperature: τ.
+        temperature: τ; see `Estimator`.
 
     Raises:
         ValueError: `projection` is none of these.
@@ -42,7 +43,7 @@ class Identity(Estimator):
         noise: Noise | Literal["auto"] | None = None,
         *,
         samples: int = 1,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
         if projection not in get_args(Projection):

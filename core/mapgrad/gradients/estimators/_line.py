@@ -15,6 +15,7 @@ from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._temperature import Temperature
 
 _GAUSSIAN: Final = Gaussian()
 
@@ -53,7 +54,7 @@ class Line(Estimator):
     noise: Noise
 
     def __init__(
-        self, noise: Noise = _GAUSSIAN, *, depth: int | None = 0, samples: int = 1, temperature: float = 1.0
+        self, noise: Noise = _GAUSSIAN, *, depth: int | None = 0, samples: int = 1, temperature: Temperature = 1.0
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
         require_density(noise, self.temperature)
@@ -73,7 +74,8 @@ class Line(Estimator):
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return (1/S) Σ_s (‖g̃_s‖ / τ) Σ (z₊ − z₋) q(s*)."""
-        shape, tau = forward.z.shape, self.temperature
+        shape = forward.z.shape
+        tau = _taus(forward.sampler.row_temperatures(self.temperature), forward)
         noise = _lines(forward.sampler.perturb(torch.zeros_like(forward.theta), 1.0), shape)
         theta = _lines(forward.theta.masked_fill(forward.theta.isneginf(), 0.0), shape)
         slope = _lines(gradient, shape)
@@ -182,6 +184,13 @@ class _Rows:
         """Return the answers to rows [M, L, n]."""
         asked = rows.to(self._dtype).view(len(rows), *self._shape)
         return self._forward.solve(asked).z.double().view(rows.shape)
+
+
+def _taus(temperature: float | Tensor, forward: Forward) -> float | Tensor:
+    """Return τ as a factor of lines, a number or [S · B, 1]."""
+    if not isinstance(temperature, Tensor):
+        return temperature
+    return _lines(temperature.expand_as(forward.theta), forward.z.shape)[:, :1]
 
 
 def _lines(rows: Tensor, shape: torch.Size) -> Tensor:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Forward
     from mapgrad.pool import StatePool
     from mapgrad.problems import Problem
@@ -54,7 +55,7 @@ class MultiFidelity(PoolEstimator):
         *,
         pool: StatePool | None = None,
         samples: int = 1,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
         draws: int = 64,
         target: RelativeStep | None = None,
         correction: float = 1.0,
@@ -68,7 +69,7 @@ class MultiFidelity(PoolEstimator):
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return J_P g + c · (1/S) Σ_s (D_solver(ε_s) − D_P(ε_s))."""
         theta, sampler, temperature = forward.theta[None], forward.sampler, self.temperature
-        context = Context(theta.ndim - 2, forward.problem, lambda: temperature * sampler.noise_std(forward.theta))
+        context = Context(theta.ndim - 2, forward.problem, lambda: sampler.noise_std(forward.theta, temperature))
         toward, away, divisor = self.target.both_sides(theta, gradient, context)
         solved = forward.solve_perturbed(torch.stack([away, toward]), temperature).z
         known = self.known(forward)

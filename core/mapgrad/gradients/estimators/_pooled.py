@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Forward
     from mapgrad.gradients.estimators._with_pool import Known
     from mapgrad.pool import StatePool
@@ -62,7 +63,7 @@ class Pooled(PoolEstimator):
         *,
         pool: StatePool | None = None,
         samples: int = 1,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
         draws: int = 16,
         step: float | None = None,
         sides: tuple[float, float] = (0.5, 2.0),
@@ -87,7 +88,7 @@ class Pooled(PoolEstimator):
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return (1/M) Σ_m (z_P(θ⁻ + τε_m) − z_P(θ⁺ + τε_m)), divided by both steps' length."""
         theta, sampler = forward.theta[None], forward.sampler
-        context = Context(theta.ndim - 2, forward.problem, lambda: self.temperature * sampler.noise_std(forward.theta))
+        context = Context(theta.ndim - 2, forward.problem, lambda: sampler.noise_std(forward.theta, self.temperature))
         step, divisor = relative_step(theta, gradient, self.step, context)
         away, toward = theta + self.sides[0] * step, theta - self.sides[1] * step
         known = self.known(forward)

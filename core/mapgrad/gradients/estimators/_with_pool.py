@@ -20,6 +20,7 @@ from mapgrad.problems import Domain
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.problems import Problem
 
 _STATES: Final = 512
@@ -61,7 +62,13 @@ class Known(NamedTuple):
         return torch.where(is_better, own[places, batch].transpose(0, 1), found)
 
     def derivative(
-        self, law: Any, theta: Tensor, gradient: Tensor, sampler: Sampler, temperature: float, own: Tensor | None = None
+        self,
+        law: Any,
+        theta: Tensor,
+        gradient: Tensor,
+        sampler: Sampler,
+        temperature: Temperature,
+        own: Tensor | None = None,
     ) -> Tensor:
         """Return the score function's estimate of the gradient of L(E z), for z the best of these states.
 
@@ -70,14 +77,15 @@ class Known(NamedTuple):
             theta: [B, *shape].
             gradient: [S or 1, B, *shape], g̃.
             sampler: Its noise, of M > 1 samples.
-            temperature: τ > 0.
+            temperature: τ, not 0.
             own: As for `best`.
         """
         z = self.best(sampler.perturb(theta, temperature), own).flatten(2)
         values = (z * gradient.mean(dim=0).flatten(1)).sum(dim=2)
         values = (values - values.mean(dim=0)) * (len(z) / (len(z) - 1))  # the others' mean as baseline
+        tau = sampler.row_temperatures(temperature)
         slopes = scores(law, sampler.perturb(torch.zeros_like(theta), 1.0))
-        return (values.reshape(*values.shape, *[1] * (theta.ndim - 1)) * slopes).mean(dim=0).div_(temperature)
+        return (values.reshape(*values.shape, *[1] * (theta.ndim - 1)) * slopes).mean(dim=0).div_(tau)
 
 
 class PoolEstimator(Estimator):
@@ -109,7 +117,7 @@ class PoolEstimator(Estimator):
         noise: Noise | Literal["auto"] | None,
         *,
         samples: int,
-        temperature: float,
+        temperature: Temperature,
         draws: int,
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
@@ -148,7 +156,7 @@ class PoolEstimator(Estimator):
             )
         if self.noise != "auto":
             return super().noise_for(problem)
-        return Gaussian() if self.temperature and self.problem.domain is Domain.REAL else None
+        return Gaussian() if self.temperature != 0 and self.problem.domain is Domain.REAL else None
 
     def begin(self, key: int) -> None:
         """Take in what the steps before have found, and keep what this step may use."""
