@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         StraightThrough,
         SumOfGamma,
         Target,
+        TwoSided,
     )
     from mapgrad.layer import MAPLayer
     from mapgrad.pipelining import pipelined
@@ -178,6 +179,7 @@ __all__ = [
     "Target",
     "Traits",
     "TravelingSalesman",
+    "TwoSided",
     "UnboundedError",
     "UndecidedError",
     "UnknownSolverError",
@@ -260,6 +262,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         "StraightThrough",
         "SumOfGamma",
         "Target",
+        "TwoSided",
     ),
     "layer": ("MAPLayer",),
     "pipelining": ("pipelined",),

@@ -13,7 +13,7 @@ import torch
 
 from mapgrad.bench._cases import KAPPA, LAM
 from mapgrad.errors import MapgradError, MissingDependencyError
-from mapgrad.gradients import IMLE, Step, SumOfGamma
+from mapgrad.gradients import IMLE, Pooled, Step, SumOfGamma, TwoSided
 from mapgrad.layer import MAPLayer
 from mapgrad.losses import SPOPlus
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mapgrad.bench._learning import LearningTask
     from mapgrad.data import Examples
     from mapgrad.gradients import Estimator
+    from mapgrad.problems import Problem
 
 Objective: TypeAlias = "Callable[[Tensor, Examples], Tensor]"
 Method: TypeAlias = "Callable[[LearningTask, Solver], Objective]"
@@ -70,13 +71,13 @@ def spo_plus(task: LearningTask, solver: Solver) -> Objective:
     return lambda pred, batch: loss(pred, batch.costs, batch.states)
 
 
-def estimated(make: Callable[[], Estimator], task: LearningTask, solver: Solver) -> Objective:
-    """Return the task's loss behind a layer."""
-    layer = MAPLayer(solver, make(), minimize=task.minimize, reduction=task.reduction)
+def estimated(make: Callable[[Problem], Estimator], task: LearningTask, solver: Solver) -> Objective:
+    """Return the task's loss behind a layer, whose estimator is made for the task's problem."""
+    layer = MAPLayer(solver, make(task.problem), minimize=task.minimize, reduction=task.reduction)
     return lambda pred, batch: task.loss(layer(pred), batch)
 
 
-def as_published() -> IMLE:
+def as_published(_problem: Problem) -> IMLE:
     """Return I-MLE with PyEPO's settings, and noise that is added to utilities."""
     return IMLE(SumOfGamma(KAPPA, terms=_TERMS), Step(LAM), samples=_SAMPLES, symmetric=False)
 
@@ -151,7 +152,9 @@ METHODS: Final[dict[str, Method]] = {
     PYEPO: pyepo,
     PUBLISHED: partial(estimated, as_published),
     SPO_PLUS: spo_plus,
-    "IMLE()": partial(estimated, IMLE),
-    "IMLE(samples=10, symmetric=False)": partial(estimated, partial(IMLE, samples=10, symmetric=False)),
+    "IMLE()": partial(estimated, lambda _: IMLE()),
+    "IMLE(samples=10, symmetric=False)": partial(estimated, lambda _: IMLE(samples=10, symmetric=False)),
+    "Pooled(problem)": partial(estimated, Pooled),
+    "TwoSided()": partial(estimated, lambda _: TwoSided()),
 }
 """What trains by gradients, by name: an estimator more is a line more."""

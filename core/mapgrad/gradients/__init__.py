@@ -35,6 +35,7 @@ from mapgrad.gradients.estimators import (
     Perturbed,
     Pooled,
     StraightThrough,
+    TwoSided,
 )
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "SumOfGamma",
     "Target",
     "Temperature",
+    "TwoSided",
     "at_work_on",
     "first_id",
     "first_order",

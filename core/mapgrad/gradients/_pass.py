@@ -348,7 +348,7 @@ class Pass:
             forbidden = forward.theta.isneginf()
             rows = rows.masked_fill(forbidden, -torch.inf)
             forbidden = forbidden.expand(rows.shape).reshape(-1, *self.event)
-        if forward.rows is None:
+        if forward.rows is None or rows.shape[rows.ndim - forward.rows.ndim] != len(forward.rows):  # of other noise
             answers = self._solve(rows, may_forbid=lambda: forbidden)
             _perturbed.require_own_memory(answers, forward, self.work.factory.label)
             return answers

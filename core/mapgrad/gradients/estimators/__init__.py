@@ -13,6 +13,7 @@ from mapgrad.gradients.estimators._multi_fidelity import MultiFidelity
 from mapgrad.gradients.estimators._perturbed import Perturbed
 from mapgrad.gradients.estimators._pooled import Pooled
 from mapgrad.gradients.estimators._straight_through import StraightThrough
+from mapgrad.gradients.estimators._two_sided import TwoSided
 
 __all__ = [
     "IMLE",
@@ -30,4 +31,5 @@ __all__ = [
     "Pooled",
     "Solve",
     "StraightThrough",
+    "TwoSided",
 ]

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from mapgrad.batching import name_problem
 from mapgrad.errors import UnsupportedProblemError
-from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import scores
 from mapgrad.gradients._ranks import gathered, is_alone
+from mapgrad.gradients._sides import gaussian_for
 from mapgrad.gradients._steps import Recent
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 from mapgrad.pool import StatePool
-from mapgrad.problems import Domain
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
@@ -154,9 +153,7 @@ class PoolEstimator(Estimator):
                 f"this {type(self).__name__} is for {name_problem(self.problem)}, but the layer solves "
                 f"{'a function' if problem is None else name_problem(problem)}: its states serve one problem alone"
             )
-        if self.noise != "auto":
-            return super().noise_for(problem)
-        return Gaussian() if self.temperature != 0 and self.problem.domain is Domain.REAL else None
+        return gaussian_for(problem, self.temperature) if self.noise == "auto" else super().noise_for(problem)
 
     def begin(self, key: int) -> None:
         """Take in what the steps before have found, and keep what this step may use."""
