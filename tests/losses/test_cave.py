@@ -224,7 +224,7 @@ def test_missing_packages(draw, monkeypatch):
     solver = mapgrad.get_solver("topk", SUBSET)
     arguments = draw(5), SUBSET.states()[0]
     monkeypatch.setitem(sys.modules, "clarabel", None)
-    with pytest.raises(mapgrad.MissingDependencyError, match="pip install clarabel"):
+    with pytest.raises(mapgrad.MissingDependencyError, match=r"pip install 'mapgrad\[cave\]'"):
         mapgrad.losses.CaVE(solver, iterations=3)(*arguments)
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(mapgrad.MissingDependencyError, match=r"CaVE's projection needs scipy.*mapgrad\[scipy\]"):

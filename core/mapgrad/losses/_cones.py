@@ -201,7 +201,7 @@ def _interior(iterations: int) -> Projection:
         import clarabel  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingDependencyError(
-            "CaVE with `iterations` projects by clarabel, which isn't installed: pip install clarabel, or leave "
+            "CaVE with `iterations` projects by clarabel, which isn't installed: pip install 'mapgrad[cave]', or leave "
             "`iterations` out for the exact projection"
         ) from error
     settings: Any = clarabel.DefaultSettings()
