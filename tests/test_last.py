@@ -203,8 +203,8 @@ def test_equal_rows_have_their_variables():
 
 def test_variables_of_a_batch_in_parts(monkeypatch):
     layer = mapgrad.MAPLayer(mapgrad.get_solver("highs", CHOICE, merge=False), mapgrad.IMLE(samples=2), seed=0)
-    monkeypatch.setattr("mapgrad.gradients._pass._SMALL", 0)
-    monkeypatch.setattr("mapgrad.gradients._pass._PART_BYTES", 100)
+    monkeypatch.setattr("mapgrad.gradients._parts._SMALL", 0)
+    monkeypatch.setattr("mapgrad.gradients._parts._PART_BYTES", 100)
     layer(random_theta(7, 6))
     assert layer.last.variables.shape == (2, 7, 8)
     assert torch.equal(layer.last.variables, completed(layer.last.z))

@@ -11,24 +11,28 @@ from mapgrad.batching import Solver, is_traced, new_handle
 from mapgrad.distribution import PerturbAndMAP
 from mapgrad.gradients import (
     IMLE,
+    Callbacks,
     Estimator,
     KeyStream,
     Monitor,
     Pending,
-    first_id,
-    next_key,
+    at_work_on,
+    require_no_context,
     require_row_ids,
+    require_scalable,
     sample,
-    sample_each,
+    sample_problems,
     submit,
-    widened,
 )
-from mapgrad.solvers import advice_on, require_no_reserved
+from mapgrad.solvers import advice_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from torch.utils.hooks import RemovableHandle
+
     from mapgrad.batching import SolverAtWork
+    from mapgrad.gradients import Callback
     from mapgrad.problems import Problem
     from mapgrad.solutions import Solutions
     from mapgrad.solvers import MAPSolver
@@ -55,6 +59,13 @@ class MAPLayer(nn.Module):
         minimize: Whether the layer's input are costs, to be minimised, instead of utilities. The layer negates them,
             and the solver or function always maximises: a function is called with utilities, −costs, never with costs.
         reduction: "mean" over the samples, or "none" for all of them in training, [S, *batch, *shape].
+        normalize: Whether each row of θ is divided by its own spread σ, in training and in eval mode, so that neither
+            noise nor gradient depends on how large θ is. σ is the root mean square of c, the row's entries less their
+            mean along `Problem.constant_sums`; it leaves out what `RelativeStep` finds too far from the boundary, such
+            as masks at −1e9 and forbidden entries. The answers are the same for θ / σ and for θ, so that MAP(θ) doesn't
+            change. The gradient is that of θ / σ: it is (g − ⟨g, θ⟩ c / (mσ²)) / σ, where g is that for θ / σ and
+            m the number of entries that count, and orthogonal to θ: steps along it never shrink θ. A row
+            whose σ is no more than rounding, such as θ = 0, is left as it is, and its gradient, too.
         seed: None takes noise from torch's default generators; an int makes it a function of (seed, step, row id,
             sample), and (seed, step) are saved in `state_dict`. Two layers with one seed draw the same noise for a row:
             `seed_layers` gives each layer of a model a stream of its own.
@@ -66,6 +77,7 @@ class MAPLayer(nn.Module):
         written to before its backward pass. A gradient beyond the range of θ's dtype is the dtype's largest number.
 
     Raises:
+        UnsupportedProblemError: `normalize`, and variables that θ doesn't price have utilities.
         ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward pass or, as the message then
             says, on the backward pass. A row whose ∂L/∂z isn't finite fails nothing: its gradient is NaN, it isn't
             solved (a function gets its forward θ instead), and the others keep theirs.
@@ -81,6 +93,7 @@ class MAPLayer(nn.Module):
         *,
         minimize: bool = False,
         reduction: Reduction = "mean",
+        normalize: bool = False,
         seed: int | None = None,
     ) -> None:
         estimator = IMLE() if estimator is None else estimator
@@ -99,8 +112,12 @@ class MAPLayer(nn.Module):
         self.estimator = estimator
         self.minimize = minimize
         self.reduction: Reduction = reduction
+        self.normalize = normalize
+        if normalize:
+            require_scalable(self.solver.problem, "normalize=True")
         self.keys = KeyStream(seed)
         self.monitor = Monitor()
+        self.callbacks = Callbacks()
         self.handle = new_handle(self)
 
     @overload
@@ -148,37 +165,16 @@ class MAPLayer(nn.Module):
         """
         if problems is not None:
             if self.solver.takes_problems:
-                self._require_no_context(context, named)
+                require_no_context(self.solver, context, named)
             if torch.compiler.is_compiling():
                 return self._forward_uncompiled(theta, problems, rows)
             return self._forward_each(theta, problems, rows)
-        work, theta = self._at_work(theta, context, named)
+        work, theta = at_work_on(self.solver, theta, context, named)
         training = self.training
         samples = self.estimator.samples if training else 1
         is_mean = self.reduction == "mean" or not training
         ids = self._ids(work, theta, rows)
         return sample(self, work, theta, samples=samples, perturb=training, is_mean=is_mean, ids=ids)
-
-    def _at_work(self, theta: object, context: tuple[Any, ...], named: dict[str, Any]) -> tuple[SolverAtWork, Tensor]:
-        """Return what solves θ, in this context, and θ, typed."""
-        work = self.solver.at_work()
-        theta = work.require_theta(theta)
-        if context or named:
-            if not work.is_function:
-                self._require_no_context(context, named)
-            require_no_reserved(named, "it is called with")
-            if is_traced(theta):
-                raise RuntimeError(_NO_TRACED_CONTEXT)
-            work = work.with_context(context, named)
-        return work, theta
-
-    def _require_no_context(self, context: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if context or named:
-            came = ", ".join([*(type(each).__name__ for each in context), *(f"{name}=" for name in named)])
-            raise TypeError(
-                f"only a function in place of a solver takes context beside θ, and {self.solver!r} isn't one, "
-                f"got {came}: describe each row by a problem of its own, as problems=[…] of the layer's call"
-            )
 
     def sample(
         self,
@@ -205,7 +201,7 @@ class MAPLayer(nn.Module):
         Returns:
             [S, *batch, *shape], or [*batch, *shape], of θ's dtype and device.
         """
-        work, theta = self._at_work(theta, context, named or {})
+        work, theta = at_work_on(self.solver, theta, context, named or {})
         ids = self._ids(work, theta, rows)
         return sample(self, work, theta, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids)
 
@@ -239,7 +235,7 @@ class MAPLayer(nn.Module):
             >>> pending.result()
             tensor([0., 1., 0.])
         """
-        work, theta = self._at_work(theta, context, named)
+        work, theta = at_work_on(self.solver, theta, context, named)
         if is_traced(theta):
             raise RuntimeError(_NO_TRACED_SUBMIT)
         training = self.training
@@ -261,36 +257,7 @@ class MAPLayer(nn.Module):
             raise TypeError(f"problems= needs a solver from mapgrad.get_solver, but this layer has {self.solver!r}")
         samples = self.estimator.samples if self.training else 1
         is_mean = self.reduction == "mean" or not self.training
-        works = self.solver.works_on(theta, problems)
-        states: list[Tensor] = [torch.empty(0)] * len(theta)
-        device = theta[0].device if works and row_ids is not None else torch.device("cpu")
-        ids = (
-            torch.arange(len(theta), device=device) + first_id()
-            if row_ids is None
-            else require_row_ids(row_ids, (len(theta),), device)
-        )
-        if works:
-            stacked = [work.require_theta(torch.stack([theta[row] for row in rows])) for work, rows in works]
-            # all rows are of one step, whatever other rows have their problem
-            has_noise = any(self.estimator.noise_for(work.problem) is not None for work, _ in works)
-            begins = self.training and (has_noise or self.estimator.is_adaptive)
-            wide = [*map(widened, stacked)]
-            outputs = sample_each(
-                self,
-                [(work, rows_of_work, rows) for (work, rows), rows_of_work in zip(works, wide, strict=True)],
-                dtypes=theta.dtype if isinstance(theta, Tensor) else [row.dtype for row in theta],
-                samples=samples,
-                perturb=self.training,
-                is_mean=is_mean,
-                key=next_key(self, wide) if begins else None,
-                ids=[ids[rows] for _, rows in works],
-            )
-            for (_, rows), z in zip(works, outputs, strict=True):
-                for row, answers in zip(rows, z.unbind(0 if is_mean else 1), strict=True):
-                    states[row] = answers.to(theta[row].dtype)
-        if not isinstance(theta, Tensor):
-            return states
-        return torch.stack(states, dim=-theta.ndim) if states else theta
+        return sample_problems(self, self.solver, theta, problems, row_ids, samples=samples, is_mean=is_mean)
 
     @property
     def problem(self) -> Problem | None:
@@ -306,9 +273,49 @@ class MAPLayer(nn.Module):
         leave the domain. Over the backward passes with a target, `improvable` counts the rows that another answer, of
         those that other rows and samples got, would serve better to first order, and `dead` those of them whose answer
         the step didn't change: by their means where the solver averages, and some rows for all of a pass of more than
-        8,192 entries. A checkpoint's repeated call counts only in what the solver did. Estimators may add more: `beta`.
+        8,192 entries. A checkpoint's repeated call counts only in what the solver did. Estimators may add more: `lam`
+        or `beta`, λ or β of the last step or the coming one.
+
+        As they were lately, not since the beginning, and once there is something to tell: `sparsity`, which share of
+        the gradient's entries the answers of all samples left at 0, and, for several samples that weren't averaged by
+        the solver, `snr`, how much of the square of their mean difference of answers is signal, in units of its
+        sampling variance (an estimate, at least 0), both over the last 100 to 200 backward passes with a target;
+        `scale`, the median spread (see `normalize`) of a hundredth backward pass's rows, as the solver gets them.
         """
         return {**self.solver.stats, **self.monitor.counts(), **self.estimator.stats}
+
+    def add_callback(self, callback: Callback, *, every: int = 100) -> RemovableHandle:
+        """Have a function called with the layer's statistics, again and again as it trains.
+
+        ``callback(step, stats)`` gets the number of training passes so far and `MAPLayer.stats`, in the thread of the
+        layer's call and at its end, be it compiled or not; passes that a checkpoint repeats don't count. Reading the
+        statistics waits for a GPU. What a callback raises comes out of the layer's call, whose answer is then lost, and
+        no step is made by half: neither is it swallowed, nor does the next call know of it. Copies of a layer, and what
+        is saved, have no callbacks.
+
+        Args:
+            callback: The function.
+            every: After how many training passes it is called.
+
+        Returns:
+            What removes it, as from `torch.nn.Module.register_forward_hook`: ``handle.remove()``, or as a context.
+
+        Raises:
+            TypeError: `callback` isn't callable, or `every` isn't an int.
+            ValueError: `every` is below 1.
+
+        Example:
+            >>> import torch, mapgrad
+            >>> layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(3, 1)))
+            >>> def log(step, stats):  # wandb.log(stats, step=step); trainer.log_dict(stats); writer.add_scalar(…)
+            ...     print(step, stats["improvable"])
+            >>> with layer.add_callback(log, every=2):
+            ...     for _ in range(4):
+            ...         z = layer(torch.zeros(3))
+            2 0.0
+            4 0.0
+        """
+        return self.callbacks.add(callback, every)
 
     @property
     def last(self) -> Solutions | None:
@@ -333,12 +340,12 @@ class MAPLayer(nn.Module):
         Raises:
             TypeError, ShapeError, RuntimeError: As for `forward`.
         """
-        _, theta = self._at_work(theta, context, named)
+        _, theta = at_work_on(self.solver, theta, context, named)
         return PerturbAndMAP(self, theta, context, named)
 
     def get_extra_state(self) -> Tensor:
         """Return (seed, step) as int64, or nothing without a seed."""
-        return torch.tensor(self.keys.saved(), dtype=torch.int64, device="cpu")
+        return self.keys.saved()
 
     def set_extra_state(self, state: Tensor) -> None:
         """Continue the noise of a saved layer, if both have a seed.
@@ -348,17 +355,11 @@ class MAPLayer(nn.Module):
         Raises:
             ValueError: `state` isn't what `get_extra_state` returns.
         """
-        is_saved = isinstance(state, Tensor) and state.shape in ((0,), (2,))  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
-        if not is_saved or state.dtype != torch.int64 or (state[1:] < 0).any():
-            raise ValueError(
-                f"a saved MAP layer has (seed, step) as its extra state, an int64 tensor of two numbers or, without a "
-                f"seed, of none, got {state!r}: is the file another module's?"
-            )
-        self.keys.restore([int(number) for number in state])
+        self.keys.restore(state, "MAP layer")
 
     def extra_repr(self) -> str:
         """Return the arguments."""
-        return f"{self.solver!r}, minimize={self.minimize}, reduction={self.reduction!r}"
+        return f"{self.solver!r}, minimize={self.minimize}, reduction={self.reduction!r}, normalize={self.normalize}"
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
@@ -387,11 +388,6 @@ vars(MAPLayer)["_forward_uncompiled"].__dict__.update(
     _torchdynamo_disable=True,
     _torchdynamo_disable_msg="problems= can't be compiled, as problems aren't tensors: leave out fullgraph=True, or "
     "make a layer for each problem",
-)
-
-_NO_TRACED_CONTEXT: Final = (
-    "a layer can't take context where torch.compile, torch.vmap or torch.func trace it, as they see tensors only: call "
-    "it outside of them, or let the function hold what it needs, as an attribute say"
 )
 
 _NO_TRACED_SUBMIT: Final = (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mapgrad
-from mapgrad.bench import Report, Row, Spread, compare, plot
+from mapgrad.bench import Estimate, Report, Row, Spread, compare, plot
 from mapgrad.bench._plot import curves
 
 numbers = st.floats(1e-6, 1e6)
@@ -22,9 +22,10 @@ rows = st.builds(
     unit=st.sampled_from(["", "µs a row"]),
     ratio=st.none() | spreads,
     against=st.text(max_size=5),
-    extra=st.dictionaries(st.text(max_size=5), numbers),
+    extra=st.dictionaries(st.text(max_size=5), numbers | st.builds(Estimate, numbers, numbers)),
     note=st.text(max_size=5),
     judged=st.booleans(),
+    runs=st.dictionaries(st.text(max_size=5), st.lists(numbers)),
 )
 
 
@@ -44,6 +45,14 @@ def test_what_is_written_is_read(tmp_path_factory, found):
     report = report_of(*found)
     report.write(path)
     assert Report.read(path) == report
+
+
+def test_an_estimate_is_a_mean_and_its_standard_error():
+    assert Estimate.of([1.0, 2.0, 3.0, 4.0, 5.0]) == Estimate(3.0, pytest.approx(0.5**0.5))
+    assert Estimate.of_differences([1.0, 2.0, 3.0], [0.0, 1.0, 2.0]) == Estimate(1.0, 0.0)
+    header, cells = report_of(Row("case", "name", extra={"gain": Estimate(2.0, 0.125), "calls": 7})).table()
+    assert header == ["case", "measured", "gain", "calls"]
+    assert cells == [["case", "name", "2.00 ± 0.12", "7"]]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 0, "rows": []}', "\x00"])

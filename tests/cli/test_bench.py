@@ -31,6 +31,18 @@ def test_a_table_and_a_file(invoke, tmp_path):
     assert (row.case, row.name, row.unit) == ("k-subset", "topk", "µs a row")
 
 
+def test_methods_and_seeds_are_chosen_and_an_earlier_run_goes_on(invoke, tmp_path):
+    path = tmp_path / "training.json"
+    command = ("bench", "training", "--quick", "--method", "least squares", "--seed", "7")
+    result = invoke(*command, "--json", str(path), columns=400)
+    assert result.exit_code == 0, result.output
+    assert "seeds: first 7, number 2" in result.stdout
+    assert invoke(*command, "--resume", str(path)).exit_code == 0
+    result = invoke("bench", "training", "--quick", "--resume", str(path), columns=400)
+    assert result.exit_code == 2
+    assert "must be of suite 'training' with the seeds {'first': 0, 'number': 2}" in result.stderr
+
+
 def test_what_goes_to_no_terminal_is_markdown(invoke, monkeypatch):
     lines = invoke(*QUICK, columns=200).stdout.splitlines()
     assert any(line.startswith("| case ") for line in lines)

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import mapgrad
-from mapgrad.data import KnapsackTask, ShortestPathTask, TravelingSalesmanTask
+from mapgrad.data import KnapsackTask, PolynomialTask, ShortestPathTask, TravelingSalesmanTask
 
 TASKS = [
     ShortestPathTask(height=3, width=4),
     KnapsackTask(items=7, dimensions=2, capacity=12),
     TravelingSalesmanTask(nodes=6),
+    PolynomialTask(problem=mapgrad.Assignment(3)),
 ]
-KINDS = [type(task) for task in TASKS]
 
 
 def named(task):
@@ -58,7 +58,9 @@ def test_another_seed_is_another_task(task):
 
 @pytest.mark.parametrize("task", TASKS, ids=named)
 def test_parts_are_apart_but_share_one_law(task):
-    parts = {part: without_noise(task, degree=1).draw(200, part) for part in ("train", "validation", "test")}
+    names = ("train", "validation", "test")
+    drawn = [without_noise(task, degree=1).draw(200, part) for part in names]
+    parts = {part: (x, costs.flatten(1)) for part, (x, costs) in zip(names, drawn, strict=True)}
     rows = torch.cat([x for x, _ in parts.values()])
     assert len(rows.unique(dim=0)) == 600
     rounding = 1.0 if isinstance(task, KnapsackTask) else 2e-4
@@ -84,8 +86,8 @@ def test_drawing_leaves_the_global_generators_alone():
 def by_loops(task, count):
     """Return the costs by the formula as it is printed, one at a time, and without noise."""
     x = task.draw(count)[0].double().numpy()
-    matrix, p, degree = task._matrix, task.features, task.degree
-    costs = np.empty((count, *task.problem.shape))
+    matrix, p, degree = task._matrix.reshape(-1, task.features), task.features, task.degree
+    costs = np.empty((count, len(matrix)))
     for row in range(count):
         for j in range(costs.shape[1]):
             power = (sum(matrix[j, k] * x[row, k] for k in range(p)) / p**0.5 + 3) ** degree
@@ -93,7 +95,7 @@ def by_loops(task, count):
                 costs[row, j] = task._lengths[j] + power / 3 ** (degree - 1)
             else:
                 costs[row, j] = (power + 1) / 3.5**degree
-    return costs
+    return costs.reshape(count, *task.problem.shape)
 
 
 @pytest.mark.parametrize("degree", [1, 2, 5])
@@ -180,7 +182,7 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("task", TASKS, ids=named)
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -194,9 +196,9 @@ GOLDEN = {
         ({"noise": float("nan")}, ValueError, "noise must be a finite number"),
     ],
 )
-def test_wrong_arguments_are_named(kind, changes, error, message):
+def test_wrong_arguments_are_named(task, changes, error, message):
     with pytest.raises(error, match=message):
-        kind(**changes)
+        dataclasses.replace(task, **changes)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +210,7 @@ def test_wrong_arguments_are_named(kind, changes, error, message):
         (lambda: KnapsackTask(dimensions=True), TypeError, "dimensions must be an integer"),
         (lambda: KnapsackTask(capacity=0), ValueError, "capacity must be a finite number > 0"),
         (lambda: TravelingSalesmanTask(nodes=2), ValueError, "nodes must be at least 3"),
+        (lambda: PolynomialTask(problem="assignment"), TypeError, "problem must be a mapgrad.Problem"),
         (lambda: ShortestPathTask().draw(-1), ValueError, "count must be at least 0, got -1"),
         (lambda: ShortestPathTask().draw(2.5), TypeError, "count must be an integer"),
         (lambda: ShortestPathTask(noise=1e39).draw(1), ValueError, "overflow float32"),

@@ -136,8 +136,8 @@ def test_small_batches_keep_their_states(monkeypatch):
 
 
 def test_batches_in_parts_are_the_same(monkeypatch):
-    monkeypatch.setattr("mapgrad.gradients._pass._SMALL", 0)
-    monkeypatch.setattr("mapgrad.gradients._pass._PART_BYTES", 50)
+    monkeypatch.setattr("mapgrad.gradients._parts._SMALL", 0)
+    monkeypatch.setattr("mapgrad.gradients._parts._PART_BYTES", 50)
     assert_same(*(step(layer) for layer in twins()))
     assert Averages.asked > 2
 

@@ -160,8 +160,8 @@ def test_an_honest_estimator():
 
 
 def test_each_part_of_a_large_batch_is_looked_at(monkeypatch):
-    monkeypatch.setattr("mapgrad.gradients._pass._SMALL", 0)
-    monkeypatch.setattr("mapgrad.gradients._pass._PART_BYTES", 200)
+    monkeypatch.setattr("mapgrad.gradients._parts._SMALL", 0)
+    monkeypatch.setattr("mapgrad.gradients._parts._PART_BYTES", 200)
 
     class Late(Honest):
         is_rowwise = True

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mapgrad
-from mapgrad.gradients import _pass, _sampler
+from mapgrad.gradients import _parts, _sampler
 from mapgrad.testing import BruteForce
 
 SUBSET = mapgrad.KSubset(6, 2)
@@ -299,8 +299,8 @@ PARTS = {
 
 
 def cut(monkeypatch, byte_count):
-    monkeypatch.setattr(_pass, "_SMALL", 0)
-    monkeypatch.setattr(_pass, "_PART_BYTES", byte_count)
+    monkeypatch.setattr(_parts, "_SMALL", 0)
+    monkeypatch.setattr(_parts, "_PART_BYTES", byte_count)
 
 
 @COMPILED

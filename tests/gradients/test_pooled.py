@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import mapgrad
 from mapgrad.exact import enumerate_states, topk_marginals
-from mapgrad.gradients import _pass
+from mapgrad.gradients import _parts
 from mapgrad.gradients.estimators._with_pool import Known
 from mapgrad.pool import StatePool
 
@@ -149,8 +149,8 @@ def test_a_row_s_gradient_depends_on_that_row_alone(kind, reduction, problem, dt
     assert all(gradient.any() for gradient in together)
     apart = train(cut=True)
     torch.testing.assert_close(together, apart)
-    monkeypatch.setattr(_pass, "_SMALL", 1)
-    monkeypatch.setattr(_pass, "_PART_BYTES", 300)
+    monkeypatch.setattr(_parts, "_SMALL", 1)
+    monkeypatch.setattr(_parts, "_PART_BYTES", 300)
     torch.testing.assert_close(train(cut=False), together)
 
 

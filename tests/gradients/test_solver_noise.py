@@ -271,8 +271,8 @@ def test_a_compiled_step_is_the_same():
 
 
 def test_batches_in_parts_are_the_same(monkeypatch):
-    monkeypatch.setattr("mapgrad.gradients._pass._PART_BYTES", 100)
-    monkeypatch.setattr("mapgrad.gradients._pass._SMALL", 0)
+    monkeypatch.setattr("mapgrad.gradients._parts._PART_BYTES", 100)
+    monkeypatch.setattr("mapgrad.gradients._parts._SMALL", 0)
     theta = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
     assert_same(*(step(layer, theta) for layer in twins(mapgrad.IMLE(samples=2), seed=0)))
     assert Adds.asked > 4

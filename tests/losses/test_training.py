@@ -28,6 +28,7 @@ LOSSES = {
     "SSVM with costs": (mapgrad.losses.StructuredSVM, {"weight": 2.0}, "margin"),
     "Fenchel-Young": (mapgrad.losses.FenchelYoung, {"seed": 0, "samples": 2}, "z_true"),
     "multiplicative": (mapgrad.losses.FenchelYoung, {"seed": 0, "multiplicative": True, "temperature": 0.3}, "z_true"),
+    "quadratic": (mapgrad.losses.FenchelYoung, {"quadratic": 1.0}, "z_true"),
     "perceptron": (mapgrad.losses.FenchelYoung, {"noise": None}, "z_true"),
     "NCE": (mapgrad.losses.NoiseContrastive, {}, "z_true"),
     "NCE, few solves": (mapgrad.losses.NoiseContrastive, {"solve_ratio": 0.1}, "z_true"),

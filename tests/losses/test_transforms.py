@@ -30,6 +30,7 @@ LOSSES = {
     "SSVM": lambda solver, **how: mapgrad.losses.StructuredSVM(solver, **how),
     "perceptron": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, None, **how),
     "Fenchel-Young": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, samples=3, seed=2, **how),
+    "quadratic": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, quadratic=0.8, **how),
     "multiplicative": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, multiplicative=True, seed=2, **how),
     "CaVE": lambda solver, **how: mapgrad.losses.CaVE(solver, **how),
     "LAVA": lambda solver, **how: mapgrad.losses.LAVA(solver, **how),

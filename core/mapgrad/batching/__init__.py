@@ -4,7 +4,7 @@ from mapgrad.batching._at_work import SolverAtWork
 from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._host import Staged
 from mapgrad.batching._op import define
-from mapgrad.batching._policy import FailedRow, error_of
+from mapgrad.batching._policy import FailedRow, describe_failed, error_of
 from mapgrad.batching._proofs import Known
 from mapgrad.batching._record import Record
 from mapgrad.batching._solver import Solver, get_solver
@@ -43,6 +43,7 @@ __all__ = [
     "are_finite",
     "compute_dtype",
     "define",
+    "describe_failed",
     "error_of",
     "find",
     "get_solver",

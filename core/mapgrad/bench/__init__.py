@@ -11,12 +11,13 @@ are ratios within a run. ``mapgrad bench SUITE`` and ``mapgrad tune PROBLEM`` ar
 
 from mapgrad.bench._compare import Change, compare
 from mapgrad.bench._plot import plot
-from mapgrad.bench._report import Report, Row, Spread
+from mapgrad.bench._report import Estimate, Report, Row, Spread
 from mapgrad.bench._suites import run_suite, suite_names
 from mapgrad.bench._tune import Trial, Tuning, tune
 
 __all__ = [
     "Change",
+    "Estimate",
     "Report",
     "Row",
     "Spread",

@@ -6,13 +6,15 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    from mapgrad.bench._report import Row
 
 Work: TypeAlias = "Callable[[], Any]"
 
@@ -28,17 +30,23 @@ _MOST_ROUNDS: Final = 301
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure.
+    """How long to measure, and what.
 
     Attributes:
         seconds: CPU time for the candidates of one measurement together.
         rounds: The smallest number of rounds, however long they take.
         is_quick: Whether figures may be rough, and large cases are left out.
+        methods: Beginnings of the names of methods, where a suite has some; none of them for all.
+        seeds: What random numbers are drawn from, where a figure is a mean over several.
+        known: Rows of an earlier run by their keys, which aren't measured again.
     """
 
     seconds: float = 2.0
     rounds: int = 3
     is_quick: bool = False
+    methods: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    known: Mapping[str, Row] = field(default_factory=dict[str, "Row"])
 
 
 QUICK: Final = Effort(0.02, 2, is_quick=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from statistics import median, quantiles
+from statistics import mean, median, quantiles, stdev
 from typing import TYPE_CHECKING, Any, Final
 
 from mapgrad.errors import MapgradError
@@ -49,6 +49,27 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A mean and its standard error."""
+
+    mean: float
+    error: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """Return those of two values or more."""
+        return cls(mean(values), stdev(values) / len(values) ** 0.5)
+
+    @classmethod
+    def of_differences(cls, values: Sequence[float], others: Sequence[float]) -> Estimate:
+        """Return those of the differences, pair by pair: what moves both cancels."""
+        return cls.of([value - other for value, other in zip(values, others, strict=True)])
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.error:.2f}"
+
+
+@dataclass(frozen=True)
 class Row:
     """One figure.
 
@@ -63,6 +84,7 @@ class Row:
         extra: Further columns.
         note: What a reader must know.
         judged: Whether a larger ratio than in an earlier run is a regression.
+        runs: What the figures were worked out from, a number for each seed; not in the table.
     """
 
     case: str
@@ -72,9 +94,10 @@ class Row:
     unit: str = ""
     ratio: Spread | None = None
     against: str = ""
-    extra: Mapping[str, float] = field(default_factory=dict[str, float])
+    extra: Mapping[str, float | Estimate] = field(default_factory=dict[str, "float | Estimate"])
     note: str = ""
     judged: bool = True
+    runs: Mapping[str, Sequence[float]] = field(default_factory=dict[str, "Sequence[float]"])
 
     @property
     def key(self) -> str:
@@ -109,11 +132,12 @@ class Report:
         for name in ("B", "S", "n"):
             columns[name] = [f"{row.size[name]:,}" if name in row.size else "" for row in self.rows]
         columns["measured"] = [row.name for row in self.rows]
-        columns["median ± quartiles"] = [f"{row.value} {row.unit}" if row.value else "–" for row in self.rows]
+        if any(row.value for row in self.rows):
+            columns["median ± quartiles"] = [f"{row.value} {row.unit}" if row.value else "–" for row in self.rows]
         columns["ratio"] = [f"{row.ratio} ×" if row.ratio else "" for row in self.rows]
         columns["of"] = [row.against if row.ratio else "" for row in self.rows]
         for name in dict.fromkeys(name for row in self.rows for name in row.extra):
-            columns[name] = [readable(row.extra[name]) if name in row.extra else "" for row in self.rows]
+            columns[name] = [_cell(row.extra.get(name)) for row in self.rows]
         columns["note"] = [row.note for row in self.rows]
         shown = {name: cells for name, cells in columns.items() if any(cells)}
         return [*shown], [[*cells] for cells in zip(*shown.values(), strict=True)]
@@ -139,11 +163,22 @@ class Report:
             for row in rows:
                 for name in ("value", "ratio"):
                     row[name] = None if row[name] is None else Spread(**row[name])
+                extra: dict[str, Any] = row["extra"]
+                row["extra"] = {
+                    name: value if isinstance(value, int | float) else Estimate(**value)
+                    for name, value in extra.items()
+                }
             return cls(rows=[Row(**row) for row in rows], **data)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise MapgradError(
                 f"{path} isn't a report that `mapgrad bench SUITE --json FILE` writes: {error!r}"
             ) from error
+
+
+def _cell(value: float | Estimate | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, Estimate) else readable(value)
 
 
 def readable(number: float) -> str:

@@ -28,12 +28,20 @@ class Suite(enum.StrEnum):
     THREADS = "threads"
     GROWTH = "growth"
     PEERS = "peers"
+    TRAINING = "training"
 
 
 def bench(
     suite: Annotated[Suite, typer.Argument(help="What to measure.", show_default=False)],
     quick: Annotated[bool, typer.Option("--quick", help="A few small cases, roughly.")] = False,
     only: Annotated[list[str] | None, typer.Option(metavar="CASE", help="Cases whose names begin so.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(metavar="METHOD", help="training: methods whose names begin so.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="training: the first of the seeds.", min=0)] = None,
+    resume: Annotated[
+        list[Path] | None, typer.Option(help="training: an earlier run's figures, which aren't measured again.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Where to write the figures.")] = None,
     compare: Annotated[
         Path | None,
@@ -45,7 +53,7 @@ def bench(
 
     step: a training step beside the bare kernels. kernels: all solvers of a problem, and the costs that they declare.
     road: the way to a solver and back. threads: two workers against one. growth: time and memory against B, S and n.
-    peers: other libraries.
+    peers: other libraries. training: what networks learn by each gradient, and how many solver calls that takes.
     """
     for path in (json, plot):
         if path is not None and not path.parent.is_dir():
@@ -57,9 +65,18 @@ def bench(
     from mapgrad.bench import plot as draw
 
     earlier = None if compare is None else Report.read(compare)
+    known = [*map(Report.read, resume or ())]
     console = console_for_tables()
     with console.status("Measuring") as status:
-        report = run_suite(suite.value, quick=quick, only=only or (), watch=lambda case: status.update(f"{case} …"))
+        report = run_suite(
+            suite.value,
+            quick=quick,
+            only=only or (),
+            methods=method or (),
+            seed=seed,
+            known=known,
+            watch=lambda case: status.update(f"{case} …"),
+        )
     _show(report, console)
     if json is not None:
         report.write(json)

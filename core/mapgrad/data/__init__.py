@@ -18,6 +18,14 @@ no `Problem` can state.
 """
 
 from mapgrad.data._dataset import Examples, OptDataset
-from mapgrad.data._tasks import KnapsackTask, Part, ShortestPathTask, TravelingSalesmanTask
+from mapgrad.data._tasks import KnapsackTask, Part, PolynomialTask, ShortestPathTask, TravelingSalesmanTask
 
-__all__ = ["Examples", "KnapsackTask", "OptDataset", "Part", "ShortestPathTask", "TravelingSalesmanTask"]
+__all__ = [
+    "Examples",
+    "KnapsackTask",
+    "OptDataset",
+    "Part",
+    "PolynomialTask",
+    "ShortestPathTask",
+    "TravelingSalesmanTask",
+]

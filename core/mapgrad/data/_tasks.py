@@ -1,10 +1,9 @@
-"""The published generators of features and costs: shortest path, knapsack, travelling salesman."""
+"""Generators of features and costs: shortest path, knapsack and travelling salesman as published, and any problem."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
@@ -12,13 +11,11 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
 import numpy as np
 import torch
 
-from mapgrad.problems import Knapsack, ShortestPath, TravelingSalesman
+from mapgrad.problems import Knapsack, Problem, ShortestPath, TravelingSalesman
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
-
-    from mapgrad.problems import Problem
 
 Part = Literal["train", "validation", "test"]
 
@@ -27,15 +24,13 @@ _STREAMS: Final[dict[str, int]] = {part: number for number, part in enumerate(ge
 
 
 @dataclass(frozen=True, kw_only=True)
-class _PolynomialTask(ABC):
-    """A problem and a law of its costs given features, which a matrix B [d, p] drawn once determines."""
+class _Task:
+    """A problem and a law of its costs given features, which a matrix B [*shape, p] drawn once determines."""
 
     features: int = 5
     degree: int = 4
     noise: float = 0.5
     seed: int = 0
-
-    minimize: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _require_integers(self, features=1, degree=1, seed=0)
@@ -59,7 +54,7 @@ class _PolynomialTask(ABC):
             part: "train", "validation" or "test".
 
         Returns:
-            Features [N, p] and costs [N, d] (values to be maximised where `minimize` is False), float32 on the CPU.
+            Features [N, p] and costs [N, *shape] (values to maximise where `minimize` is False), float32 on the CPU.
 
         Raises:
             TypeError: `count` isn't an integer.
@@ -70,7 +65,7 @@ class _PolynomialTask(ABC):
         _require_integer("count", count, 0)
         stream = _STREAMS[part]
         x = self._generator(stream, 0).standard_normal((count, self.features))
-        signal = x @ self._matrix.T / math.sqrt(self.features) + 3
+        signal = np.tensordot(x, self._matrix, (1, -1)) / math.sqrt(self.features) + 3
         noise = self._generator(stream, 1).uniform(1 - self.noise, 1 + self.noise, signal.shape)
         costs = self._costs(signal, noise)
         if not np.abs(costs).max(initial=0.0) <= np.finfo(np.float32).max:
@@ -79,20 +74,20 @@ class _PolynomialTask(ABC):
 
     @cached_property
     def _matrix(self) -> NDArray[np.float64]:
-        """B, [d, p]."""
+        """B, [*shape, p]."""
         shape = (*self.problem.shape, self.features)
         return self._generator(_STREAM_OF_TASK, 0).integers(0, 2, shape).astype(np.float64)
 
-    @abstractmethod
     def _costs(self, signal: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the costs [N, d], from B x / √p + 3 and the noise of the same shape."""
+        """Return the costs [N, *shape], from B x / √p + 3 and the noise of the same shape."""
+        return (signal**self.degree + 1) / 3.5**self.degree * noise
 
     def _generator(self, *stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=stream)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShortestPathTask(_PolynomialTask):
+class ShortestPathTask(_Task):
     """Shortest paths on a grid, whose edges lead east and south, from the north-west corner to the south-east one.
 
     The costs to minimise are c_j = [((B x)_j / √p + 3)^degree + 1] / 3.5^degree · ε_j with features x ~ N(0, I_p), B_jk
@@ -118,6 +113,8 @@ class ShortestPathTask(_PolynomialTask):
     height: int = 5
     width: int = 5
 
+    minimize: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         _require_integers(self, height=1, width=1)
         if self.height * self.width < 2:
@@ -135,12 +132,35 @@ class ShortestPathTask(_PolynomialTask):
         last = self.height * self.width - 1
         return ShortestPath(last + 1, edges, 0, last)
 
-    def _costs(self, signal: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (signal**self.degree + 1) / 3.5**self.degree * noise
+
+@dataclass(frozen=True, kw_only=True)
+class PolynomialTask(_Task):
+    """Any problem, with costs by the law of `ShortestPathTask`: for problems that have no published generator.
+
+    Args:
+        problem: The feasible set, whose entries get a cost each.
+        minimize: Whether they are costs, or values to be maximised.
+        features: p ≥ 1.
+        degree: ≥ 1.
+        noise: Half-width of the noise, ≥ 0.
+        seed: ≥ 0, of B and all rows.
+
+    Raises:
+        TypeError: `problem` isn't a `Problem`, or an argument that should be an integer isn't.
+        ValueError: an argument is too small or isn't finite.
+    """
+
+    problem: Problem = field()  # pyright: ignore[reportIncompatibleVariableOverride] (given, not worked out)
+    minimize: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+            raise TypeError(f"problem must be a mapgrad.Problem, such as mapgrad.Assignment(5), got {self.problem!r}")
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnapsackTask(_PolynomialTask):
+class KnapsackTask(_Task):
     """Knapsacks of fixed weights, whose items' values are to be predicted.
 
     The values to maximise are v_j = ⌈5 [((B x)_j / √p + 3)^degree + 1] / 3.5^degree · ε_j⌉ with x, B and ε as for
@@ -185,7 +205,7 @@ class KnapsackTask(_PolynomialTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TravelingSalesmanTask(_PolynomialTask):
+class TravelingSalesmanTask(_Task):
     """Tours through fixed places, whose edges cost their length and a part that is to be predicted.
 
     The costs to minimise are c_j = ‖u − v‖ + ((B x)_j / √p + 3)^degree / 3^(degree − 1) · ε_j for the edge j between
@@ -206,6 +226,8 @@ class TravelingSalesmanTask(_PolynomialTask):
     """
 
     nodes: int = 20
+
+    minimize: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _require_integers(self, nodes=3)
@@ -238,7 +260,7 @@ class TravelingSalesmanTask(_PolynomialTask):
         return costs.round(4)
 
 
-def _require_integers(task: _PolynomialTask, **least: int) -> None:
+def _require_integers(task: _Task, **least: int) -> None:
     for name, low in least.items():
         _require_integer(name, getattr(task, name), low)
 

@@ -8,7 +8,7 @@ from mapgrad.exact._choice import entropy, kl_to_uniform, log_partition, margina
 from mapgrad.exact._diagram import Diagram
 from mapgrad.exact._enumeration import enumerate_states, expectation, gradient, map_state, probabilities
 from mapgrad.exact._oracle import Oracle
-from mapgrad.exact._perturbed import topk_marginals
+from mapgrad.exact._perturbed import topk_marginals, topk_probabilities
 
 __all__ = [
     "Diagram",
@@ -25,4 +25,5 @@ __all__ = [
     "probabilities",
     "sample",
     "topk_marginals",
+    "topk_probabilities",
 ]

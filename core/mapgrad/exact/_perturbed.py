@@ -26,6 +26,12 @@ _NUMBERS: Final = 7
 _OTHER_NUMBERS: Final = 40
 """The same for each entry, for its noise's law."""
 
+_STATE_NUMBERS: Final = 8
+"""The same for each state whose probability is asked for."""
+
+_LEAST: Final = 1e-18
+"""Stands for a probability of 0 where a logarithm is taken."""
+
 
 class Law(Protocol):
     """A law of i.i.d. noise, such as `Gumbel`: float64 in, float64 out, element by element."""
@@ -72,26 +78,11 @@ def topk_marginals(
         TypeError: the noise can only be sampled.
         MapgradError: the noise is a finite `SumOfGamma`.
     """
-    missing = [name for name in ("icdf", "cdf", "log_prob") if not hasattr(noise, name)]
-    if missing:
-        raise TypeError(f"exact marginals need the noise's {', '.join(missing)}, which {noise!r} doesn't have")
-    if require_float(theta).ndim == 0:
-        raise ShapeError("θ must have shape [*batch, n]: n entries to choose from; got a scalar")
-    problem = KSubset(theta.shape[-1], k)
-    rows = scaled_rows(problem, theta, temperature)
-    forbidden = rows.detach().isneginf()
-    require_states_left(problem, (~forbidden).sum(dim=1) >= k)
-    rows = torch.where(forbidden, rows.detach().amax(dim=1, keepdim=True), rows)  # where quantiles are needed anyway
-    logits = torch.linspace(-36, 36, _PANELS + 1, dtype=torch.float64, device=theta.device)
-    quantiles = noise.icdf(torch.sigmoid(logits))
+    problem, rows, forbidden = _rows(theta, k, noise, temperature)
+    quantiles = _quantiles(noise, theta.device)
 
     def integral(part: Tensor, is_out: Tensor, x: Tensor, weights: Tensor) -> Tensor:
-        distance = x.unsqueeze(2) - part.unsqueeze(1)
-        # beyond its outer quantiles a law has no mass; there a log density may overflow, and its gradient be NaN
-        inside = (distance > quantiles[0]) & (distance < quantiles[-1])
-        distance = distance.clamp(quantiles[0], quantiles[-1])
-        density = torch.where(inside & ~is_out.unsqueeze(1), noise.log_prob(distance).exp(), 0.0)
-        below = torch.where(is_out.unsqueeze(1), 1.0, noise.cdf(distance))
+        density, below = _densities(noise, quantiles, part, is_out, x)
         chosen = others(1 - below, below, k, at_most=True)
         return (weights.unsqueeze(2) * density * chosen).sum(dim=1)
 
@@ -107,6 +98,88 @@ def topk_marginals(
         places = zip(torch.split(x, nodes, dim=1), torch.split(weights, nodes, dim=1), strict=True)
         means.append(torch.stack([run(part, is_out, *each) for each in places]).sum(dim=0))
     return torch.cat(means).reshape(theta.shape).to(theta.dtype)
+
+
+def topk_probabilities(
+    theta: Tensor, states: Tensor, k: int, noise: Law, temperature: float = 1.0, *, max_bytes: int = MAX_BYTES
+) -> Tensor:
+    """Return P(MAP(θ + τε) = z) over `KSubset(n, k)`: the probability that the k largest are those of a state.
+
+        P(z) = ∫ Σ_{i in z} ρ(x − θ_i / τ) P(the others in z exceed x, and those outside don't) dx
+
+    by the quadrature of `topk_marginals`, right to an absolute 1e-12 or so, to 1e-8 with `SumOfGamma`.
+
+    Args:
+        theta: [*batch, n], utilities, any floating dtype and device.
+        states: [N, *batch, n], N states for each row, of k ones; another vector's number means nothing.
+        k: Number of entries chosen, 1 ≤ k ≤ n.
+        noise: Law of the i.i.d. noise ε, with `icdf`, `cdf` and `log_prob`.
+        temperature: τ > 0.
+        max_bytes: What may be taken beside θ, the states and the result.
+
+    Returns:
+        [N, *batch] of θ's dtype and device, differentiable in θ.
+
+    Raises:
+        MapgradError, TypeError, ValueError: As for `topk_marginals`; ShapeError where the states don't fit.
+    """
+    problem, rows, forbidden = _rows(theta, k, noise, temperature)
+    if states.ndim == 0 or states.shape[1:] != theta.shape:
+        raise ShapeError(f"states must have shape [N, *{tuple(theta.shape)}], got {tuple(states.shape)}")
+    chosen = states.to(rows).reshape(-1, *rows.shape).transpose(0, 1)
+    quantiles = _quantiles(noise, theta.device)
+
+    def integral(part: Tensor, is_out: Tensor, z: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+        density, below = _densities(noise, quantiles, part, is_out, x)
+        above, below = (each.clamp(min=_LEAST) for each in (1 - below, below))
+        hazard = (density / above).transpose(1, 2)
+        odds = (above.log() - below.log()).transpose(1, 2)
+        rest = torch.exp(z @ odds + below.log().sum(dim=2).unsqueeze(1))
+        return ((z @ hazard) * rest * weights.unsqueeze(1)).sum(dim=2)
+
+    node_bytes = 8 * (problem.n * _OTHER_NUMBERS + _STATE_NUMBERS * len(states))
+    require_fit(f"exact.topk_probabilities of {problem!r}", node_bytes, max_bytes)
+    num_nodes = _POINTS * ((_PANELS + 1) * problem.n - 1)
+    nodes = rows_together(rows, node_bytes, max_bytes)
+    run = within_budget(integral, rows, len(rows) * num_nodes * node_bytes, max_bytes)
+    found: list[Tensor] = []
+    count = max(1, nodes // num_nodes)
+    for part, is_out, z in zip(*(torch.split(each, count) for each in (rows, forbidden, chosen)), strict=True):
+        x, weights = _quadrature((part.detach().unsqueeze(2) + quantiles).flatten(1).sort(dim=1).values)
+        places = zip(torch.split(x, nodes, dim=1), torch.split(weights, nodes, dim=1), strict=True)
+        found.append(torch.stack([run(part, is_out, z, *each) for each in places]).sum(dim=0))
+    impossible = (chosen * forbidden.unsqueeze(1)).any(dim=2)
+    return torch.where(impossible, 0.0, torch.cat(found)).T.reshape(states.shape[:-1]).to(theta.dtype)
+
+
+def _rows(theta: Tensor, k: int, noise: Law, temperature: float) -> tuple[KSubset, Tensor, Tensor]:
+    """Return the problem, θ / τ [B, n] float64, and which entries are forbidden, whose θ is another's."""
+    missing = [name for name in ("icdf", "cdf", "log_prob") if not hasattr(noise, name)]
+    if missing:
+        raise TypeError(f"exact marginals need the noise's {', '.join(missing)}, which {noise!r} doesn't have")
+    if require_float(theta).ndim == 0:
+        raise ShapeError("θ must have shape [*batch, n]: n entries to choose from; got a scalar")
+    problem = KSubset(theta.shape[-1], k)
+    rows = scaled_rows(problem, theta, temperature)
+    forbidden = rows.detach().isneginf()
+    require_states_left(problem, (~forbidden).sum(dim=1) >= k)
+    rows = torch.where(forbidden, rows.detach().amax(dim=1, keepdim=True), rows)  # where quantiles are needed anyway
+    return problem, rows, forbidden
+
+
+def _quantiles(noise: Law, device: torch.device) -> Tensor:
+    """Return quantiles of the law, increasing, between which its mass lies but for 1e-15."""
+    return noise.icdf(torch.sigmoid(torch.linspace(-36, 36, _PANELS + 1, dtype=torch.float64, device=device)))
+
+
+def _densities(noise: Law, quantiles: Tensor, rows: Tensor, is_out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each entry's density at nodes x [B, Q], and its chance of being below: [B, Q, n]."""
+    distance = x.unsqueeze(2) - rows.unsqueeze(1)
+    # beyond its outer quantiles a law has no mass; there a log density may overflow, and its gradient be NaN
+    inside = (distance > quantiles[0]) & (distance < quantiles[-1])
+    distance = distance.clamp(quantiles[0], quantiles[-1])
+    density = torch.where(inside & ~is_out.unsqueeze(1), noise.log_prob(distance).exp(), 0.0)
+    return density, torch.where(is_out.unsqueeze(1), 1.0, noise.cdf(distance))
 
 
 def _quadrature(edges: Tensor) -> tuple[Tensor, Tensor]:

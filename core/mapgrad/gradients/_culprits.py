@@ -67,8 +67,8 @@ def _culprit_of(
         if not drawn.isfinite().all():
             return f"the noise of {name_problem(noise)} has NaN or infinite values", "let its sample return finite ones"
         largest = estimator.largest_temperature
-        if not (drawn * largest).isfinite().all():
-            return f"the noise times temperature={largest:g} overflows {theta.dtype}", "take a smaller temperature"
+        if not sampler.perturb(torch.zeros_like(theta), largest).isfinite().all():
+            return f"the noise times temperature={largest} overflows {theta.dtype}", "take a smaller temperature"
     if not is_backward:
         return _OVERFLOW if _is_ours(estimator, "forward") else _asked_by(estimator, "forward", "θ")
     if not _is_ours(estimator, "gradient"):

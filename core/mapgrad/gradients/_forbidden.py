@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.gradients._sampler import Sampler
+    from mapgrad.problems import Problem
     from mapgrad.solutions import Solutions
 
 AVERAGED: Final = (IMLE.gradient, StraightThrough.gradient)
@@ -35,8 +36,10 @@ class SolveOfForward:
         perturbed: Solves θ [B, *shape] with noise that the solver adds; returns None where it doesn't.
         estimator: Whose pass it is.
         theta: [B, *shape], utilities.
+        problem: What is solved; None for a function that doesn't say.
 
     Attributes:
+        problem: As given.
         perturbed: As given; None where the estimator does more than to add noise.
     """
 
@@ -46,8 +49,9 @@ class SolveOfForward:
         perturbed: Callable[[Tensor, Sampler, float], Solutions | None],
         estimator: Estimator,
         theta: Tensor,
+        problem: Problem | None,
     ) -> None:
-        self._solve, self._theta = solve, theta
+        self._solve, self._theta, self.problem = solve, theta, problem
         self._lost: Tensor | None = None
         is_plain = type(estimator).forward in PLAIN
         self.perturbed = perturbed if is_plain else None

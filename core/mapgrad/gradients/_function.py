@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching import Record, is_differentiated, is_in_backward, is_mapped, is_traced
-from mapgrad.gradients._eager import Each, Eager
+from mapgrad.gradients._eager import Eager
+from mapgrad.gradients._end import end_forward
+from mapgrad.gradients._normalized import normalized
 from mapgrad.gradients._pass import Pass
 from mapgrad.gradients._pending import Background, Pending
 from mapgrad.gradients._traced import Traced, ops
 from mapgrad.gradients._widened import widened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mapgrad.batching import SolverAtWork
     from mapgrad.gradients._owner import Owner
 
@@ -51,7 +51,7 @@ def sample(
     Returns:
         [*batch, *shape], or [S, *batch, *shape], of θ's dtype and device.
     """
-    wide = widened(theta)
+    wide = prepared(owner, work, theta)
     key = _key_of(owner, work, wide, perturb=perturb) if key is None else key
     if not is_traced(theta):
         pass_ = _pass_of(owner, work, key, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids)
@@ -77,12 +77,18 @@ def submit(
     ids: Tensor | None,
 ) -> Pending:
     """Begin what `sample` does in a thread of its own; arguments as there, θ not traced."""
-    wide = widened(theta)
+    wide = prepared(owner, work, theta)
     key = _key_of(owner, work, wide, perturb=perturb)
     pass_ = _pass_of(owner, work, key, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids)
     record = Record((), theta.dtype)
     background = Background(owner, pass_, wide, record)
     return Pending(background, lambda: _output(owner, wide, pass_, record, background).to(theta.dtype))
+
+
+def prepared(owner: Owner, work: SolverAtWork, theta: Tensor) -> Tensor:
+    """Return θ as passes take it: in at least float32, and normalised if the layer does so."""
+    wide = widened(theta)
+    return normalized(wide, work, minimize=owner.minimize) if owner.normalize else wide
 
 
 def _key_of(owner: Owner, work: SolverAtWork, theta: Tensor, *, perturb: bool) -> int | Tensor | None:
@@ -114,8 +120,7 @@ def _output(owner: Owner, theta: Tensor, pass_: Pass, record: Record, background
     monitor.last = None  # its memory may be needed
     output = Eager.apply(theta, pass_, record, background)
     monitor.last = record
-    if monitor.finds_clipped(record):
-        monitor.warn_of_clipping([pass_.clipping(theta)])
+    end_forward(owner, record, [(pass_, theta)])
     return output
 
 
@@ -131,55 +136,3 @@ _NO_COMPILED_MAP = (
     "torch.compile can't take the gradient of a MAP layer inside torch.vmap: torch 2.13 has no support for it. "
     "Leave out torch.vmap and give the layer the whole batch, or leave out torch.compile"
 )
-
-
-def sample_each(
-    owner: Owner,
-    groups: Sequence[tuple[SolverAtWork, Tensor, Sequence[int]]],
-    *,
-    dtypes: torch.dtype | list[torch.dtype],
-    samples: int,
-    perturb: bool,
-    is_mean: bool,
-    key: int | Tensor | None,
-    ids: Sequence[Tensor],
-) -> list[Tensor]:
-    """Return what `sample` does for the rows of each problem of a batch; all are tried before failing rows are named.
-
-    Where somebody traces, the first group that fails is named alone.
-
-    Args:
-        owner: The layer.
-        groups: For each problem the solver at work on it, its rows θ [N, *shape], and their numbers in the batch.
-        dtypes: That of the user's batch, or of each row of a list.
-        samples: S.
-        perturb: Whether noise is added.
-        is_mean: As for `sample`.
-        key: That of the noise of all groups.
-        ids: For each group, what stands for its rows in the noise.
-
-    Returns:
-        For each group, as from `sample`.
-    """
-    if any(is_traced(theta) for _, theta, _ in groups):
-        return [
-            sample(owner, work, theta, samples=samples, perturb=perturb, is_mean=is_mean, key=key, ids=each)
-            for (work, theta, _), each in zip(groups, ids, strict=True)
-        ]
-    passes: list[Pass] = []
-    estimator = owner.estimator
-    for (work, _, numbers), each in zip(groups, ids, strict=True):
-        noise = estimator.noise_for(work.problem) if perturb else None
-        number = None if key is None else int(key)
-        made = Pass(owner, estimator, work, noise, number, samples=samples, is_mean=is_mean, ids=each, numbers=numbers)
-        passes.append(made)
-    thetas = [theta for _, theta, _ in groups]
-    monitor, record = owner.monitor, Record((sum(map(len, thetas)),), dtypes)
-    if is_in_backward():
-        return list(Each.apply(passes, record, *thetas))
-    monitor.last = None
-    outputs = Each.apply(passes, record, *thetas)
-    monitor.last = record
-    if monitor.finds_clipped(record):
-        monitor.warn_of_clipping([pass_.clipping(theta) for pass_, theta in zip(passes, thetas, strict=True)])
-    return list(outputs)

@@ -1,22 +1,20 @@
-"""What a layer notices about its passes: rows that no step moves, or that its problem's domain cuts off."""
+"""What a layer notices about its passes: rows that no step moves, that a domain cuts off, or whose scale runs away."""
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import torch
+from torch import Tensor
 
-from mapgrad.batching import name_problem
+from mapgrad.batching import name_problem, to_list
+from mapgrad.gradients._scale import counted, spread
+from mapgrad.gradients._users_level import users_level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from torch import Tensor
 
     from mapgrad.batching import Record
     from mapgrad.gradients._noise import Noise
@@ -37,12 +35,15 @@ _COMPARED: Final = 32
 _WATCHED_PASSES: Final = 50
 _NEARLY_ALL: Final = 0.95
 
-_PASSED_OVER: Final = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
-"""Where code lies that a warning isn't about."""
+_FAR: Final = 1000.0
+"""How many times larger or smaller the scale of θ may become before a warning."""
+
+_FROM_NOISE: Final = 100.0
+"""How many times larger or smaller than the noise it must then be."""
 
 _norm = cast("Callable[..., Tensor]", torch.linalg.vector_norm)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 
-_Step = tuple["Tensor", "Tensor", "Tensor", "Problem | None", float]
+_Step = tuple[Tensor, Tensor, Tensor, "Problem | None", float]
 """A difference, a gradient and the answers of rows of one backward pass, what was solved, and which share they are."""
 
 
@@ -82,6 +83,7 @@ class Monitor:
 
     Attributes:
         last: What the last forward pass answered; None after one that failed or that somebody traced.
+        scale: The median spread of rows of θ in the last backward pass that was looked at; None before one.
         clipped_backward: How many rows of backward passes were moved into the domain.
     """
 
@@ -92,11 +94,15 @@ class Monitor:
         self._clipped = self._clipped_before = 0
         self._warned_of_clipping = False
         self._waiting: list[_Step] = []
-        self._improvable: list[Tensor] = []
-        self._dead: list[Tensor] = []
+        self._counted: list[Tensor] = []
         self._totals = [0.0, 0.0]
+        self._window = [0.0] * 6
         self._steps = 0
         self._warned = False
+        self.scale: float | None = None
+        self._first_scale = 0.0
+        self._backwards = 0
+        self._warned_of_scale = False
 
     def observe(
         self, difference: Tensor, gradient: Tensor, z: Tensor, problem: Problem | None, estimator: Estimator
@@ -125,6 +131,40 @@ class Monitor:
         if self._steps % _WATCHED_STEPS == 0:
             self._gather(estimator)
 
+    def watch(self, theta: Tensor, problem: Problem | None, noise_std: Callable[[], float | Tensor]) -> None:
+        """Look at the scale of θ, once in many backward passes, and warn once where it has run away.
+
+        Args:
+            theta: [B, *shape], utilities.
+            problem: What is solved.
+            noise_std: Returns the standard deviation of what perturbs it; a tensor where rows have their own.
+        """
+        self._backwards += 1
+        if self._backwards % _WATCHED_STEPS or not theta.numel():
+            return
+        some = theta[:: -(-theta.numel() // _LOOKED_AT)]
+        event_ndim = theta.ndim - 1
+        self.scale = now = float(spread(some, event_ndim, problem, counted(some, event_ndim, problem)).median())
+        first = self._first_scale = self._first_scale or now
+        has_fallen, has_risen = now * _FAR < first, now > first * _FAR
+        if self._warned_of_scale or not (has_fallen or has_risen):
+            return
+        size = noise_std()
+        if isinstance(size, Tensor) or not size:
+            effect = "its gradient grows as it shrinks" if has_fallen else "its gradient shrinks as it grows"
+        elif size / _FROM_NOISE < now < size * _FROM_NOISE:
+            return
+        else:
+            effect = f"noise of {size:.2g} {'drowns it' if has_fallen else 'changes hardly an answer any more'}"
+        self._warned_of_scale = True
+        warnings.warn(
+            f"the scale of θ {'fell' if has_fallen else 'rose'} from {first:.2g} to {now:.2g} within "
+            f"{self._backwards - _WATCHED_STEPS} backward passes, and {effect}: a loss of the answers alone doesn't "
+            f"hold it, as θ and 2 θ have the same ones. Pass normalize=True to the layer, which divides each row by "
+            f"its own spread, or add to the loss what holds θ, such as its distance to true values",
+            stacklevel=users_level(),
+        )
+
     def finds_clipped(self, record: Record) -> bool:
         """Count the clipped rows of a forward pass; tell, once, that nearly all of many passes were."""
         self._passes += 1
@@ -145,18 +185,28 @@ class Monitor:
         warnings.warn(
             f"nearly all rows of the last {_WATCHED_PASSES} forward passes were clipped into their problem's domain, "
             f"which loses what θ says there: {next(reasons, 'other problems than those of the last pass have one')}",
-            stacklevel=_users_level(),
+            stacklevel=users_level(),
         )
 
     def counts(self) -> dict[str, float]:
         """Return the counts so far; reading them changes none, nor when a warning comes."""
-        improvable, dead = self._recent()
-        return {
+        recent = self._recent()
+        counts = {
             "clipped": self._clipped,
             "clipped_backward": self.clipped_backward,
-            "improvable": self._totals[0] + improvable,
-            "dead": self._totals[1] + dead,
+            "improvable": self._totals[0] + recent[0],
+            "dead": self._totals[1] + recent[1],
         }
+        zeros, entries, power, noise = (
+            now + before for now, before in list(zip(recent, self._window, strict=True))[2:]
+        )
+        if entries:
+            counts["sparsity"] = zeros / entries
+        if noise:
+            counts["snr"] = max(power / noise - 1, 0.0)
+        if self.scale is not None:
+            counts["scale"] = self.scale
+        return counts
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "last": None}
@@ -175,35 +225,37 @@ class Monitor:
         best = (gradient @ others.T).amin(dim=2)
         rounding = gradient.abs().sum(dim=2) * (64 * torch.finfo(z.dtype).eps * others.abs().max())
         improvable = (z * gradient).sum(dim=2) - best > rounding
-        self._improvable.append(improvable.sum() / share)
-        self._dead.append((improvable & ~moved).sum() / share)
+        mean = difference.mean(dim=0)
+        found = [improvable.sum(), (improvable & ~moved).sum(), (mean == 0).sum(), mean.new_full((), mean.numel())]
+        if len(difference) > 1:
+            found += [mean.square().sum(), difference.var(dim=0).sum() / len(difference)]
+        self._counted.append(torch.stack([each.double() for each in found]) / share)
 
-    def _recent(self) -> tuple[float, float]:
-        """Return how many rows could improve, and were dead, since they were last gathered."""
+    def _recent(self) -> list[float]:
+        """Return what was counted since it was last gathered.
+
+        These are the rows that could improve, those of them that were dead, the zeros among the entries of the samples'
+        mean difference, these entries, and, of several samples, the square of that mean and of its standard error.
+        """
         self._count_waiting()
-        improvable, dead = (float(sum(map(float, counts))) for counts in (self._improvable, self._dead))
-        return improvable, dead
+        counts = [0.0] * 6
+        for each in self._counted:
+            for place, count in enumerate(to_list(each)):
+                counts[place] += count
+        return counts
 
     def _gather(self, estimator: Estimator) -> None:
-        improvable, dead = self._recent()
+        self._window = self._recent()
+        improvable, dead, *_ = self._window
         self._totals = [self._totals[0] + improvable, self._totals[1] + dead]
-        self._improvable.clear()
-        self._dead.clear()
+        self._counted.clear()
         if not self._warned and dead > improvable / 2:
             self._warned = True
             warnings.warn(
                 f"in the last {_WATCHED_STEPS} backward passes {dead / improvable:.0%} of the rows that could improve "
                 f"got a zero gradient: {estimator.advice}",
-                stacklevel=_users_level(),
+                stacklevel=users_level(),
             )
-
-
-def _users_level() -> int:
-    """Return which frame is the first outside of mapgrad and torch, counted from the caller, as `stacklevel` does."""
-    level, frame = 1, sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] (what warnings' skip_file_prefixes does, from Python 3.12 on)
-    while frame.f_code.co_filename.startswith(_PASSED_OVER) and frame.f_back is not None:
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _alike(step: _Step) -> tuple[Any, ...]:

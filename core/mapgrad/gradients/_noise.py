@@ -315,7 +315,7 @@ def _in_parts(
     return result.reshape(shape)
 
 
-def require_scores(noise: object, temperature: float) -> None:
+def require_density(noise: object, temperature: object) -> None:
     """Refuse noise that has no gradient by its density.
 
     Raises:
@@ -324,7 +324,7 @@ def require_scores(noise: object, temperature: float) -> None:
     """
     if not callable(getattr(noise, "log_prob", None)) or not getattr(noise, "invertible", True):
         raise TypeError(f"noise must be a law with log_prob, such as mapgrad.Gaussian(), got {noise!r}")
-    if not temperature:
+    if temperature == 0:
         raise ValueError("temperature must be positive, as the gradient is divided by it, got 0")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from mapgrad.gradients._callbacks import Callbacks
     from mapgrad.gradients._monitor import Monitor
     from mapgrad.gradients._steps import KeyStream
     from mapgrad.gradients.estimators import Estimator
@@ -16,7 +17,9 @@ class Owner(Protocol):
     Attributes:
         estimator: The gradient estimator.
         monitor: What counts rows that no step moves.
+        callbacks: Whom to tell of training passes.
         minimize: Whether the layer's input are costs.
+        normalize: Whether each row is divided by its own spread.
         training: Whether the layer is in training mode.
         keys: Gives each pass the key of its noise.
         handle: The number under which ops find the layer.
@@ -24,7 +27,14 @@ class Owner(Protocol):
 
     estimator: Estimator
     monitor: Monitor
+    callbacks: Callbacks
     minimize: bool
+    normalize: bool
     training: bool
     keys: KeyStream
     handle: int
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counts, and what the estimator shows."""
+        ...

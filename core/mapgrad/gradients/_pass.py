@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -16,11 +15,12 @@ from mapgrad.gradients import _perturbed
 from mapgrad.gradients._culprits import blamed
 from mapgrad.gradients._forbidden import PLAIN, SolveOfForward
 from mapgrad.gradients._monitor import Clipping
-from mapgrad.gradients._parts import merged, part_of
+from mapgrad.gradients._parts import cut, is_small, merged, part_of, pieces_of
 from mapgrad.gradients._row_ids import first_id
 from mapgrad.gradients._sampler import Sampler
 from mapgrad.gradients._some_rows import forward_of_some, solve_among_all
 from mapgrad.gradients._state import joined, taken
+from mapgrad.gradients._temperature import scale_for
 from mapgrad.gradients.estimators import Forward
 from mapgrad.gradients.estimators._checks import require_forward, require_gradient, require_state_like
 from mapgrad.problems import Domain
@@ -33,13 +33,6 @@ if TYPE_CHECKING:
     from mapgrad.gradients._owner import Owner
     from mapgrad.gradients.estimators import Estimator
     from mapgrad.solutions import Solutions
-
-_SMALL: Final = 1 << 16
-"""Entries of a batch that is never cut."""
-
-_PART_BYTES: Final = 1 << 22
-_PART_BYTES_ELSEWHERE: Final = 1 << 27
-"""How much of a batch an estimator sees at a time, where it may: what it holds beside the answers is in proportion."""
 
 _NONE: Final = torch.tensor(False, device="cpu")
 """That −inf may forbid no entry."""
@@ -160,7 +153,8 @@ class Pass:
 
     def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
         try:
-            solve = SolveOfForward(self._solve, partial(_perturbed.perturb_forward, self), self.estimator, theta)
+            perturb = partial(_perturbed.perturb_forward, self)
+            solve = SolveOfForward(self._solve, perturb, self.estimator, theta, self.work.problem)
             forward = self.estimator.forward(theta, sampler, solve)
         except RowsError as error:
             if not self._note(error, theta, sampler, numbers, record, is_backward=False):
@@ -235,6 +229,12 @@ class Pass:
         """Return utilities [B, *shape], and their noise."""
         split = self.work.lead_ndim(theta, len(self.mapped))
         self.lead, self.event = tuple(theta.shape[:split]), tuple(theta.shape[split:])
+        utilities = theta.neg() if self.minimize else theta
+        if split != 1:
+            utilities = utilities.reshape(-1, *self.event)
+        scale = None
+        if self.noise is not None:
+            scale = scale_for(self.estimator.temperature, utilities, len(self.event), self.work.problem)
         sampler = Sampler(
             self.noise,
             self.key,
@@ -245,9 +245,9 @@ class Pass:
             ids=self.ids,
             first=self.first,
             by_row=self.by_row,
+            scale=scale,
         )
-        utilities = theta.neg() if self.minimize else theta
-        return utilities if split == 1 else utilities.reshape(-1, *self.event), sampler
+        return utilities, sampler
 
     def _output(self, z: Tensor, theta: Tensor) -> Tensor:
         if not self.is_mean:
@@ -263,6 +263,7 @@ class Pass:
             gradient: ∂L/∂output.
             record: Gets the rows that failed.
         """
+        self.monitor.watch(forward.theta, self.work.problem, lambda: self._noise_std(forward))
         shape = (*self.lead, *self.event)
         if self.is_mean:
             rows = gradient[None] if len(self.lead) == 1 else gradient.reshape(1, -1, *self.event)
@@ -288,6 +289,9 @@ class Pass:
         if self.minimize:
             found = found.neg()
         return found if len(shape) == found.ndim else found.reshape(shape)
+
+    def _noise_std(self, forward: Forward) -> float | Tensor:
+        return forward.sampler.noise_std(forward.theta, self.estimator.largest_temperature)
 
     def _gradient_of(self, forward: Forward, gradient: Tensor, numbers: Sequence[int], record: Record) -> Tensor | None:
         """Return the gradient of some rows, NaN for those whose ∂L/∂z isn't finite: nothing is solved for them."""
@@ -344,7 +348,7 @@ class Pass:
             forbidden = forward.theta.isneginf()
             rows = rows.masked_fill(forbidden, -torch.inf)
             forbidden = forbidden.expand(rows.shape).reshape(-1, *self.event)
-        if forward.rows is None:
+        if forward.rows is None or rows.shape[rows.ndim - forward.rows.ndim] != len(forward.rows):  # of other noise
             answers = self._solve(rows, may_forbid=lambda: forbidden)
             _perturbed.require_own_memory(answers, forward, self.work.factory.label)
             return answers
@@ -361,20 +365,13 @@ class Pass:
 
     def _parts(self, theta: Tensor, states: int) -> list[tuple[int, int]]:
         """Return where the rows, with so many states each, are cut into parts that an estimator sees one by one."""
-        count, states = theta.shape[0], states + self.estimator.copies
-        if not self.mapped and states * theta.numel() <= _SMALL:
-            return [(0, count)]
-        if not self.estimator.is_rowwise:
-            pieces = math.prod(self.lead[: len(self.mapped)])  # each element of a map is a batch of its own
-        elif self.work.takes_whole_batches or self.work.proves:
-            pieces = 1
-        else:
-            budget = _PART_BYTES if theta.is_cpu else _PART_BYTES_ELSEWHERE
-            pieces = min(-(-states * theta.nbytes // budget), count)
-        if pieces <= 1:
-            return [(0, count)]
-        edges = [count * piece // pieces for piece in range(pieces + 1)]
-        return list(pairwise(edges))
+        states += self.estimator.copies
+        if not self.mapped and is_small(theta, states):
+            return [(0, theta.shape[0])]
+        if not self.estimator.is_rowwise:  # each element of a map is a batch of its own
+            return cut(theta.shape[0], math.prod(self.lead[: len(self.mapped)]))
+        is_whole = self.work.takes_whole_batches or self.work.proves
+        return cut(theta.shape[0], 1 if is_whole else pieces_of(theta, states))
 
     def _in_parts(
         self, theta: Tensor, sampler: Sampler, parts: list[tuple[int, int]], numbers: Sequence[int], record: Record

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from mapgrad.batching import SolverAtWork
     from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators import Estimator
     from mapgrad.solutions import Solutions
     from mapgrad.solvers import CounterNoise
@@ -40,7 +41,7 @@ def solve_perturbed(
     work: SolverAtWork,
     theta: Tensor,
     sampler: Sampler,
-    temperature: float,
+    temperature: Temperature,
     may_forbid: Callable[[], Tensor] | None = None,
 ) -> Solutions | None:
     """Return what solving ``sampler.perturb(theta, temperature)`` does, or None where the solver doesn't add the noise.
@@ -67,14 +68,14 @@ def solve_perturbed(
     return found
 
 
-def perturb_forward(pass_: _Pass, theta: Tensor, sampler: Sampler, temperature: float) -> Solutions | None:
+def perturb_forward(pass_: _Pass, theta: Tensor, sampler: Sampler, temperature: Temperature) -> Solutions | None:
     """Return `solve_perturbed` of a forward pass."""
     found = solve_perturbed(pass_.work, theta, sampler, temperature)
     pass_.is_masked |= found is not None and found.forbidden is not None
     return found
 
 
-def perturb_again(pass_: _Pass, theta: Tensor, forward: Forward, temperature: float) -> Solutions | None:
+def perturb_again(pass_: _Pass, theta: Tensor, forward: Forward, temperature: Temperature) -> Solutions | None:
     """Return `solve_perturbed` of a backward pass, whose forbidden entries are those of its forward pass."""
     if not pass_.work.adds_noise_on(theta.device):
         return None
@@ -106,7 +107,7 @@ def average_forward(pass_: _Pass, theta: Tensor, sampler: Sampler) -> Forward | 
 
 
 def average_again(
-    pass_: _Pass, theta: Tensor, less: Tensor | None, forward: Forward, temperature: float
+    pass_: _Pass, theta: Tensor, less: Tensor | None, forward: Forward, temperature: Temperature
 ) -> Tensor | None:
     """Return the mean of S states in a backward pass, less that of others where there are such.
 
@@ -144,7 +145,9 @@ def _forbidden(pass_: _Pass, forward: Forward) -> Tensor:
     return torch.zeros((), dtype=torch.bool, device=forward.theta.device)
 
 
-def _noise_to_average(work: SolverAtWork, theta: Tensor, sampler: Sampler, temperature: float) -> CounterNoise | None:
+def _noise_to_average(
+    work: SolverAtWork, theta: Tensor, sampler: Sampler, temperature: Temperature
+) -> CounterNoise | None:
     """Return the noise with which the solver averages S states of θ [..., *shape]; None where states are found."""
     is_worth_it = sampler.samples > 1 and sampler.samples * theta.numel() > _MANY and work.averages_on(theta.device)
     return sampler.counted(temperature, theta.device) if is_worth_it else None

@@ -12,10 +12,12 @@ from torch import Tensor
 from mapgrad.errors import ShapeError
 from mapgrad.gradients._counter import can_repeat, counter_noise, mix, signed
 from mapgrad.gradients._quantiles import quantiles
+from mapgrad.gradients._temperature import Relative
 from mapgrad.solvers import CounterNoise
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._temperature import Temperature
 
 _KEPT: Final = 1 << 20
 """Entries up to which noise is kept for the backward pass, as drawing it again would cost more than its memory."""
@@ -44,6 +46,7 @@ class Sampler:
             them, too; always done with ids.
         rows: (start, stop) of the rows that this sampler is for; None for all.
         kept: Where noise is kept, shared by the samplers of all parts of a batch; None for a place of its own.
+        scale: [B, 1, …] of all rows, what a relative temperature is relative to; None where none is asked for.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Sampler:
         by_row: bool = False,
         rows: tuple[int, int] | None = None,
         kept: list[Tensor] | None = None,
+        scale: Tensor | None = None,
     ) -> None:
         self.samples = samples
         self.key = key
@@ -69,6 +73,7 @@ class Sampler:
         self._first, self._by_row = first, by_row
         self._rows = (0, math.prod(lead)) if rows is None else rows
         self._kept: list[Tensor] = [] if kept is None else kept
+        self._scale = scale
 
     def unrepeatable(self, like: Tensor) -> Tensor | None:
         """Return the noise [S, B, *shape] of this pass, of a dtype and device, if its law doesn't give it again."""
@@ -101,6 +106,7 @@ class Sampler:
             by_row=self._by_row,
             rows=(start, stop),
             kept=self._kept,
+            scale=self._scale,
         )
 
     def others(self, samples: int) -> Sampler:
@@ -116,14 +122,27 @@ class Sampler:
             first=self._first,
             by_row=self._by_row,
             rows=self._rows,
+            scale=self._scale,
         )
 
-    def perturb(self, theta: Tensor, temperature: float) -> Tensor:
+    def row_temperatures(self, temperature: Temperature) -> float | Tensor:
+        """Return τ: the number itself, or [B, 1, …] of a relative one, from the scale of the forward pass's rows.
+
+        Raises:
+            TypeError: it is relative, but the estimator's own `temperature`, for which scales are measured, isn't.
+        """
+        if not isinstance(temperature, Relative):
+            return temperature
+        if self._scale is None:
+            raise TypeError(f"{temperature!r} needs an estimator whose own temperature is relative")
+        return temperature.factor * self._scale[slice(*self._rows)]
+
+    def perturb(self, theta: Tensor, temperature: Temperature) -> Tensor:
         """Return θ + τε_s for each sample s.
 
         Args:
             theta: [B, *shape], [S or 1, B, *shape] or [..., S or 1, B, *shape], utilities; not written to.
-            temperature: τ.
+            temperature: τ; a relative one has the scale of the forward pass's rows, whatever θ is here.
 
         Returns:
             [..., S, B, *shape], with the same noise for each leading element; without noise, a view of θ.
@@ -136,12 +155,18 @@ class Sampler:
             place = theta.ndim - len(self._event) - 2
             return theta.expand(*theta.shape[:place], self.samples, *theta.shape[place + 1 :])
         noise, is_fresh = self._draw(self._noise, theta)
+        tau = self.row_temperatures(temperature)
         if not is_fresh or noise.ndim < theta.ndim:
-            return theta + (noise if temperature == 1 else temperature * noise)
-        return (noise if temperature == 1 else noise.mul_(temperature)).add_(theta)
+            return theta + (noise if temperature == 1 else tau * noise)
+        return (noise if temperature == 1 else noise.mul_(tau)).add_(theta)
 
-    def counted(self, temperature: float, device: torch.device) -> CounterNoise | None:
-        """Return the noise τε_s as numbers that make it; None where there is none, or its law has no table."""
+    def counted(self, temperature: Temperature, device: torch.device) -> CounterNoise | None:
+        """Return the noise τε_s as numbers that make it.
+
+        None where there is none, its law has no table, or its temperature is relative.
+        """
+        if isinstance(temperature, Relative):
+            return None
         table = quantiles(self._noise, device)
         if table is None or self.key is None or temperature == 0:
             return None
@@ -157,22 +182,27 @@ class Sampler:
         """Whether there is any."""
         return self._noise is not None
 
-    def noise_std(self, theta: Tensor) -> float | Tensor:
-        """Return the standard deviation of the noise.
+    def noise_std(self, theta: Tensor, temperature: Temperature) -> float | Tensor:
+        """Return the standard deviation of the noise τε.
 
         Args:
             theta: [B, *shape], utilities.
+            temperature: τ.
 
         Returns:
-            What the law says of itself; else that of the noise of each row, [1, B, 1, …] like θ.
+            τ times what the law says of itself, else times that of the noise of each row: a number, or [1, B, 1, …]
+            like θ.
         """
         if self._noise is None:
             return 0.0
+        tau = self.row_temperatures(temperature)
+        if isinstance(tau, Tensor):
+            tau = tau[None]
         known = getattr(self._noise, "std", None)
         if known is not None:
-            return _std(self._noise, known)
+            return tau * _std(self._noise, known)
         noise = self._draw(self._noise, theta)[0]
-        return noise.var(dim=(0, *range(2, noise.ndim)), correction=0, keepdim=True).sqrt()
+        return tau * noise.var(dim=(0, *range(2, noise.ndim)), correction=0, keepdim=True).sqrt()
 
     def _draw(self, law: Noise, like: Tensor) -> tuple[Tensor, bool]:
         """Return ε [S, rows of this part, *shape], and whether it may be written to."""

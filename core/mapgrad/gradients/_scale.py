@@ -1,4 +1,4 @@
-"""How far a relative step goes: a scale of θ and a direction that a problem's blind spots and masked entries don't set.
+"""The scale of a row of θ, and how far a relative step goes: blind spots and masked entries of a problem set neither.
 
 Everything here is row by row: what one row gets depends on that row alone.
 """
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from mapgrad.batching import name_problem
+from mapgrad.errors import UnsupportedProblemError
+from mapgrad.problems import IntegerProgram, Problem
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.gradients._context import Context
-    from mapgrad.problems import Problem
 
 _SAMPLE: Final = 64
 """Entries of a row from which its typical distance is read: more cost more than they tell."""
@@ -24,6 +27,10 @@ _TOP: Final = 8
 
 _NEARER: Final = 3
 """How many of ten entries are nearer than the typical distance: fewer than 4, so that 60 % of them may be masked."""
+
+_NEARER_ALONE: Final = 5
+"""The same where no noise adds to the distance, and the third nearest at least: two entries beside the boundary may be
+as good as tied, and say nothing of the others."""
 
 _REACH: Final = 12.0
 """Typical distances from the boundary at which an entry no longer counts."""
@@ -69,8 +76,75 @@ def relative_step(theta: Tensor, gradient: Tensor, factor: float | Tensor, conte
     return step.mul_(length), torch.threshold_(length.double() / peak, 0.0, 1.0)
 
 
+def row_scale(theta: Tensor, event_ndim: int, problem: Problem | None) -> Tensor:
+    """Return the scale of rows by themselves, as `Relative` describes it: 1 where all entries lie on the boundary.
+
+    Args:
+        theta: [*batch, *shape], utilities; −inf entries count nowhere.
+        event_ndim: Number of dimensions of a row.
+        problem: What is solved; None for a function that doesn't say.
+
+    Returns:
+        [*batch, 1, …], positive.
+    """
+    return _weight_and_scale(theta, _constant_sums(problem), tuple(range(-event_ndim, 0)), 0.0, is_alone=True)[2]
+
+
+def counted(theta: Tensor, event_ndim: int, problem: Problem | None) -> Tensor:
+    """Return which entries aren't too far from the boundary to count, 1 or 0, of θ's dtype; arguments as above."""
+    every = tuple(range(-event_ndim, 0))
+    weight = _weight_and_scale(theta, _constant_sums(problem), every, 0.0, is_alone=True)[0]
+    return (weight > 0).to(theta.dtype)
+
+
+def spread(theta: Tensor, event_ndim: int, problem: Problem | None, counts: Tensor) -> Tensor:
+    """Return σ, the root mean square of a row's entries that count, less their means along `Problem.constant_sums`.
+
+    Args:
+        theta: [*batch, *shape], utilities or costs; differentiable.
+        event_ndim: As above, likewise `problem`.
+        problem: See there.
+        counts: What `counted` returns.
+
+    Returns:
+        [*batch, 1, …]; 0, with derivative 0, where it is no more than rounding.
+    """
+    limits, every = torch.finfo(theta.dtype), tuple(range(-event_ndim, 0))
+    values = theta.masked_fill(counts == 0, 0.0)
+    peak = values.detach().abs().amax(dim=every, keepdim=True)
+    is_flat = peak < limits.tiny * 2.0**24  # else 1 / σ may be beyond the largest number
+    peak = peak.masked_fill(is_flat, 1.0)
+    values = values / peak
+    sums = _constant_sums(problem)
+    for _ in range(1 if len(sums) <= 1 else _SWEEPS):
+        for dims, _ in sums:
+            count = counts.sum(dim=dims, keepdim=True).clamp(min=1)
+            values = values - counts * (values.sum(dim=dims, keepdim=True) / count)
+    count = counts.sum(dim=every, keepdim=True).clamp(min=1)
+    square = values.square().sum(dim=every, keepdim=True) / count
+    is_flat = is_flat | (square.detach() <= (64 * limits.eps) ** 2)
+    return square.masked_fill(is_flat, 1.0).sqrt() * peak.masked_fill(is_flat, 0.0)
+
+
+def require_scalable(problem: Problem | None, what: str) -> None:
+    """Refuse a problem whose MAP(θ / scale) isn't MAP(θ).
+
+    Args:
+        problem: It; None for a function that doesn't say.
+        what: What divides θ, for the message.
+
+    Raises:
+        UnsupportedProblemError: a program's variables that θ doesn't price have utilities.
+    """
+    if isinstance(problem, IntegerProgram) and problem.fixed.any():
+        raise UnsupportedProblemError(
+            f"{what} divides θ by a scale, but variables of {name_problem(problem)} have utilities of their own, "
+            f"`fixed`, which would then count for more: let θ price these variables too"
+        )
+
+
 def _weight_and_scale(
-    theta: Tensor, sums: _Sums, every: tuple[int, ...], noise: float | Tensor
+    theta: Tensor, sums: _Sums, every: tuple[int, ...], noise: float | Tensor, *, is_alone: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return how much each entry counts, from 0 to 1, their sum, and the rms of the row's spread and noise."""
     limits = torch.finfo(theta.dtype)
@@ -79,7 +153,7 @@ def _weight_and_scale(
         for dims, ones in sums:
             rest = rest - _boundary(rest, dims, ones)
     is_certain = isinstance(noise, float) and not noise
-    typical = _typical(rest.flatten(every[0]), is_certain=is_certain)
+    typical = _typical(rest.flatten(every[0]), is_certain=is_certain, is_alone=is_alone)
     if len(every) > 1:
         typical = typical.reshape(*rest.shape[: every[0]], *[1] * len(every))
     typical = typical.add(noise).clamp_(limits.tiny, limits.max / 64)
@@ -92,12 +166,16 @@ def _weight_and_scale(
     return weight, count, torch.where(scale > 0, scale, typical) if is_certain else scale
 
 
-def _typical(rest: Tensor, *, is_certain: bool) -> Tensor:
+def _typical(rest: Tensor, *, is_certain: bool, is_alone: bool) -> Tensor:
     """Return a quantile of |rest| [..., n] over what is finite; no 0 without noise, which would take its place."""
     some = _some(rest, -1).abs()
     finite = (some < math.inf).sum(dim=-1, keepdim=True)
-    nearest = some.topk(some.shape[-1] * _NEARER // 10 + 1, dim=-1, largest=False).values
-    typical = nearest.gather(-1, finite * _NEARER // 10)
+    count, tenths = some.shape[-1], _NEARER_ALONE if is_alone else _NEARER
+    place = finite * tenths // 10
+    if is_alone:
+        place = torch.minimum(place.clamp(min=2), finite - 1).clamp(min=0)
+    nearest = some.topk(min(max(count * tenths // 10, 2) + 1, count), dim=-1, largest=False).values
+    typical = nearest.gather(-1, place)
     if not is_certain:
         return typical
     smallest = some.masked_fill_(some == 0, math.inf).amin(dim=-1, keepdim=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.solutions import Solutions
     from mapgrad.solvers import CounterNoise
 
@@ -37,14 +38,19 @@ class SamplerOfSome:
         """Return the sampler of so many other noises of the same rows, independent of these."""
         return SamplerOfSome(self._sampler.others(samples), self._rows, self._like)
 
-    def perturb(self, theta: Tensor, temperature: float) -> Tensor:
+    def row_temperatures(self, temperature: Temperature) -> float | Tensor:
+        """Return τ, a number or [N, 1, …]."""
+        tau = self._sampler.row_temperatures(temperature)
+        return tau.index_select(0, self._rows) if isinstance(tau, Tensor) else tau
+
+    def perturb(self, theta: Tensor, temperature: Temperature) -> Tensor:
         """Return θ + τε_s, [..., S, N, *shape], for θ [N, *shape] or [..., S or 1, N, *shape]."""
         dim = theta.ndim - self._like.ndim
         whole = theta.new_zeros((*theta.shape[:dim], *self._like.shape)).index_copy_(dim, self._rows, theta)
         perturbed = self._sampler.perturb(whole, temperature)
         return perturbed.index_select(perturbed.ndim - self._like.ndim, self._rows)
 
-    def counted(self, temperature: float, device: torch.device) -> CounterNoise | None:
+    def counted(self, temperature: Temperature, device: torch.device) -> CounterNoise | None:
         """Return the noise of these rows as numbers, as `Sampler` does."""
         noise = self._sampler.counted(temperature, device)
         if noise is None:
@@ -52,9 +58,9 @@ class SamplerOfSome:
         rows = self._rows + noise.first if noise.rows is None else noise.rows[self._rows]
         return replace(noise, rows=rows, first=0)
 
-    def noise_std(self, theta: Tensor) -> float | Tensor:
-        """Return the standard deviation of the noise, a number or [1, N, 1, …] for θ [N, *shape]."""
-        std = self._sampler.noise_std(self._like)
+    def noise_std(self, theta: Tensor, temperature: Temperature) -> float | Tensor:
+        """Return the standard deviation of the noise τε, a number or [1, N, 1, …] for θ [N, *shape]."""
+        std = self._sampler.noise_std(self._like, temperature)
         return std.index_select(1, self._rows) if isinstance(std, Tensor) else std
 
 
@@ -71,7 +77,7 @@ def forward_of_some(forward: Forward, rows: Tensor) -> Forward:
 
 
 def solve_among_all(
-    solve: Callable[[Tensor, Forward], Solutions], forward: Forward, chosen: Tensor, temperature: float
+    solve: Callable[[Tensor, Forward], Solutions], forward: Forward, chosen: Tensor, temperature: Temperature
 ) -> Callable[[Tensor, Forward], Solutions]:
     """Return what solves some rows within whole batches, of which the other rows are as in the forward pass.
 

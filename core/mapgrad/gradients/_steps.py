@@ -150,14 +150,29 @@ class KeyStream:
         passes[0].is_repeated = True
         return passes[0].key
 
-    def saved(self) -> list[int]:
-        """Return [seed, step] as numbers that fit into int64, or [] without a seed."""
-        return [] if self.seed is None else [signed(self.seed), self.step]
+    def saved(self) -> Tensor:
+        """Return (seed, step) as int64 on the CPU, or nothing without a seed."""
+        numbers = [] if self.seed is None else [signed(self.seed), self.step]
+        return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
-    def restore(self, state: list[int]) -> None:
-        """Go on where a saved stream stopped, if both have a seed; a stream without one never gets one by this."""
-        if state and self.seed is not None:
-            self.seed, self.step = state
+    def restore(self, state: Tensor, owner: str) -> None:
+        """Go on where a saved stream stopped, if both have a seed; a stream without one never gets one by this.
+
+        Args:
+            state: What `saved` returned.
+            owner: What has the stream, for the message.
+
+        Raises:
+            ValueError: `state` is something else.
+        """
+        is_saved = isinstance(state, torch.Tensor) and state.shape in ((0,), (2,))  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+        if not is_saved or state.dtype != torch.int64 or (state[1:] < 0).any():
+            raise ValueError(
+                f"a saved {owner} has (seed, step) as its extra state, an int64 tensor of two numbers or, without a "
+                f"seed, of none, got {state!r}: is the file another module's?"
+            )
+        if len(state) and self.seed is not None:
+            self.seed, self.step = int(state[0]), int(state[1])
 
 
 def _mark(thetas: Sequence[Tensor]) -> int:

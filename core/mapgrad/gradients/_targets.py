@@ -118,6 +118,11 @@ class Step(Target):
         goal = theta if self.alpha == 1 else self.alpha * theta
         return torch.sub(goal, gradient, alpha=self.lam), self.lam
 
+    @property
+    def stats(self) -> dict[str, float]:
+        """λ."""
+        return {"lam": self.lam}
+
     def extra_repr(self) -> str:
         """Return the arguments."""
         return f"lam={self.lam}, alpha={self.alpha}"
@@ -182,6 +187,7 @@ class RelativeStep(_Stepping):
     def __init__(self, lam: float | None = None) -> None:
         super().__init__()
         self.lam = None if lam is None else positive("lam", lam)
+        self._last = self.lam
 
     @property
     def is_rowwise(self) -> bool:
@@ -203,7 +209,14 @@ class RelativeStep(_Stepping):
         if lam is None:
             is_certain = isinstance(context.noise_std, float) and not context.noise_std
             lam = 1.0 if is_certain else 0.5
+        if lam != self._last:  # as modules take long to set an attribute
+            self._last = lam
         return relative_step(theta, gradient, lam, context)
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """λ of the last step, once there was one."""
+        return {} if self._last is None else {"lam": self._last}
 
     def extra_repr(self) -> str:
         """Return the arguments."""

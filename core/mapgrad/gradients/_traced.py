@@ -13,6 +13,7 @@ from torch import Tensor
 from mapgrad.batching import Record, SolverAtWork, define, find, is_in_backward
 from mapgrad.gradients._counter import can_repeat
 from mapgrad.gradients._eager import refuse
+from mapgrad.gradients._end import end_forward
 from mapgrad.gradients._pass import Pass
 from mapgrad.gradients.estimators._checks import require_state_like
 
@@ -120,8 +121,8 @@ def _forward(
     if found is None:
         raise record.error()
     output, forward = found
-    if not is_repeated and pass_.monitor.finds_clipped(record):
-        pass_.monitor.warn_of_clipping([pass_.clipping(theta)])
+    if not is_repeated:
+        end_forward(find(rest[-2]), record, [(pass_, theta)])
     lead = pass_.samples, *pass_.lead
     rows, noise = forward.rows, forward.sampler.unrepeatable(theta)
     empty = theta.new_empty(0)

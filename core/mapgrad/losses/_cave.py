@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching import define, find, is_traced, new_handle
-from mapgrad.gradients._arguments import positive
 from mapgrad.losses._cones import Cones
 from mapgrad.losses._loss import Loss
 
@@ -27,21 +26,23 @@ class CaVE(Loss):
     1 − cos(θ, p), where p is the projection of θ on the cone of the outward normals of all constraints that bind at z*,
     in the linear relaxation of the problem's integer program: 0 for θ in the cone, which makes z* optimal, and 1 where
     p is 0. Its gradient is that for constant p; for the exact projection, where 1 − cos is 1 − ‖p‖/‖θ‖, it is the whole
-    one. The length of θ doesn't matter. Nothing is solved; rows are projected on the CPU.
+    one. The length of θ doesn't matter. Rows are projected on the CPU, one by one.
 
-    Where the program has variables that θ doesn't price, which complete z*, both vectors have all of them, with zeros
-    in θ. A program whose relaxation isn't tight has too small a cone: z* is optimal for other θ too.
+    Where the program has variables that θ doesn't price, both vectors have all of them, with zeros in θ; their values
+    are found by scipy's milp, once for each z*. Nothing else is solved. A program whose relaxation isn't tight has too
+    small a cone: z* is optimal for other θ too.
 
     Args:
         solver: See `Loss`; it is asked for nothing but its problem.
         iterations: None for the exact projection, by scipy, in whose flat part, p = 0, no gradient is. A number is that
             of the iterations after which clarabel's interior-point method is stopped, which leaves p inside of the
-            cone: with 3 it is the paper's «CaVE+». θ inside of the cone has a positive loss then, too.
+            cone, as in the paper's «CaVE+», with 3. θ inside of the cone has a positive loss then, too. Where it stops
+            depends on how constraints are written: here normals are unit vectors, and equations aren't in them.
         minimize: Whether predictions are costs.
         reduction: "mean", "sum" or "none".
 
     Raises:
-        ValueError: the solver's problem isn't known, or `iterations` isn't positive.
+        ValueError: the solver's problem isn't known, or `iterations` isn't a positive int.
         UnsupportedProblemError: it isn't one of zeros and ones, or has no integer program.
     """
 
@@ -55,7 +56,9 @@ class CaVE(Loss):
     ) -> None:
         super().__init__(solver, minimize=minimize, reduction=reduction)
         self.cones = Cones(self.require_problem())
-        self.iterations = None if iterations is None else int(positive("iterations", iterations))
+        if iterations is not None and (type(iterations) is not int or iterations < 1):
+            raise ValueError(f"iterations must be a positive int or None, got {iterations!r}")
+        self.iterations = iterations
         self.handle = new_handle(self)
 
     def forward(self, pred: Tensor, z_true: Tensor) -> Tensor | tuple[Tensor, Tensor]:

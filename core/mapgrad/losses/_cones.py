@@ -92,7 +92,7 @@ class Cones:
         program = self.program
         nearest = _nearest() if iterations is None else _interior(iterations)
         rows = np.zeros((len(theta), program.num_vars))
-        rows[:, program.decision] = theta.reshape(len(theta), -1)
+        rows[:, program.decision] = theta.reshape(len(theta), len(program.decision))
         for row, binding in zip(rows, self._bindings(z), strict=True):
             seen = np.isfinite(row)
             span, others = self._normals(seen.tobytes())
@@ -201,7 +201,7 @@ def _interior(iterations: int) -> Projection:
         import clarabel  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingDependencyError(
-            "CaVE with `iterations` projects by clarabel, which isn't installed: pip install clarabel, or leave "
+            "CaVE with `iterations` projects by clarabel, which isn't installed: pip install 'mapgrad[cave]', or leave "
             "`iterations` out for the exact projection"
         ) from error
     settings: Any = clarabel.DefaultSettings()

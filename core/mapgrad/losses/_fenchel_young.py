@@ -1,22 +1,25 @@
-"""Fenchel–Young losses of perturbed optimizers."""
+"""Fenchel–Young losses of perturbed and of regularised optimizers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor
 
-from mapgrad.batching import new_handle
+from mapgrad.batching import is_traced, new_handle, row_numbers
 from mapgrad.errors import DomainError, NonFiniteError
-from mapgrad.gradients import Gaussian, KeyStream, StraightThrough, log_mean, require_row_ids
+from mapgrad.gradients import Gaussian, KeyStream, StraightThrough, log_mean, require_multiplier, require_row_ids
+from mapgrad.gradients._arguments import positive
 from mapgrad.losses._loss import Loss
-from mapgrad.losses._smoothing import drawn
+from mapgrad.losses._smoothing import drawn, regularised
+from mapgrad.losses._values import inner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mapgrad.gradients import Estimator, Noise
+    from torch import Tensor
+
+    from mapgrad.gradients import Estimator, Noise, Temperature
     from mapgrad.losses._loss import Reduction
     from mapgrad.losses._values import SolverOrFunction
 
@@ -31,6 +34,11 @@ class FenchelYoung(Loss):
     keeps the signs of θ, as costs of paths need it, and has the gradient mean_s e_s ∘ (z_s − z*). Without noise it is
     the loss of the structured perceptron (Collins 2002). In eval mode the noise is the same as in training.
 
+    With `quadratic`, a term Ω(μ) = (w/2) ‖μ‖² smooths in place of noise (Blondel, Martins and Niculae, JMLR 2020, arXiv
+    1901.02324): max_μ ⟨θ, μ⟩ − Ω(μ) + Ω(z*) − ⟨θ, z*⟩ over the means μ of states, at least (w/2) ‖μ − z*‖², and 0 where
+    z* wins by a margin. Its gradient is μ − z*. μ is found to a relative gap of 1e-10 by Frank–Wolfe steps, as by
+    `FrankWolfe`, whose w is relative to θ; this one isn't, so that the loss is convex.
+
     The noise is that of a `MAPLayer` with the same law, samples, temperature and seed, at its same step.
 
     Args:
@@ -38,17 +46,21 @@ class FenchelYoung(Loss):
         noise: ρ(ε); "auto" and None as for the estimators of a layer, see `Estimator`. Multiplicative noise needs a law
             with `log_mgf`, and "auto" is then `Gaussian`.
         samples: S.
-        temperature: τ.
+        temperature: τ, a number or `Relative`, whose scale counts as a constant in the gradient; a number for
+            multiplicative noise.
         multiplicative: Whether noise multiplies θ.
+        quadratic: w > 0, in units of θ for states of zeros and ones; None for noise.
         minimize: Whether predictions are costs.
         reduction: "mean", "sum" or "none" over the rows.
-        return_solution: Whether z̄ comes back too, the mean of the samples' states.
+        return_solution: Whether z̄ comes back too, the mean of the samples' states, or μ.
         seed: As for `MAPLayer`: None takes noise from torch's default generators; an int makes it a function of (seed,
             step, row id, sample), and (seed, step) are saved in `state_dict`.
 
     Raises:
-        TypeError: `samples`, `noise` or `seed` has the wrong type, or `noise` no `log_mgf` that `multiplicative` needs.
-        ValueError: `samples` is below 1, `temperature` negative or not finite, or multiplicative noise has no mean.
+        TypeError: `samples`, `noise` or `seed` has the wrong type, or `multiplicative` noise no `log_mgf` or a relative
+            temperature.
+        ValueError: `samples` is below 1, `temperature` negative or not finite, multiplicative noise has no mean, or
+            `quadratic` isn't positive and finite, or is given with noise.
     """
 
     def __init__(
@@ -57,22 +69,31 @@ class FenchelYoung(Loss):
         noise: Noise | Literal["auto"] | None = "auto",
         *,
         samples: int = 1,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
         multiplicative: bool = False,
+        quadratic: float | None = None,
         minimize: bool = False,
         reduction: Reduction = "mean",
         return_solution: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__(solver, minimize=minimize, reduction=reduction, return_solution=return_solution)
-        if multiplicative and noise == "auto":
+        self.quadratic = None if quadratic is None else positive("quadratic", quadratic)
+        if quadratic is not None:
+            if multiplicative or noise not in ("auto", None):
+                raise ValueError(
+                    f"a quadratic term smooths in place of noise, got quadratic={quadratic:g} with noise={noise!r} and "
+                    f"multiplicative={multiplicative}: leave out one of the two"
+                )
+            noise = None
+        elif multiplicative and noise == "auto":
             noise = Gaussian()
         # what draws the noise of a layer, whose gradient isn't asked for
         self.estimator: Estimator = StraightThrough(noise, samples=samples, temperature=temperature)
         self.multiplicative = multiplicative
         self.noise = self.estimator.noise_for(self.solver.problem)
         scales = multiplicative and self.noise is not None
-        self.log_mean = log_mean(self.noise, self.estimator.temperature) if scales else 0.0
+        self.log_mean = log_mean(self.noise, require_multiplier(self.estimator.temperature)) if scales else 0.0
         self.keys = KeyStream(seed)
         self.handle = new_handle(self)
 
@@ -98,6 +119,8 @@ class FenchelYoung(Loss):
         """
         theta = self.utilities(pred)
         z_true = self.true_states(z_true, theta)
+        if self.quadratic is not None:
+            return self._regularised(theta, z_true, self.quadratic)
         if self.noise is None:
             z = self.solve(theta, "pred")
             return self.result(self.excess(theta, z, z_true), z)
@@ -110,15 +133,27 @@ class FenchelYoung(Loss):
         values = self.excess(self.perturbed(theta, noise), z, z_true).mean(dim=0)
         return self.result(values, z.mean(dim=0))
 
+    def _regularised(self, theta: Tensor, z_true: Tensor, weight: float) -> Tensor | tuple[Tensor, Tensor]:
+        try:
+            mean = regularised(self, theta.detach())
+        except (DomainError, NonFiniteError) as error:
+            raise self.explained(error, "pred", theta) from error
+        split = self.split(theta)
+        gain = inner(theta, mean - z_true, split)
+        change = inner(mean + z_true, mean - z_true, split)
+        values = gain - weight / 2 * change
+        if not is_traced(values) and bool((values < 0).any()):
+            rounding = 1e-6 * (gain.detach().abs() + weight / 2 * inner(mean + z_true, mean + z_true, split))
+            self.require_states(z_true, row_numbers((values < -rounding).flatten()), None)
+        return self.result(values, mean)
+
     def perturbed(self, theta: Tensor, noise: Tensor) -> Tensor:
-        """Return θ_s, [S, *] of θ [*] and noise ε_s [S, *]."""
-        temperature = self.estimator.temperature
-        scaled = noise if temperature == 1 else temperature * noise
-        return theta * (scaled - self.log_mean).exp() if self.multiplicative else theta + scaled
+        """Return θ_s, [S, *] of θ [*] and noise τε_s [S, *]."""
+        return theta * (noise - self.log_mean).exp() if self.multiplicative else theta + noise
 
     def get_extra_state(self) -> Tensor:
         """Return (seed, step) as int64, or nothing without a seed."""
-        return torch.tensor(self.keys.saved(), dtype=torch.int64, device="cpu")
+        return self.keys.saved()
 
     def set_extra_state(self, state: Tensor) -> None:
         """Continue the noise of a saved loss, if both have a seed.
@@ -126,19 +161,14 @@ class FenchelYoung(Loss):
         Raises:
             ValueError: `state` isn't what `get_extra_state` returns.
         """
-        is_saved = isinstance(state, Tensor) and state.shape in ((0,), (2,))  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
-        if not is_saved or state.dtype != torch.int64 or (state[1:] < 0).any():
-            raise ValueError(
-                f"a saved FenchelYoung has (seed, step) as its extra state, an int64 tensor of two numbers or, without "
-                f"a seed, of none, got {state!r}: is the file another module's?"
-            )
-        self.keys.restore([int(number) for number in state])
+        self.keys.restore(state, "FenchelYoung")
 
     def extra_repr(self) -> str:
         """Return the arguments."""
         return (
             f"{super().extra_repr()}, noise={self.noise}, samples={self.estimator.samples}, "
-            f"temperature={self.estimator.temperature}, multiplicative={self.multiplicative}"
+            f"temperature={self.estimator.temperature}, multiplicative={self.multiplicative}, "
+            f"quadratic={self.quadratic}"
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from mapgrad.batching import has_forbidden, is_traced, name_problem, name_rows, require_float, row_numbers
 from mapgrad.errors import DomainError, NonFiniteError, ProblemError, UndecidedError
-from mapgrad.gradients import widened
-from mapgrad.losses._first_order import first_order
+from mapgrad.gradients import first_order, widened
 from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver
 
 if TYPE_CHECKING:
@@ -27,7 +26,8 @@ class Loss(nn.Module):
 
     θ are utilities inside. All solves are exact: rows outside of the problem's domain are refused, whatever the
     solver's own policy is. Computed in at least float32. Works under autocast, torch.compile(fullgraph=True),
-    torch.vmap and torch.func; a second derivative is refused. A loss is the same in training and in eval mode.
+    torch.vmap and torch.func; a second derivative is refused. A loss is the same in training and in eval mode, but for
+    what `PooledLoss` says.
 
     Args:
         solver: A `Solver` from `get_solver`, or a function θ [B, *shape] → z [B, *shape], as for `MAPLayer`.
@@ -70,7 +70,7 @@ class Loss(nn.Module):
             theta = self.solver.at_work().require_theta(theta)
         else:
             require_priced(problems)
-        theta = first_order(theta)
+        theta = first_order(theta, "a loss of mapgrad.losses")
         return -theta if self.minimize else theta
 
     def true_utilities(self, true: object, theta: Tensor) -> Tensor:

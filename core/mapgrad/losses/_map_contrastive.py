@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class MAPContrastive(PooledLoss):
     """The true state against the best of the pool (Mulamba, Mandi, Diligenti, Lombardi, Bucarey and Guns 2021).
 
-    max_z ⟨θ, z − z*⟩ over the pool and z* (IJCAI 2021, arXiv 2011.05354), with the subgradient z − z*: the
-    loss of the perceptron, whose argmax the pool gives. θ = 0 is one of its minima. With true utilities t it is
-    max_z ⟨θ − t, z − z*⟩, as in that paper too: the structured hinge loss over the pool, whose margin is the
-    regret, so that predictions keep the scale of t. Arguments as for `PooledLoss`.
+    max_z ⟨θ, z − z*⟩ over the pool and z* (IJCAI 2021, arXiv 2011.05354), with the subgradient z − z*: the perceptron's
+    loss, whose best state the pool gives. θ = 0 is one of its minima. With true utilities t it is, as in that paper,
+    max_z ⟨θ − t, z − z*⟩: the structured hinge loss over the pool, whose margin is the regret, so that predictions keep
+    the scale of t. Arguments as for `PooledLoss`.
     """
 
     def forward(self, pred: Tensor, z_true: Tensor, true: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class NoiseContrastive(PooledLoss):
     """NCE: true states against all that the pool holds (Mulamba, Mandi, Diligenti, Lombardi, Bucarey and Guns 2021).
 
-    (1/P) Σ_z ⟨θ, z − z*⟩ over the P states of the pool (IJCAI 2021, arXiv 2011.05354), with the
-    gradient z̄ − z*, z̄ the pool's mean. It is linear in θ, and has no least value; θ in place of θ − t adds a constant
-    alone. Arguments as for `PooledLoss`.
+    (1/P) Σ_z ⟨θ, z − z*⟩ over the P states of the pool (IJCAI 2021, arXiv 2011.05354), with the gradient z̄ − z*, where
+    z̄ is the pool's mean. It is linear in θ and has no least value; θ − t in place of θ adds a constant alone. Arguments
+    as for `PooledLoss`.
     """
 
     def forward(self, pred: Tensor, z_true: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -58,7 +58,8 @@ class PooledLoss(Loss):
 
     In training, true states z* are added to the pool, and the states MAP(θ) of rows that are drawn with the probability
     `solve_ratio`; the loss is over all that is in the pool then. In eval mode the pool stays as it is, so that rows for
-    validation don't leak into it. States of a data set are added by ``loss.pool.add(states)``.
+    validation don't leak into it. States of a data set are added by ``loss.pool.add(states)``. Ranks have pools of
+    their own. The pool moves to the device of the predictions.
 
     A predicted row only brings a candidate for the pool: it is solved by the solver's own domain policy.
 
@@ -89,12 +90,13 @@ class PooledLoss(Loss):
         reduction: Reduction = "mean",
         return_solution: bool = False,
     ) -> None:
-        super().__init__(solver, minimize=minimize, reduction=reduction, return_solution=return_solution)
+        feeder = require_solver(solver)
+        super().__init__(feeder, minimize=minimize, reduction=reduction, return_solution=return_solution)
         if not 0 <= solve_ratio <= 1:
             raise ValueError(f"solve_ratio must be a probability, from 0 to 1, got {solve_ratio}")
         self.solve_ratio = float(solve_ratio)
         self.pool = pool_of(self.require_problem(), pool)
-        self._feeder = require_solver(solver)  # by its own domain policy
+        self._feeder = feeder  # which has a domain policy of its own
         self.handle = new_handle(self)
 
     @abstractmethod
@@ -160,7 +162,8 @@ def _pooled(
     loss: PooledLoss = find(handle)
     shape = loss.pool.problem.shape
     lead = tuple(theta.shape[: theta.ndim - len(shape)])
-    loss.pool.to(theta.device)
+    if loss.pool.states.device != theta.device:
+        loss.pool.to(theta.device)
     loss.require_allowed(theta, z_true)
     loss.require_states(z_true, row_numbers(~loss.pool.contains(z_true).flatten()))  # what is in the pool is one
     if loss.training:

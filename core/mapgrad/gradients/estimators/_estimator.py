@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from mapgrad.gradients._arguments import non_negative
 from mapgrad.gradients._centred import Centred
 from mapgrad.gradients._noise import SumOfGamma
+from mapgrad.gradients._temperature import require_temperature
 from mapgrad.problems import Domain
 from mapgrad.solutions import Solutions
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.problems import Problem
 
 Solve = Callable[[Tensor], Solutions]
@@ -56,15 +57,15 @@ class Forward:
     is_training: bool = False
     problem: Problem | None = None
     _solve: Callable[[Tensor, Forward], Solutions] = field(init=False, repr=False)
-    _perturbed: Callable[[Tensor, Forward, float], Solutions | None] = field(init=False, repr=False)
-    _average: Callable[[Tensor, Tensor | None, Forward, float], Tensor | None] = field(init=False, repr=False)
+    _perturbed: Callable[[Tensor, Forward, Temperature], Solutions | None] = field(init=False, repr=False)
+    _average: Callable[[Tensor, Tensor | None, Forward, Temperature], Tensor | None] = field(init=False, repr=False)
     _observe: Callable[[Tensor, Tensor, Tensor], None] = field(init=False, repr=False)
 
     def begin_backward(
         self,
         solve: Callable[[Tensor, Forward], Solutions],
-        perturbed: Callable[[Tensor, Forward, float], Solutions | None],
-        average: Callable[[Tensor, Tensor | None, Forward, float], Tensor | None],
+        perturbed: Callable[[Tensor, Forward, Temperature], Solutions | None],
+        average: Callable[[Tensor, Tensor | None, Forward, Temperature], Tensor | None],
         observe: Callable[[Tensor, Tensor, Tensor], None],
         *,
         is_training: bool,
@@ -78,7 +79,7 @@ class Forward:
         """Return states of rows [..., S, B, *shape], as in the forward pass; rows equal to its own have its states."""
         return self._solve(rows, self)
 
-    def solve_perturbed(self, theta: Tensor, temperature: float) -> Solutions:
+    def solve_perturbed(self, theta: Tensor, temperature: Temperature) -> Solutions:
         """Return states of θ + τε_s with the forward pass's noise, θ [..., S or 1, B, *shape].
 
         As ``solve(sampler.perturb(theta, temperature))``, but for solvers that add the noise without its memory.
@@ -91,12 +92,12 @@ class Forward:
         """Whether z is the mean of all samples."""
         return len(self.z) < self.sampler.samples
 
-    def states(self, theta: Tensor, temperature: float) -> Tensor:
+    def states(self, theta: Tensor, temperature: Temperature) -> Tensor:
         """Return the states of θ + τε_s, [S, B, *shape], or their mean where z is one; θ [S or 1, B, *shape]."""
         found = self._average(theta, None, self, temperature) if self.is_mean and len(theta) == 1 else None
         return self._like_z(self.solve_perturbed(theta, temperature).z) if found is None else found
 
-    def difference(self, theta: Tensor, less: Tensor, temperature: float) -> Tensor:
+    def difference(self, theta: Tensor, less: Tensor, temperature: Temperature) -> Tensor:
         """Return what `states` does, less that of other rows like θ."""
         found = None
         if len(self.z) == len(theta) == len(less) == 1:
@@ -126,7 +127,7 @@ class Estimator(nn.Module, ABC):
             problem's κ, of mean 0 unless all states have the same sum, as its own mean would else make states with a
             larger sum more likely; or no noise where the problem's domain would clip it or no problem is known.
         samples: S, the number of perturbed copies of θ.
-        temperature: τ, what the noise is multiplied by.
+        temperature: τ, what the noise is multiplied by: a number, or `Relative` to the scale of each row.
 
     Attributes:
         is_adaptive: Whether what a step learns changes the steps after it, so that `begin` must be called.
@@ -138,7 +139,7 @@ class Estimator(nn.Module, ABC):
 
     is_adaptive: bool = False
 
-    def __init__(self, noise: Noise | Literal["auto"] | None, *, samples: int, temperature: float) -> None:
+    def __init__(self, noise: Noise | Literal["auto"] | None, *, samples: int, temperature: Temperature) -> None:
         super().__init__()
         if isinstance(samples, bool) or not isinstance(samples, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise TypeError(f"samples must be an int, got {samples!r}")
@@ -152,7 +153,7 @@ class Estimator(nn.Module, ABC):
             )
         self.noise = noise
         self.samples = samples
-        self.temperature = non_negative("temperature", temperature)
+        self.temperature = require_temperature("temperature", temperature)
 
     def noise_for(self, problem: Problem | None) -> Noise | None:
         """Return the noise that is drawn for a problem; None where none is."""
@@ -167,7 +168,7 @@ class Estimator(nn.Module, ABC):
         return law if problem.constant_sums else Centred(law)
 
     @property
-    def largest_temperature(self) -> float:
+    def largest_temperature(self) -> Temperature:
         """The largest factor by which noise is ever multiplied; where it is zero, none is drawn."""
         return self.temperature
 

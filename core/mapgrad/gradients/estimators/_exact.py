@@ -10,6 +10,8 @@ import torch
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.exact import oracle
 from mapgrad.gradients._arguments import positive
+from mapgrad.gradients._scale import require_scalable, row_scale
+from mapgrad.gradients._temperature import Relative
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 from mapgrad.solutions import Status
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Solve
     from mapgrad.problems import Problem
 
@@ -30,16 +33,21 @@ class Exact(Estimator):
 
     Args:
         problem: What the layer solves; `mapgrad.exact.oracle` says which ones have an oracle.
-        temperature: τ > 0.
+        temperature: τ > 0, a number or `Relative`.
 
     Raises:
-        UnsupportedProblemError: there is no oracle.
+        UnsupportedProblemError: there is no oracle; or the temperature is relative, and a program's variables that θ
+            doesn't price have utilities.
         ProblemError: a row takes too much memory, or there are too many states to enumerate.
         ValueError: `temperature` isn't positive and finite.
     """
 
-    def __init__(self, problem: Problem, *, temperature: float = 1.0) -> None:
-        super().__init__(None, samples=1, temperature=positive("temperature", temperature))
+    def __init__(self, problem: Problem, *, temperature: Temperature = 1.0) -> None:
+        if isinstance(temperature, Relative):
+            require_scalable(problem, "a relative temperature")
+        else:
+            temperature = positive("temperature", temperature)
+        super().__init__(None, samples=1, temperature=temperature)
         self.problem = problem
         oracle(problem)
 
@@ -65,17 +73,26 @@ class Exact(Estimator):
         if not self.training:
             return super().forward(theta, sampler, solve)
         with torch.no_grad():
-            means = oracle(self.problem).marginals(theta, self.temperature)
+            rows, temperature, _ = self._scaled(theta)
+            means = oracle(self.problem).marginals(rows, temperature)
         status = torch.full((1, len(theta)), int(Status.OPTIMAL), device=theta.device)
         return Forward(means.unsqueeze(0), status)
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return Cov(z) g / τ."""
         law = oracle(self.problem)
-        means = partial(law.marginals, temperature=self.temperature)
-        parts = zip(torch.split(forward.theta, law.rows_kept), torch.split(gradient[0], law.rows_kept), strict=True)
+        rows, temperature, scale = self._scaled(forward.theta)
+        means = partial(law.marginals, temperature=temperature)
+        parts = zip(torch.split(rows, law.rows_kept), torch.split(gradient[0], law.rows_kept), strict=True)
         # torch.autograd is switched off where a transform of torch.func asks
-        return torch.cat([torch.func.vjp(means, theta)[1](g)[0] for theta, g in parts])
+        return torch.cat([torch.func.vjp(means, theta)[1](g)[0] for theta, g in parts]) / scale
+
+    def _scaled(self, theta: Tensor) -> tuple[Tensor, float, Tensor | float]:
+        """Return rows of the same law at one temperature, this temperature, and what θ was divided by."""
+        if isinstance(self.temperature, Relative):
+            scale = row_scale(theta, len(self.problem.shape), self.problem)
+            return theta / scale, self.temperature.factor, scale
+        return theta, self.temperature, 1.0
 
     def extra_repr(self) -> str:
         """Return the arguments."""

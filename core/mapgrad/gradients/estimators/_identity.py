@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from mapgrad.gradients._constant_sums import without_sums
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
-    from mapgrad.problems import Problem
+    from mapgrad.gradients._temperature import Temperature
 
 Projection = Literal["centre", "normalise", "both"]
-
-_SWEEPS: Final = 64
-"""Where entries are forbidden, means over rows and columns are taken in turn until they no longer matter."""
 
 
 class Identity(Estimator):
@@ -33,7 +31,7 @@ class Identity(Estimator):
             then normalises.
         noise: See `Estimator`; none by default.
         samples: S.
-        temperature: τ.
+        temperature: τ; see `Estimator`.
 
     Raises:
         ValueError: `projection` is none of these.
@@ -45,7 +43,7 @@ class Identity(Estimator):
         noise: Noise | Literal["auto"] | None = None,
         *,
         samples: int = 1,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
         if projection not in get_args(Projection):
@@ -70,9 +68,9 @@ class Identity(Estimator):
         if self.projection != "centre":
             rows = forward.sampler.perturb(theta, self.temperature)
             rows = rows if allowed is None else rows * allowed
-            gradient = _tangent(_centred(rows, allowed, forward.problem) if centres else rows, gradient)
+            gradient = _tangent(without_sums(rows, allowed, forward.problem) if centres else rows, gradient)
         if centres:
-            gradient = _centred(gradient, allowed, forward.problem)
+            gradient = without_sums(gradient, allowed, forward.problem)
         return gradient.mean(dim=0) if gradient.shape[0] > 1 else gradient[0].clone()
 
     def extra_repr(self) -> str:
@@ -94,25 +92,3 @@ def _tangent(rows: Tensor, gradient: Tensor) -> Tensor:
     length, most = norm * peak, torch.finfo(rows.dtype).max * 2.0**-16
     tangent = (gradient - along * direction) / torch.where(length > 0, length, 1)
     return torch.where(length > 0, tangent.clamp(-most, most), 0)
-
-
-def _centred(rows: Tensor, allowed: Tensor | None, problem: Problem | None) -> Tensor:
-    """Return the part of rows [S or 1, B, *shape] that is orthogonal to a problem's constant sums.
-
-    Args:
-        rows: Written to nowhere.
-        allowed: [B, *shape], 0 for forbidden entries, which come out as 0, and 1 else; None for no forbidden ones.
-        problem: Whose sums they are.
-    """
-    sums = () if problem is None else problem.constant_sums
-    dims = [tuple(axis + 2 - rows.ndim for axis in axes) for axes in sums]
-    if allowed is None:
-        for each in dims:
-            rows = rows - rows.mean(dim=each, keepdim=True)
-        return rows
-    rows = rows * allowed
-    for _ in range(_SWEEPS if len(dims) > 1 else 1):
-        for each in dims:
-            count = allowed.sum(dim=each, keepdim=True).clamp(min=1)
-            rows = rows - rows.sum(dim=each, keepdim=True) / count * allowed
-    return rows

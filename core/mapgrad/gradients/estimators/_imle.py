@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from mapgrad.gradients._arguments import non_negative
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._goals import goal_of, goals_of
 from mapgrad.gradients._steps import Recent
 from mapgrad.gradients._targets import RelativeStep, Target
+from mapgrad.gradients._temperature import Relative, require_temperature
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Solve
 
 
@@ -45,9 +46,13 @@ class IMLE(Estimator):
             step of λ = 1 a cosine of .8 to .99 (``python tests/benchmarks/bench_gradients.py``). Without, there is no
             gradient to come close to, and a step away from the loss's optimum moves answers that are right, too.
         scaled: Whether to divide by the step's length, so that the result approximates the loss's gradient in size too.
-        temperature: τ of the forward pass.
+        temperature: τ of the forward pass; see `Estimator`.
         target_temperature: τ′ of the backward pass; None for τ. Another value than τ uncouples the two: even a zero
-            gradient of the loss then gives a non-zero one for θ.
+            gradient of the loss then gives a non-zero one for θ. Relative if τ is.
+
+    Raises:
+        TypeError: `target` isn't a `Target`, or one temperature is relative and the other isn't; or as `Estimator`.
+        ValueError: As `Estimator`, for both temperatures.
     """
 
     def __init__(
@@ -58,8 +63,8 @@ class IMLE(Estimator):
         samples: int = 1,
         symmetric: bool | None = None,
         scaled: bool = True,
-        temperature: float = 1.0,
-        target_temperature: float | None = None,
+        temperature: Temperature = 1.0,
+        target_temperature: Temperature | None = None,
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
         target = RelativeStep() if target is None else target
@@ -68,16 +73,24 @@ class IMLE(Estimator):
         self.target = target
         self.symmetric = symmetric
         self.scaled = scaled
-        self.target_temperature = (
-            self.temperature if target_temperature is None else non_negative("target_temperature", target_temperature)
-        )
+        if target_temperature is None:
+            target_temperature = self.temperature
+        self.target_temperature = require_temperature("target_temperature", target_temperature)
+        if isinstance(self.temperature, Relative) != isinstance(self.target_temperature, Relative):
+            raise TypeError(
+                f"temperature and target_temperature must both be numbers or both relative, "
+                f"got {self.temperature} and {self.target_temperature}"
+            )
         self.is_adaptive = target.adaptive
         self._states: Recent[Tensor] = Recent()
 
     @property
-    def largest_temperature(self) -> float:
+    def largest_temperature(self) -> Temperature:
         """The larger of τ and τ′."""
-        return max(self.temperature, self.target_temperature)
+        one, other = self.temperature, self.target_temperature
+        if isinstance(one, Relative) or isinstance(other, Relative):  # both are
+            return one if one.factor >= other.factor else other  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        return max(one, other)
 
     def begin(self, key: int) -> None:
         """Let a target that adapts take in what it recorded, and keep its state of this step."""
@@ -112,7 +125,7 @@ class IMLE(Estimator):
         context = Context(
             event_ndim=theta.ndim - 2,
             problem=forward.problem,
-            noise_std=lambda: self.largest_temperature * forward.sampler.noise_std(forward.theta),
+            noise_std=lambda: forward.sampler.noise_std(forward.theta, self.largest_temperature),
             state=forward.state[0] if forward.state else None,
         )
         if self.symmetric or (self.symmetric is None and forward.sampler.has_noise):

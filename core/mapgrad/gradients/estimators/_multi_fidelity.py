@@ -9,7 +9,7 @@ import torch
 from mapgrad.gradients._arguments import non_negative
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._laws import Gaussian
-from mapgrad.gradients._noise import require_scores
+from mapgrad.gradients._noise import require_density
 from mapgrad.gradients._targets import RelativeStep
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Forward
     from mapgrad.pool import StatePool
     from mapgrad.problems import Problem
@@ -54,21 +55,21 @@ class MultiFidelity(PoolEstimator):
         *,
         pool: StatePool | None = None,
         samples: int = 1,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
         draws: int = 64,
         target: RelativeStep | None = None,
         correction: float = 1.0,
     ) -> None:
         super().__init__(problem, pool, noise, samples=samples, temperature=temperature, draws=draws)
         if noise != "auto":
-            require_scores(noise, self.temperature)
+            require_density(noise, self.temperature)
         self.target = RelativeStep() if target is None else target
         self.correction = non_negative("correction", correction)
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return J_P g + c · (1/S) Σ_s (D_solver(ε_s) − D_P(ε_s))."""
         theta, sampler, temperature = forward.theta[None], forward.sampler, self.temperature
-        context = Context(theta.ndim - 2, forward.problem, lambda: temperature * sampler.noise_std(forward.theta))
+        context = Context(theta.ndim - 2, forward.problem, lambda: sampler.noise_std(forward.theta, temperature))
         toward, away, divisor = self.target.both_sides(theta, gradient, context)
         solved = forward.solve_perturbed(torch.stack([away, toward]), temperature).z
         known = self.known(forward)

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from mapgrad.gradients._laws import Gaussian
-from mapgrad.gradients._noise import log_mean, require_scores, scores
+from mapgrad.gradients._noise import log_mean, require_density, scores
+from mapgrad.gradients._temperature import require_multiplier
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Solve
 
 _GAUSSIAN: Final = Gaussian()
@@ -33,13 +35,13 @@ class Perturbed(Estimator):
     Args:
         noise: ρ, a law with a differentiable `log_prob`; for `multiplicative` one of ours, or with `log_mgf`.
         samples: S.
-        temperature: σ.
+        temperature: σ; see `Estimator`. A number for `multiplicative`.
         multiplicative: Whether noise multiplies θ. The gradient is then 0 where θ is, as it has no value there.
         baseline: ``"loo"`` subtracts from each ⟨z_s, g̃_s⟩ what the mean of the other samples' states would give, which
             adds no bias. It needs S > 1, and without it the variance has no bound as σ goes to 0. None for none.
 
     Raises:
-        TypeError: `noise` isn't a law with `log_prob`.
+        TypeError: `noise` isn't a law with `log_prob`, or the temperature of multiplicative noise is relative.
         ValueError: the temperature is 0, `baseline` is unknown, or multiplicative noise of this law and temperature
             has no mean.
     """
@@ -51,17 +53,17 @@ class Perturbed(Estimator):
         noise: Noise = _GAUSSIAN,
         *,
         samples: int = 10,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
         multiplicative: bool = False,
         baseline: Literal["loo"] | None = "loo",
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
-        require_scores(noise, self.temperature)
+        require_density(noise, self.temperature)
         if baseline not in ("loo", None):
             raise ValueError(f"baseline must be 'loo' or None, got {baseline!r}")
         self.multiplicative = multiplicative
         self.baseline = baseline
-        self._log_mean = log_mean(noise, self.temperature) if multiplicative else 0.0
+        self._log_mean = log_mean(noise, require_multiplier(self.temperature)) if multiplicative else 0.0
 
     @property
     def is_rowwise(self) -> bool:
@@ -78,13 +80,16 @@ class Perturbed(Estimator):
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return (1/S) Σ_s ⟨z_s − baseline_s, g̃_s⟩ (−∇ log ρ(ε_s)) / σ, divided by θ if multiplicative."""
-        z, theta = forward.z, forward.theta
-        states = z
+        z = states = forward.z
         if self.baseline is not None and len(z) > 1:
             states = z - (z.sum(dim=0) - z) / (len(z) - 1)
-        values = (states * gradient).sum(dim=tuple(range(2, z.ndim)), keepdim=True)
+        return self.scored(forward, (states * gradient).sum(dim=tuple(range(2, z.ndim)), keepdim=True))
+
+    def scored(self, forward: Forward, values: Tensor) -> Tensor:
+        """Return (1/S) Σ_s values_s ∇ log p(θ_s; θ), [B, *shape], for values [S, B, *] that fit θ_s."""
+        theta = forward.theta
         slopes = scores(self.noise, forward.sampler.perturb(torch.zeros_like(theta), 1.0))
-        found = (values * slopes).mean(dim=0) / self.temperature
+        found = (values * slopes).mean(dim=0) / forward.sampler.row_temperatures(self.temperature)
         if self.multiplicative:
             found = torch.where(theta == 0, 0, found / torch.where(theta == 0, 1, theta))
         return found

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from mapgrad.gradients._arguments import non_negative, positive
-from mapgrad.gradients._context import Context
-from mapgrad.gradients._scale import relative_step
+from mapgrad.gradients._arguments import positive
+from mapgrad.gradients._sides import require_sides, sides_of
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Forward
     from mapgrad.gradients.estimators._with_pool import Known
     from mapgrad.pool import StatePool
@@ -62,16 +61,15 @@ class Pooled(PoolEstimator):
         *,
         pool: StatePool | None = None,
         samples: int = 1,
-        temperature: float = 1.0,
+        temperature: Temperature = 1.0,
         draws: int = 16,
         step: float | None = None,
         sides: tuple[float, float] = (0.5, 2.0),
         gate: float = 0.7,
     ) -> None:
         super().__init__(problem, pool, noise, samples=samples, temperature=temperature, draws=draws)
-        self.step = _typical_step(problem) if step is None else positive("step", step)
-        away, toward = sides
-        self.sides = non_negative("sides", away), positive("sides", toward)
+        self.step = None if step is None else positive("step", step)
+        self.sides = require_sides(sides)
         if not 0 <= gate <= 1:
             raise ValueError(f"gate must be from 0 to 1, got {gate!r}")
         self.gate = float(gate)
@@ -80,16 +78,13 @@ class Pooled(PoolEstimator):
     def advice(self) -> str:
         """To take a longer step, or more states."""
         return (
-            f"the steps reach no other state of the pool: take a larger step than {self.step:g}, or gate=1.0, so that "
-            f"solvers look for states where the pool has none"
+            "the steps reach no other state of the pool: take a longer step, or gate=1.0, so that the solver looks for "
+            "states where the pool has none"
         )
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return (1/M) Σ_m (z_P(θ⁻ + τε_m) − z_P(θ⁺ + τε_m)), divided by both steps' length."""
-        theta, sampler = forward.theta[None], forward.sampler
-        context = Context(theta.ndim - 2, forward.problem, lambda: self.temperature * sampler.noise_std(forward.theta))
-        step, divisor = relative_step(theta, gradient, self.step, context)
-        away, toward = theta + self.sides[0] * step, theta - self.sides[1] * step
+        away, toward, length = sides_of(forward, gradient, self.step, self.sides, self.temperature)
         known = self.known(forward)
         own, others = forward.z, None
         if known.seen < self.gate:
@@ -100,7 +95,6 @@ class Pooled(PoolEstimator):
             [self._difference(known, forward, one, other, own) for one, other in zip(away, toward, strict=True)]
         )
         forward.observe(difference, gradient)
-        length = (divisor * sum(self.sides)).to(theta.dtype)
         return (difference / length).mean(dim=0)
 
     def _difference(self, known: Known, forward: Forward, away: Tensor, toward: Tensor, own: Tensor) -> Tensor:
@@ -114,9 +108,5 @@ class Pooled(PoolEstimator):
         """Return the arguments."""
         return (
             f"{self.problem!r}, noise={self.noise}, samples={self.samples}, temperature={self.temperature}, "
-            f"draws={self.draws}, step={self.step:g}, sides={self.sides}, gate={self.gate}"
+            f"draws={self.draws}, step={self.step}, sides={self.sides}, gate={self.gate}"
         )
-
-
-def _typical_step(problem: Problem) -> float:
-    return math.sqrt(min(2 * problem.kappa / math.prod(problem.shape), 1.0))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._temperature import Temperature
 
 
 class StraightThrough(Estimator):
@@ -20,11 +21,11 @@ class StraightThrough(Estimator):
     Args:
         noise: See `Estimator`; none by default.
         samples: S.
-        temperature: τ.
+        temperature: τ; see `Estimator`.
     """
 
     def __init__(
-        self, noise: Noise | Literal["auto"] | None = None, *, samples: int = 1, temperature: float = 1.0
+        self, noise: Noise | Literal["auto"] | None = None, *, samples: int = 1, temperature: Temperature = 1.0
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
 

@@ -9,17 +9,17 @@ from torch import Tensor
 
 from mapgrad.batching import name_problem
 from mapgrad.errors import UnsupportedProblemError
-from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import scores
 from mapgrad.gradients._ranks import gathered, is_alone
+from mapgrad.gradients._sides import gaussian_for
 from mapgrad.gradients._steps import Recent
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 from mapgrad.pool import StatePool
-from mapgrad.problems import Domain
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.problems import Problem
 
 _STATES: Final = 512
@@ -61,7 +61,13 @@ class Known(NamedTuple):
         return torch.where(is_better, own[places, batch].transpose(0, 1), found)
 
     def derivative(
-        self, law: Any, theta: Tensor, gradient: Tensor, sampler: Sampler, temperature: float, own: Tensor | None = None
+        self,
+        law: Any,
+        theta: Tensor,
+        gradient: Tensor,
+        sampler: Sampler,
+        temperature: Temperature,
+        own: Tensor | None = None,
     ) -> Tensor:
         """Return the score function's estimate of the gradient of L(E z), for z the best of these states.
 
@@ -70,14 +76,15 @@ class Known(NamedTuple):
             theta: [B, *shape].
             gradient: [S or 1, B, *shape], g̃.
             sampler: Its noise, of M > 1 samples.
-            temperature: τ > 0.
+            temperature: τ, not 0.
             own: As for `best`.
         """
         z = self.best(sampler.perturb(theta, temperature), own).flatten(2)
         values = (z * gradient.mean(dim=0).flatten(1)).sum(dim=2)
         values = (values - values.mean(dim=0)) * (len(z) / (len(z) - 1))  # the others' mean as baseline
+        tau = sampler.row_temperatures(temperature)
         slopes = scores(law, sampler.perturb(torch.zeros_like(theta), 1.0))
-        return (values.reshape(*values.shape, *[1] * (theta.ndim - 1)) * slopes).mean(dim=0).div_(temperature)
+        return (values.reshape(*values.shape, *[1] * (theta.ndim - 1)) * slopes).mean(dim=0).div_(tau)
 
 
 class PoolEstimator(Estimator):
@@ -109,7 +116,7 @@ class PoolEstimator(Estimator):
         noise: Noise | Literal["auto"] | None,
         *,
         samples: int,
-        temperature: float,
+        temperature: Temperature,
         draws: int,
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
@@ -146,9 +153,7 @@ class PoolEstimator(Estimator):
                 f"this {type(self).__name__} is for {name_problem(self.problem)}, but the layer solves "
                 f"{'a function' if problem is None else name_problem(problem)}: its states serve one problem alone"
             )
-        if self.noise != "auto":
-            return super().noise_for(problem)
-        return Gaussian() if self.temperature and self.problem.domain is Domain.REAL else None
+        return gaussian_for(problem, self.temperature) if self.noise == "auto" else super().noise_for(problem)
 
     def begin(self, key: int) -> None:
         """Take in what the steps before have found, and keep what this step may use."""

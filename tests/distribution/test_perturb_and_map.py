@@ -78,13 +78,19 @@ def test_half_precision():
         (lambda law: law.stddev, r"no closed form: take law.sample\(\(1000,\)\).var\(0\)"),
         (lambda law: law.cdf(law.sample()), r"no order: law.mean gives marginals, law.mode the best state"),
         (lambda law: law.icdf(torch.zeros(5)), r"no order"),
-        (lambda law: law.enumerate_support(), r"law.layer.problem.states\(\)"),
-        (lambda law: law.support, r"law.layer.problem.contains\(z\)"),
     ],
 )
 def test_n11_methods_that_are_missing_say_why_and_what_to_do(call, message):
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("auto", mapgrad.Knapsack([3, 2, 4, 1, 5], 7)))
     with pytest.raises(NotImplementedError, match=message):
-        call(make(random_theta(3, 5)))
+        call(layer.distribution(random_theta(3, 5)))
+
+
+@pytest.mark.parametrize("call", [lambda law: law.support, lambda law: law.enumerate_support()])
+def test_a_function_that_does_not_say_what_it_solves_has_no_support(call):
+    law = mapgrad.MAPLayer(lambda theta: (theta > 0).to(theta)).distribution(random_theta(3, 5))
+    with pytest.raises(NotImplementedError, match="give the function an attribute problem"):
+        call(law)
 
 
 def test_what_these_messages_recommend_works():
