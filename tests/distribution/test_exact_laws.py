@@ -210,3 +210,21 @@ def test_topk_probabilities_within_a_budget_and_their_gradient():
         mapgrad.exact.topk_probabilities(theta, states[0], 2, LAWS[0])
     with pytest.raises(TypeError, match="icdf"):
         mapgrad.exact.topk_probabilities(theta, states, 2, object())
+
+
+@pytest.mark.parametrize(
+    "how", [{"estimator": mapgrad.IMLE(mapgrad.Gumbel(), temperature=mapgrad.Relative(0.8))}, {"normalize": True}]
+)
+@pytest.mark.parametrize("minimize", [False, True])
+def test_the_law_is_that_of_rows_with_their_own_scale(how, minimize):
+    theta = random_theta(2, 5) * torch.tensor([[1.0], [300.0]])
+    solver = mapgrad.get_solver("topk", mapgrad.KSubset(5, 2))
+    layer = mapgrad.MAPLayer(solver, **{"estimator": mapgrad.IMLE(mapgrad.Gumbel()), **how}, minimize=minimize, seed=0)
+    law = layer.distribution(theta)
+    states = law.enumerate_support()
+    chances = law.log_prob(states).exp()
+    draws = law.sample((20_000,))
+    shares = torch.stack([(draws == state).all(dim=-1).double().mean(dim=0) for state in states])
+    torch.testing.assert_close(chances.sum(dim=0), torch.ones(2, dtype=torch.float64), atol=1e-6, rtol=0)
+    assert (chances - shares).abs().max() < 4.5 * (0.25 / 20_000) ** 0.5
+    torch.testing.assert_close(law.entropy(), torch.special.entr(chances).sum(dim=0), atol=1e-6, rtol=0)

@@ -472,3 +472,14 @@ def test_a_layers_problems_share_the_solvers_native_models(workers):
         assert not closed
         assert layers[0].solver is layers[1].solver is solver
     assert sorted(closed, key=made.index) == sorted(made, key=made.index)
+
+
+@pytest.mark.parametrize("value", [True, "2", None])
+def test_what_is_no_number_is_refused_by_name(value):
+    for name, make in {
+        "lam": lambda: mapgrad.Blackbox(value),
+        "temperature": lambda: mapgrad.IMLE(temperature=value),
+        "width": lambda: mapgrad.losses.DirectionalGradient(mapgrad.get_solver("topk", SUBSET), width=value),
+    }.items():
+        with pytest.raises(TypeError, match=f"{name} must be a number, got {value!r}"):
+            make()

@@ -51,6 +51,13 @@ def test_half_steps_point_along_the_exact_gradient(problem):
     assert 0.8 < found.norm() / truth.norm() < 1.1
 
 
+def test_with_equal_sides_it_is_symmetric_imle():
+    theta, slope = normal(4, 6), normal(4, 6, seed=1)
+    found = gradient_of(layer_of(mapgrad.TwoSided(samples=3, step=0.5, sides=(1.0, 1.0))), theta, slope)
+    imle = mapgrad.IMLE(mapgrad.Gaussian(), mapgrad.RelativeStep(0.5), samples=3, symmetric=True)
+    torch.testing.assert_close(found, gradient_of(layer_of(imle), theta, slope))
+
+
 def test_with_one_side_and_one_draw_it_has_the_mean_of_imle():
     theta, slope, count = normal(6), normal(6, seed=1), 4000
     rows = theta.expand(count, 6), slope.expand(count, 6)
@@ -61,7 +68,9 @@ def test_with_one_side_and_one_draw_it_has_the_mean_of_imle():
     assert ((one.mean(dim=0) - other.mean(dim=0)).abs() < 4.5 * error).all()
 
 
-@pytest.mark.parametrize(("draws", "noise", "expected"), [(1, "auto", 30), (9, "auto", 190), (9, None, 30)])
+@pytest.mark.parametrize(
+    ("draws", "noise", "expected"), [(None, "auto", 30), (1, "auto", 30), (9, "auto", 190), (9, None, 30)]
+)
 def test_solves_of_a_row(draws, noise, expected):
     layer = layer_of(mapgrad.TwoSided(noise, draws=draws))
     gradient_of(layer, normal(10, 6), normal(10, 6, seed=1))
@@ -71,7 +80,7 @@ def test_solves_of_a_row(draws, noise, expected):
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("draws", [2, 3])
+@pytest.mark.parametrize("draws", [None, 2, 3])
 def test_a_row_s_gradient_depends_on_that_row_alone(reduction, problem, dtype, draws, monkeypatch):
     theta, slope = normal(3, 2, *problem.shape, dtype=dtype), normal(3, 2, *problem.shape, seed=1, dtype=dtype)
     ids = torch.arange(6).reshape(3, 2)
@@ -89,10 +98,11 @@ def test_a_row_s_gradient_depends_on_that_row_alone(reduction, problem, dtype, d
 
 
 @pytest.mark.parametrize("solver", ["highs", "topk"])
-def test_solvers_that_compare_rows_give_the_same(solver):
+@pytest.mark.parametrize("draws", [None, 3])
+def test_solvers_that_compare_rows_give_the_same(solver, draws):
     theta, slope = normal(4, 6), normal(4, 6, seed=1)
-    found = gradient_of(layer_of(mapgrad.TwoSided(draws=3, samples=3), solver=solver), theta, slope)
-    torch.testing.assert_close(found, gradient_of(layer_of(mapgrad.TwoSided(draws=3, samples=3)), theta, slope))
+    found = gradient_of(layer_of(mapgrad.TwoSided(draws=draws, samples=3), solver=solver), theta, slope)
+    torch.testing.assert_close(found, gradient_of(layer_of(mapgrad.TwoSided(draws=draws, samples=3)), theta, slope))
 
 
 def test_a_function_is_asked_one_sample_at_a_time():
@@ -108,11 +118,12 @@ def test_a_function_is_asked_one_sample_at_a_time():
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own, in dynamo
-def test_transforms_copies_and_checkpoints():
+@pytest.mark.parametrize("draws", [None, 3])
+def test_transforms_copies_and_checkpoints(draws):
     theta, slope = normal(4, 6), normal(6, seed=1)
 
     def layer():
-        return layer_of(mapgrad.TwoSided(draws=3))
+        return layer_of(mapgrad.TwoSided(draws=draws))
 
     expected = gradient_of(layer(), theta, slope)
     one = layer()
@@ -165,14 +176,15 @@ def test_bad_arguments_are_refused(arguments, match):
         mapgrad.TwoSided(**arguments)
 
 
-def test_regret_falls():
+@pytest.mark.parametrize("draws", [None, 9])
+def test_regret_falls(draws):
     generator = torch.Generator().manual_seed(0)
     problem = mapgrad.KSubset(12, 3)
     x = torch.randn(60, 4, generator=generator)
     utilities = x @ torch.randn(4, 12, generator=generator)
     best = mapgrad.get_solver("topk", problem).solve(utilities).objective
     torch.manual_seed(0)
-    model, layer = torch.nn.Linear(4, 12), layer_of(mapgrad.TwoSided(), problem)
+    model, layer = torch.nn.Linear(4, 12), layer_of(mapgrad.TwoSided(draws=draws), problem)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
 
     def regret():

@@ -156,5 +156,7 @@ METHODS: Final[dict[str, Method]] = {
     "IMLE(samples=10, symmetric=False)": partial(estimated, lambda _: IMLE(samples=10, symmetric=False)),
     "Pooled(problem)": partial(estimated, Pooled),
     "TwoSided()": partial(estimated, lambda _: TwoSided()),
+    "TwoSided(draws=9)": partial(estimated, lambda _: TwoSided(draws=9)),
+    "TwoSided(draws=9, temperature=0.5)": partial(estimated, lambda _: TwoSided(draws=9, temperature=0.5)),
 }
 """What trains by gradients, by name: an estimator more is a line more."""

@@ -34,7 +34,7 @@ class _Task:
 
     def __post_init__(self) -> None:
         _require_integers(self, features=1, degree=1, seed=0)
-        if not 0 <= self.noise < math.inf:
+        if isinstance(self.noise, bool) or not 0 <= self.noise < math.inf:
             raise ValueError(f"noise must be a finite number ≥ 0, got {self.noise!r}")
         _ = self.problem  # which refuses sizes that make no feasible set
 

@@ -229,7 +229,7 @@ class PerturbAndMAP(Distribution):
         """
         if self._validate_args:
             self._validate_sample(value)
-        return self._exact.log_prob(value)
+        return self._exact.log_prob(value).to(self.theta.dtype)
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, [*batch] of θ's dtype, differentiable in θ, where the law has one.
@@ -238,7 +238,7 @@ class PerturbAndMAP(Distribution):
             NotImplementedError: the law has no closed form; the message says what to do.
             ProblemError: there are too many states to enumerate.
         """
-        return self._exact.entropy()
+        return self._exact.entropy().to(self.theta.dtype)
 
     def perplexity(self) -> Tensor:
         """Return the exponential of the entropy; as `entropy`."""

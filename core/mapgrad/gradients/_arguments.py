@@ -9,9 +9,10 @@ def positive(name: str, value: float) -> float:
     """Return an argument as a float.
 
     Raises:
+        TypeError: it isn't a number.
         ValueError: it isn't positive, or infinite.
     """
-    if not value > 0:
+    if not number(name, value) > 0:
         raise ValueError(f"{name} must be positive, got {value}")
     return finite(name, value)
 
@@ -20,9 +21,10 @@ def non_negative(name: str, value: float) -> float:
     """Return an argument as a float.
 
     Raises:
+        TypeError: it isn't a number.
         ValueError: it is negative, infinite or NaN.
     """
-    if not value >= 0:
+    if not number(name, value) >= 0:
         raise ValueError(f"{name} must be at least 0, got {value}")
     return finite(name, value)
 
@@ -31,8 +33,20 @@ def finite(name: str, value: float) -> float:
     """Return an argument as a float.
 
     Raises:
+        TypeError: it isn't a number.
         ValueError: it is infinite or NaN.
     """
-    if not math.isfinite(value):
+    if not math.isfinite(number(name, value)):
         raise ValueError(f"{name} must be finite, got {value}")
+    return float(value)
+
+
+def number(name: str, value: float) -> float:
+    """Return an argument as a float.
+
+    Raises:
+        TypeError: it isn't a number.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, got {value!r}")
     return float(value)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
-from mapgrad.gradients.estimators import IMLE, Estimator, StraightThrough
+from mapgrad.gradients.estimators import IMLE, Estimator, StraightThrough, TwoSided
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mapgrad.problems import Problem
     from mapgrad.solutions import Solutions
 
-AVERAGED: Final = (IMLE.gradient, StraightThrough.gradient)
+AVERAGED: Final = (IMLE.gradient, StraightThrough.gradient, TwoSided.gradient)
 """The gradients of our own that take the mean of S states for one state, but for what adapts."""
 
 PLAIN: Final = (Estimator.forward, IMLE.forward)

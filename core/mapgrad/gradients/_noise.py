@@ -197,7 +197,7 @@ class SumOfGamma(StandardNoise):
                     f"the exact law is tabulated for kappa from {SMALLEST_KAPPA:g} to {LARGEST_KAPPA:g}, got "
                     f"{self.kappa!r}: set terms, such as terms=10, to draw a finite sum instead"
                 )
-        elif not isinstance(self.terms, Integral) or self.terms < 1:
+        elif isinstance(self.terms, bool) or not isinstance(self.terms, Integral) or self.terms < 1:
             raise ValueError(f"terms must be None or an integer of at least 1, got {self.terms!r}")
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mapgrad.batching import get_solver, name_problem
-from mapgrad.errors import MissingDependencyError, UnsupportedProblemError
+from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems._optional import optional_module
 
 if TYPE_CHECKING:
@@ -197,13 +197,7 @@ def _interior(iterations: int) -> Projection:
         MissingDependencyError: clarabel or scipy isn't installed.
     """
     sparse = optional_module("scipy.sparse", "CaVE's projection", "scipy")
-    try:
-        import clarabel  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise MissingDependencyError(
-            "CaVE with `iterations` projects by clarabel, which isn't installed: pip install 'mapgrad[cave]', or leave "
-            "`iterations` out for the exact projection"
-        ) from error
+    clarabel = optional_module("clarabel", "CaVE with `iterations`", "cave")
     settings: Any = clarabel.DefaultSettings()
     settings.max_iter, settings.verbose, settings.max_threads = iterations, False, 1
 

@@ -20,6 +20,7 @@ from mapgrad.batching import (
     row_numbers,
 )
 from mapgrad.errors import ProblemError, RowsError
+from mapgrad.gradients._arguments import number
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._values import inner, require_finite, require_solver
 from mapgrad.pool import StatePool
@@ -92,7 +93,7 @@ class PooledLoss(Loss):
     ) -> None:
         feeder = require_solver(solver)
         super().__init__(feeder, minimize=minimize, reduction=reduction, return_solution=return_solution)
-        if not 0 <= solve_ratio <= 1:
+        if not 0 <= number("solve_ratio", solve_ratio) <= 1:
             raise ValueError(f"solve_ratio must be a probability, from 0 to 1, got {solve_ratio}")
         self.solve_ratio = float(solve_ratio)
         self.pool = pool_of(self.require_problem(), pool)

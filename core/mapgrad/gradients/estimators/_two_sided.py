@@ -1,4 +1,4 @@
-"""Two-sided I-MLE with many fresh noises in its backward pass."""
+"""Two-sided I-MLE: a long step towards better answers, and a short one away."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 
 
 class TwoSided(Estimator):
-    """I-MLE whose two sides lie at distances of their own, with M fresh noises a row in the backward pass.
+    """I-MLE whose two sides lie at distances of their own, with a step that fits how far states are apart.
 
-    Forward: z = MAP(θ + τε). Backward, with fresh noises ε_m: (1/M) Σ_m (MAP(θ⁻ + τε_m) − MAP(θ⁺ + τε_m)), where θ⁺
+    Forward: z_s = MAP(θ + τε_s). Backward, with the same noise: (1/S) Σ_s (MAP(θ⁻ + τε_s) − MAP(θ⁺ + τε_s)), where θ⁺
     steps b · step down the loss's gradient, as `RelativeStep` does with λ = step, and θ⁻ a · step up, divided by both
-    steps' length. That is 1 + 2M solves a row: for solvers that take microseconds. Where a solve costs more, `Pooled`
-    asks states that were found before.
+    steps' length: three solves a sample. With `draws`, M fresh noises a row take the place of the forward pass's: that
+    is S + 2M solves, for solvers that take microseconds. Where a solve costs more, `Pooled` asks states that were found
+    before.
 
     A long step towards better answers and a short one away make a network learn; as an estimate of the gradient of
     L(E MAP(θ + τε)) it is biased. With ``sides=(0.5, 0.5)`` it comes closer.
 
     Args:
         noise: ρ(ε); "auto" for Gaussian noise, or none where the problem's domain would clip it.
-        samples: S, of the forward pass.
+        samples: S.
         temperature: τ.
-        draws: M; 1 is enough without noise, and is then what is taken.
+        draws: M; None for the forward pass's own noise, which is also what is taken where there is none.
         step: The step's length relative to the scale of θ; None for √min(1, 2κ/n), as no more than 2κ of n entries
             differ between two states.
         sides: (a, b), the shares of the step that θ⁻ and θ⁺ go.
@@ -48,13 +49,13 @@ class TwoSided(Estimator):
         *,
         samples: int = 1,
         temperature: Temperature = 1.0,
-        draws: int = 9,
+        draws: int | None = None,
         step: float | None = None,
         sides: tuple[float, float] = (0.5, 2.0),
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
-        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise ValueError(f"draws must be an int of at least 1, got {draws!r}")
+        if draws is not None and (isinstance(draws, bool) or not isinstance(draws, int) or draws < 1):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+            raise ValueError(f"draws must be an int of at least 1, or None for the forward pass's noise, got {draws!r}")
         self.draws = draws
         self.step = None if step is None else positive("step", step)
         self.sides = require_sides(sides)
@@ -67,24 +68,27 @@ class TwoSided(Estimator):
     @property
     def copies(self) -> int:
         """2M."""
-        return 2 * self.draws
+        return 2 * (self.draws or 0)
 
     @property
     def advice(self) -> str:
         """To take a longer step, or more noise."""
-        return "take a longer step, more draws, or a larger temperature"
+        return "take a longer step, more samples or draws, or a larger temperature"
 
     def noise_for(self, problem: Problem | None) -> Noise | None:
         """Return the noise that is drawn for a problem; None where none is."""
         return gaussian_for(problem, self.temperature) if self.noise == "auto" else super().noise_for(problem)
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
-        """Return (1/M) Σ_m (MAP(θ⁻ + τε_m) − MAP(θ⁺ + τε_m)), divided by both steps' length."""
+        """Return the mean of MAP(θ⁻ + τε) − MAP(θ⁺ + τε), divided by both steps' length."""
         away, toward, length = sides_of(forward, gradient, self.step, self.sides, self.temperature)
-        noise = forward.sampler.others(self.draws if forward.sampler.has_noise else 1)
-        rows = noise.perturb(torch.stack([away, toward]).unsqueeze(2), self.temperature)
-        one, other = forward.solve(rows).z
-        difference = (one - other).mean(dim=1)
+        if self.draws is None or not forward.sampler.has_noise:
+            difference = forward.difference(away, toward, self.temperature)
+        else:
+            noise = forward.sampler.others(self.draws)
+            rows = noise.perturb(torch.stack([away, toward]).unsqueeze(2), self.temperature)
+            one, other = forward.solve(rows).z
+            difference = (one - other).mean(dim=1)
         forward.observe(difference, gradient)
         return (difference / length).mean(dim=0)
 
