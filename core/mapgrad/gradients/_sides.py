@@ -22,50 +22,64 @@ if TYPE_CHECKING:
 _STEP: Final = 0.5
 """Where no problem is known."""
 
+_SIDES: Final = (0.5, 2.0)
+
+_STEP_WITHOUT_NOISE: Final = 1.0
+_SIDES_WITHOUT_NOISE: Final = (0.0, 1.0)
+"""Then a step away from the loss's optimum moves answers that are right, too."""
+
 
 class Sides(NamedTuple):
     """Rows on both sides of θ.
 
     Attributes:
-        away: [S or 1, B, *shape], a steps up the loss's gradient.
+        away: [S or 1, B, *shape], a steps up the loss's gradient; θ itself where a is 0.
         toward: [S or 1, B, *shape], b steps down.
         length: [S or 1, B, 1, …], the factor of g̃ that lies between them.
+        is_one_sided: Whether a is 0, so that the forward pass has solved for `away`.
     """
 
     away: Tensor
     toward: Tensor
     length: Tensor
+    is_one_sided: bool
 
 
-def require_sides(sides: tuple[float, float]) -> tuple[float, float]:
-    """Return (a, b) as floats.
+def require_sides(sides: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return (a, b) as floats; None as it is.
 
     Raises:
         ValueError: a is negative, b isn't positive, or one isn't finite.
     """
+    if sides is None:
+        return None
     away, toward = sides
     return non_negative("sides", away), positive("sides", toward)
 
 
 def sides_of(
-    forward: Forward, gradient: Tensor, step: float | None, sides: tuple[float, float], temperature: Temperature
+    forward: Forward, gradient: Tensor, step: float | None, sides: tuple[float, float] | None, temperature: Temperature
 ) -> Sides:
     """Return the rows to compare, by the step of `RelativeStep`.
 
     Args:
         forward: The forward pass.
         gradient: [S or 1, B, *shape], g̃.
-        step: Its length relative to the scale of θ; None for √min(1, 2κ/n), as no more than 2κ of n entries differ
-            between two states.
-        sides: (a, b).
+        step: Its length relative to the scale of θ; None for √min(1, 2κ/n) with noise, as no more than 2κ of n entries
+            differ between two states, and 1 without.
+        sides: (a, b); None for (.5, 2) with noise, and (0, 1) without.
         temperature: τ.
     """
     theta, sampler = forward.theta[None], forward.sampler
     context = Context(theta.ndim - 2, forward.problem, lambda: sampler.noise_std(forward.theta, temperature))
-    factor = _typical_step(forward.problem) if step is None else step
-    offset, divisor = relative_step(theta, gradient, factor, context)
+    if step is None:
+        step = _typical_step(forward.problem) if sampler.has_noise else _STEP_WITHOUT_NOISE
+    if sides is None:
+        sides = _SIDES if sampler.has_noise else _SIDES_WITHOUT_NOISE
+    offset, divisor = relative_step(theta, gradient, step, context)
     away, toward = sides
-    return Sides(theta + away * offset, theta - toward * offset, (divisor * (away + toward)).to(theta.dtype))
+    length = (divisor * (away + toward)).to(theta.dtype)
+    return Sides(theta + away * offset, theta - toward * offset, length, is_one_sided=not away)
 
 
 def _typical_step(problem: Problem | None) -> float:

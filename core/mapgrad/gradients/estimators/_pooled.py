@@ -44,9 +44,10 @@ class Pooled(PoolEstimator):
         samples: See there.
         temperature: See there.
         draws: See there; each costs a row two products with the whole pool.
-        step: The step's length relative to the scale of θ; None for √min(1, 2κ/n), as no more than 2κ of n entries
-            differ between two states.
-        sides: (a, b), the shares of the step that θ⁻ and θ⁺ go.
+        step: The step's length relative to the scale of θ; None for √min(1, 2κ/n) in passes with noise, as no more than
+            2κ of n entries differ between two states, and 1 in others.
+        sides: (a, b), the shares of the step that θ⁻ and θ⁺ go; None for (.5, 2) in passes with noise, and (0, 1) in
+            others, where a step away from the loss's optimum moves answers that are right, too.
         gate: The share of forward answers that the pool must have held already for backward solves to end, from 0 (no
             backward solves) to 1 (always).
 
@@ -64,7 +65,7 @@ class Pooled(PoolEstimator):
         temperature: Temperature = 1.0,
         draws: int = 16,
         step: float | None = None,
-        sides: tuple[float, float] = (0.5, 2.0),
+        sides: tuple[float, float] | None = None,
         gate: float = 0.7,
     ) -> None:
         super().__init__(problem, pool, noise, samples=samples, temperature=temperature, draws=draws)
@@ -84,18 +85,18 @@ class Pooled(PoolEstimator):
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return (1/M) Σ_m (z_P(θ⁻ + τε_m) − z_P(θ⁺ + τε_m)), divided by both steps' length."""
-        away, toward, length = sides_of(forward, gradient, self.step, self.sides, self.temperature)
+        sides = sides_of(forward, gradient, self.step, self.sides, self.temperature)
         known = self.known(forward)
         own, others = forward.z, None
         if known.seen < self.gate:
-            others = forward.solve_perturbed(torch.stack([away, toward]), self.temperature).z
+            rows = [sides.toward] if sides.is_one_sided else [sides.away, sides.toward]
+            others = forward.solve_perturbed(torch.stack(rows), self.temperature).z
             own = torch.cat([own, *others])
         self.record(forward, others)
-        difference = torch.stack(
-            [self._difference(known, forward, one, other, own) for one, other in zip(away, toward, strict=True)]
-        )
+        both = zip(sides.away, sides.toward, strict=True)
+        difference = torch.stack([self._difference(known, forward, away, toward, own) for away, toward in both])
         forward.observe(difference, gradient)
-        return (difference / length).mean(dim=0)
+        return (difference / sides.length).mean(dim=0)
 
     def _difference(self, known: Known, forward: Forward, away: Tensor, toward: Tensor, own: Tensor) -> Tensor:
         """Return the mean difference of answers [B, *shape] over M noises, for rows [B, *shape] on both sides."""

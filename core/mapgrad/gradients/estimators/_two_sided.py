@@ -35,9 +35,10 @@ class TwoSided(Estimator):
         samples: S.
         temperature: τ.
         draws: M; None for the forward pass's own noise, which is also what is taken where there is none.
-        step: The step's length relative to the scale of θ; None for √min(1, 2κ/n), as no more than 2κ of n entries
-            differ between two states.
-        sides: (a, b), the shares of the step that θ⁻ and θ⁺ go.
+        step: The step's length relative to the scale of θ; None for √min(1, 2κ/n) in passes with noise, as no more than
+            2κ of n entries differ between two states, and 1 in others.
+        sides: (a, b), the shares of the step that θ⁻ and θ⁺ go; None for (.5, 2) in passes with noise, and (0, 1) in
+            others, where a step away from the loss's optimum moves answers that are right, too.
 
     Raises:
         ValueError: an argument is out of range.
@@ -51,7 +52,7 @@ class TwoSided(Estimator):
         temperature: Temperature = 1.0,
         draws: int | None = None,
         step: float | None = None,
-        sides: tuple[float, float] = (0.5, 2.0),
+        sides: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
         if draws is not None and (isinstance(draws, bool) or not isinstance(draws, int) or draws < 1):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
@@ -81,16 +82,18 @@ class TwoSided(Estimator):
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return the mean of MAP(θ⁻ + τε) − MAP(θ⁺ + τε), divided by both steps' length."""
-        away, toward, length = sides_of(forward, gradient, self.step, self.sides, self.temperature)
-        if self.draws is None or not forward.sampler.has_noise:
-            difference = forward.difference(away, toward, self.temperature)
-        else:
+        sides = sides_of(forward, gradient, self.step, self.sides, self.temperature)
+        if self.draws is not None and forward.sampler.has_noise:
             noise = forward.sampler.others(self.draws)
-            rows = noise.perturb(torch.stack([away, toward]).unsqueeze(2), self.temperature)
+            rows = noise.perturb(torch.stack([sides.away, sides.toward]).unsqueeze(2), self.temperature)
             one, other = forward.solve(rows).z
             difference = (one - other).mean(dim=1)
+        elif sides.is_one_sided:
+            difference = forward.z - forward.states(sides.toward, self.temperature)
+        else:
+            difference = forward.difference(sides.away, sides.toward, self.temperature)
         forward.observe(difference, gradient)
-        return (difference / length).mean(dim=0)
+        return (difference / sides.length).mean(dim=0)
 
     def extra_repr(self) -> str:
         """Return the arguments."""
