@@ -38,7 +38,7 @@ def differentiable(
     ``method_super``; where the override is decorated itself, it is the function alone.
 
     Args:
-        estimator: The gradient estimator; None for ``IMLE()``, which draws no noise where no problem is known.
+        estimator: The gradient estimator; None for ``TwoSided()``, which draws no noise where no problem is known.
         minimize: Whether θ are costs. The function always maximises: it is called with utilities, the negated costs, so
             that a function of the least cost must negate what it gets.
         reduction: As for `MAPLayer`.

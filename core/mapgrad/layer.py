@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from mapgrad.batching import Solver, is_traced, new_handle
 from mapgrad.distribution import PerturbAndMAP
 from mapgrad.gradients import (
-    IMLE,
     Callbacks,
     Estimator,
     KeyStream,
     Monitor,
     Pending,
     at_work_on,
+    default_for,
     require_no_context,
     require_row_ids,
     require_scalable,
@@ -55,7 +55,8 @@ class MAPLayer(nn.Module):
         solver: A `Solver` from `get_solver`, or any function θ [B, *shape] → z [B, *shape], which is called with whole
             batches in order, once a sample, and with the context of the call. Where a function has an attribute
             `problem`, the shape of a row is known; else all dimensions but the first of several are its.
-        estimator: The gradient estimator; None for ``IMLE()``.
+        estimator: The gradient estimator; None for ``Pooled(problem)``, by which networks learn best (``mapgrad bench
+            training``), or ``TwoSided()`` for a function, several problems, or more than 512 entries a row.
         minimize: Whether the layer's input are costs, to be minimised, instead of utilities. The layer negates them,
             and the solver or function always maximises: a function is called with utilities, −costs, never with costs.
         reduction: "mean" over the samples, or "none" for all of them in training, [S, *batch, *shape].
@@ -96,8 +97,7 @@ class MAPLayer(nn.Module):
         normalize: bool = False,
         seed: int | None = None,
     ) -> None:
-        estimator = IMLE() if estimator is None else estimator
-        if not isinstance(estimator, Estimator):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+        if estimator is not None and not isinstance(estimator, Estimator):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise TypeError(f"estimator must be an Estimator, such as mapgrad.IMLE(), got {estimator!r}")
         if reduction not in ("mean", "none"):
             raise ValueError(f'reduction must be "mean" or "none", got {reduction!r}')
@@ -109,7 +109,7 @@ class MAPLayer(nn.Module):
             )
         super().__init__()
         self.solver = solver if isinstance(solver, Solver) else Solver.of_function(solver)
-        self.estimator = estimator
+        self.estimator = default_for(self.solver.problem) if estimator is None else estimator
         self.minimize = minimize
         self.reduction: Reduction = reduction
         self.normalize = normalize

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -165,21 +166,26 @@ class StatePool(nn.Module):
         weights = (weights ^ (weights >> 29)) | 1
         return ((bits ^ (bits >> 29)) * weights).sum(dim=1)
 
-    def get_extra_state(self) -> Tensor:
-        """Return the states."""
-        return self.states
+    def get_extra_state(self) -> dict[str, str | Tensor]:
+        """Return the states, and what stands for their problem."""
+        return {"problem": self.problem.digest, "states": self.states}
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take the states of a saved pool.
+    def set_extra_state(self, state: dict[str, str | Tensor]) -> None:
+        """Take the states of a saved pool; those of another problem, with a warning, aren't taken.
 
         Raises:
-            ValueError: they aren't states of this problem.
+            ValueError: it isn't what `get_extra_state` returns.
         """
-        shape = self.problem.shape
-        if not isinstance(state, Tensor) or tuple(state.shape[1:]) != shape or state.ndim != 1 + len(shape):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
-            came = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__  # pyright: ignore[reportUnnecessaryIsInstance] (as above)
-            raise ValueError(f"a saved pool of {self.problem!r} is [P, {', '.join(map(str, shape))}], got {came}")
-        self.states = state.to(self.states)[: self.capacity]
+        states = state.get("states") if isinstance(state, dict) else None  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+        if not isinstance(states, Tensor):
+            raise ValueError(f"a saved pool has 'problem' and 'states' as its extra state, got {type(state).__name__}")
+        if state.get("problem") != self.problem.digest:
+            warnings.warn(
+                f"the saved pool has states of another problem than {self.problem!r}: this one begins empty",
+                stacklevel=2,
+            )
+            states = states.new_empty(0, *self.problem.shape)
+        self.states = states.to(self.states)[: self.capacity]
         self._keys = self._hash(self.states)
 
     def _apply(self, fn: Any, recurse: bool = True) -> StatePool:

@@ -222,7 +222,7 @@ def test_a_saved_layer_goes_on_as_the_unsaved_one(kind, how):
 def test_a_foreign_state_is_refused():
     layer = layer_of(mapgrad.Pooled(SUBSET))
     state = layer.state_dict()
-    with pytest.raises(ValueError, match="a saved pool of"):
+    with pytest.raises(ValueError, match="a saved pool has"):
         layer.load_state_dict({**state, "estimator.pool._extra_state": torch.zeros(3, 5)})
     with pytest.raises(ValueError, match="a saved Pooled has a number"):
         layer.load_state_dict({**state, "estimator._extra_state": torch.zeros(2)})
@@ -309,12 +309,57 @@ def test_a_constant_loss_and_an_empty_batch():
 
 
 def test_one_problem_alone():
-    with pytest.raises(mapgrad.UnsupportedProblemError, match=r"this Pooled is for KSubset.*its states serve one"):
-        layer_of(mapgrad.Pooled(mapgrad.KSubset(6, 3)))(normal(2, 6))
+    with pytest.raises(mapgrad.UnsupportedProblemError, match=r"this MultiFidelity is for KSubset.*serve one problem"):
+        layer_of(mapgrad.MultiFidelity(mapgrad.KSubset(6, 3)))(normal(2, 6))
     with pytest.raises(mapgrad.UnsupportedProblemError, match="solves a function"):
-        mapgrad.MAPLayer(lambda theta: theta, mapgrad.Pooled(SUBSET))(normal(2, 6))
+        mapgrad.MAPLayer(lambda theta: theta, mapgrad.MultiFidelity(SUBSET))(normal(2, 6))
     with pytest.raises(ValueError, match="pool must be a StatePool of KSubset"):
         mapgrad.Pooled(SUBSET, pool=StatePool(mapgrad.KSubset(6, 3)))
+
+
+def test_rows_of_other_problems_have_no_pool():
+    problems = [mapgrad.KSubset(6, 3), SUBSET, mapgrad.KSubset(6, 1)]
+    theta, slope = normal(3, 6), normal(3, 6, seed=1)
+    found = gradient_of(layer_of(mapgrad.Pooled(SUBSET)), theta, slope, problems=problems)
+    expected = gradient_of(layer_of(mapgrad.TwoSided()), theta, slope, problems=problems)
+    torch.testing.assert_close(found[[0, 2]], expected[[0, 2]])
+    assert found.any(dim=1).all()
+    layer = layer_of(mapgrad.Pooled(mapgrad.KSubset(6, 3)))
+    torch.testing.assert_close(
+        gradient_of(layer, theta, slope), gradient_of(layer_of(mapgrad.TwoSided()), theta, slope)
+    )
+    layer(theta)
+    assert layer.stats["pool"] == 0
+
+
+def test_a_layer_may_be_called_often_before_its_backward_pass():
+    layer = layer_of(mapgrad.Pooled(SUBSET))
+    for _ in range(2):
+        leaf = normal(2, 6).requires_grad_()
+        sum(layer(leaf + number / 100).square().sum() for number in range(150)).backward()
+        assert leaf.grad.any()
+    assert len(layer.estimator._versions._values) == 2
+
+
+def test_a_pool_of_another_problem_is_left_behind():
+    layer, other = (
+        layer_of(mapgrad.Pooled(SUBSET)),
+        layer_of(mapgrad.Pooled(mapgrad.KSubset(6, 3)), mapgrad.KSubset(6, 3)),
+    )
+    for each in (layer, other):
+        gradient_of(each, normal(4, 6), normal(4, 6, seed=1))
+    with pytest.warns(UserWarning, match="states of another problem"):
+        other.load_state_dict(layer.state_dict())
+    assert len(other.estimator.pool) == 0
+    assert gradient_of(other, normal(4, 6), normal(4, 6, seed=1)).any()
+
+
+def test_what_a_layer_has_by_default():
+    make = mapgrad.get_solver
+    assert isinstance(mapgrad.MAPLayer(make("topk", SUBSET)).estimator, mapgrad.Pooled)
+    assert isinstance(mapgrad.MAPLayer(make("topk", mapgrad.KSubset(513, 2))).estimator, mapgrad.TwoSided)
+    assert isinstance(mapgrad.MAPLayer(make("topk", None)).estimator, mapgrad.TwoSided)
+    assert isinstance(mapgrad.MAPLayer(lambda theta: theta).estimator, mapgrad.TwoSided)
 
 
 @pytest.mark.parametrize(

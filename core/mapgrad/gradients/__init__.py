@@ -36,6 +36,7 @@ from mapgrad.gradients.estimators import (
     Pooled,
     StraightThrough,
     TwoSided,
+    default_for,
 )
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "Temperature",
     "TwoSided",
     "at_work_on",
+    "default_for",
     "first_id",
     "first_order",
     "log_mean",

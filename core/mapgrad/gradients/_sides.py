@@ -82,6 +82,13 @@ def sides_of(
     return Sides(theta + away * offset, theta - toward * offset, length, is_one_sided=not away)
 
 
+def solved_difference(forward: Forward, sides: Sides, temperature: Temperature) -> Tensor:
+    """Return the difference of the solver's answers on both sides, with the forward pass's noise."""
+    if sides.is_one_sided:
+        return forward.z - forward.states(sides.toward, temperature)
+    return forward.difference(sides.away, sides.toward, temperature)
+
+
 def _typical_step(problem: Problem | None) -> float:
     return _STEP if problem is None else math.sqrt(min(2 * problem.kappa / math.prod(problem.shape), 1.0))
 

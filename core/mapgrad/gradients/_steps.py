@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _T = TypeVar("_T")
+_D = TypeVar("_D")
 
 _REMEMBERED: Final = 1 << 12
 """How many steps may lie between a pass and its repetition."""
@@ -68,7 +69,7 @@ class Recent(Generic[_T]):
         except KeyError:
             raise RuntimeError(_UNKNOWN) from None
 
-    def get(self, number: int, default: _T) -> _T:
+    def get(self, number: int, default: _D) -> _T | _D:
         """Return a value, or the default where none was noted or it is forgotten."""
         return self._values.get(number, default)
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from mapgrad.batching import name_problem
+from mapgrad.errors import UnsupportedProblemError
 from mapgrad.gradients._arguments import non_negative
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._laws import Gaussian
@@ -65,6 +67,19 @@ class MultiFidelity(PoolEstimator):
             require_density(noise, self.temperature)
         self.target = RelativeStep() if target is None else target
         self.correction = non_negative("correction", correction)
+
+    def noise_for(self, problem: Problem | None) -> Noise | None:
+        """Return the noise; refuse another problem than the estimator's own.
+
+        Raises:
+            UnsupportedProblemError: it is another one.
+        """
+        if problem != self.problem:
+            raise UnsupportedProblemError(
+                f"this MultiFidelity is for {name_problem(self.problem)}, but the layer solves "
+                f"{'a function' if problem is None else name_problem(problem)}: its states serve one problem alone"
+            )
+        return super().noise_for(problem)
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return J_P g + c · (1/S) Σ_s (D_solver(ε_s) − D_P(ε_s))."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from mapgrad.gradients._arguments import positive
-from mapgrad.gradients._sides import require_sides, sides_of
+from mapgrad.gradients._sides import require_sides, sides_of, solved_difference
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.gradients._noise import Noise
+    from mapgrad.gradients._sides import Sides
     from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Forward
     from mapgrad.gradients.estimators._with_pool import Known
@@ -33,9 +34,10 @@ class Pooled(PoolEstimator):
     It learns with fewer solves, and isn't a gradient without bias: a long step towards better answers and a short one
     away. With ``sides=(0.5, 0.5)`` it comes closer to the gradient of L(E MAP(θ + τε)).
 
-    The states of a step are used from the next one on: a row's gradient doesn't depend on the rows beside it.
-    `state_dict` has the pool. Within DistributedDataParallel all ranks share what they found, so that their pools are
-    equal, and equal to that of one rank with the whole batch; not under its `join`.
+    The states of a step are used from the next one on: a row's gradient doesn't depend on the rows beside it. Rows with
+    problems of their own get `TwoSided`'s gradient, without a pool. `state_dict` has the pool. Within
+    DistributedDataParallel all ranks share what they found, so that their pools are equal, and equal to that of one rank
+    with the whole batch; not under its `join`.
 
     Args:
         problem: What the layer solves.
@@ -86,6 +88,14 @@ class Pooled(PoolEstimator):
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return (1/M) Σ_m (z_P(θ⁻ + τε_m) − z_P(θ⁺ + τε_m)), divided by both steps' length."""
         sides = sides_of(forward, gradient, self.step, self.sides, self.temperature)
+        if forward.problem is not self.problem and forward.problem != self.problem:
+            difference = solved_difference(forward, sides, self.temperature)
+        else:
+            difference = self._pooled_difference(forward, sides)
+        forward.observe(difference, gradient)
+        return (difference / sides.length).mean(dim=0)
+
+    def _pooled_difference(self, forward: Forward, sides: Sides) -> Tensor:
         known = self.known(forward)
         own, others = forward.z, None
         if known.seen < self.gate:
@@ -94,9 +104,7 @@ class Pooled(PoolEstimator):
             own = torch.cat([own, *others])
         self.record(forward, others)
         both = zip(sides.away, sides.toward, strict=True)
-        difference = torch.stack([self._difference(known, forward, away, toward, own) for away, toward in both])
-        forward.observe(difference, gradient)
-        return (difference / sides.length).mean(dim=0)
+        return torch.stack([self._difference(known, forward, away, toward, own) for away, toward in both])
 
     def _difference(self, known: Known, forward: Forward, away: Tensor, toward: Tensor, own: Tensor) -> Tensor:
         """Return the mean difference of answers [B, *shape] over M noises, for rows [B, *shape] on both sides."""

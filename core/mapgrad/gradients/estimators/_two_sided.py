@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from mapgrad.gradients._arguments import positive
-from mapgrad.gradients._sides import gaussian_for, require_sides, sides_of
+from mapgrad.gradients._sides import gaussian_for, require_sides, sides_of, solved_difference
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
 if TYPE_CHECKING:
@@ -88,10 +88,8 @@ class TwoSided(Estimator):
             rows = noise.perturb(torch.stack([sides.away, sides.toward]).unsqueeze(2), self.temperature)
             one, other = forward.solve(rows).z
             difference = (one - other).mean(dim=1)
-        elif sides.is_one_sided:
-            difference = forward.z - forward.states(sides.toward, self.temperature)
         else:
-            difference = forward.difference(sides.away, sides.toward, self.temperature)
+            difference = solved_difference(forward, sides, self.temperature)
         forward.observe(difference, gradient)
         return (difference / sides.length).mean(dim=0)
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from mapgrad.batching import name_problem
-from mapgrad.errors import UnsupportedProblemError
 from mapgrad.gradients._noise import scores
 from mapgrad.gradients._ranks import gathered, is_alone
 from mapgrad.gradients._sides import gaussian_for
@@ -26,7 +24,7 @@ _STATES: Final = 512
 """How many states a pool holds that the user didn't bring."""
 
 _REMEMBERED: Final = 64
-"""Of how many steps the states are kept, for passes that a checkpoint repeats."""
+"""How many of a pool's latest versions are kept, for backward passes that are still to come."""
 
 _FORGETS: Final = 0.2
 """The share that one step has in `seen`."""
@@ -128,7 +126,9 @@ class PoolEstimator(Estimator):
         self.pool = StatePool(problem, max_bytes=_STATES * StatePool.bytes_of(problem)) if pool is None else pool
         self.draws = draws
         self.seen = 0.0
-        self._steps: Recent[Known] = Recent(_REMEMBERED)
+        self._steps: Recent[int] = Recent()
+        self._versions: Recent[Known] = Recent(_REMEMBERED)
+        self._version = 0
         self._answers: list[Tensor] = []
         self._others: list[Tensor] = []
 
@@ -143,29 +143,25 @@ class PoolEstimator(Estimator):
         return self.draws
 
     def noise_for(self, problem: Problem | None) -> Noise | None:
-        """Return the noise; refuse another problem than the estimator's own.
-
-        Raises:
-            UnsupportedProblemError: it is another one.
-        """
-        if problem != self.problem:
-            raise UnsupportedProblemError(
-                f"this {type(self).__name__} is for {name_problem(self.problem)}, but the layer solves "
-                f"{'a function' if problem is None else name_problem(problem)}: its states serve one problem alone"
-            )
+        """Return the noise that is drawn for a problem; None where none is."""
         return gaussian_for(problem, self.temperature) if self.noise == "auto" else super().noise_for(problem)
 
     def begin(self, key: int) -> None:
         """Take in what the steps before have found, and keep what this step may use."""
         self._take_in(gathered(self._found(self._answers)), gathered(self._found(self._others)))
-        self._steps.note(key, self._now())
+        latest = self._versions.get(self._version, None)
+        if latest is None or latest.states is not self.pool.states or latest.seen != self.seen:
+            self._version += 1
+            self._versions.note(self._version, self._now())
+        self._steps.note(key, self._version)
 
     def _now(self) -> Known:
         return Known(self.pool, self.pool.states, self.seen)
 
     def known(self, forward: Forward) -> Known:
         """Return what a pass may use."""
-        return self._now() if forward.sampler.key is None else self._steps.find(forward.sampler.key)
+        key = forward.sampler.key
+        return self._now() if key is None else self._versions.find(self._steps.find(key))
 
     def record(self, forward: Forward, others: Tensor | None = None) -> None:
         """Note the states of a training pass, and others [..., *shape] that were solved for on its way back."""
