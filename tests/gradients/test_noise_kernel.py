@@ -39,7 +39,7 @@ def test_numba_is_not_imported_for_noise(run_program):
     code = """
 import sys, torch, mapgrad
 from mapgrad.gradients._noise_kernel import NOISE
-layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2)))
+layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2)), mapgrad.IMLE())
 layer(torch.zeros(4, 6))
 assert "numba" not in sys.modules
 import numba

@@ -35,7 +35,7 @@ class Sides(NamedTuple):
     Attributes:
         away: [S or 1, B, *shape], a steps up the loss's gradient; θ itself where a is 0.
         toward: [S or 1, B, *shape], b steps down.
-        length: [S or 1, B, 1, …], the factor of g̃ that lies between them.
+        length: [S or 1, B, 1, …] float64, the factor of g̃ that lies between them.
         is_one_sided: Whether a is 0, so that the forward pass has solved for `away`.
     """
 
@@ -78,7 +78,7 @@ def sides_of(
         sides = _SIDES if sampler.has_noise else _SIDES_WITHOUT_NOISE
     offset, divisor = relative_step(theta, gradient, step, context)
     away, toward = sides
-    length = (divisor * (away + toward)).to(theta.dtype)
+    length = divisor * (away + toward)
     return Sides(theta + away * offset, theta - toward * offset, length, is_one_sided=not away)
 
 

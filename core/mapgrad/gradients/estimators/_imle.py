@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor
 
 from mapgrad.gradients._context import Context
+from mapgrad.gradients._division import divided
 from mapgrad.gradients._goals import goal_of, goals_of
 from mapgrad.gradients._steps import Recent
 from mapgrad.gradients._targets import RelativeStep, Target
@@ -141,7 +140,7 @@ class IMLE(Estimator):
         if is_common and difference.shape[0] > 1:  # first, as sums of differences are exact in any order
             difference = difference.mean(dim=0, keepdim=True)
         # a tensor of its own in any case: it becomes θ's gradient, which users write to
-        difference = _divided(difference, divisor) if self.scaled else difference.clone()
+        difference = divided(difference, divisor) if self.scaled else difference.clone()
         return difference.view_as(forward.theta) if difference.shape[0] == 1 else difference.mean(dim=0)
 
     def state_like(self, theta: Tensor) -> tuple[Tensor, ...]:
@@ -159,18 +158,3 @@ class IMLE(Estimator):
             f"noise={self.noise}, samples={self.samples}, symmetric={self.symmetric}, scaled={self.scaled}, "
             f"temperature={self.temperature}, target_temperature={self.target_temperature}"
         )
-
-
-def _divided(difference: Tensor, divisor: Tensor | float) -> Tensor:
-    """Return the quotient, in the difference's dtype whatever the divisor's, and finite."""
-    if not isinstance(divisor, Tensor):
-        return difference / _scalar(divisor, difference.dtype)
-    most = torch.finfo(difference.dtype).max * 2.0**-16
-    return difference * divisor.double().reciprocal().clamp(-most, most).to(difference.dtype)
-
-
-@lru_cache(maxsize=16)
-def _scalar(value: float, dtype: torch.dtype) -> Tensor:
-    """Return a number as a tensor [], the same for all who ask: torch would make one each time, in more time."""
-    with torch.inference_mode(mode=False):
-        return torch.full((), value, dtype=dtype, device="cpu")

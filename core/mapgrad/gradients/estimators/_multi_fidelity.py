@@ -10,6 +10,7 @@ from mapgrad.batching import name_problem
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.gradients._arguments import non_negative
 from mapgrad.gradients._context import Context
+from mapgrad.gradients._division import divided
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import require_density
 from mapgrad.gradients._targets import RelativeStep
@@ -93,7 +94,7 @@ class MultiFidelity(PoolEstimator):
         forward.observe(difference, gradient)
         one, other = (known.best(sampler.perturb(side, temperature)) for side in (away, toward))
         found = (difference - (one - other)) * (self.correction / 2)
-        found = (found / divisor.to(theta.dtype)).mean(dim=0)
+        found = divided(found, divisor).mean(dim=0)
         if sampler.has_noise and len(known.states):
             law = Gaussian() if self.noise == "auto" else self.noise
             found += known.derivative(law, forward.theta, gradient, sampler.others(self.draws), temperature)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from mapgrad.gradients._arguments import positive
+from mapgrad.gradients._division import divided
 from mapgrad.gradients._sides import require_sides, sides_of, solved_difference
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
 
@@ -36,8 +37,8 @@ class Pooled(PoolEstimator):
 
     The states of a step are used from the next one on: a row's gradient doesn't depend on the rows beside it. Rows with
     problems of their own get `TwoSided`'s gradient, without a pool. `state_dict` has the pool. Within
-    DistributedDataParallel all ranks share what they found, so that their pools are equal, and equal to that of one rank
-    with the whole batch; not under its `join`.
+    DistributedDataParallel all ranks share what they found, so that their pools are equal, and equal to that of one
+    rank with the whole batch; not under its `join`.
 
     Args:
         problem: What the layer solves.
@@ -93,7 +94,7 @@ class Pooled(PoolEstimator):
         else:
             difference = self._pooled_difference(forward, sides)
         forward.observe(difference, gradient)
-        return (difference / sides.length).mean(dim=0)
+        return divided(difference, sides.length).mean(dim=0)
 
     def _pooled_difference(self, forward: Forward, sides: Sides) -> Tensor:
         known = self.known(forward)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from mapgrad.gradients._arguments import positive
+from mapgrad.gradients._division import divided
 from mapgrad.gradients._sides import gaussian_for, require_sides, sides_of, solved_difference
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
@@ -91,7 +92,7 @@ class TwoSided(Estimator):
         else:
             difference = solved_difference(forward, sides, self.temperature)
         forward.observe(difference, gradient)
-        return (difference / sides.length).mean(dim=0)
+        return divided(difference, sides.length).mean(dim=0)
 
     def extra_repr(self) -> str:
         """Return the arguments."""
