@@ -174,11 +174,11 @@ class StatePool(nn.Module):
         """Take the states of a saved pool; those of another problem, with a warning, aren't taken.
 
         Raises:
-            ValueError: it isn't what `get_extra_state` returns.
+            TypeError: it isn't what `get_extra_state` returns.
         """
         states = state.get("states") if isinstance(state, dict) else None  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
         if not isinstance(states, Tensor):
-            raise ValueError(f"a saved pool has 'problem' and 'states' as its extra state, got {type(state).__name__}")
+            raise TypeError(f"a saved pool has 'problem' and 'states' as its extra state, got {type(state).__name__}")
         if state.get("problem") != self.problem.digest:
             warnings.warn(
                 f"the saved pool has states of another problem than {self.problem!r}: this one begins empty",
