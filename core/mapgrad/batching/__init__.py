@@ -13,6 +13,7 @@ from mapgrad.batching._theta import (
     admit,
     are_finite,
     compute_dtype,
+    full_precision,
     has_forbidden,
     name_problem,
     name_rows,
@@ -29,6 +30,7 @@ from mapgrad.batching._tracing import (
     is_mapped,
     is_traced,
     may_be_repeated,
+    without_transforms,
 )
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "describe_failed",
     "error_of",
     "find",
+    "full_precision",
     "get_solver",
     "has_forbidden",
     "hides_values",
@@ -62,4 +65,5 @@ __all__ = [
     "require_float",
     "row_numbers",
     "to_list",
+    "without_transforms",
 ]

@@ -17,6 +17,7 @@ from mapgrad.exact._chunks import MAX_BYTES, rows_together
 from mapgrad.exact._compiler import compile_nodes
 from mapgrad.exact._oracle import Moments, Oracle
 from mapgrad.exact._scaled_rows import LARGEST, require_below_largest, require_states_left, scaled_rows
+from mapgrad.exact._uncompiled import uncompiled
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions, Status
 
@@ -114,6 +115,7 @@ class Diagram(Oracle):
         """The logarithm of the number of states; −∞ if there is none."""
         return math.log(self.num_states) if self.num_states else -math.inf
 
+    @uncompiled
     def map(self, theta: Tensor) -> Tensor:
         """Return argmax ⟨θ, z⟩; among equals, the one with a 1 where they first differ in the order of ``nodes.order``.
 
