@@ -153,8 +153,7 @@ class Oracle(ABC):
         """
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise ValueError(f"count must be an int of at least 0, got {count!r}")
-        if is_mapped():
-            raise RuntimeError("torch.vmap can't map exact samples: give the whole batch, [*batch, *shape], at once")
+        require_unmapped()
         with torch.no_grad():
             rows = self._rows(theta, temperature)
             total = self._in_chunks(lambda part: self._log_partition(part, temperature), rows)
@@ -219,6 +218,16 @@ class Oracle(ABC):
 
     def __repr__(self) -> str:
         return f"<exact oracle {self.name!r} of {self.problem!r}>"
+
+
+def require_unmapped() -> None:
+    """Refuse to look for states under torch.vmap, place by place.
+
+    Raises:
+        RuntimeError: it is at work.
+    """
+    if is_mapped():
+        raise RuntimeError("torch.vmap can't map how states are found: give the whole batch, [*batch, *shape], at once")
 
 
 def choose(weights: Tensor, uniform: Tensor) -> Tensor:
