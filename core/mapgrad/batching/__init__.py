@@ -1,6 +1,7 @@
 """How a batch is solved: one road of named stages, from a user's tensor to a solver and back."""
 
 from mapgrad.batching._at_work import SolverAtWork
+from mapgrad.batching._exported import exported, without_gradient
 from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._host import Staged
 from mapgrad.batching._op import define
@@ -47,6 +48,7 @@ __all__ = [
     "define",
     "describe_failed",
     "error_of",
+    "exported",
     "find",
     "full_precision",
     "get_solver",
@@ -65,5 +67,6 @@ __all__ = [
     "require_float",
     "row_numbers",
     "to_list",
+    "without_gradient",
     "without_transforms",
 ]
