@@ -215,7 +215,9 @@ def _fresh_compiler():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize(
+    "check", [pytest.param(name, marks=[pytest.mark.slow] if "any shape" in name else []) for name in CHECKS]
+)
 @pytest.mark.parametrize(("name", "options"), CASES, ids=lambda each: each if isinstance(each, str) else "-".join(each))
 def test_an_estimator(name, options, check):
     def make():
