@@ -131,7 +131,7 @@ def test_forbidden_entries_and_transforms():
     (layer(leaf) * SLOPE).sum().backward()
 
     def again(run):
-        layer.keys.restore([0, 0])
+        layer.keys.restore(torch.tensor([0, 0]), "MAP layer")
         return run()
 
     slope = again(lambda: torch.func.grad(lambda t: (layer(t) * SLOPE).sum())(theta))
