@@ -51,6 +51,25 @@ def test_a_function():
     assert pick.__doc__ == "Pick the largest entry."
 
 
+def test_options_are_the_layers():
+    def top2(theta):
+        return torch.zeros_like(theta).scatter_(-1, theta.topk(2).indices, 1)
+
+    options = {"minimize": True, "reduction": "none", "normalize": True, "seed": 4}
+    function = mapgrad.differentiable(mapgrad.IMLE(mapgrad.Gumbel(), samples=2), **options)(top2)
+    layer = mapgrad.MAPLayer(top2, mapgrad.IMLE(mapgrad.Gumbel(), samples=2), **options)
+    assert function.normalize
+    theta = 1e4 * torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    found = []
+    for run in (function, layer):
+        leaf = theta.clone().requires_grad_()
+        z = run(leaf)
+        (z * torch.arange(5.0)).sum().backward()
+        found.append((z, leaf.grad))
+    assert all(map(torch.equal, *found))
+    assert found[0][1].any()
+
+
 def test_a_method_gives_each_object_a_layer():
     one, two = Chooser(1), Chooser(2)
     costs = torch.tensor([[3.0, 1.0, 2.0]])

@@ -136,3 +136,12 @@ def test_states_are_rounded_to_float32():
     assert len(pool) == 1
     assert pool.contains(state).all()
     assert torch.equal(pool.states, state.float())
+
+
+def test_autocast_makes_no_value_less_precise():
+    pool = StatePool(mapgrad.KSubset(6, 2))
+    pool.add(pool.problem.states())
+    theta = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) + 1000
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = pool.scores(theta), *pool.best(theta)
+    assert all(map(torch.equal, found, (pool.scores(theta), *pool.best(theta))))

@@ -24,6 +24,7 @@ def differentiable(
     *,
     minimize: bool = False,
     reduction: Reduction = "mean",
+    normalize: bool = False,
     seed: int | None = None,
 ) -> Callable[[Callable[..., Tensor]], DifferentiableFunction]:
     """Turn a function or method θ [B, *shape] → z into a `MAPLayer`.
@@ -42,6 +43,7 @@ def differentiable(
         minimize: Whether θ are costs. The function always maximises: it is called with utilities, the negated costs, so
             that a function of the least cost must negate what it gets.
         reduction: As for `MAPLayer`.
+        normalize: As for `MAPLayer`.
         seed: As for `MAPLayer`.
 
     Example:
@@ -63,7 +65,8 @@ def differentiable(
             )
         if not callable(function):  # pyright: ignore[reportUnnecessaryComparison] (a user's value)
             raise TypeError(f"differentiable decorates a function of θ, got {function!r}")
-        return DifferentiableFunction(function, estimator, minimize=minimize, reduction=reduction, seed=seed)
+        layer = {"minimize": minimize, "reduction": reduction, "normalize": normalize, "seed": seed}
+        return DifferentiableFunction(function, estimator, **layer)
 
     if inspect.isroutine(estimator):
         raise TypeError("write @mapgrad.differentiable(), with parentheses")

@@ -49,7 +49,9 @@ class MAPLayer(nn.Module):
     is MAP(θ), without noise. Both have a gradient. Works under autocast, torch.compile(fullgraph=True), torch.vmap and
     torch.func; a second derivative is refused. Under torch.vmap, noise heeds `randomness`. torch.compile makes code for
     each layer: where more than ``torch._dynamo.config.recompile_limit`` of them (8) go through one compiled function,
-    or are compiled one by one, raise that limit to their number.
+    or are compiled one by one, raise that limit to their number. A program that torch.export makes in eval mode can be
+    saved where the solver is one of tensor operations, such as topk, and rows that the layer refuses are NaN there;
+    what loads it must import mapgrad, unless it was made under torch.no_grad().
 
     Args:
         solver: A `Solver` from `get_solver`, or any function θ [B, *shape] → z [B, *shape], which is called with whole

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
+from mapgrad.batching import full_precision
 from mapgrad.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -208,7 +209,8 @@ def _unique(keys: Tensor) -> tuple[Tensor, Tensor]:
 def _scores(rows: Tensor, states: Tensor) -> Tensor:
     """Return ⟨row, state⟩ for rows [m, n] and states [n, P], −inf where a state has an entry that −inf forbids."""
     forbidden = rows.isneginf()
-    if not bool(forbidden.any()):
-        return rows @ states
-    scores = rows.masked_fill(forbidden, 0.0) @ states
-    return scores.masked_fill_((forbidden.to(states) @ (states != 0).to(states)) > 0, -math.inf)
+    with full_precision(rows):
+        if not bool(forbidden.any()):
+            return rows @ states
+        scores = rows.masked_fill(forbidden, 0.0) @ states
+        return scores.masked_fill_((forbidden.to(states) @ (states != 0).to(states)) > 0, -math.inf)

@@ -51,6 +51,14 @@ class TopK(mapgrad.BatchSolver[mapgrad.KSubset | mapgrad.Ranking]):
                 _rank(rows, answers)
         return z
 
+    def exported(self, theta: Tensor) -> Tensor:
+        """Return the subset's indicator or the ranks in tensor operations alone: θ's shape [N, n], dtype and device."""
+        order = theta.argsort(dim=-1, descending=True, stable=True)
+        if isinstance(self.problem, mapgrad.KSubset):
+            return torch.zeros_like(theta).scatter(-1, order[..., : self.problem.k], 1.0)
+        ranks = torch.arange(theta.shape[-1] - 1, -1, -1, dtype=theta.dtype, device=theta.device)
+        return torch.zeros_like(theta).scatter(-1, order, ranks.expand_as(theta))
+
     def solve_perturbed(self, theta: Tensor, noise: mapgrad.CounterNoise | None = None) -> Tensor | None:
         """Return the subset's indicator, [G, S, B, n], from a GPU's own kernel; None where there is none."""
         problem, kernels = self.problem, _kernels_for(theta, _LONGEST)

@@ -142,7 +142,7 @@ def test_export(solver, theta, strict):
     expected = Both(solver)(theta.flip(0))
     program = torch.export.export(Both(solver), (theta,), strict=strict)
     assert torch.equal(program.module()(theta.flip(0)), expected)
-    assert "mapgrad.solve" in program.graph_module.code
+    assert ("mapgrad.solve" in program.graph_module.code) == (solver.name != "topk")  # of tensor operations
 
 
 def test_make_fx(solver, theta):

@@ -196,7 +196,7 @@ def pooled_model(kind):
 def learn(model, take, ranks, counts=(9, 9, 9, 9)):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found = []
-    for number, count in enumerate(counts):
+    for number, count in enumerate(counts):  # of 1 row, one rank has none
         mine = [row for row in take if row < count]
         x = torch.randn(9, 6, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
         z = model(x[mine], IDS[mine])
@@ -216,7 +216,7 @@ def pooled(on_two_ranks, tmp_path_factory):
 result = {{}}
 for kind in ("pooled", "multi-fidelity"):
     model = pooled_model(kind)
-    result[kind] = learn(DistributedDataParallel(model), PLACES[rank], 2, (9, 6, 9, 3, 9))
+    result[kind] = learn(DistributedDataParallel(model), PLACES[rank], 2, (9, 6, 9, 3, 1, 9))
     model(THETA.double(), IDS)  # takes in this rank's own
     result[kind, "pool"] = model.layer.estimator.pool.states
     model = DistributedDataParallel(pooled_model(kind))
@@ -228,7 +228,7 @@ for kind in ("pooled", "multi-fidelity"):
 
 @pytest.mark.parametrize("kind", ["pooled", "multi-fidelity"])
 def test_two_ranks_with_a_pool_learn_what_one_does(pooled, kind):
-    expected = NAMES["learn"](NAMES["pooled_model"](kind), range(9), 1, (9, 6, 9, 3, 9))
+    expected = NAMES["learn"](NAMES["pooled_model"](kind), range(9), 1, (9, 6, 9, 3, 1, 9))
     assert all(gradient.any() for gradient in expected)
     for found in pooled:
         torch.testing.assert_close(found[kind], expected)
@@ -238,3 +238,105 @@ def test_two_ranks_with_a_pool_learn_what_one_does(pooled, kind):
 @pytest.mark.parametrize("kind", ["pooled", "multi-fidelity"])
 def test_ranks_with_more_batches_wait_for_no_pool(pooled, kind):
     assert [found[kind, "uneven"] for found in pooled] == [12, 6]
+
+
+UNEVEN = """
+from torch.nn.parallel import DistributedDataParallel
+
+import mapgrad.losses
+from mapgrad.pool import StatePool
+
+class Learner(torch.nn.Module):
+    def __init__(self, head, wanted):
+        super().__init__()
+        self.head, self.wanted = head, wanted
+
+    def forward(self, x, true):
+        return self.wanted(self.head(x), true)
+
+def through_layer(layer):
+    class Imitate(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, theta, true):
+            return (self.layer(theta) - layer.solver(true)).square().sum()
+
+    return Imitate()
+
+def by_state(loss):
+    class Imitate(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loss = loss
+
+        def forward(self, theta, true):
+            return self.loss(theta, loss.solver(true))
+
+    return Imitate()
+
+def make(kind):
+    torch.manual_seed(0)
+    solver, pool = mapgrad.get_solver("topk", SUBSET), StatePool(SUBSET)
+    how = {"reduction": "sum"}
+    wanted = {
+        "adaptive": lambda: through_layer(mapgrad.MAPLayer(solver, mapgrad.AdaptiveIMLE(None, step=0.01))),
+        "SPO+": lambda: mapgrad.losses.SPOPlus(solver, **how),
+        "Fenchel-Young": lambda: by_state(mapgrad.losses.FenchelYoung(solver, None, **how)),
+        "CaVE": lambda: by_state(mapgrad.losses.CaVE(solver, **how)),
+        "NCE": lambda: by_state(mapgrad.losses.NoiseContrastive(solver, pool, **how)),
+        "listwise": lambda: mapgrad.losses.ListwiseRanking(solver, pool, **how),
+    }[kind]()
+    return Learner(torch.nn.Linear(6, 6), wanted), pool
+
+KINDS = ("adaptive", "SPO+", "Fenchel-Young", "CaVE", "NCE", "listwise")
+COUNTS = [(3, 1), (3, 3), (3, 0)]  # rows of each rank; the last batches are uneven
+
+def learn_unevenly(model, take, ranks):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    found = []
+    for number, counts in enumerate(COUNTS):
+        data = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(number))
+        x, true = data[:, take(counts)]
+        model(x, true).mul(ranks).backward()
+        found += [parameter.grad.clone() for parameter in model.parameters()]
+        optimizer.step()
+        optimizer.zero_grad()
+    return found
+"""
+exec(UNEVEN, NAMES)
+
+
+@pytest.fixture(scope="module")
+def uneven(on_two_ranks, tmp_path_factory):
+    script = f"""
+{UNEVEN}
+result = {{}}
+for kind in KINDS:
+    model, pool = make(kind)
+    take = lambda counts: slice(0, 3) if rank == 0 else slice(3, 3 + counts[1])
+    result[kind] = learn_unevenly(DistributedDataParallel(model), take, 2)
+    result[kind, "pool"] = pool.states
+"""
+    return on_two_ranks(script, tmp_path_factory.mktemp("uneven"))
+
+
+@pytest.mark.parametrize("kind", ["adaptive", "SPO+", "Fenchel-Young", "CaVE"])
+def test_two_ranks_with_uneven_batches_learn_what_one_does(uneven, kind):
+    expected = NAMES["learn_unevenly"](NAMES["make"](kind)[0], lambda counts: slice(0, 3 + counts[1]), 1)
+    assert any(gradient.any() for gradient in expected)
+    same = 2 if kind == "adaptive" else len(expected)  # after its first step, β is rank 0's
+    for found in uneven:
+        torch.testing.assert_close(found[kind][:same], expected[:same])
+        assert all(map(torch.equal, found[kind], uneven[0][kind]))
+        assert len(found[kind]) == len(expected)
+
+
+@pytest.mark.parametrize("kind", ["NCE", "listwise"])
+def test_losses_have_a_pool_on_each_rank(uneven, kind):
+    first, second = uneven
+    assert all(map(torch.equal, first[kind], second[kind]))  # the gradients are shared
+    assert all(gradient.isfinite().all() for gradient in first[kind])
+    assert any(gradient.any() for gradient in first[kind])
+    assert len(first[kind, "pool"]) > len(second[kind, "pool"]) > 0  # what each has seen

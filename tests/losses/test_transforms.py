@@ -1,10 +1,12 @@
 """Losses under torch.compile, torch.vmap, torch.func, autocast and copies; second derivatives refused."""
 
 import copy
+import io
 import pickle
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import mapgrad
 import mapgrad.losses
@@ -100,13 +102,80 @@ def test_func_grad_and_vmap_equal_a_loop(make, pred):
     assert nested.shape == (4, 3)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_gradient_and_batches_of_any_size(make, pred):
+    torch._dynamo.reset()
+    target = target_of(make(), pred)
+    loss = make()  # kept while its results are used
+    compiled = torch.compile(torch.func.grad(loss), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(pred, target), value_and_gradient(make(), pred, target)[1])
+    torch._dynamo.reset()
+    loss, compiled = make(), torch.compile(make(), fullgraph=True, backend="aot_eager", dynamic=True)
+    for rows in (slice(4), slice(2), slice(1, 4)):
+        expected = value_and_gradient(loss, pred[rows], target[rows])
+        torch.testing.assert_close(value_and_gradient(compiled, pred[rows], target[rows]), expected)
+    torch._dynamo.reset()
+
+
+def test_vmap_of_one_argument_alone_and_jacobians(make, pred):
+    target = target_of(make(), pred)
+    for of_pred, of_target in ((0, None), (None, 0)):
+        one, other = (each if dim == 0 else each[0] for each, dim in ((pred, of_pred), (target, of_target)))
+        how = {"in_dims": (of_pred, of_target), "randomness": "same"}
+        expected = [
+            value_and_gradient(make(), *((one, other[row]) if of_pred is None else (one[row], other)))
+            for row in range(4)
+        ]
+        found = torch.vmap(make(), **how)(one, other), torch.vmap(torch.func.grad(make()), **how)(one, other)
+        for each, wanted in zip(found, zip(*expected, strict=True), strict=True):
+            torch.testing.assert_close(each, torch.stack(wanted))
+    jacobian = torch.func.jacrev(make(reduction="none"))(pred[0], target[0])
+    leaf = pred[0].clone().requires_grad_()
+    values = make(reduction="none")(leaf, target[0])
+    expected = torch.stack([torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in values])
+    torch.testing.assert_close(jacobian, expected)
+
+
+@pytest.mark.parametrize("is_reentrant", [True, False])
+def test_a_checkpoint_changes_nothing(make, pred, is_reentrant):
+    def train(is_checked):
+        torch.manual_seed(0)
+        loss, head, found = make(), torch.nn.Linear(6, 6), []
+        target = target_of(loss, pred)
+        for number in range(3):
+            leaf = (pred + number).requires_grad_()
+
+            def run(rows):
+                return loss(head(rows), target)
+
+            value = checkpoint(run, leaf, use_reentrant=is_reentrant) if is_checked else run(leaf)
+            value.backward()
+            found += [value.detach(), leaf.grad, head.weight.grad.clone()]
+        return [*found, *loss.state_dict().values()]
+
+    assert all(map(torch.equal, train(is_checked=True), train(is_checked=False)))
+
+
+def test_state_dict(make, pred):
+    loss, other, file = make(), make(), io.BytesIO()
+    target = target_of(loss, pred)
+    loss(pred, target)
+    torch.save(loss.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file))
+    assert torch.equal(other(pred, target), loss(pred, target))
+
+
 def test_second_derivatives_are_refused(make, pred):
     loss = make()
     target = target_of(loss, pred)
     pred.requires_grad_()
     (gradient,) = torch.autograd.grad(loss(pred, target), pred, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
-        torch.autograd.grad(gradient.sum(), pred)
+        torch.autograd.grad(gradient.sum(), pred, allow_unused=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.func.jacrev(torch.func.jacrev(lambda row: loss(row, target[0, 0])))(pred[0, 0].detach())
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.func.grad(lambda x: torch.func.grad(loss)(x, target).sum())(pred)
 
@@ -134,6 +203,14 @@ def test_autocast(make):
     loss.backward()
     assert head.weight.grad.isfinite().all()
     assert head.weight.grad.any()
+
+
+def test_autocast_makes_no_loss_less_precise(make, pred):
+    target = target_of(make(), pred)
+    expected = value_and_gradient(make(), pred, target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = value_and_gradient(make(), pred, target)
+    torch.testing.assert_close(found, expected)
 
 
 def test_copies(make, pred):

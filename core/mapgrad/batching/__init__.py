@@ -1,6 +1,7 @@
 """How a batch is solved: one road of named stages, from a user's tensor to a solver and back."""
 
 from mapgrad.batching._at_work import SolverAtWork
+from mapgrad.batching._exported import exported, without_gradient
 from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._host import Staged
 from mapgrad.batching._op import define
@@ -13,6 +14,7 @@ from mapgrad.batching._theta import (
     admit,
     are_finite,
     compute_dtype,
+    full_precision,
     has_forbidden,
     name_problem,
     name_rows,
@@ -29,6 +31,7 @@ from mapgrad.batching._tracing import (
     is_mapped,
     is_traced,
     may_be_repeated,
+    without_transforms,
 )
 
 __all__ = [
@@ -45,7 +48,9 @@ __all__ = [
     "define",
     "describe_failed",
     "error_of",
+    "exported",
     "find",
+    "full_precision",
     "get_solver",
     "has_forbidden",
     "hides_values",
@@ -62,4 +67,6 @@ __all__ = [
     "require_float",
     "row_numbers",
     "to_list",
+    "without_gradient",
+    "without_transforms",
 ]

@@ -26,5 +26,6 @@ def find(handle: int) -> Any:
     except KeyError:
         raise RuntimeError(
             f"what stood behind handle {handle} is gone: keep a reference to the layer or solver as long as its "
-            f"results are used"
+            f"results are used. A program of torch.export that another process loads has none: export a layer in eval "
+            f"mode with a solver of tensor operations, such as topk, or call the layer outside of the program"
         ) from None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching._counts import NO_COUNTS
+from mapgrad.batching._exported import exported
 from mapgrad.batching._families import group_rows
 from mapgrad.batching._op import solve_op
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
@@ -160,7 +161,8 @@ class Solver:
         work = self.at_work()
         theta = work.require_theta(theta)
         if is_traced(theta):
-            return solve_op(theta, work)
+            found = exported(theta, work)
+            return solve_op(theta, work) if found is None else found
         split = work.lead_ndim(theta)
         return work.solve(theta.reshape(-1, *theta.shape[split:]), batch=theta.shape[:split]).z
 

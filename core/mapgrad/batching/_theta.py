@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from mapgrad.problems import Domain, IntegerProgram
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from mapgrad.problems import Problem
 
@@ -38,6 +40,12 @@ _CHARACTERS: Final = 1000
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype in which rows are perturbed and solved: at least float32."""
     return dtype if dtype in COMPUTED else torch.promote_types(dtype, torch.float32)
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Return a context in which autocast makes no product on a tensor's device less precise."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def require_float(theta: object) -> Tensor:

@@ -29,6 +29,18 @@ def hides_values(tensor: Tensor) -> bool:
     return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
+def without_transforms(tensor: Tensor) -> Tensor:
+    """Return the whole tensor of which torch.vmap and torch.func show a part, mapped dimensions first, for its values.
+
+    Under torch.func.grad its derivative is lost.
+    """
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        dim = torch._C._functorch.maybe_get_bdim(tensor)
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+        tensor = tensor if dim < 0 else tensor.movedim(dim, 0)
+    return tensor
+
+
 def is_in_backward() -> bool:
     """Tell whether this thread is in a backward pass of eager or compiled autograd, which may repeat forward passes."""
     return torch._C._current_graph_task_id() != -1

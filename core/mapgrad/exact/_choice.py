@@ -16,6 +16,7 @@ from mapgrad.exact._k_subsets import OneHot, Subsets
 from mapgrad.exact._paths import Paths
 from mapgrad.exact._permanents import Permanents
 from mapgrad.exact._trees import Trees
+from mapgrad.exact._uncompiled import uncompiled
 from mapgrad.problems import (
     Arborescence,
     Assignment,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("mapgrad")
 
 
+@uncompiled
 def oracle(problem: Problem, *, max_bytes: int = MAX_BYTES) -> Oracle:
     """Return the exact oracle of a problem's Gibbs laws, and log its name on the logger `mapgrad`.
 
@@ -99,26 +101,31 @@ def _general(problem: Problem, max_bytes: int) -> Oracle:
         raise type(error)(f"no exact oracle fits: {error}. Nor does a diagram: {refusal}") from error
 
 
+@uncompiled
 def log_partition(problem: Problem, theta: Tensor, temperature: float = 1.0) -> Tensor:
     """Return A(θ / τ) = log Σ_z exp(⟨θ, z⟩ / τ): `Oracle.log_partition` of the `oracle` that fits, [*batch]."""
     return oracle(problem).log_partition(theta, temperature)
 
 
+@uncompiled
 def marginals(problem: Problem, theta: Tensor, temperature: float = 1.0) -> Tensor:
     """Return E z under p(z; θ) ∝ exp(⟨θ, z⟩ / τ): `Oracle.marginals` of the `oracle` that fits, [*batch, *shape]."""
     return oracle(problem).marginals(theta, temperature)
 
 
+@uncompiled
 def entropy(problem: Problem, theta: Tensor, temperature: float = 1.0) -> Tensor:
     """Return −E log p(z; θ): `Oracle.entropy` of the `oracle` that fits, [*batch]."""
     return oracle(problem).entropy(theta, temperature)
 
 
+@uncompiled
 def kl_to_uniform(problem: Problem, theta: Tensor, temperature: float = 1.0) -> Tensor:
     """Return KL(p(z; θ) ‖ uniform law): `Oracle.kl_to_uniform` of the `oracle` that fits, [*batch]."""
     return oracle(problem).kl_to_uniform(theta, temperature)
 
 
+@uncompiled
 def sample(
     problem: Problem,
     theta: Tensor,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import torch
 
+from mapgrad.batching import is_differentiated
 from mapgrad.errors import ProblemError
 
 if TYPE_CHECKING:
@@ -60,9 +61,17 @@ def within_budget(function: _Function, rows: Tensor, size: int, max_bytes: int) 
         rows: What it gets a part of, at each call.
         size: Bytes that all calls together would keep.
         max_bytes: The budget.
+
+    Raises:
+        RuntimeError: torch.func asks for the derivative of what doesn't fit.
     """
     if size <= max_bytes or not (rows.requires_grad and torch.is_grad_enabled()):
         return function
+    if is_differentiated():
+        raise RuntimeError(
+            f"torch.func can't differentiate an exact oracle whose rows take more than its budget, {size:,} bytes of "
+            f"{max_bytes:,}: split the batch, allow more by max_bytes=…, or take torch.autograd.grad"
+        )
     return functools.partial(_apply, function)
 
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from mapgrad.batching import is_traced
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.exact import _diagram_cache, _host_sweep, _sweeps
 from mapgrad.exact._binary_rows import binary_rows
 from mapgrad.exact._chunks import MAX_BYTES, rows_together
 from mapgrad.exact._compiler import compile_nodes
-from mapgrad.exact._oracle import Moments, Oracle
+from mapgrad.exact._oracle import Moments, Oracle, require_unmapped
 from mapgrad.exact._scaled_rows import LARGEST, require_below_largest, require_states_left, scaled_rows
+from mapgrad.exact._uncompiled import uncompiled
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions, Status
 
@@ -114,6 +116,7 @@ class Diagram(Oracle):
         """The logarithm of the number of states; −∞ if there is none."""
         return math.log(self.num_states) if self.num_states else -math.inf
 
+    @uncompiled
     def map(self, theta: Tensor) -> Tensor:
         """Return argmax ⟨θ, z⟩; among equals, the one with a 1 where they first differ in the order of ``nodes.order``.
 
@@ -128,6 +131,7 @@ class Diagram(Oracle):
             NonFiniteError: θ has NaN or infinite entries that forbid nothing.
             InfeasibleError: a row has no state without forbidden entries.
         """
+        require_unmapped()
         rows = scaled_rows(self.problem, theta.detach(), 1.0)
         solutions = self.solve(rows)
         require_states_left(self.problem, solutions.status == Status.OPTIMAL)
@@ -152,7 +156,7 @@ class Diagram(Oracle):
         for first in range(0, len(rows), count):
             part = slice(first, first + count)
             columns = (rows[part] * factor[part, None]).T.contiguous()
-            if rows.is_cpu:
+            if rows.is_cpu and not is_traced(rows):
                 found = _host_sweep.best(levels, columns.numpy(), factor[part].numpy())
                 states, value = (torch.as_tensor(each) for each in found)
             else:

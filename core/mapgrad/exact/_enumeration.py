@@ -18,6 +18,7 @@ from mapgrad.errors import ShapeError
 from mapgrad.exact._chunks import MAX_BYTES, in_chunks
 from mapgrad.exact._oracle import Moments, Oracle
 from mapgrad.exact._scaled_rows import NO_STATE, floored_rows, require_states_left
+from mapgrad.exact._uncompiled import uncompiled
 from mapgrad.problems import batch_shape
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
 
+@uncompiled
 def enumerate_states(problem: Problem) -> Tensor:
     """Return all states: float64 CPU tensor [N, *shape], distinct, always in the same order.
 
@@ -37,6 +39,7 @@ def enumerate_states(problem: Problem) -> Tensor:
     return _states(problem).clone()
 
 
+@uncompiled
 def map_state(problem: Problem, theta: Tensor) -> Tensor:
     """Return argmax ⟨θ, z⟩ by looking at every state; among equals, the one that `enumerate_states` lists first.
 
@@ -63,6 +66,7 @@ def map_state(problem: Problem, theta: Tensor) -> Tensor:
     return _states(problem).to(theta.device)[found[:, 1].long()].reshape(theta.shape).to(theta.dtype)
 
 
+@uncompiled
 def probabilities(problem: Problem, theta: Tensor, temperature: float = 1.0) -> Tensor:
     """Return p(z; θ) = exp(⟨θ, z⟩ / τ − A(θ / τ)) of every state.
 
@@ -87,6 +91,7 @@ def probabilities(problem: Problem, theta: Tensor, temperature: float = 1.0) -> 
     return scores.softmax(dim=1).reshape((*batch_shape(problem, theta, "θ"), scores.shape[1])).to(theta.dtype)
 
 
+@uncompiled
 def expectation(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor], temperature: float = 1.0) -> Tensor:
     """Return E f(z) under the Gibbs distribution.
 
@@ -118,6 +123,7 @@ def expectation(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor], 
     return mean[:, :-1].reshape((*batch_shape(problem, theta, "θ"), *values.shape[1:])).to(theta.dtype)
 
 
+@uncompiled
 def gradient(problem: Problem, theta: Tensor, f: Callable[[Tensor], Tensor], temperature: float = 1.0) -> Tensor:
     """Return ∇_θ E f(z) = Cov(f(z), z) / τ under the Gibbs distribution, for a scalar f.
 

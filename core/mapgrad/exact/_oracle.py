@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
+from mapgrad.batching import is_mapped
 from mapgrad.exact._chunks import in_chunks, require_fit, rows_together
 from mapgrad.exact._scaled_rows import NEVER, NO_STATE, floored_rows, require_states_left
+from mapgrad.exact._uncompiled import uncompiled
 from mapgrad.problems import batch_shape
 
 if TYPE_CHECKING:
@@ -69,11 +71,7 @@ class Oracle(ABC):
         rows = torch.zeros(1, math.prod(self.problem.shape), dtype=torch.float64, device="cpu")
         return float(self._log_partition(rows, 1.0))
 
-    @property
-    def rows_kept(self) -> int:
-        """Rows up to which all that a derivative needs is kept within the budget, so that torch.func can take it."""
-        return self.max_bytes // self._row_bytes
-
+    @uncompiled
     def log_partition(self, theta: Tensor, temperature: float = 1.0) -> Tensor:
         """Return A(θ / τ) = log Σ_z exp(⟨θ, z⟩ / τ), of which τ times the gradient in θ is `marginals`.
 
@@ -89,6 +87,7 @@ class Oracle(ABC):
         require_states_left(self.problem, total.detach() > NO_STATE)
         return total.reshape(batch_shape(self.problem, theta, "θ")).to(theta.dtype)
 
+    @uncompiled
     def marginals(self, theta: Tensor, temperature: float = 1.0) -> Tensor:
         """Return E z.
 
@@ -108,6 +107,7 @@ class Oracle(ABC):
         require_states_left(self.problem, found[:, -1].detach() > NO_STATE)
         return found[:, :-1].reshape(theta.shape).to(theta.dtype)
 
+    @uncompiled
     def entropy(self, theta: Tensor, temperature: float = 1.0) -> Tensor:
         """Return −E log p(z; θ) = A(θ / τ) − E ⟨θ, z⟩ / τ, in nats; right to about 1e-15 times |A|.
 
@@ -120,6 +120,7 @@ class Oracle(ABC):
         """
         return self._entropy(theta, temperature).to(theta.dtype)
 
+    @uncompiled
     def kl_to_uniform(self, theta: Tensor, temperature: float = 1.0) -> Tensor:
         """Return KL(p(z; θ) ‖ uniform law over all states) = log N − entropy, in nats.
 
@@ -132,6 +133,7 @@ class Oracle(ABC):
         """
         return (-self._entropy(theta, temperature) + self.log_num_states).to(theta.dtype)
 
+    @uncompiled
     def sample(
         self, theta: Tensor, count: int, temperature: float = 1.0, *, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -151,6 +153,7 @@ class Oracle(ABC):
         """
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise ValueError(f"count must be an int of at least 0, got {count!r}")
+        require_unmapped()
         with torch.no_grad():
             rows = self._rows(theta, temperature)
             total = self._in_chunks(lambda part: self._log_partition(part, temperature), rows)
@@ -215,6 +218,16 @@ class Oracle(ABC):
 
     def __repr__(self) -> str:
         return f"<exact oracle {self.name!r} of {self.problem!r}>"
+
+
+def require_unmapped() -> None:
+    """Refuse to look for states under torch.vmap, place by place.
+
+    Raises:
+        RuntimeError: it is at work.
+    """
+    if is_mapped():
+        raise RuntimeError("torch.vmap can't map how states are found: give the whole batch, [*batch, *shape], at once")
 
 
 def choose(weights: Tensor, uniform: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from mapgrad.errors import ShapeError
 from mapgrad.exact._chunks import MAX_BYTES, require_fit, rows_together, within_budget
 from mapgrad.exact._poisson_binomial import others
 from mapgrad.exact._scaled_rows import require_states_left, scaled_rows
+from mapgrad.exact._uncompiled import uncompiled
 from mapgrad.problems import KSubset
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Law(Protocol):
         ...
 
 
+@uncompiled
 def topk_marginals(
     theta: Tensor, k: int, noise: Law, temperature: float = 1.0, *, max_bytes: int = MAX_BYTES
 ) -> Tensor:
@@ -100,6 +102,7 @@ def topk_marginals(
     return torch.cat(means).reshape(theta.shape).to(theta.dtype)
 
 
+@uncompiled
 def topk_probabilities(
     theta: Tensor, states: Tensor, k: int, noise: Law, temperature: float = 1.0, *, max_bytes: int = MAX_BYTES
 ) -> Tensor:

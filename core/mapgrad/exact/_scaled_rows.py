@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from mapgrad.batching import has_forbidden, name_rows, require_float, row_numbers
+from mapgrad.batching import has_forbidden, name_rows, require_float, row_numbers, without_transforms
 from mapgrad.errors import InfeasibleError
 from mapgrad.problems import batch_shape
 
@@ -36,7 +36,7 @@ def scaled_rows(problem: Problem, theta: Tensor, temperature: float) -> Tensor:
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
     rows = theta.double().reshape(-1, *problem.shape)
-    has_forbidden(rows.detach(), problem)
+    has_forbidden(without_transforms(rows).detach().reshape(-1, *problem.shape), problem)
     return rows.flatten(1) / temperature
 
 
@@ -51,7 +51,7 @@ def floored_rows(problem: Problem, theta: Tensor, temperature: float) -> Tensor:
     rows = scaled_rows(problem, theta, temperature)
     forbidden = rows.detach().isneginf()
     rows = rows.masked_fill(forbidden, 0.0)
-    require_below_largest(float(rows.detach().abs().amax()) if rows.numel() else 0.0)
+    require_below_largest(float(without_transforms(rows.detach()).abs().amax()) if rows.numel() else 0.0)
     return rows.masked_fill(forbidden, NEVER)
 
 
@@ -75,6 +75,7 @@ def require_states_left(problem: Problem, is_left: Tensor) -> None:
     Raises:
         InfeasibleError: with the numbers of the rows that have none.
     """
+    is_left = without_transforms(is_left).reshape(-1)
     rows = row_numbers(~is_left)
     if rows:
         raise InfeasibleError(

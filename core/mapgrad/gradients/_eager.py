@@ -32,7 +32,7 @@ class Eager(torch.autograd.Function):
         output, forward = found
         ctx.pass_, ctx.sampler, ctx.status, ctx.state = pass_, forward.sampler, forward.status, forward.state
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(forward.theta, forward.z, forward.rows)
+        ctx.save_for_backward(forward.theta, forward.z, forward.rows, theta)
         return output
 
     @staticmethod
@@ -40,10 +40,10 @@ class Eager(torch.autograd.Function):
         gradient = gradients[0]
         if gradient is None:
             return None, None, None, None
-        theta, z, rows = ctx.saved_tensors
+        theta, z, rows, given = ctx.saved_tensors
         forward = Forward(z, ctx.status, rows, ctx.state, theta, ctx.sampler)
         record = Record(())
-        found = _gradient_in_eager(ctx.pass_, forward, gradient, record)
+        found = _gradient_in_eager(ctx.pass_, forward, gradient, record, given)
         if found is None:
             raise record.error(is_backward=True)
         return found, None, None, None
@@ -61,7 +61,8 @@ class Each(torch.autograd.Function):
         ctx.passes, ctx.batch = passes, record.batch
         ctx.rest = [(forward.sampler, forward.status, forward.state) for _, forward in found]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*(each for _, made in found for each in (made.theta, made.z, made.rows)))
+        kept = ((made.theta, made.z, made.rows, theta) for (_, made), theta in zip(found, thetas, strict=True))
+        ctx.save_for_backward(*(each for tensors in kept for each in tensors))
         return tuple(output for output, _ in found)
 
     @staticmethod
@@ -73,16 +74,16 @@ class Each(torch.autograd.Function):
             if gradient is None or not ctx.needs_input_grad[2 + place]:
                 found.append(None)
                 continue
-            theta, z, rows = saved[3 * place : 3 * place + 3]
+            theta, z, rows, given = saved[4 * place : 4 * place + 4]
             sampler, status, state = ctx.rest[place]
             forward = Forward(z, status, rows, state, theta, sampler)
-            found.append(_gradient_in_eager(pass_, forward, gradient, record))
+            found.append(_gradient_in_eager(pass_, forward, gradient, record, given))
         if record.has_failed:
             raise record.error(is_backward=True)
         return None, None, *found
 
 
-def _gradient_in_eager(pass_: Pass, forward: Forward, gradient: Tensor, record: Record) -> Tensor | None:
+def _gradient_in_eager(pass_: Pass, forward: Forward, gradient: Tensor, record: Record, theta: Tensor) -> Tensor | None:
     if is_in_compiled_autograd():  # else dynamo would trace noise and solver, to other numbers
         return torch.compiler.disable(pass_.gradient)(forward, gradient, record)  # pyright: ignore[reportCallIssue] (as a decorator in torch)
     if hides_values(gradient):
@@ -91,9 +92,8 @@ def _gradient_in_eager(pass_: Pass, forward: Forward, gradient: Tensor, record: 
             "take torch.func.jacrev or torch.func.vmap of torch.func.vjp instead"
         )
     if torch.is_grad_enabled():
-        # without an input that requires grad, nobody would ask its backward
-        asked = gradient.new_empty(0).requires_grad_()
-        return _OneDerivative.apply(asked, gradient, pass_, forward, record)
+        # θ as it was given, so that whoever differentiates the gradient by it comes by
+        return _OneDerivative.apply(theta, gradient, pass_, forward, record)
     return pass_.gradient(forward, gradient, record)
 
 
@@ -105,7 +105,7 @@ def refuse(ctx: Any, *_: Any) -> Any:
 class _OneDerivative(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, asked: Tensor, gradient: Tensor, pass_: Pass, forward: Forward, record: Record
+        ctx: Any, theta: Tensor, gradient: Tensor, pass_: Pass, forward: Forward, record: Record
     ) -> Tensor | None:
         return pass_.gradient(forward, gradient.detach(), record)
 

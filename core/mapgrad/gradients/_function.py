@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mapgrad.batching import Record, is_differentiated, is_in_backward, is_mapped, is_traced
+from mapgrad.batching import (
+    Record,
+    exported,
+    is_differentiated,
+    is_in_backward,
+    is_mapped,
+    is_traced,
+    without_gradient,
+)
 from mapgrad.gradients._eager import Eager
 from mapgrad.gradients._end import end_forward
 from mapgrad.gradients._normalized import normalized
@@ -51,6 +59,10 @@ def sample(
     Returns:
         [*batch, *shape], or [S, *batch, *shape], of θ's dtype and device.
     """
+    if is_mean and not perturb and torch.compiler.is_exporting():
+        found = exported(-theta if owner.minimize else theta, work)
+        if found is not None:
+            return without_gradient(found, theta)
     wide = prepared(owner, work, theta)
     key = _key_of(owner, work, wide, perturb=perturb) if key is None else key
     if not is_traced(theta):

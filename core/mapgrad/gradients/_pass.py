@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from mapgrad.batching import Known, are_finite, to_list
+from mapgrad.batching import Known, are_finite, full_precision, to_list
 from mapgrad.errors import RowsError
 from mapgrad.gradients import _perturbed
 from mapgrad.gradients._culprits import blamed
@@ -152,10 +152,11 @@ class Pass:
         return range(count)
 
     def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
+        perturb = partial(_perturbed.perturb_forward, self)
+        solve = SolveOfForward(self._solve, perturb, self.estimator, theta, self.work.problem)
         try:
-            perturb = partial(_perturbed.perturb_forward, self)
-            solve = SolveOfForward(self._solve, perturb, self.estimator, theta, self.work.problem)
-            forward = self.estimator.forward(theta, sampler, solve)
+            with full_precision(theta):
+                forward = self.estimator.forward(theta, sampler, solve)
         except RowsError as error:
             if not self._note(error, theta, sampler, numbers, record, is_backward=False):
                 raise
@@ -320,7 +321,8 @@ class Pass:
         is_training, problem = self.is_training, self.work.problem
         forward.begin_backward(solve, again, average, self._observe, is_training=is_training, problem=problem)
         try:
-            found = self.estimator.gradient(forward, gradient)
+            with full_precision(gradient):
+                found = self.estimator.gradient(forward, gradient)
         except RowsError as error:
             if not self._note(error, forward.theta, forward.sampler, numbers, record, is_backward=True):
                 raise

@@ -13,6 +13,7 @@ from mapgrad.batching import (
     Record,
     define,
     find,
+    full_precision,
     is_traced,
     name_problem,
     name_rows,
@@ -185,7 +186,8 @@ def _pooled(
                 f"{name_rows(bad, lead)}: train with the loss first, or add states by pool.add"
             )
         values[block], weights, of_best = loss.weigh(scores)
-        slope[block] = (weights @ states + of_best * best[block].flatten(1)).reshape(-1, *shape)
+        with full_precision(rows):
+            slope[block] = (weights @ states + of_best * best[block].flatten(1)).reshape(-1, *shape)
     return values.reshape(lead), slope.reshape(theta.shape), loss.pool.states[places].to(theta).reshape(theta.shape)
 
 

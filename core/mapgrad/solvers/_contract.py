@@ -196,6 +196,19 @@ class BatchSolver(ABC, Generic[P]):
         """
         return None
 
+    def exported(self, theta: Tensor) -> Tensor | None:
+        """Return what `solve` does in tensor operations alone, whatever the values, as torch.export traces them.
+
+        The core makes rows NaN that it refuses elsewhere: with NaN or +inf, or an answer that holds what −inf forbids.
+
+        Args:
+            theta: As for `solve`, but any dimension may be symbolic.
+
+        Returns:
+            [N, *shape] like θ; None where there is no such way, or a lower bound is below 0.
+        """
+        return None
+
     def mean_perturbed(self, theta: Tensor, noise: CounterNoise, less: Tensor | None = None) -> Tensor | None:
         """Return the mean over s of argmax ⟨θ + τε_s, z⟩, without S states in memory; overridden where that pays.
 

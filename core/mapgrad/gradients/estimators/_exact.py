@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -80,12 +79,13 @@ class Exact(Estimator):
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return Cov(z) g / τ."""
-        law = oracle(self.problem)
         rows, temperature, scale = self._scaled(forward.theta)
-        means = partial(law.marginals, temperature=temperature)
-        parts = zip(torch.split(rows, law.rows_kept), torch.split(gradient[0], law.rows_kept), strict=True)
-        # torch.autograd is switched off where a transform of torch.func asks
-        return torch.cat([torch.func.vjp(means, theta)[1](g)[0] for theta, g in parts]) / scale
+        # the first switches autograd on again, too, where a transform of torch.func asks
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            leaf = rows.detach().requires_grad_()
+            means = oracle(self.problem).marginals(leaf, temperature)
+            (slope,) = torch.autograd.grad(means, leaf, gradient[0])
+        return slope / scale
 
     def _scaled(self, theta: Tensor) -> tuple[Tensor, float, Tensor | float]:
         """Return rows of the same law at one temperature, this temperature, and what θ was divided by."""
