@@ -36,5 +36,5 @@ def test_the_network_starts_from_the_seed_and_leaves_torch_s_generator_alone():
 def test_every_estimator_has_a_label_and_an_object():
     labels = {name.label for name in EstimatorName}
     assert len(labels) == len(EstimatorName)
-    objects = [name.make(32) for name in EstimatorName]
+    objects = [name.make(mapgrad.GridShortestPath(3, 3), 32) for name in EstimatorName]
     assert all(isinstance(each, mapgrad.Estimator) for each in objects)

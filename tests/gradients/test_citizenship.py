@@ -27,6 +27,8 @@ ESTIMATORS = {
     "Line": lambda: Line(depth=1),
     "Pooled": lambda: Pooled(SUBSET),
     "MultiFidelity": lambda: MultiFidelity(SUBSET),
+    "TwoSided": lambda: mapgrad.TwoSided(samples=2),
+    "TwoSided, fresh noise": lambda: mapgrad.TwoSided(draws=3),
     "Exact": lambda: Exact(SUBSET),
 }
 CASES = [

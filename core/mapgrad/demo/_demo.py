@@ -74,7 +74,7 @@ def run(solver: str, estimator: EstimatorName, *, seed: int, epochs: int, device
         started = perf_counter()
         land = terrain.load_terrain()
         data = _data(land, planner, seed, device, progress)
-        layer = mapgrad.MAPLayer(planner, estimator.make(SIZES.batch), minimize=True, seed=seed)
+        layer = mapgrad.MAPLayer(planner, estimator.make(problem, SIZES.batch), minimize=True, seed=seed)
         console.print(Text(f"Learning from routes with {estimator.label} through {planner.name}"))
         network = _network(seed, device)
         before = learning.plan(network, layer, data.test.images)

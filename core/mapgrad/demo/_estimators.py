@@ -12,6 +12,7 @@ class EstimatorName(enum.StrEnum):
     """Gradient estimators to choose from."""
 
     IMLE = "imle"
+    POOLED = "pooled"
     AIMLE = "aimle"
     BLACKBOX = "blackbox"
     STRAIGHT_THROUGH = "straight-through"
@@ -21,11 +22,13 @@ class EstimatorName(enum.StrEnum):
         """The name to print."""
         return _LABELS[self]
 
-    def make(self, batch: int) -> mapgrad.Estimator:
-        """Return the estimator for a loss that is a mean over a batch of this size."""
+    def make(self, problem: mapgrad.Problem, batch: int) -> mapgrad.Estimator:
+        """Return the estimator for a problem, and a loss that is a mean over a batch of this size."""
         match self:
             case EstimatorName.IMLE:
                 return mapgrad.IMLE(target=mapgrad.RelativeStep(0.5), symmetric=True)
+            case EstimatorName.POOLED:
+                return mapgrad.Pooled(problem)
             case EstimatorName.AIMLE:
                 return mapgrad.AdaptiveIMLE()
             case EstimatorName.BLACKBOX:
@@ -37,6 +40,7 @@ class EstimatorName(enum.StrEnum):
 
 _LABELS: Final = {
     EstimatorName.IMLE: "I-MLE",
+    EstimatorName.POOLED: "pooled I-MLE",
     EstimatorName.AIMLE: "AIMLE",
     EstimatorName.BLACKBOX: "black-box",
     EstimatorName.STRAIGHT_THROUGH: "straight-through",
