@@ -9,6 +9,8 @@ import torch
 
 from mapgrad.gradients._arguments import non_negative, positive
 from mapgrad.gradients._context import Context
+from mapgrad.gradients._laws import Gaussian
+from mapgrad.gradients._noise import require_density
 from mapgrad.gradients._scale import relative_step
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
 
@@ -34,6 +36,10 @@ class Pooled(PoolEstimator):
 
     It learns with fewer solves, and isn't a gradient without bias: a long step towards better answers and a short one
     away. With ``sides=(0.5, 0.5)`` it comes closer to the gradient of L(E MAP(θ + τε)).
+
+    With `derivative`, the gradient of L(E z_P(θ + τε)) takes the place of the difference, without steps and backward
+    solves: the score function's estimate over M fresh noises, which wants many. It is that of L(E MAP(θ + τε)) as far
+    as the pool holds the states that the noise reaches, and too short else.
 
     The states of a step are used from the next one on: a row's gradient doesn't depend on the rows beside it.
     `state_dict` has the pool. Within DistributedDataParallel all ranks share what they found, so that their pools are
@@ -68,6 +74,7 @@ class Pooled(PoolEstimator):
         step: float | None = None,
         sides: tuple[float, float] = (0.5, 2.0),
         gate: float = 0.7,
+        derivative: bool = False,
     ) -> None:
         super().__init__(problem, pool, noise, samples=samples, temperature=temperature, draws=draws)
         self.step = _typical_step(problem) if step is None else positive("step", step)
@@ -76,6 +83,9 @@ class Pooled(PoolEstimator):
         if not 0 <= gate <= 1:
             raise ValueError(f"gate must be from 0 to 1, got {gate!r}")
         self.gate = float(gate)
+        self.derivative = derivative
+        if derivative and noise != "auto":
+            require_density(noise, self.temperature)
 
     @property
     def advice(self) -> str:
@@ -86,8 +96,13 @@ class Pooled(PoolEstimator):
         )
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
-        """Return (1/M) Σ_m (z_P(θ⁻ + τε_m) − z_P(θ⁺ + τε_m)), divided by both steps' length."""
+        """Return (1/M) Σ_m (z_P(θ⁻ + τε_m) − z_P(θ⁺ + τε_m)), divided by both steps' length; or the derivative."""
         theta, sampler = forward.theta[None], forward.sampler
+        if self.derivative and sampler.has_noise:
+            law, noise = Gaussian() if self.noise == "auto" else self.noise, sampler.others(self.draws)
+            found = self.known(forward).derivative(law, forward.theta, gradient, noise, self.temperature, own=forward.z)
+            self.record(forward)
+            return found
         context = Context(theta.ndim - 2, forward.problem, lambda: sampler.noise_std(forward.theta, self.temperature))
         step, divisor = relative_step(theta, gradient, self.step, context)
         away, toward = theta + self.sides[0] * step, theta - self.sides[1] * step
@@ -115,7 +130,8 @@ class Pooled(PoolEstimator):
         """Return the arguments."""
         return (
             f"{self.problem!r}, noise={self.noise}, samples={self.samples}, temperature={self.temperature}, "
-            f"draws={self.draws}, step={self.step:g}, sides={self.sides}, gate={self.gate}"
+            f"draws={self.draws}, step={self.step:g}, sides={self.sides}, gate={self.gate}, "
+            f"derivative={self.derivative}"
         )
 
 
