@@ -48,6 +48,9 @@ _ENTRIES: Final = 1 << 21
 
 _FEWEST: Final = 4
 
+_NOTHING: Final = 1e-12
+"""What rounding leaves of a gradient of 0, relative to the loss's."""
+
 
 @dataclass(frozen=True)
 class LabEffort:
@@ -59,7 +62,7 @@ class LabEffort:
         count: θ that are drawn for a problem.
     """
 
-    rows: int = 400
+    rows: int = 200
     draws: int = 500_000
     count: int = _COUNT
 
@@ -126,6 +129,8 @@ def lab(
     draw = drawn(problem)
     rows = None if theta is None else _rows("theta", theta, problem)
     slopes = None if slope is None else _rows("slope", slope, problem)
+    if slopes is not None and rows is None:
+        raise ShapeError("slope needs theta, a row for each of its rows")
     if rows is not None and slopes is None and len(rows) > 1:
         slopes = -rows.roll(-1, dims=0)
     if rows is not None and slopes is not None and len(rows) != len(slopes):
@@ -177,14 +182,14 @@ def _measured(
     for row, g in zip(theta, slope, strict=True):
         tau = _tau(setting, row, case.problem)
         truth = truth_of(solver, row, g, noise, tau, effort.draws, generator)
-        if not truth.gradient.any():
+        if truth.gradient.abs().max() <= _NOTHING * g.abs().max():
             raise MapgradError("the noise changes no answer, so that the gradient is 0: take a larger temperature")
         questions.append(_Question(row + setting.theta_offset, g + setting.slope_offset, tau, truth))
     for name, method in methods.items():
         for budget in case.budgets:
             try:
                 found = [_figures(case, solver, method, noise, each, budget, effort.rows, seed) for each in questions]
-            except (MapgradError, TypeError) as error:
+            except MapgradError as error:
                 yield Row(f"{case.name}; {setting.name}", name, {"calls": budget}, note=str(error), judged=False)
                 continue
             runs = {figure: [each[figure] for each in found] for figure in found[0]}
@@ -306,9 +311,11 @@ def _fill(estimator: Pooled | MultiFidelity, case: LabCase, theta: Tensor, noise
 def _made(make: Callable[..., Estimator], **given: Any) -> Estimator:
     parameters = inspect.signature(make).parameters
     has_more = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    return make(
-        **{name: each for name, each in given.items() if name in parameters or (has_more and name != "problem")}
-    )
+    taken = {name: each for name, each in given.items() if name in parameters or (has_more and name != "problem")}
+    try:
+        return make(**taken)
+    except (TypeError, ValueError) as error:
+        raise MapgradError(f"it can't be made: {error}") from error
 
 
 def _tau(setting: Setting, theta: Tensor, problem: Problem) -> float:

@@ -127,22 +127,25 @@ def _figure(report: Report) -> Any:
     cases = [*dict.fromkeys(_case(row) for row in rows)]
     across = min(len(cases), 3)
     down = -(-len(cases) // across)
-    figure: Any = Figure(figsize=(5 * across + 3, 4 * down), layout="constrained")
+    figure: Any = Figure(figsize=(max(4.5 * across, 8), 4 * down + 1), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(down, across, squeeze=False, sharey=True).flatten()
     for panel, case in zip(panels, cases, strict=False):
         mine = [row for row in rows if _case(row) == case]
         for number, name in enumerate(dict.fromkeys(row.name for row in mine)):
             curve = [row for row in mine if row.name == name]
-            calls = [max(_number(row, "calls"), 1.0) for row in curve]
-            marker = "osD^v"[number // 10 % 5]
-            panel.plot(calls, [_number(row, "cosine") for row in curve], marker=marker, label=name)
+            calls, cosines = ([_number(row, figure) for row in curve] for figure in ("calls", "cosine"))
+            colour = f"C{number % 10}"
+            if any(calls):
+                panel.plot(calls, cosines, marker="osD^v"[number // 10 % 5], color=colour, label=name)
+            else:
+                panel.axhline(mean(cosines), linestyle="--", color=colour, label=name)
         panel.set(title=case, xscale="log", xlabel="solver calls a row", ylim=(min(0.0, *panel.get_ylim()), 1.02))
         panel.grid(visible=True, which="both", alpha=0.2)
     for panel in panels[len(cases) :]:
         panel.set_axis_off()
     panels[0].set_ylabel("cosine of one gradient")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(f"{report.title}, {first}")
     return figure
 
