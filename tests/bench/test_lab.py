@@ -41,13 +41,13 @@ def figures(estimators, problem=SUBSET, settings=PLAIN, **how):
     return {row.name: row for row in report.rows}
 
 
-@pytest.mark.parametrize("noise", [mapgrad.Gaussian(), mapgrad.Gumbel()])
-def test_what_is_sampled_agrees_with_quadrature(noise):
+def test_what_is_sampled_agrees_with_quadrature():
+    noise = mapgrad.Gumbel()
     theta, slope = normal(6), normal(6, seed=1)
     same = mapgrad.IntegerProgram(A_eq=torch.ones(1, 6).numpy(), b_eq=[2])
     exact, sampled = (
         truth_of(
-            mapgrad.get_solver("auto", problem), theta, slope, noise, 0.7, 100_000, torch.Generator().manual_seed(3)
+            mapgrad.get_solver("auto", problem), theta, slope, noise, 0.7, 50_000, torch.Generator().manual_seed(3)
         )
         for problem in (SUBSET, same)
     )
@@ -147,9 +147,10 @@ def test_what_cant_be_measured_is_said():
     assert "the noise changes no answer" in lab_notes(report)[0]
     with pytest.raises(mapgrad.MapgradError, match=r"nothing was measured: .*take a larger temperature"):
         lab_plot(report, Path("never.png"))
-    report = lab(SUBSET, {"x": mapgrad.IMLE, "y": partial(mapgrad.Perturbed, baseline="none")}, effort=QUICK)
-    assert "baseline must be" in lab_notes(report)[0]
-    assert sum(not row.note for row in report.rows) == 3 * len(SETTINGS)
+    methods = {"x": mapgrad.IMLE, "y": partial(mapgrad.Perturbed, baseline="none")}
+    report = lab(SUBSET, methods, settings=PLAIN, effort=QUICK)
+    assert "it can't be made: baseline must be" in lab_notes(report)[0]
+    assert sum(not row.note for row in report.rows) == 3
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_a_problem_and_estimators_written_out(invoke, tmp_path):
         (["ksubset", "--estimator", "IMLE(target=Step(-1))"], "IMLE(target=Step(-1)): lam must be positive"),
         (["ksubset", "--setting", "cold"], "no setting begins so: take from τ = 1; "),
         (["ksubset", "--json", "nowhere/file.json"], "there is no folder nowhere"),
-        (["--theta", "x.npy"], "a sample of θ needs a PROBLEM"),
+        (["--theta", "x.npy"], "a sample of θ needs one PROBLEM"),
     ],
 )
 def test_what_cant_be_understood_is_refused(invoke, arguments, message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -12,7 +12,7 @@ import torch
 
 from mapgrad.batching import get_solver
 from mapgrad.bench._clock import cpu_clock, one_thread
-from mapgrad.bench._lab_cases import BUDGETS, EARLIER, METHODS, SETTINGS, LabCase, Method, drawn
+from mapgrad.bench._lab_cases import BUDGETS, EARLIER, METHODS, SETTINGS, Method, case_of
 from mapgrad.bench._lab_truth import truth_of
 from mapgrad.bench._machine import machine, versions
 from mapgrad.bench._report import Report, Row
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.batching import Solver
-    from mapgrad.bench._lab_cases import Setting
+    from mapgrad.bench._lab_cases import LabCase, Setting
     from mapgrad.bench._lab_truth import Truth
     from mapgrad.gradients import Estimator
     from mapgrad.problems import Problem
@@ -126,20 +126,29 @@ def lab(
         >>> better > other
         True
     """
-    draw = drawn(problem)
-    rows = None if theta is None else _rows("theta", theta, problem)
-    slopes = None if slope is None else _rows("slope", slope, problem)
-    if slopes is not None and rows is None:
-        raise ShapeError("slope needs theta, a row for each of its rows")
-    if rows is not None and slopes is None and len(rows) > 1:
-        slopes = -rows.roll(-1, dims=0)
-    if rows is not None and slopes is not None and len(rows) != len(slopes):
-        raise ShapeError(f"theta and slope must have as many rows, got {len(rows)} and {len(slopes)}")
+    case = with_rows(case_of(problem, solver=solver, budgets=budgets, earlier=earlier), theta, slope)
     methods = {
         name: make if isinstance(make, Method) else Method(make) for name, make in (estimators or METHODS).items()
     }
-    case = LabCase(repr(problem), problem, draw, solver, budgets, earlier, theta=rows, slope=slopes)
     return run_lab([case], methods, settings, noise=noise, effort=effort, seed=seed, watch=watch)
+
+
+def with_rows(case: LabCase, theta: Tensor | None, slope: Tensor | None = None) -> LabCase:
+    """Return a case with θ and g of its own, as `lab` takes them.
+
+    Raises:
+        ShapeError: they have another shape.
+    """
+    rows = None if theta is None else _rows("theta", theta, case.problem)
+    slopes = None if slope is None else _rows("slope", slope, case.problem)
+    if rows is None:
+        if slopes is not None:
+            raise ShapeError("slope needs theta, a row for each of its rows")
+    elif slopes is None and len(rows) > 1:
+        slopes = -rows.roll(-1, dims=0)
+    elif slopes is not None and len(rows) != len(slopes):
+        raise ShapeError(f"theta and slope must have as many rows, got {len(rows)} and {len(slopes)}")
+    return replace(case, theta=rows, slope=slopes)
 
 
 def run_lab(

@@ -121,9 +121,11 @@ def costs(shape: tuple[int, ...], generator: torch.Generator, count: int) -> Ten
     return -2 * torch.rand(count, *shape, generator=generator, dtype=torch.float64) - 0.5
 
 
-def drawn(problem: Problem) -> Callable[[torch.Generator, int], Tensor]:
-    """Return a law of θ within a problem's domain."""
-    return partial(normal if problem.domain is Domain.REAL else costs, problem.shape)
+def case_of(problem: Problem, **how: Any) -> LabCase:
+    """Return a problem with a law of θ within its domain, and what else a `LabCase` has."""
+    return LabCase(
+        repr(problem), problem, partial(normal if problem.domain is Domain.REAL else costs, problem.shape), **how
+    )
 
 
 def _knapsack() -> Knapsack:

@@ -49,6 +49,7 @@ def lab(
         Path | None, typer.Option(help="θ of a problem of your own, utilities: an array [N, *shape] in a .npy file.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="One θ and few draws, at the first temperature.")] = False,
+    draws: Annotated[int | None, typer.Option(min=2, help="Solves for the truth of each θ, if it isn't exact.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of θ, the loss's gradients and the noise.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Where to write the figures.")] = None,
     plot: Annotated[Path | None, typer.Option(help="The picture to draw: cosines against solver calls.")] = None,
@@ -58,16 +59,16 @@ def lab(
 
     How well one row's gradient points along the gradient of the mean answer's loss, and how long the mean is: 1 is
     right. For a linear loss, under Gaussian noise of several temperatures, and with constants added to θ and to the
-    loss's gradient that the problem can't see.
+    loss's gradient that the problem can't see. Unless the truth is exact, it takes half a million solves for each θ and
+    temperature: where a solver takes milliseconds, fewer --draws must do, and --json has the error that they leave.
     """
     for path in (json, plot, html):
         if path is not None and not path.parent.is_dir():
             raise typer.BadParameter(f"there is no folder {path.parent}; make it first")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # NumPy and torch read them when they are loaded, which comes next
-    from mapgrad.bench import lab as mapgrad_lab
-    from mapgrad.bench._lab import QUICK_LAB, run_lab
-    from mapgrad.bench._lab_cases import BUDGETS, CASES, METHODS, SETTINGS
+    from mapgrad.bench._lab import QUICK_LAB, LabEffort, run_lab, with_rows
+    from mapgrad.bench._lab_cases import CASES, METHODS, SETTINGS
     from mapgrad.bench._lab_page import lab_page, lab_plot
 
     settings = [each for each in SETTINGS if not setting or each.name.startswith(tuple(setting))]
@@ -75,31 +76,24 @@ def lab(
         names = "; ".join(each.name for each in SETTINGS)
         raise typer.BadParameter(f"no setting begins so: take from {names}", param_hint="--setting")
     methods = _methods(estimator, METHODS) if estimator else METHODS
-    cases = [case for name, case in CASES.items() if problem is None or _key(name).startswith(_key(problem))]
-    effort = QUICK_LAB if quick else None
-    settings = settings[:1] if quick else settings
+    cases = _cases(problem, CASES)
+    if theta is not None:
+        if len(cases) > 1:
+            raise typer.BadParameter("a sample of θ needs one PROBLEM", param_hint="--theta")
+        cases = [with_rows(cases[0], sample_in(theta))]
+    cases = [replace(case, budgets=budget) if budget else case for case in cases]
+    effort = QUICK_LAB if quick else LabEffort()
+    effort = replace(effort, draws=draws) if draws else effort
     console = console_for_tables()
     with console.status("Measuring") as status:
-
-        def watch(case: str) -> None:
-            status.update(f"{case} …")
-
-        if cases and theta is None:
-            cases = [replace(case, budgets=budget) if budget else case for case in cases]
-            report = run_lab(cases, methods, settings, effort=effort, seed=seed, watch=watch)
-        else:
-            if problem is None:
-                raise typer.BadParameter("a sample of θ needs a PROBLEM", param_hint="--theta")
-            report = mapgrad_lab(
-                cases[0].problem if cases else problem_of(problem),
-                methods,
-                theta=None if theta is None else sample_in(theta),
-                settings=settings,
-                budgets=budget or BUDGETS,
-                effort=effort,
-                seed=seed,
-                watch=watch,
-            )
+        report = run_lab(
+            cases,
+            methods,
+            settings[:1] if quick else settings,
+            effort=effort,
+            seed=seed,
+            watch=lambda case: status.update(f"{case} …"),
+        )
     _show(report, console)
     if json is not None:
         report.write(json)
@@ -109,6 +103,17 @@ def lab(
         lab_page(report, html)
 
 
+def _cases(text: str | None, known: Mapping[str, Any]) -> list[Any]:
+    """Return the cases that a text names, or the problem that it describes."""
+    from mapgrad.bench._lab_cases import case_of
+
+    if text is None:
+        return [*known.values()]
+    key = _key(text)
+    found = [case for name, case in known.items() if key and _key(name).startswith(key)]
+    return found or [case_of(problem_of(text))]
+
+
 def _key(name: str) -> str:
     """Return the letters and digits of a name."""
     return "".join(filter(str.isalnum, name)).casefold()
@@ -116,10 +121,12 @@ def _key(name: str) -> str:
 
 def _methods(texts: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes the estimators that texts name or write out."""
+    from mapgrad.bench._lab_cases import Method
+
     methods: dict[str, Any] = {}
     for text in texts:
         found = {name: method for name, method in known.items() if name.startswith(text)}
-        methods |= found or {text: _made(text)}
+        methods |= found or {text: Method(_made(text))}
     return methods
 
 
