@@ -19,7 +19,7 @@ from mapgrad.cli._tune import problem_of, sample_in
 _KINDS = (mapgrad.Estimator, mapgrad.Target, mapgrad.StandardNoise, mapgrad.Relative, mapgrad.Centred)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from rich.console import Console
 
@@ -71,10 +71,11 @@ def lab(
     from mapgrad.bench._lab_cases import CASES, METHODS, SETTINGS
     from mapgrad.bench._lab_page import lab_page, lab_plot
 
-    settings = [each for each in SETTINGS if not setting or each.name.startswith(tuple(setting))]
-    if not settings:
-        names = "; ".join(each.name for each in SETTINGS)
-        raise typer.BadParameter(f"no setting begins so: take from {names}", param_hint="--setting")
+    names = [each.name for each in SETTINGS]
+    chosen = {name for text in setting or () for name in _begun(text, names)}
+    if setting and not chosen:
+        raise typer.BadParameter(f"no setting begins so: take from {'; '.join(names)}", param_hint="--setting")
+    settings = [each for each in SETTINGS if not setting or each.name in chosen]
     methods = _methods(estimator, METHODS) if estimator else METHODS
     cases = _cases(problem, CASES)
     if theta is not None:
@@ -119,13 +120,18 @@ def _key(name: str) -> str:
     return "".join(filter(str.isalnum, name)).casefold()
 
 
+def _begun(text: str, names: Collection[str]) -> list[str]:
+    """Return a name, or those that begin with a text."""
+    return [text] if text in names else [name for name in names if name.startswith(text)]
+
+
 def _methods(texts: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes the estimators that texts name or write out."""
     from mapgrad.bench._lab_cases import Method
 
     methods: dict[str, Any] = {}
     for text in texts:
-        found = {name: method for name, method in known.items() if name.startswith(text)}
+        found = {name: known[name] for name in _begun(text, known)}
         methods |= found or {text: Method(_made(text))}
     return methods
 
