@@ -29,7 +29,7 @@ def test_a_problem_and_estimators_written_out(invoke, tmp_path):
     assert result.exit_code == 0, result.output
     for text in (*estimators[:2], "StraightThrough"):
         assert f"| {text} " in result.stdout
-    result = invoke("lab", "ksubset", "--setting=τ = 1", "--budget=4", "--estimator=Pooled()", columns=200)
+    result = invoke("lab", "KSubset(6, 2)", "--setting=τ = 1", "--budget=4", "--estimator=Pooled()", columns=200)
     assert result.stdout.count("cosine of one gradient") == 1  # not those of names that go on
     np.save(tmp_path / "theta.npy", np.random.default_rng(0).standard_normal((2, 6)))
     sample = f"--theta={tmp_path / 'theta.npy'}"
