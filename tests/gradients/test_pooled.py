@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -17,7 +18,11 @@ from mapgrad.pool import StatePool
 SUBSET = mapgrad.KSubset(6, 2)
 GRID = mapgrad.GridShortestPath(2, 3)
 PROBLEMS = [SUBSET, mapgrad.Assignment(3), mapgrad.Knapsack([[3, 2, 4, 1]], [5])]
-ESTIMATORS = {"pooled": mapgrad.Pooled, "multi-fidelity": mapgrad.MultiFidelity}
+ESTIMATORS = {
+    "pooled": mapgrad.Pooled,
+    "derivative": partial(mapgrad.Pooled, derivative=True, draws=64),
+    "multi-fidelity": mapgrad.MultiFidelity,
+}
 
 
 def pool_of(problem, states=None):
@@ -80,11 +85,12 @@ def test_without_states_multi_fidelity_is_symmetric_imle():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("kind", ["derivative", "multi-fidelity"])
 @pytest.mark.parametrize("law", [mapgrad.Gaussian(), mapgrad.Gumbel(), mapgrad.Laplace()])
-def test_with_all_states_multi_fidelity_is_the_exact_gradient_in_the_mean(law):
+def test_with_all_states_the_mean_is_the_exact_gradient(kind, law):
     theta, slope = normal(6), normal(6, seed=1)
     count = 4000
-    estimator = mapgrad.MultiFidelity(SUBSET, law, pool=pool_of(SUBSET), draws=32)
+    estimator = ESTIMATORS[kind](SUBSET, law, pool=pool_of(SUBSET), draws=32)
     found = gradient_of(layer_of(estimator), theta.expand(count, 6), slope.expand(count, 6))
     error = found.std(dim=0) / count**0.5
     assert ((found.mean(dim=0) - exact_gradient(theta, slope, law)).abs() < 4.5 * error).all()
@@ -122,6 +128,24 @@ def test_it_is_the_formula():
     away, toward = (states[(states @ side[0]).argmax()] for side in (theta + 0.5 * step, theta - 2.0 * step))
     torch.testing.assert_close(found[0], (away - toward) / (2.5 * divisor[0, 0]))
     assert found.any()
+
+
+def test_a_derivative_takes_no_backward_solves_and_sees_the_row_s_own_states():
+    theta, slope = normal(5, 6), normal(5, 6, seed=1)
+    layer = layer_of(mapgrad.Pooled(SUBSET, samples=8, draws=512, derivative=True, gate=1.0))
+    found = gradient_of(layer, theta, slope)  # the pool is empty yet
+    assert found.flatten(1).any(dim=1).all()
+    assert layer.stats["rows"] == 40
+
+
+def test_without_noise_steps_take_the_derivative_s_place():
+    theta, slope = normal(5, 6), normal(5, 6, seed=1)
+    pools = pool_of(SUBSET), pool_of(SUBSET)
+    one, other = (
+        layer_of(mapgrad.Pooled(SUBSET, pool=pool, derivative=derivative)).eval()
+        for pool, derivative in zip(pools, (True, False), strict=True)
+    )
+    assert torch.equal(gradient_of(one, theta, slope), gradient_of(other, theta, slope))
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
@@ -377,11 +401,12 @@ def test_bad_arguments_are_refused(arguments, match):
         mapgrad.Pooled(SUBSET, **arguments)
 
 
-def test_multi_fidelity_needs_a_density():
+@pytest.mark.parametrize("kind", ["derivative", "multi-fidelity"])
+def test_a_derivative_needs_a_density(kind):
     with pytest.raises(TypeError, match="a law with log_prob"):
-        mapgrad.MultiFidelity(SUBSET, mapgrad.SumOfGamma(2.0, terms=5))
+        ESTIMATORS[kind](SUBSET, mapgrad.SumOfGamma(2.0, terms=5))
     with pytest.raises(ValueError, match="temperature must be positive"):
-        mapgrad.MultiFidelity(SUBSET, mapgrad.Gaussian(), temperature=0.0)
+        ESTIMATORS[kind](SUBSET, mapgrad.Gaussian(), temperature=0.0)
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)

@@ -13,6 +13,7 @@ import mapgrad
 from mapgrad.cli._bench import bench
 from mapgrad.cli._check import check
 from mapgrad.cli._demo import demo
+from mapgrad.cli._lab import lab
 from mapgrad.cli._solvers import solvers
 from mapgrad.cli._tune import tune
 
@@ -40,6 +41,7 @@ app.command()(solvers)
 app.command()(check)
 app.command()(demo)
 app.command()(bench)
+app.command()(lab)
 app.command()(tune)
 
 

@@ -37,8 +37,8 @@ def tune(
 
     Without --theta, rows are drawn: around a file's own objective, or at random within the problem's domain.
     """
-    described = _problem(problem)
-    sample = _drawn(described, rows, seed) if theta is None else _read(theta)
+    described = problem_of(problem)
+    sample = _drawn(described, rows, seed) if theta is None else sample_in(theta)
     console = console_for_tables()
     with console.status("Racing"):
         tuning = mapgrad.tune(described, sample, seconds=seconds)
@@ -48,7 +48,7 @@ def tune(
     console.print(Text(tuning.verdict), soft_wrap=True)
 
 
-def _problem(text: str) -> mapgrad.Problem:
+def problem_of(text: str) -> mapgrad.Problem:
     """Return the problem that a file or an expression describes.
 
     Raises:
@@ -110,7 +110,12 @@ def _drawn(problem: mapgrad.Problem, rows: int, seed: int) -> torch.Tensor:
     return -noise.abs() if problem.domain is mapgrad.Domain.NONPOSITIVE else noise.abs()
 
 
-def _read(path: Path) -> torch.Tensor:
+def sample_in(path: Path) -> torch.Tensor:
+    """Return the array in a file.
+
+    Raises:
+        BadParameter: it isn't one in NumPy's format.
+    """
     import numpy as np
     import torch
 

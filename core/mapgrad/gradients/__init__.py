@@ -9,7 +9,7 @@ from mapgrad.gradients._first_order import first_order
 from mapgrad.gradients._function import next_key, prepared, sample, submit
 from mapgrad.gradients._laws import Gaussian, Gumbel, Laplace, Logistic
 from mapgrad.gradients._monitor import Monitor
-from mapgrad.gradients._noise import Noise, StandardNoise, SumOfGamma, log_mean
+from mapgrad.gradients._noise import Noise, StandardNoise, SumOfGamma, log_mean, scores
 from mapgrad.gradients._owner import Owner
 from mapgrad.gradients._pending import Pending
 from mapgrad.gradients._problems import sample_problems
@@ -93,6 +93,7 @@ __all__ = [
     "sample",
     "sample_problems",
     "scale_for",
+    "scores",
     "seed_of_path",
     "submit",
     "widened",

@@ -8,6 +8,8 @@ import torch
 
 from mapgrad.gradients._arguments import positive
 from mapgrad.gradients._division import divided
+from mapgrad.gradients._laws import Gaussian
+from mapgrad.gradients._noise import require_density
 from mapgrad.gradients._sides import require_sides, sides_of, solved_difference
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
 
@@ -34,6 +36,10 @@ class Pooled(PoolEstimator):
 
     It learns with fewer solves, and isn't a gradient without bias: a long step towards better answers and a short one
     away. With ``sides=(0.5, 0.5)`` it comes closer to the gradient of L(E MAP(θ + τε)).
+
+    With `derivative`, the gradient of L(E z_P(θ + τε)) takes the place of the difference, without steps and backward
+    solves: the score function's estimate over M fresh noises, which wants many. It is that of L(E MAP(θ + τε)) as far
+    as the pool holds the states that the noise reaches, and too short else.
 
     The states of a step are used from the next one on: a row's gradient doesn't depend on the rows beside it. Rows with
     problems of their own get `TwoSided`'s gradient, without a pool. `state_dict` has the pool. Within
@@ -70,6 +76,7 @@ class Pooled(PoolEstimator):
         step: float | None = None,
         sides: tuple[float, float] | None = None,
         gate: float = 0.7,
+        derivative: bool = False,
     ) -> None:
         super().__init__(problem, pool, noise, samples=samples, temperature=temperature, draws=draws)
         self.step = None if step is None else positive("step", step)
@@ -77,6 +84,9 @@ class Pooled(PoolEstimator):
         if not 0 <= gate <= 1:
             raise ValueError(f"gate must be from 0 to 1, got {gate!r}")
         self.gate = float(gate)
+        self.derivative = derivative
+        if derivative and noise != "auto":
+            require_density(noise, self.temperature)
 
     @property
     def advice(self) -> str:
@@ -87,14 +97,24 @@ class Pooled(PoolEstimator):
         )
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
-        """Return (1/M) Σ_m (z_P(θ⁻ + τε_m) − z_P(θ⁺ + τε_m)), divided by both steps' length."""
+        """Return (1/M) Σ_m (z_P(θ⁻ + τε_m) − z_P(θ⁺ + τε_m)), divided by both steps' length; or the derivative."""
+        is_own = forward.problem is self.problem or forward.problem == self.problem
+        if self.derivative and is_own and forward.sampler.has_noise:
+            return self._derivative(forward, gradient)
         sides = sides_of(forward, gradient, self.step, self.sides, self.temperature)
-        if forward.problem is not self.problem and forward.problem != self.problem:
-            difference = solved_difference(forward, sides, self.temperature)
-        else:
+        if is_own:
             difference = self._pooled_difference(forward, sides)
+        else:
+            difference = solved_difference(forward, sides, self.temperature)
         forward.observe(difference, gradient)
         return divided(difference, sides.length).mean(dim=0)
+
+    def _derivative(self, forward: Forward, gradient: Tensor) -> Tensor:
+        law = Gaussian() if self.noise == "auto" else self.noise
+        noise = forward.sampler.others(self.draws)
+        found = self.known(forward).derivative(law, forward.theta, gradient, noise, self.temperature, own=forward.z)
+        self.record(forward)
+        return found
 
     def _pooled_difference(self, forward: Forward, sides: Sides) -> Tensor:
         known = self.known(forward)
@@ -118,5 +138,6 @@ class Pooled(PoolEstimator):
         """Return the arguments."""
         return (
             f"{self.problem!r}, noise={self.noise}, samples={self.samples}, temperature={self.temperature}, "
-            f"draws={self.draws}, step={self.step}, sides={self.sides}, gate={self.gate}"
+            f"draws={self.draws}, step={self.step}, sides={self.sides}, gate={self.gate}, "
+            f"derivative={self.derivative}"
         )

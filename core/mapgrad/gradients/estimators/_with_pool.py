@@ -79,6 +79,7 @@ class Known(NamedTuple):
         """
         z = self.best(sampler.perturb(theta, temperature), own).flatten(2)
         values = (z * gradient.mean(dim=0).flatten(1)).sum(dim=2)
+        values = values - values[:1]  # equal ones exactly 0, which rounding of their mean isn't
         values = (values - values.mean(dim=0)) * (len(z) / (len(z) - 1))  # the others' mean as baseline
         tau = sampler.row_temperatures(temperature)
         slopes = scores(law, sampler.perturb(torch.zeros_like(theta), 1.0))
