@@ -19,6 +19,7 @@ from mapgrad.gradients import (
     default_for,
     require_no_context,
     require_row_ids,
+    require_same_problem,
     require_scalable,
     sample,
     sample_problems,
@@ -80,7 +81,7 @@ class MAPLayer(nn.Module):
         written to before its backward pass. A gradient beyond the range of θ's dtype is the dtype's largest number.
 
     Raises:
-        UnsupportedProblemError: `normalize`, and variables that θ doesn't price have utilities.
+        UnsupportedProblemError: the estimator is for another problem, or `normalize` for unpriced variables' utilities.
         ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward pass or, as the message then
             says, on the backward pass. A row whose ∂L/∂z isn't finite fails nothing: its gradient is NaN, it isn't
             solved (a function gets its forward θ instead), and the others keep theirs.
@@ -112,6 +113,7 @@ class MAPLayer(nn.Module):
         super().__init__()
         self.solver = solver if isinstance(solver, Solver) else Solver.of_function(solver)
         self.estimator = default_for(self.solver.problem) if estimator is None else estimator
+        require_same_problem(self.estimator, self.solver.problem)
         self.minimize = minimize
         self.reduction: Reduction = reduction
         self.normalize = normalize

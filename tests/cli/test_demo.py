@@ -71,7 +71,10 @@ def test_estimators_and_solvers_are_swapped_by_name(invoke, small, estimator, ti
     [
         (["--solver", "networkx.shortestpath"], "did you mean 'networkx.shortest_path'"),
         (["--solver", "topk"], "'topk' can't solve GridShortestPath"),
-        (["--estimator", "reinforce"], "'reinforce' is not one of 'imle', 'pooled', 'aimle', 'blackbox', 'straight-through'"),
+        (
+            ["--estimator", "reinforce"],
+            "'reinforce' is not one of 'imle', 'pooled', 'aimle', 'blackbox', 'straight-through'",
+        ),
         (["--device", "abacus"], "torch can't use 'abacus' here"),
         (["--device", "meta"], "torch can't use 'meta' here"),
         (["--epochs", "0"], "should be greater than or equal to 1"),

@@ -71,6 +71,11 @@ def test_a_network_learns_through_it():
 def test_refusals():
     with pytest.raises(ValueError, match="temperature"):
         Exact(mapgrad.KSubset(3, 1), temperature=0.0)
-    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(3, 1)), Exact(mapgrad.KSubset(3, 2)))
+    solver = mapgrad.get_solver("topk", mapgrad.KSubset(3, 1))
     with pytest.raises(mapgrad.UnsupportedProblemError, match=r"take Exact\(solver\.problem\)"):
-        layer(torch.zeros(3))
+        mapgrad.MAPLayer(solver, Exact(mapgrad.KSubset(3, 2)))
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", None), Exact(mapgrad.KSubset(3, 2)))
+    with pytest.raises(mapgrad.UnsupportedProblemError, match=r"take Exact\(solver\.problem\)"):
+        layer(torch.zeros(1, 3), problems=[solver.problem])
+    with pytest.raises(ValueError, match="isn't random, but 4 samples"):
+        mapgrad.MAPLayer(solver, Exact(solver.problem)).distribution(torch.zeros(3)).sample((4,))

@@ -218,3 +218,26 @@ def test_a_linear_model_learns_to_decide():
         (-(values * layer(model(features))).sum(dim=1).mean()).backward()
         optimizer.step()
     assert regret() < before / 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_full_depth_ends_where_states_differ_in_their_sum(dtype):
+    problem = mapgrad.Knapsack([2, 3, 4], [6])
+    for seed in range(4):
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("auto", problem), mapgrad.Line(depth=None), seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        leaf = torch.rand(100, 3, generator=generator, dtype=dtype).requires_grad_()
+        for _ in range(3):
+            (layer(leaf) * torch.randn(100, 3, generator=generator, dtype=dtype)).sum().backward()
+        assert leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(0, 6), (2, 0, 6)])
+@pytest.mark.parametrize("make", [mapgrad.Line, mapgrad.FrankWolfe])
+def test_an_empty_batch(make, shape):
+    leaf = torch.randn(shape, requires_grad=True)
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2)), make())
+    layer(leaf).sum().backward()
+    assert leaf.grad.shape == shape
+    loss = mapgrad.losses.FenchelYoung(layer.solver, None, quadratic=0.7, reduction="sum")
+    assert loss(leaf, torch.zeros(shape)) == 0

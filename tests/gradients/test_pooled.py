@@ -333,8 +333,13 @@ def test_a_constant_loss_and_an_empty_batch():
 
 
 def test_one_problem_alone():
+    for make in (mapgrad.Pooled, mapgrad.MultiFidelity, mapgrad.Exact):
+        with pytest.raises(
+            mapgrad.UnsupportedProblemError, match=f"this {make.__name__} is for KSubset.*solver.problem"
+        ):
+            layer_of(make(mapgrad.KSubset(6, 3)))
     with pytest.raises(mapgrad.UnsupportedProblemError, match=r"this MultiFidelity is for KSubset.*serve one problem"):
-        layer_of(mapgrad.MultiFidelity(mapgrad.KSubset(6, 3)))(normal(2, 6))
+        layer_of(mapgrad.MultiFidelity(SUBSET))(normal(1, 6), problems=[mapgrad.KSubset(6, 3)])
     with pytest.raises(mapgrad.UnsupportedProblemError, match="solves a function"):
         mapgrad.MAPLayer(lambda theta: theta, mapgrad.MultiFidelity(SUBSET))(normal(2, 6))
     with pytest.raises(ValueError, match="pool must be a StatePool of KSubset"):
@@ -348,12 +353,6 @@ def test_rows_of_other_problems_have_no_pool():
     expected = gradient_of(layer_of(mapgrad.TwoSided()), theta, slope, problems=problems)
     torch.testing.assert_close(found[[0, 2]], expected[[0, 2]])
     assert found.any(dim=1).all()
-    layer = layer_of(mapgrad.Pooled(mapgrad.KSubset(6, 3)))
-    torch.testing.assert_close(
-        gradient_of(layer, theta, slope), gradient_of(layer_of(mapgrad.TwoSided()), theta, slope)
-    )
-    layer(theta)
-    assert layer.stats["pool"] == 0
 
 
 def test_a_layer_may_be_called_often_before_its_backward_pass():
@@ -363,6 +362,23 @@ def test_a_layer_may_be_called_often_before_its_backward_pass():
         sum(layer(leaf + number / 100).square().sum() for number in range(150)).backward()
         assert leaf.grad.any()
     assert len(layer.estimator._versions._values) == 2
+
+
+def test_a_pass_that_is_too_long_ago_is_refused():
+    layer = layer_of(mapgrad.Pooled(SUBSET, pool=StatePool(SUBSET, max_bytes=24 * 3)))
+    waiting = layer(normal(3, 6).requires_grad_())
+    for number in range(70):
+        gradient_of(layer, normal(3, 6, seed=number), normal(3, 6, seed=1))
+    with pytest.raises(RuntimeError, match="the pool of Pooled changed more than 64 times"):
+        waiting.sum().backward()
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_counts_of_training_and_eval_mode_go_together(kind):
+    layer = layer_of(ESTIMATORS[kind](SUBSET, samples=3))
+    gradient_of(layer, normal(5, 6), normal(5, 6, seed=1))
+    gradient_of(layer.eval(), normal(5, 6), normal(5, 6, seed=1))
+    assert layer.stats["improvable"] > 0
 
 
 def test_a_pool_of_another_problem_is_left_behind():

@@ -37,6 +37,7 @@ from mapgrad.gradients.estimators import (
     StraightThrough,
     TwoSided,
     default_for,
+    require_same_problem,
 )
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "require_multiplier",
     "require_no_context",
     "require_row_ids",
+    "require_same_problem",
     "require_scalable",
     "row_scale",
     "sample",

@@ -260,6 +260,6 @@ class Monitor:
 
 def _alike(step: _Step) -> tuple[Any, ...]:
     """Return what steps have in common that can be counted together: all but the number of rows."""
-    difference, gradient, _, problem, share = step
-    sizes = difference.shape[0], difference.shape[2:], gradient.shape[0]
+    difference, gradient, z, problem, share = step
+    sizes = difference.shape[0], difference.shape[2:], gradient.shape[0], z.shape[0]
     return problem, sizes, difference.dtype, difference.device, share

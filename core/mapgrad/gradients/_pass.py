@@ -266,6 +266,8 @@ class Pass:
         """
         self.monitor.watch(forward.theta, self.work.problem, lambda: self._noise_std(forward))
         shape = (*self.lead, *self.event)
+        if not forward.theta.numel():
+            return forward.theta.new_zeros(shape)
         if self.is_mean:
             rows = gradient[None] if len(self.lead) == 1 else gradient.reshape(1, -1, *self.event)
         else:

@@ -155,6 +155,8 @@ def regularised(loss: Smoothed, theta: Tensor) -> Tensor:
 def _regularised(theta: Tensor, mapped: int, handle: int) -> Tensor:
     loss: Smoothed = find(handle)
     assert loss.quadratic is not None
+    if not theta.numel():
+        return torch.zeros_like(theta)
     work = loss.solver.at_work()
     split = work.lead_ndim(theta, mapped)
     lead = tuple(theta.shape[:split])

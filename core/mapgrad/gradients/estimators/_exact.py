@@ -68,9 +68,18 @@ class Exact(Estimator):
         return None
 
     def forward(self, theta: Tensor, sampler: Sampler, solve: Solve) -> Forward:
-        """Return μ; in eval mode MAP(θ)."""
+        """Return μ; in eval mode MAP(θ).
+
+        Raises:
+            ValueError: other than one sample is asked for in training.
+        """
         if not self.training:
             return super().forward(theta, sampler, solve)
+        if sampler.samples != 1:
+            raise ValueError(
+                f"Exact gives the mean of Gibbs' law, which isn't random, but {sampler.samples} samples were asked "
+                f"for: take mapgrad.exact.sample(problem, theta, …), or an estimator with noise"
+            )
         with torch.no_grad():
             rows, temperature, _ = self._scaled(theta)
             means = oracle(self.problem).marginals(rows, temperature)

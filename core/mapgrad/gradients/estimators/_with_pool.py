@@ -160,9 +160,21 @@ class PoolEstimator(Estimator):
         return Known(self.pool, self.pool.states, self.seen)
 
     def known(self, forward: Forward) -> Known:
-        """Return what a pass may use."""
+        """Return what a pass may use.
+
+        Raises:
+            RuntimeError: it is too long ago.
+        """
         key = forward.sampler.key
-        return self._now() if key is None else self._versions.find(self._steps.find(key))
+        if key is None:
+            return self._now()
+        known = self._versions.get(self._steps.find(key), None)
+        if known is None:
+            raise RuntimeError(
+                f"the pool of {type(self).__name__} changed more than {_REMEMBERED} times between a forward pass and "
+                f"its backward pass, which needs the states as they were: go back earlier, or take TwoSided()"
+            )
+        return known
 
     def record(self, forward: Forward, others: Tensor | None = None) -> None:
         """Note the states of a training pass, and others [..., *shape] that were solved for on its way back."""
