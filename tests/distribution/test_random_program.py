@@ -316,3 +316,9 @@ def test_floored_normal():
     for floor in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="floor must be positive and finite"):
             floored_normal(torch.zeros(2), raw, floor=floor)
+
+
+def test_shapes_of_a_floored_normal_are_checked():
+    for mean, raw, match in (((2,), (3, 2), "raw must broadcast"), ((), (), "mean must have 1 dimensions or more")):
+        with pytest.raises(mapgrad.ShapeError, match=match):
+            mapgrad.floored_normal(torch.zeros(mean), torch.zeros(raw), floor=1.0)

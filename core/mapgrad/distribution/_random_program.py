@@ -281,10 +281,21 @@ def floored_normal(mean: Tensor, raw: Tensor, *, floor: float, event_ndim: int =
         event_ndim: How many dimensions a row's parameters have.
 
     Raises:
-        ValueError: `floor` isn't positive and finite, or the mean has fewer dimensions.
+        ValueError: `floor` isn't positive and finite.
+        ShapeError: the mean has fewer dimensions than `event_ndim`, or raw doesn't broadcast to it.
     """
     if not 0 < floor < _INFINITE:
         raise ValueError(f"floor must be positive and finite, got {floor!r}")
+    if mean.ndim < event_ndim:
+        raise ShapeError(
+            f"mean must have {event_ndim} dimensions or more, those of event_ndim, got {tuple(mean.shape)}"
+        )
+    try:
+        fits = torch.broadcast_shapes(mean.shape, raw.shape) == mean.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ShapeError(f"raw must broadcast to mean's shape {tuple(mean.shape)}, got {tuple(raw.shape)}")
     return Independent(Normal(mean, floor + F.softplus(raw).expand(mean.shape)), event_ndim)
 
 
