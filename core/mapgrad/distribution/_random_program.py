@@ -291,12 +291,10 @@ def floored_normal(mean: Tensor, raw: Tensor, *, floor: float, event_ndim: int =
             f"mean must have {event_ndim} dimensions or more, those of event_ndim, got {tuple(mean.shape)}"
         )
     try:
-        fits = torch.broadcast_shapes(mean.shape, raw.shape) == mean.shape
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ShapeError(f"raw must broadcast to mean's shape {tuple(mean.shape)}, got {tuple(raw.shape)}")
-    return Independent(Normal(mean, floor + F.softplus(raw).expand(mean.shape)), event_ndim)
+        std = floor + F.softplus(raw).expand(mean.shape)
+    except RuntimeError as error:
+        raise ShapeError(f"raw must broadcast to mean's shape {tuple(mean.shape)}, got {tuple(raw.shape)}") from error
+    return Independent(Normal(mean, std), event_ndim)
 
 
 _INFINITE: Final = float("inf")
