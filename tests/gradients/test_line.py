@@ -218,3 +218,15 @@ def test_a_linear_model_learns_to_decide():
         (-(values * layer(model(features))).sum(dim=1).mean()).backward()
         optimizer.step()
     assert regret() < before / 5
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_jump_where_all_that_changes_is_next_to_nothing(dtype):
+    """There the objectives at a crossing are 0 but for what rounding leaves of two large numbers."""
+    problem, tau = mapgrad.Knapsack([[1.0]], [1.0]), 0.7
+    theta = torch.linspace(-2, 2, 1001, dtype=dtype)[:, None].requires_grad_()
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("auto", problem), mapgrad.Line(depth=None, temperature=tau))
+    layer(theta).sum().backward()
+    expected = mapgrad.Gaussian().log_prob(theta.detach() / tau).exp() / tau
+    torch.testing.assert_close(theta.grad, expected, rtol=1e-4, atol=1e-5)
