@@ -177,7 +177,7 @@ def test_tables_page_and_picture(tmp_path):
     tables = lab_tables(report)
     assert [table.title for table in tables[:2]] == [
         "τ = 1: cosine of one gradient at 3 / 12 / 48 (12 / 24 on subset) solver calls a row × length of the mean",
-        "τ = 1: means over 2 problems, 12 (24 on subset) solver calls a row",
+        "τ = 1: means over 2 problems, of length and variance medians, 12 (24 on subset) solver calls a row",
     ]
     assert [len(table.rows) for table in tables] == [2] * 4
     assert tables[0].header == ["estimator", "assignment 4", "subset"]

@@ -241,3 +241,15 @@ def test_an_empty_batch(make, shape):
     assert leaf.grad.shape == shape
     loss = mapgrad.losses.FenchelYoung(layer.solver, None, quadratic=0.7, reduction="sum")
     assert loss(leaf, torch.zeros(shape)) == 0
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_jump_where_all_that_changes_is_next_to_nothing(dtype):
+    """There the objectives at a crossing are 0 but for what rounding leaves of two large numbers."""
+    problem, tau = mapgrad.Knapsack([[1.0]], [1.0]), 0.7
+    theta = torch.linspace(-2, 2, 1001, dtype=dtype)[:, None].requires_grad_()
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("auto", problem), mapgrad.Line(depth=None, temperature=tau))
+    layer(theta).sum().backward()
+    expected = mapgrad.Gaussian().log_prob(theta.detach() / tau).exp() / tau
+    torch.testing.assert_close(theta.grad, expected, rtol=1e-4, atol=1e-5)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import warnings
 from dataclasses import dataclass, replace
-from statistics import mean
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
 from mapgrad.batching import get_solver
 from mapgrad.bench._clock import cpu_clock, one_thread
-from mapgrad.bench._lab_cases import BUDGETS, EARLIER, METHODS, SETTINGS, Method, case_of
+from mapgrad.bench._lab_cases import BUDGETS, EARLIER, METHODS, SETTINGS, SKEWED, Method, case_of
 from mapgrad.bench._lab_truth import truth_of
 from mapgrad.bench._machine import machine, versions
 from mapgrad.bench._report import Report, Row
@@ -87,12 +87,12 @@ def lab(
 ) -> Report:
     """Measure what estimators' gradients are worth on a problem, against the gradient of ⟨g, E MAP(θ + τε)⟩.
 
-    For each θ and budget an estimator gets as many samples as the budget has solver calls for. Of each row of the
-    report, means over θ: the `cosine` of one row's gradient with the truth, 0 for a gradient of 0; that `of the mean`
-    over rows, so without its variance; the mean's `length` along the truth, 1 where it is right; the `variance` of a
-    row's gradient, by the truth's square; the share of rows that are `dead`, with a gradient of 0; `calls` of the
-    solver; and CPU time. The truth is exact for k-subsets, else it has a standard error, `truth ±`, relative to its
-    length.
+    For each θ and budget an estimator gets as many samples as the budget has solver calls for. Each row of the report
+    has, as means over θ or medians (§): the `cosine` of one row's gradient with the truth, 0 for a gradient of 0; that
+    `of the mean` over rows, so without its variance; the mean's `length` along the truth (§), 1 where it is right; the
+    `variance` of a row's gradient, by the truth's square (§); the share of rows that are `dead`, with a gradient of 0;
+    `calls` of the solver; and CPU time. The truth is exact for k-subsets; else it has a standard error, `truth ±`,
+    relative to its length.
 
     Args:
         problem: The feasible set.
@@ -206,7 +206,7 @@ def _measured(
                 f"{case.name}; {setting.name}",
                 name,
                 {"calls": budget, "S": round(mean(runs.pop("samples"))), "n": theta[0].numel()},
-                extra={figure: mean(numbers) for figure, numbers in runs.items()},
+                extra={figure: (median if figure in SKEWED else mean)(numbers) for figure, numbers in runs.items()},
                 judged=False,
                 runs=runs,
             )

@@ -42,6 +42,10 @@ _DRAWS: Final = 8192
 """How often a pool's derivative asks the pool, so that what is left of the noise in it is none of the pool's faults."""
 
 
+SKEWED: Final = ("length", "variance")
+"""Figures without an upper end, as a truth may be next to 0: of these, medians are shown, not means."""
+
+
 @dataclass(frozen=True)
 class LabCase:
     """A problem, and the θ that it is looked at for.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 import io
 from importlib.util import find_spec
-from statistics import mean
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from mapgrad.bench._lab_cases import SKEWED
 from mapgrad.bench._report import Estimate, readable
 from mapgrad.errors import MapgradError, MissingDependencyError
 
@@ -54,7 +55,7 @@ def lab_tables(report: Report) -> list[Table]:
         tables.append(Table(title, ["estimator", *cases], cells))
         middle = [row for case in cases for row in _middle([row for row in rows if _case(row) == case])]
         summary = [[name, *_averages([row for row in middle if row.name == name])] for name in names]
-        over = f"means over {len(cases)} problems" if len(cases) > 1 else cases[0]
+        over = f"means over {len(cases)} problems, of {' and '.join(SKEWED)} medians" if len(cases) > 1 else cases[0]
         title = f"{setting}: {over}, {_budgets(middle, cases)} solver calls a row"
         tables.append(Table(title, ["estimator", *_SUMMARY], summary))
     return tables
@@ -199,7 +200,9 @@ def _cell(rows: Sequence[Row]) -> str:
 def _averages(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return ["–"] * len(_SUMMARY)
-    return [readable(mean(_number(row, figure) for row in rows)) for figure in _SUMMARY]
+    return [
+        readable((median if figure in SKEWED else mean)(_number(row, figure) for row in rows)) for figure in _SUMMARY
+    ]
 
 
 def _number(row: Row, figure: str) -> float:

@@ -171,15 +171,15 @@ class _Rows:
 
     def between(self, pieces: _Pieces, at: Tensor) -> tuple[Tensor, Tensor]:
         """Return the answers [N, n] at an s [N] of each piece, and whether they are no better than both ends'."""
-        base, way = self._base[pieces.line], at[:, None] * self._way[pieces.line]
-        rows = base + way
+        base, step = self._base[pieces.line], at[:, None] * self._way[pieces.line]
+        rows = base + step
         place = _place_of(pieces.line)
         asked = rows.new_zeros((int(place.max()) + 1, *self._base.shape))  # rows of 0 are solved as one
         asked[place, pieces.line] = rows
         answers = self._solved(asked)[place, pieces.line]
         gain = (rows * (answers - pieces.left)).sum(dim=1)
-        size = (base.abs() + way.abs()) * (answers.abs() + pieces.left.abs())
-        rounding = 64 * torch.finfo(self._dtype).eps * size.sum(dim=1)
+        size = base.abs() + step.abs()  # their sum may be next to 0
+        rounding = 64 * torch.finfo(self._dtype).eps * (size * (answers.abs() + pieces.left.abs())).sum(dim=1)
         is_an_end = (answers == pieces.left).all(dim=1) | (answers == pieces.right).all(dim=1)
         return answers, (gain <= rounding) | is_an_end | (at <= pieces.low) | (at >= pieces.high)
 
