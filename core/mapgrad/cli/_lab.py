@@ -16,7 +16,6 @@ import mapgrad
 from mapgrad.cli._bench import console_for_tables, show_table
 from mapgrad.cli._tune import problem_of, sample_in
 
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
