@@ -16,8 +16,6 @@ import mapgrad
 from mapgrad.cli._bench import console_for_tables, show_table
 from mapgrad.cli._tune import problem_of, sample_in
 
-_KINDS = (mapgrad.Estimator, mapgrad.Target, mapgrad.StandardNoise, mapgrad.Relative, mapgrad.Centred)
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -170,7 +168,8 @@ def _value(node: ast.expr) -> Any:
 def _named(node: ast.expr) -> Any:
     name = node.id if isinstance(node, ast.Name) else ""
     kind = getattr(mapgrad, name) if name in mapgrad.__all__ else None
-    if not (isinstance(kind, type) and issubclass(kind, _KINDS)):
+    kinds = mapgrad.Estimator, mapgrad.Target, mapgrad.StandardNoise, mapgrad.Relative, mapgrad.Centred
+    if not (isinstance(kind, type) and issubclass(kind, kinds)):
         raise TypeError(f"{ast.unparse(node)} isn't an estimator, a target or a law of noise of mapgrad")
     return kind
 
