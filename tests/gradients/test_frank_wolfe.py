@@ -280,27 +280,3 @@ def test_rows_that_are_not_finite_are_named_and_gradients_of_others_kept():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         FrankWolfe(**arguments)
-
-
-def test_a_linear_model_learns_to_decide():
-    problem = mapgrad.KSubset(8, 3)
-    solver = mapgrad.get_solver("topk", problem)
-    layer = mapgrad.MAPLayer(solver, FrankWolfe())
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(60, 5, generator=generator)
-    values = features @ torch.randn(5, 8, generator=generator)
-    best = (values * solver(values)).sum()
-    model = torch.nn.Linear(5, 8, bias=False)
-    torch.nn.init.normal_(model.weight, generator=generator)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
-
-    def regret():
-        with torch.no_grad():
-            return float(best - (values * solver(model(features))).sum())
-
-    before = regret()
-    for _ in range(40):
-        optimizer.zero_grad()
-        (-(values * layer(model(features))).sum(dim=1).mean()).backward()
-        optimizer.step()
-    assert regret() < before / 5

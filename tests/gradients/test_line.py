@@ -196,30 +196,6 @@ def test_bad_arguments_are_refused():
             Line(depth=depth)
 
 
-def test_a_linear_model_learns_to_decide():
-    problem = mapgrad.KSubset(8, 3)
-    solver = mapgrad.get_solver("topk", problem)
-    layer = mapgrad.MAPLayer(solver, Line(), seed=0)
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(60, 5, generator=generator)
-    values = features @ torch.randn(5, 8, generator=generator)
-    best = (values * solver(values)).sum()
-    model = torch.nn.Linear(5, 8, bias=False)
-    torch.nn.init.normal_(model.weight, generator=generator)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-
-    def regret():
-        with torch.no_grad():
-            return float(best - (values * solver(model(features))).sum())
-
-    before = regret()
-    for _ in range(60):
-        optimizer.zero_grad()
-        (-(values * layer(model(features))).sum(dim=1).mean()).backward()
-        optimizer.step()
-    assert regret() < before / 5
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_full_depth_ends_where_states_differ_in_their_sum(dtype):
     problem = mapgrad.Knapsack([2, 3, 4], [6])

@@ -423,28 +423,3 @@ def test_a_derivative_needs_a_density(kind):
         ESTIMATORS[kind](SUBSET, mapgrad.SumOfGamma(2.0, terms=5))
     with pytest.raises(ValueError, match="temperature must be positive"):
         ESTIMATORS[kind](SUBSET, mapgrad.Gaussian(), temperature=0.0)
-
-
-@pytest.mark.parametrize("kind", ESTIMATORS)
-def test_regret_falls(kind):
-    generator = torch.Generator().manual_seed(0)
-    problem = mapgrad.KSubset(12, 3)
-    x = torch.randn(60, 4, generator=generator)
-    utilities = (x @ torch.randn(4, 12, generator=generator)).round(decimals=2)
-    best = mapgrad.get_solver("topk", problem).solve(utilities).objective
-    torch.manual_seed(0)
-    model = torch.nn.Linear(4, 12)
-    layer = layer_of(ESTIMATORS[kind](problem), problem)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-
-    def regret():
-        with torch.no_grad():
-            return float((best - (utilities * layer.eval()(model(x))).sum(dim=1)).mean())
-
-    before = regret()
-    layer.train()
-    for _ in range(60):
-        optimizer.zero_grad()
-        (best - (utilities * layer(model(x))).sum(dim=1)).mean().backward()
-        optimizer.step()
-    assert regret() < before / 10

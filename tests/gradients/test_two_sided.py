@@ -185,27 +185,3 @@ def test_no_noise_where_it_would_be_clipped():
 def test_bad_arguments_are_refused(arguments, match):
     with pytest.raises(ValueError, match=match):
         mapgrad.TwoSided(**arguments)
-
-
-@pytest.mark.parametrize("draws", [None, 9])
-def test_regret_falls(draws):
-    generator = torch.Generator().manual_seed(0)
-    problem = mapgrad.KSubset(12, 3)
-    x = torch.randn(60, 4, generator=generator)
-    utilities = x @ torch.randn(4, 12, generator=generator)
-    best = mapgrad.get_solver("topk", problem).solve(utilities).objective
-    torch.manual_seed(0)
-    model, layer = torch.nn.Linear(4, 12), layer_of(mapgrad.TwoSided(draws=draws), problem)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-
-    def regret():
-        with torch.no_grad():
-            return float((best - (utilities * layer.eval()(model(x))).sum(dim=1)).mean())
-
-    before = regret()
-    layer.train()
-    for _ in range(60):
-        optimizer.zero_grad()
-        (best - (utilities * layer(model(x))).sum(dim=1)).mean().backward()
-        optimizer.step()
-    assert regret() < before / 10
