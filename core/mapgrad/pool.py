@@ -48,12 +48,15 @@ class StatePool(nn.Module):
         ([[0.0, 1.0, 0.0]], 2.0)
     """
 
+    _problem: Tensor
+
     def __init__(self, problem: Problem, *, max_bytes: int = _MAX_BYTES) -> None:
         super().__init__()
         if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise ValueError(f"max_bytes must be a positive int, got {max_bytes!r}")
         self.problem = problem
         self.max_bytes = max_bytes
+        self.register_buffer("_problem", _digest(problem))
         # no buffers, which DistributedDataParallel would take to be of one shape on all ranks
         self.states = torch.empty(0, *problem.shape)
         self._keys = torch.empty(0, dtype=torch.int64)
@@ -167,26 +170,30 @@ class StatePool(nn.Module):
         weights = (weights ^ (weights >> 29)) | 1
         return ((bits ^ (bits >> 29)) * weights).sum(dim=1)
 
-    def get_extra_state(self) -> dict[str, str | Tensor]:
-        """Return the states, and what stands for their problem."""
-        return {"problem": self.problem.digest, "states": self.states}
+    def get_extra_state(self) -> Tensor:
+        """Return the states."""
+        return self.states
 
-    def set_extra_state(self, state: dict[str, str | Tensor]) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Take the states of a saved pool; those of another problem, with a warning, aren't taken.
 
         Raises:
             TypeError: it isn't what `get_extra_state` returns.
         """
-        states = state.get("states") if isinstance(state, dict) else None  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
-        if not isinstance(states, Tensor):
-            raise TypeError(f"a saved pool has 'problem' and 'states' as its extra state, got {type(state).__name__}")
-        if state.get("problem") != self.problem.digest:
+        shape = self.problem.shape
+        own = _digest(self.problem).to(self._problem.device)
+        is_own = torch.equal(self._problem, own)  # which has been loaded before
+        self._problem = own
+        if not isinstance(state, Tensor) or (is_own and tuple(state.shape) != (len(state), *shape)):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+            came = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__  # pyright: ignore[reportUnnecessaryIsInstance] (as above)
+            raise TypeError(f"a saved pool has its states as its extra state, a tensor [P, *{shape}], got {came}")
+        if not is_own:
             warnings.warn(
                 f"the saved pool has states of another problem than {self.problem!r}: this one begins empty",
                 stacklevel=2,
             )
-            states = states.new_empty(0, *self.problem.shape)
-        self.states = states.to(self.states)[: self.capacity]
+            state = state.new_empty(0, *shape)
+        self.states = state.to(self.states)[: self.capacity]
         self._keys = self._hash(self.states)
 
     def _apply(self, fn: Any, recurse: bool = True) -> StatePool:
@@ -214,3 +221,8 @@ def _scores(rows: Tensor, states: Tensor) -> Tensor:
             return rows @ states
         scores = rows.masked_fill(forbidden, 0.0) @ states
         return scores.masked_fill_((forbidden.to(states) @ (states != 0).to(states)) > 0, -math.inf)
+
+
+def _digest(problem: Problem) -> Tensor:
+    """Return what stands for a problem in a `state_dict`, whose values are tensors all."""
+    return torch.tensor(list(bytes.fromhex(problem.digest)), dtype=torch.uint8)

@@ -27,7 +27,7 @@ def test_a_small_run_with_the_demos_network_and_estimator(load, monkeypatch, cap
     straight, *epochs = (float(line.split()[-1].rstrip("%")) for line in capsys.readouterr().out.splitlines())
     assert len(epochs) == 2
     assert all(0 < regret <= 1.5 * straight for regret in epochs)
-    assert repr(made[0].estimator) == repr(estimators.EstimatorName.IMLE.make(32))
+    assert repr(made[0].estimator) == repr(estimators.EstimatorName.IMLE.make(mapgrad.GridShortestPath(3, 3), 32))
     ours, theirs = (
         [parameter.shape for parameter in network.parameters()]
         for network in (example.CostNetwork(), learning.CostNetwork())

@@ -246,7 +246,7 @@ def test_a_saved_layer_goes_on_as_the_unsaved_one(kind, how):
 def test_a_foreign_state_is_refused():
     layer = layer_of(mapgrad.Pooled(SUBSET))
     state = layer.state_dict()
-    with pytest.raises(TypeError, match="a saved pool has"):
+    with pytest.raises(TypeError, match="a saved pool has its states"):
         layer.load_state_dict({**state, "estimator.pool._extra_state": torch.zeros(3, 5)})
     with pytest.raises(ValueError, match="a saved Pooled has a number"):
         layer.load_state_dict({**state, "estimator._extra_state": torch.zeros(2)})
