@@ -91,7 +91,8 @@ def main():
     layer = mapgrad.MAPLayer(solver, estimator, minimize=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.1)
     steps = arguments.epochs * -(-arguments.crops // 32)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    # begins slowly: a first step of full length may leave a softmax that no later one comes back from
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
 
     straight = torch.eye(CELLS).expand(len(test_images), CELLS, CELLS)
     print(f"straight line     regret {regret(straight, test_costs, test_experts):.1%}")

@@ -88,11 +88,11 @@ def test_one_pass_in_a_hundred_is_looked_at(monkeypatch):
     monkeypatch.setattr(_monitor, "spread", lambda *arguments: calls.append(arguments[0].shape) or spread(*arguments))
     layer = layer_with(StraightThrough())
     backward(layer, 1.0, 350)
-    assert calls == [(8, 6)] * 3
+    assert calls == [(8, 6)] * 6  # of what counts, and of all
     large = THETA.repeat(1000, 1).requires_grad_()
     for _ in range(50):
         layer(large).sum().backward()
-    assert calls[3][0] * 6 <= _monitor._LOOKED_AT + 6
+    assert calls[6][0] * 6 <= _monitor._LOOKED_AT + 6
 
 
 def test_sparsity_is_the_share_of_zeros_in_the_gradient():
@@ -139,3 +139,13 @@ def test_signal_to_noise_is_that_of_many_repetitions(samples):
 
 def test_a_layer_that_did_nothing_has_no_statistics_of_now():
     assert not {"sparsity", "snr", "scale", "lam"} & layer_with(mapgrad.IMLE()).stats.keys()
+
+
+def test_costs_whose_softmax_becomes_peaked_are_no_smaller_for_it():
+    problem = mapgrad.KSubset(50, 3)
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", problem), mapgrad.IMLE(None), seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(401):
+            logits = torch.linspace(0, 0.3 * step, 50).expand(4, 50).clone().requires_grad_()
+            (layer(50 * logits.softmax(dim=1)) ** 2).sum().backward()

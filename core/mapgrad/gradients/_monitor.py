@@ -100,7 +100,7 @@ class Monitor:
         self._steps = 0
         self._warned = False
         self.scale: float | None = None
-        self._first_scale = 0.0
+        self._first_scales = (0.0, 0.0)
         self._backwards = 0
         self._warned_of_scale = False
 
@@ -145,8 +145,13 @@ class Monitor:
         some = theta[:: -(-theta.numel() // _LOOKED_AT)]
         event_ndim = theta.ndim - 1
         self.scale = now = float(spread(some, event_ndim, problem, counted(some, event_ndim, problem)).median())
-        first = self._first_scale = self._first_scale or now
-        has_fallen, has_risen = now * _FAR < first, now > first * _FAR
+        # with what counts as masked, too: a peaked softmax has most entries next to 0, and is no smaller for it
+        whole = float(spread(some, event_ndim, problem, some.isfinite().to(some)).median())
+        if not all(self._first_scales):
+            self._first_scales = now, whole
+        first, first_whole = self._first_scales
+        has_fallen = now * _FAR < first and whole * _FAR < first_whole
+        has_risen = now > first * _FAR and whole > first_whole * _FAR
         if self._warned_of_scale or not (has_fallen or has_risen):
             return
         size = noise_std()
