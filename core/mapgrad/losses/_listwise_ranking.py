@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mapgrad.gradients._arguments import positive
-from mapgrad.losses._pooled import PooledLoss
+from mapgrad.losses._ranking import RankingLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from mapgrad.pool import StatePool
 
 
-class ListwiseRanking(PooledLoss):
+class ListwiseRanking(RankingLoss):
     """The cross-entropy of Gibbs' laws over a pool (Mandi, Bucarey, Mulamba and Guns, ICML 2022).
 
-    −Σ_z p(z) log q(z) over the states of the pool, with p(z) ~ exp(⟨t, z⟩/T) and q(z) ~ exp(⟨θ, z⟩/T). Its gradient is
-    the difference of their means, (E_q z − E_p z)/T, and its least value p's entropy. (The paper divides by P, too.)
+    −Σ_z p(z) log q(z) over the states of the pool, in nats, with p(z) ~ exp(⟨t, z⟩/T) and q(z) ~ exp(⟨θ, z⟩/T). Its
+    gradient is the difference of their means, (E_q z − E_p z)/T, and its least value p's entropy. (The paper divides by
+    P, too.)
 
     Args:
         solver: See `PooledLoss`, as for the others.
@@ -57,29 +58,6 @@ class ListwiseRanking(PooledLoss):
             return_solution=return_solution,
         )
         self.temperature = positive("temperature", temperature)
-
-    def forward(self, pred: Tensor, true: Tensor, z_true: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the loss.
-
-        Args:
-            pred: [*batch, *shape], predicted utilities (costs if `minimize`), any float dtype and device.
-            true: Of the same shape, the true ones; no gradient flows there.
-            z_true: Of the same shape, their best states; None solves for them, which takes as many solves again.
-
-        Returns:
-            [] or, without a reduction, [*batch], at least float32 and on pred's device.
-
-        Raises:
-            TypeError, ShapeError: an argument isn't a tensor, or doesn't fit.
-            NonFiniteError: rows have NaN or infinite entries, other than forbidden ones in `pred`.
-            DomainError: `true`, which is solved, lies outside of the problem's domain.
-            ProblemError: a row of `z_true` isn't a state, or holds a forbidden entry; or the pool is empty.
-            RowsError: a row that is solved has no acceptable answer.
-        """
-        theta = self.utilities(pred)
-        t = self.true_utilities(true, theta)
-        z_true = self.solve(t, "true") if z_true is None else self.true_states(z_true, theta)
-        return self.over_pool(theta, z_true, t)
 
     def weigh(self, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
         log_q, log_p = (

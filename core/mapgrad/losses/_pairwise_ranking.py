@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mapgrad.gradients._arguments import non_negative
-from mapgrad.losses._pooled import PooledLoss
+from mapgrad.losses._ranking import RankingLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from mapgrad.pool import StatePool
 
 
-class PairwiseRanking(PooledLoss):
+class PairwiseRanking(RankingLoss):
     """A hinge loss of the best state against each other (Mandi, Bucarey, Mulamba and Guns, ICML 2022).
 
     1/(P − 1) Σ_z max(0, ν + ⟨θ, z − z*⟩) over the P states of the pool that are worse than z* by the true utilities,
-    and as many zeros as others are as good. With ν = 0, θ = 0 is one of its minima.
+    and as many zeros as others are as good; in units of θ. With ν = 0, θ = 0 is one of its minima.
 
     Args:
         solver: See `PooledLoss`, as for the others.
@@ -55,29 +55,6 @@ class PairwiseRanking(PooledLoss):
             return_solution=return_solution,
         )
         self.margin = non_negative("margin", margin)
-
-    def forward(self, pred: Tensor, true: Tensor, z_true: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the loss.
-
-        Args:
-            pred: [*batch, *shape], predicted utilities (costs if `minimize`), any float dtype and device.
-            true: Of the same shape, the true ones; no gradient flows there.
-            z_true: Of the same shape, their best states; None solves for them, which takes as many solves again.
-
-        Returns:
-            [] or, without a reduction, [*batch], at least float32 and on pred's device; in units of θ.
-
-        Raises:
-            TypeError, ShapeError: an argument isn't a tensor, or doesn't fit.
-            NonFiniteError: rows have NaN or infinite entries, other than forbidden ones in `pred`.
-            DomainError: `true`, which is solved, lies outside of the problem's domain.
-            ProblemError: a row of `z_true` isn't a state, or holds a forbidden entry; or the pool is empty.
-            RowsError: a row that is solved has no acceptable answer.
-        """
-        theta = self.utilities(pred)
-        t = self.true_utilities(true, theta)
-        z_true = self.solve(t, "true") if z_true is None else self.true_states(z_true, theta)
-        return self.over_pool(theta, z_true, t)
 
     def weigh(self, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
         is_worse = scores.allowed & (scores.true < scores.true_best - scores.rounding)
