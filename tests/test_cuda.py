@@ -7,6 +7,7 @@ import torch
 
 import mapgrad
 from mapgrad import exact
+from mapgrad.batching import _arrivals
 from mapgrad.batching._host import to_device, to_host
 from mapgrad.gradients._counter import counter_noise, mix
 
@@ -215,6 +216,32 @@ def test_staging_goes_and_comes_back():
     assert torch.equal(back, rows)
     assert to_host(rows[:0]).shape == (0, 7)
     assert torch.equal(to_host(rows.t()), rows.t().cpu())
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_that_arrive_in_many_chunks_are_solved_as_at_once(monkeypatch, workers, dtype):
+    theta = _utilities("scipy.assignment", 1000, dtype=dtype)
+    monkeypatch.setattr(_arrivals, "_CHUNK_BYTES", 1 << 10)
+    assert len(_arrivals.cut(theta.to(GPU), 1)) > 3
+    with _solver("scipy.assignment", workers=workers, merge=False) as solver:
+        here = solver(theta)
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(50_000_000)
+            late = theta.to(GPU, non_blocking=True) * 2
+            there = solver(late)
+            late.zero_()
+        stream.synchronize()
+    assert torch.equal(there.cpu(), here)
+
+
+def test_a_batch_is_cut_by_bytes_and_workers():
+    rows = torch.empty(10_000, 1000, device=GPU)  # 40 MB
+    assert [len(part) for part in _arrivals.cut(rows, 1)[:2]] == [1048, 1048]
+    assert sum(map(len, _arrivals.cut(rows, 1))) == 10_000
+    assert len(_arrivals.cut(rows, 32)[0]) == 2048
+    assert _arrivals.cut(rows[:100], 1) == [range(100)]
 
 
 def test_transforms_agree_with_loops():

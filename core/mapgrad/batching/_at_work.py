@@ -7,13 +7,14 @@ import math
 import time
 import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mapgrad.batching._batches import ask_function, give_shape, solve_batch
+from mapgrad.batching._arrivals import arriving
+from mapgrad.batching._batches import ask_function, give_shape, joined, solve_batch
 from mapgrad.batching._counts import NO_COUNTS, Counts
 from mapgrad.batching._families import does_serve, model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
@@ -31,7 +32,7 @@ from mapgrad.batching._theta import (
     DomainPolicy,
     admit,
     compute_dtype,
-    is_representable,
+    exact_dtypes,
     require_float,
     require_representable,
 )
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from mapgrad.batching._workers import Pool
     from mapgrad.problems import Problem
     from mapgrad.solvers import CounterNoise, SolverFactory
-
-_DTYPES: Final = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 class SolverAtWork:
@@ -94,7 +93,7 @@ class SolverAtWork:
 
             self._hand_over = HandOver(factory, problem, settings.time_limit, start)
         # asked here, as a compiler can't trace how the problem's bounds are found
-        self._dtypes = _DTYPES if problem is None else _exact_dtypes(problem)
+        self._dtypes = exact_dtypes(problem)
         self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()
         self.is_function = isinstance(plugin, FunctionSolver)
         self._adds_noise = self._can_add_noise("solve_perturbed")
@@ -151,7 +150,7 @@ class SolverAtWork:
             return self
         bound = copy.copy(self)
         bound.problem, bound.problems = problems[0], problems
-        bound._dtypes = _exact_dtypes(problems[0])  # noqa: SLF001 (an object of this class)
+        bound._dtypes = exact_dtypes(problems[0])  # noqa: SLF001 (an object of this class)
         lowerings = [self.factory.lowering(problem) for problem in problems]
         bound._lowering = lowerings[0]  # noqa: SLF001 (as above)
         natives = [lowering.native for lowering in lowerings]
@@ -357,19 +356,27 @@ class SolverAtWork:
         """Have an instance solver, and no other, solve rows [N, *shape], N ≥ 1; returns what `_ask` does."""
         assert self._lowering is not None
         assert self._runner is not None
-        staged = Staged(
-            rows,
-            self._lowering,
-            self.traits,
-            near=near,
-            seconds=self._settings.time_limit,
-            reuse=self._settings.reuse,
-            is_masked=is_masked,
-            patience=None if self._hand_over is None else self._hand_over.patience,
-            limits=self._limits,
-        )
-        self._pool.solve(self._runner, self._job, staged.block)
-        return staged.answers(priced=priced)
+        parts: list[tuple[Staged, Tensor]] = []
+        answers: list[tuple[Solutions, bool]] = []
+        for numbers, arrived, starts in arriving(rows, near, self._pool.workers):
+            staged = Staged(
+                arrived,
+                self._lowering,
+                self.traits,
+                near=starts,
+                seconds=self._settings.time_limit,
+                reuse=self._settings.reuse,
+                is_masked=is_masked,
+                patience=None if self._hand_over is None else self._hand_over.patience,
+                limits=None if self._limits is None else self._limits.of_rows(numbers),
+            )
+            self._pool.solve(self._runner, self._job, staged.block)
+            parts.append((staged, rows[numbers.start : numbers.stop]))
+            answers.append(staged.answers(parts[-1][1], priced=priced))
+        is_clean = all(succeeded for _, succeeded in answers)
+        if len(parts) > 1 and not is_clean:  # a failing row's error carries the values of all
+            answers = [staged.answers(like, priced=True) for staged, like in parts]
+        return joined([solutions for solutions, _ in answers]), is_clean
 
     def _can_add_noise(self, method: str) -> bool:
         is_asked = self._lowering is not None and not self._lowering.is_lowered and not self.proves
@@ -390,7 +397,3 @@ class SolverAtWork:
             self._pool.forget(self._job.token)
         if self._hand_over is not None:
             self._hand_over.close()
-
-
-def _exact_dtypes(problem: Problem) -> set[torch.dtype]:
-    return {dtype for dtype in _DTYPES if is_representable(problem, dtype)}

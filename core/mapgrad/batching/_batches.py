@@ -123,11 +123,13 @@ def ask_function(solver: BatchSolver[Any], batches: Sequence[Tensor]) -> tuple[S
         part.z = part.z.clone()
         parts.append(part)
         is_clean &= succeeded
-    return parts[0] if len(parts) == 1 else _joined(parts), is_clean
+    return joined(parts), is_clean
 
 
-def _joined(parts: list[Solutions]) -> Solutions:
+def joined(parts: Sequence[Solutions]) -> Solutions:
     """Return one batch's answers from those to its parts; objectives and bounds where all parts have them."""
+    if len(parts) == 1:
+        return parts[0]
     solutions = Solutions(torch.cat([part.z for part in parts]), torch.cat([part.status for part in parts]))
     for name in ("objective", "bound", "variables"):
         values = [getattr(part, name) for part in parts]

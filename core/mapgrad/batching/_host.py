@@ -1,4 +1,4 @@
-"""Stage `host`: rows from θ's device into one float64 block, lowered and scaled; answers back."""
+"""Stage `host`: rows into one float64 block, lowered and scaled; answers back to θ's device."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mapgrad.batching._arrivals import pinned
 from mapgrad.batching._forbidden import UNSERVED, with_penalties
 from mapgrad.batching._host_kernels import NARROW, SCALE
 from mapgrad.batching._policy import unusable_rows
@@ -18,7 +19,7 @@ from mapgrad.solutions import Solutions, Status
 from mapgrad.solvers import Block, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -31,15 +32,15 @@ class Staged:
     """Rows that lie in a block, and how their answers go back.
 
     Args:
-        rows: [N, *shape], float32 or float64, N ≥ 1, any device; not written to.
+        rows: [N, *shape], float32 or float64, N ≥ 1, on the CPU; not written to.
         lowering: How rows become those of the solver's own problem.
         traits: What the solver promises; it gets unscaled rows if it is scale-free.
-        near: [N, *shape], states to start from, or None.
+        near: [N, *shape], states to start from, on the CPU, or None.
         seconds: For each row, or None.
         reuse: Whether earlier rows may help.
         is_masked: Whether rows have forbidden entries, −inf.
         patience: After which rows are to be given up, or None.
-        limits: Bounds and sides, [B, ...]: row i of `rows` has those of number i modulo B. None for the problem's own.
+        limits: Bounds and sides, [N, ...]; None for the problem's own.
     """
 
     def __init__(
@@ -55,10 +56,10 @@ class Staged:
         patience: float | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self._rows, self._lowering = rows, lowering
+        self._lowering = lowering
         self._unserved: list[int] = []
         self._plain = int(Status.OPTIMAL if traits.exact else Status.FEASIBLE)
-        values: NDArray[Any] = to_host(rows).numpy()
+        values: NDArray[Any] = rows.numpy()
         forbidden: NDArray[np.bool_] | None = None
         if is_masked:
             entries = np.isneginf(values)
@@ -74,7 +75,7 @@ class Staged:
             theta, self._exponents = scale_rows(values)
         start = None
         if near is not None:
-            start = lowering.start(to_host(near).double().numpy()).reshape(theta.shape)
+            start = lowering.start(near.double().numpy()).reshape(theta.shape)
             if forbidden is not None:
                 start = np.where(forbidden, 0.0, start)
             start.flags.writeable = False
@@ -84,9 +85,6 @@ class Staged:
             else:
                 theta, forbidden = self._with_penalties(theta, forbidden), None
         theta.flags.writeable = False
-        if limits is not None:
-            numbers = np.arange(len(theta)) % len(limits.lower)
-            limits = Limits(*(_read_only(each[numbers]) for each in limits))
         self.block = Block(
             theta,
             start=start,
@@ -106,21 +104,21 @@ class Staged:
         rows, self._unserved = with_penalties(rows, entries, native)
         return rows.reshape(theta.shape).numpy()
 
-    def answers(self, *, priced: bool) -> tuple[Solutions, bool]:
+    def answers(self, like: Tensor, *, priced: bool) -> tuple[Solutions, bool]:
         """Return what the block holds once it is solved.
 
         Args:
+            like: [N, *shape], the rows on θ's device.
             priced: Whether somebody asks for objectives; they are worked out for failing rows all the same.
 
         Returns:
-            z [N, *shape] of the rows' dtype and device, status [N], and the rest where asked for; and whether all rows
+            z [N, *shape] of that dtype and device, status [N], and the rest where asked for; and whether all rows
             succeeded, as in `solve_batch`.
         """
         block, lowering = self._whole, self._lowering
         block.causes = self.block.causes
         for row in self._unserved:
             block.fail(row, UnsupportedProblemError(UNSERVED))
-        like = self._rows
         states, clean = _narrowed(block, self._plain, like)
         if not clean:
             for row, error in unusable_rows(_from_numpy(block.z), _from_numpy(block.status)).items():
@@ -167,7 +165,7 @@ def to_host(rows: Tensor) -> Tensor:
     """Return a tensor's values on the CPU: the tensor itself if it lies there."""
     if rows.device.type != "cuda":
         return rows.cpu()
-    buffer = _pinned(rows.shape, rows.dtype)
+    buffer = pinned(rows.shape, rows.dtype)
     buffer.copy_(rows, non_blocking=True)
     torch.cuda.current_stream(rows.device).synchronize()
     return buffer
@@ -178,12 +176,7 @@ def to_device(values: NDArray[Any], like: Tensor) -> Tensor:
     tensor = _from_numpy(np.ascontiguousarray(values))
     if like.device.type != "cuda":
         return tensor.to(like.device, like.dtype)
-    return _pinned(tensor.shape, like.dtype).copy_(tensor).to(like.device, non_blocking=True)
-
-
-def _pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return memory of the CPU for values from or for a GPU; torch keeps it until a copy is done."""
-    return torch.empty(tuple(shape), dtype=dtype, device="cpu", pin_memory=True)
+    return pinned(tensor.shape, like.dtype).copy_(tensor).to(like.device, non_blocking=True)
 
 
 def _narrowed(block: Block, expected: int, like: Tensor) -> tuple[Tensor | None, bool]:
@@ -197,7 +190,7 @@ def _narrowed(block: Block, expected: int, like: Tensor) -> tuple[Tensor | None,
     if narrow is None:
         return None, are_finite(_from_numpy(block.z)) and bool((block.status == expected).all())
     shape = block.z.shape
-    states = _pinned(shape, like.dtype) if like.is_cuda else _from_numpy(np.empty(shape, np.float32))
+    states = pinned(shape, like.dtype) if like.is_cuda else _from_numpy(np.empty(shape, np.float32))
     clean = narrow(block.z, block.status, expected, states.numpy())
     return states.to(like.device, non_blocking=True), clean
 
@@ -219,11 +212,6 @@ def scale_rows(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int3
     scaled *= np.ldexp(1.0, half - exponents)[:, None]
     scaled += 0.0
     return scaled, exponents
-
-
-def _read_only(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    values.flags.writeable = False
-    return values
 
 
 def _fail_inexact(block: Block, z: NDArray[np.float64], integer: NDArray[np.bool_], dtype: torch.dtype) -> bool:

@@ -33,6 +33,7 @@ IN_BACKWARD: Final = "in the backward pass, which solves θ′ = θ − step, "
 Culprit = tuple[str, str]
 """What made rows with NaN or infinite entries, and what to do about it."""
 
+_DTYPES: Final = frozenset({torch.float16, torch.bfloat16, *COMPUTED})
 _ROWS_NAMED: Final = 10
 _CHARACTERS: Final = 1000
 
@@ -94,6 +95,11 @@ def is_representable(problem: Problem, dtype: torch.dtype) -> bool:
     except ShapeError:
         return False
     return True
+
+
+def exact_dtypes(problem: Problem | None) -> frozenset[torch.dtype]:
+    """Return the float dtypes that a problem's states fit; all of them without a problem."""
+    return _DTYPES if problem is None else frozenset(each for each in _DTYPES if is_representable(problem, each))
 
 
 def admit(

@@ -52,10 +52,13 @@ class Threads:
 
     Args:
         count: How many there are at most.
+
+    Attributes:
+        count: The same.
     """
 
     def __init__(self, count: int) -> None:
-        self._count = count
+        self.count = count
         self._wanted: dict[threading.Thread, int] = {}
         self._at_work: dict[threading.Thread, _Batch] = {}
         self._batches: deque[_Batch] = deque()
@@ -90,7 +93,7 @@ class Threads:
     def _start(self, rows: int) -> None:
         """Start threads that are missing for so many more rows; the condition is held."""
         rows += len(self._at_work) + sum(batch.count - batch.begun for batch in self._batches)
-        numbers = set(range(min(self._count, rows))) - set(self._wanted.values())
+        numbers = set(range(min(self.count, rows))) - set(self._wanted.values())
         for number in sorted(numbers):
             thread = threading.Thread(target=_work, args=(self,), name=f"mapgrad_{number}", daemon=True)
             self._wanted[thread] = number
@@ -127,7 +130,7 @@ class Threads:
                 return None
             batch = self._batches.popleft()
             start = batch.begun
-            batch.begun += next_portion(batch.runner, batch.count - start, self._count)
+            batch.begun += next_portion(batch.runner, batch.count - start, self.count)
             if batch.begun < batch.count:
                 self._batches.append(batch)  # callers take turns
             batch.workers += 1

@@ -33,6 +33,11 @@ class Pool:
         if self._crew is not None:
             weakref.finalize(self, _close, self._crew)
 
+    @property
+    def workers(self) -> int:
+        """How many rows may be at work at a time."""
+        return 1 if self._crew is None else self._crew.count
+
     def solve(self, runner: Runner, job: Job, block: Block) -> None:
         """Solve all rows of a block.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from mapgrad.problems import IntegerProgram
@@ -23,3 +24,11 @@ class Limits(NamedTuple):
     def of(cls, program: IntegerProgram) -> Limits:
         """Return those of a program."""
         return cls(program.lower, program.upper, program.row_lower, program.row_upper)
+
+    def of_rows(self, numbers: range) -> Limits:
+        """Return one row of each array for each number, that of its remainder modulo their length; not writable."""
+        places = np.arange(numbers.start, numbers.stop) % len(self.lower)
+        found = Limits(*(each[places] for each in self))
+        for each in found:
+            each.flags.writeable = False
+        return found
