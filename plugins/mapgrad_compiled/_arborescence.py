@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 import mapgrad
-from mapgrad_compiled._kernels import INDICES, INTEGER, ROWS, STATES, STATUSES
+from mapgrad_compiled._kernels import INDICES, INFEASIBLE, INTEGER, ROWS, STATES, STATUSES, utilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_INFEASIBLE: Final = int(mapgrad.Status.INFEASIBLE)
 _UNSEEN, _ON_PATH, _REACHED, _ENTERED = range(4)
 
 
@@ -47,8 +46,7 @@ class Edmonds(mapgrad.InstanceSolver[mapgrad.Arborescence, _Arcs]):
 
     def solve_rows(self, state: _Arcs, block: mapgrad.Block) -> None:
         """Write the arcs of a best arborescence of each row."""
-        theta = block.theta if block.forbidden is None else np.where(block.forbidden, -np.inf, block.theta)
-        _grow(theta, self.problem.num_nodes, self.problem.root, *state, block.z, block.status)
+        _grow(utilities(block), self.problem.num_nodes, self.problem.root, *state, block.z, block.status)
 
 
 @mapgrad.kernel(ROWS, INTEGER, INTEGER, INDICES, INDICES, INDICES, INDICES, STATES, STATUSES)
@@ -119,7 +117,7 @@ def _grow(
             for k in range(length):
                 mark[path[k]] = _REACHED
         if not is_feasible:
-            status[row] = _INFEASIBLE
+            status[row] = INFEASIBLE
             continue
         # From the outermost nodes inwards: the arc into a node enters all those in it that hold the arc's head, too.
         tree = z[row]

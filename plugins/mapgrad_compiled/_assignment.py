@@ -8,9 +8,7 @@ import numpy as np
 from numba import njit
 
 import mapgrad
-from mapgrad_compiled._kernels import INTEGER, ROWS, STATES, STATUSES, subroutine
-
-_INFEASIBLE: Final = int(mapgrad.Status.INFEASIBLE)
+from mapgrad_compiled._kernels import INFEASIBLE, INTEGER, ROWS, STATES, STATUSES, subroutine, utilities
 
 
 class Hungarian(mapgrad.InstanceSolver[mapgrad.Assignment, None]):
@@ -31,8 +29,7 @@ class Hungarian(mapgrad.InstanceSolver[mapgrad.Assignment, None]):
 
     def solve_rows(self, state: None, block: mapgrad.Block) -> None:
         """Write an assignment of each row."""
-        theta = block.theta if block.forbidden is None else np.where(block.forbidden, -np.inf, block.theta)
-        _assign(theta, *self.problem.shape, block.z, block.status)
+        _assign(utilities(block), *self.problem.shape, block.z, block.status)
 
 
 _vectorised: Final = njit(error_model="numpy", fastmath={"nnan", "nsz"})
@@ -166,7 +163,7 @@ def _assign(theta: Any, rows: Any, cols: Any, z: Any, status: Any) -> None:
                 count = -1
                 break
         if count < 0:
-            status[row] = _INFEASIBLE
+            status[row] = INFEASIBLE
             continue
         state[...] = 0.0
         for i in range(people):

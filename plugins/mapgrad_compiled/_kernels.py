@@ -32,6 +32,11 @@ subroutine: Final = njit(error_model="numpy")
 """Marks a function that kernels call."""
 
 
+def utilities(block: mapgrad.Block) -> NDArray[np.float64]:
+    """Return θ of a block's rows, [m, n], with −inf where an entry is forbidden."""
+    return block.theta if block.forbidden is None else np.where(block.forbidden, -np.inf, block.theta)
+
+
 def indices(*arrays: Any) -> tuple[NDArray[np.int64], ...]:
     """Return arrays of integers as kernels take them, of the type `INDICES`."""
     return tuple(np.ascontiguousarray(array, dtype=np.int64) for array in arrays)

@@ -10,6 +10,7 @@ import mapgrad
 from mapgrad_compiled._dags import LARGEST, Dag
 from mapgrad_compiled._graphs import Graph
 from mapgrad_compiled._grids import Grid
+from mapgrad_compiled._kernels import utilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,9 +35,7 @@ class ShortestPaths(mapgrad.InstanceSolver[mapgrad.GridShortestPath | mapgrad.Sh
 
     def solve_rows(self, state: _Paths, block: mapgrad.Block) -> None:
         """Write a best path of each row, and what it is worth; INFEASIBLE where forbidden entries leave none."""
-        theta = block.theta
-        if block.forbidden is not None:
-            theta = np.where(block.forbidden, -np.inf, theta)
+        theta = utilities(block)
         if state.solve(theta, block):
             size = np.abs(block.theta).max(axis=1)
             if size.max() > LARGEST:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 import mapgrad
-from mapgrad_compiled._kernels import INDICES, INTEGER, ROWS, STATES, STATUSES
+from mapgrad_compiled._kernels import INDICES, INFEASIBLE, INTEGER, ROWS, STATES, STATUSES, utilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_INFEASIBLE: Final = int(mapgrad.Status.INFEASIBLE)
 
 
 class _Edges(NamedTuple):
@@ -44,8 +42,7 @@ class Boruvka(mapgrad.InstanceSolver[mapgrad.SpanningTree, _Edges]):
 
     def solve_rows(self, state: _Edges, block: mapgrad.Block) -> None:
         """Write the edges of each row's best tree."""
-        theta = block.theta if block.forbidden is None else np.where(block.forbidden, -np.inf, block.theta)
-        _grow(theta, self.problem.num_nodes, *state, block.z, block.status)
+        _grow(utilities(block), self.problem.num_nodes, *state, block.z, block.status)
 
 
 @mapgrad.kernel(ROWS, INTEGER, INDICES, INDICES, INDICES, STATES, STATUSES)
@@ -68,7 +65,7 @@ def _grow(theta: Any, num_nodes: Any, numbers: Any, tails: Any, heads: Any, z: A
                     best[head[k]], best_utility[head[k]] = k, value
             if best[:num_parts].min() < 0:
                 tree[:] = np.nan
-                status[row] = _INFEASIBLE
+                status[row] = INFEASIBLE
                 break
             # Each part joins the one across its best edge; of two that chose the same edge, the first one stays.
             num_staying = 0

@@ -29,9 +29,6 @@ _UNKNOWN: Final = 1e3
 
 def refusal(program: mapgrad.IntegerProgram) -> str | None:
     """Return why a program can't be compiled at all; None where it may fit."""
-    is_binary = program.integrality & (program.lower >= 0) & (program.upper <= 1)
-    if not is_binary.all():
-        return f"variable {int(is_binary.argmin())} isn't a 0/1 variable, of which diagrams are made"
     if program.num_vars > _VARIABLES:
         return f"it has {program.num_vars:,} variables, and diagrams are made of at most {_VARIABLES:,}"
     return mapgrad.exact.Diagram.refusal(program)

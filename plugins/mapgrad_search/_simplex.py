@@ -220,6 +220,18 @@ def optimise(tableau, cutoff, limit):
     return STALLED, -1, work
 
 
+@short
+def _spread(tableau, row, y):
+    """Write to y [m] what a row of the tableau [n] says of each s; 0 for those in the basis."""
+    height, width = tableau.entries.shape
+    for i in range(height):
+        y[i] = 0.0
+    for k in range(width):
+        variable = tableau.others[k]
+        if variable >= width:
+            y[variable - width] = row[k]
+
+
 @sums
 def prices(tableau, rows, theta, y, reduced):
     """Write the multipliers y of the rows and θ - yA, and return the bound ⟨y, s⟩ + ⟨θ - yA, x⟩ at its best corner.
@@ -227,12 +239,7 @@ def prices(tableau, rows, theta, y, reduced):
     It holds whatever y is, so the tableau's rounding can't cut off an optimum.
     """
     height, width = tableau.entries.shape
-    for i in range(height):
-        y[i] = 0.0
-    for k in range(width):
-        variable = tableau.others[k]
-        if variable >= width:
-            y[variable - width] = tableau.costs[k]
+    _spread(tableau, tableau.costs, y)
     for j in range(width):
         reduced[j] = theta[j]
     bound = size = 0.0
@@ -259,12 +266,7 @@ def prices(tableau, rows, theta, y, reduced):
 def excludes(tableau, rows, i, y, reduced):
     """Tell whether a row of the tableau, a sum of the program's rows, can't be met within the bounds."""
     height, width = tableau.entries.shape
-    for r in range(height):
-        y[r] = 0.0
-    for k in range(width):
-        variable = tableau.others[k]
-        if variable >= width:
-            y[variable - width] = tableau.entries[i, k]
+    _spread(tableau, tableau.entries[i], y)
     if tableau.basis[i] >= width:
         y[tableau.basis[i] - width] = 1.0
     for j in range(width):

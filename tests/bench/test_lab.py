@@ -100,7 +100,7 @@ def without_time(report):
 
 
 def test_equal_seeds_give_equal_figures():
-    run = partial(lab, mapgrad.Assignment(3), None, budgets=[3], effort=LabEffort(8, 5000, 1))
+    run = partial(lab, mapgrad.Assignment(3), None, budgets=[3], effort=LabEffort(4, 1000, 1))
     one, same, other = (run(seed=seed, settings=PLAIN) for seed in (5, 5, 6))
     assert [row.name for row in one.rows] == [*METHODS]
     assert without_time(one) == without_time(same) != without_time(other)

@@ -52,7 +52,7 @@ def test_version_is_the_distribution_s(invoke):
     assert (result.exit_code, result.stdout) == (0, f"mapgrad {version('mapgrad')}\n")
 
 
-@pytest.mark.parametrize("command", ["solvers", "check", "demo", "bench", "tune"])
+@pytest.mark.parametrize("command", ["solvers", "check", "demo", "bench", "lab", "tune"])
 def test_help_names_each_command_and_explains_it(invoke, command):
     assert command in invoke("--help").stdout
     result = invoke(command, "--help")

@@ -49,6 +49,7 @@ def test_a_problem_and_estimators_written_out(invoke, tmp_path):
         (["ksubset", "--estimator", "IMLE(target=Step(-1))"], "IMLE(target=Step(-1)): lam must be positive"),
         (["ksubset", "--setting", "cold"], "no setting begins so: take from τ = 1; "),
         (["ksubset", "--json", "nowhere/file.json"], "there is no folder nowhere"),
+        (["ksubset", "--html", "."], ". is a folder; name a file"),
         (["--theta", "x.npy"], "a sample of θ needs one PROBLEM"),
     ],
 )

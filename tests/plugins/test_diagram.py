@@ -15,6 +15,7 @@ import mapgrad_diagram
 import mapgrad_topk
 from mapgrad import IntegerProgram, Knapsack, KSubset, Status, UnsupportedProblemError
 from mapgrad.exact import _compiler
+from mapgrad.exact import _diagram as exact_diagram
 from mapgrad.exact._binary_rows import binary_rows
 from mapgrad_diagram import _diagram, _size
 
@@ -104,10 +105,10 @@ def test_an_empty_program_is_infeasible_row_by_row():
 
 
 def test_what_is_supported_is_told_without_compiling(monkeypatch):
-    monkeypatch.setattr(_compiler, "compile_nodes", lambda *_: pytest.fail("compiled"))
+    monkeypatch.setattr(exact_diagram, "compile_nodes", lambda *_: pytest.fail("compiled"))
     for problem, reason in (
-        (IntegerProgram(A_ub=[[1, 1]], b_ub=[1], integrality=[1, 0]), "variable 1 isn't a 0/1 variable"),
-        (IntegerProgram(A_ub=[[1, 1]], b_ub=[1], upper=[1, 3]), "variable 1 isn't a 0/1 variable"),
+        (IntegerProgram(A_ub=[[1, 1]], b_ub=[1], integrality=[1, 0]), "variable 1 .* is a continuous one"),
+        (IntegerProgram(A_ub=[[1, 1]], b_ub=[1], upper=[1, 3]), "variable 1 .* an integer one between 0 and 3"),
         (KSubset(20_000, 3), "20,000 variables"),
     ):
         assert "diagram" not in {info.name for info in mapgrad.list_solvers(problem)}

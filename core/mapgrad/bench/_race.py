@@ -45,6 +45,7 @@ class Racer:
         wall_sum: Wall-clock seconds that they took.
         result: What became of it.
         is_out: Whether it answered wrongly or not at all, and so has left the race.
+        by_wall: Whether its pace is that of the wall clock, as θ lies on a GPU.
         objectives: [N] float64, what its states of the sample's rows are worth; NaN where it wasn't asked.
         checked_by: Who found the same objectives.
         checked_rows: On how many rows one of them did.

@@ -55,11 +55,7 @@ def bench(
     road: the way to a solver and back. threads: two workers against one. growth: time and memory against B, S and n.
     peers: other libraries. training: what networks learn by each gradient, and how many solver calls that takes.
     """
-    for path in (json, plot):
-        if path is not None and not path.parent.is_dir():
-            raise typer.BadParameter(f"there is no folder {path.parent}; make it first")
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # NumPy and torch read them when they are loaded, which comes next
+    prepare(json, plot)
     from mapgrad.bench import Report, run_suite
     from mapgrad.bench import compare as compared
     from mapgrad.bench import plot as draw
@@ -86,6 +82,39 @@ def bench(
         raise typer.Exit(1)
 
 
+def prepare(*outputs: Path | None) -> None:
+    """Refuse files that can't be written before anything is measured, and ask for one thread.
+
+    NumPy and torch look at the environment when they are loaded, which must come later.
+
+    Raises:
+        BadParameter: a file can't be written.
+    """
+    for path in outputs:
+        if path is not None:
+            require_writable(path)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def require_writable(path: Path, option: str | None = None) -> None:
+    """Refuse a file that can't be written.
+
+    Args:
+        path: Where it is to be.
+        option: What the user named it by.
+
+    Raises:
+        BadParameter: it is a folder, its folder doesn't exist, or writing isn't allowed.
+    """
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; name a file", param_hint=option)
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent}; make it first", param_hint=option)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise typer.BadParameter(f"{path} can't be written; name another place", param_hint=option)
+
+
 def console_for_tables() -> Console:
     """Return a console for tables: where it isn't a terminal's, a line may be as long as it is."""
     console = Console()
@@ -106,11 +135,16 @@ def show_table(
     console.print()
 
 
+def show_origin(report: Report, console: Console) -> None:
+    """Print what a report's figures were measured on, and with which seeds."""
+    for name, facts in (("machine", report.machine), ("versions", report.versions), ("seeds", report.seeds)):
+        console.print(Text(f"{name}: {', '.join(f'{key} {value}' for key, value in facts.items())}"), soft_wrap=True)
+
+
 def _show(report: Report, console: Console) -> None:
     left = ("case", "measured", "of", "note")
     show_table(report.title, *report.table(), console, left=left)
-    for name, facts in (("machine", report.machine), ("versions", report.versions), ("seeds", report.seeds)):
-        console.print(Text(f"{name}: {', '.join(f'{key} {value}' for key, value in facts.items())}"), soft_wrap=True)
+    show_origin(report, console)
     if not report.machine["quiet"]:
         console.print(Text("The machine wasn't quiet: trust the ratios, not the times.", "yellow"), soft_wrap=True)
 

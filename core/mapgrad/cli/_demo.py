@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import mapgrad
+from mapgrad.cli._bench import require_writable
 from mapgrad.demo import EstimatorName
 
 if TYPE_CHECKING:
@@ -45,12 +45,7 @@ def _require_picture(output: Path) -> None:
     formats = FigureCanvasBase.get_supported_filetypes()
     if output.suffix.lower().removeprefix(".") not in formats:
         raise typer.BadParameter(f"{output} must end in one of .{', .'.join(sorted(formats))}", param_hint="--output")
-    if output.is_dir():
-        raise typer.BadParameter(f"{output} is a folder; name a file", param_hint="--output")
-    if not output.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {output.parent}; make it first", param_hint="--output")
-    if not os.access(output if output.exists() else output.parent, os.W_OK):
-        raise typer.BadParameter(f"{output} can't be written; name another place", param_hint="--output")
+    require_writable(output, "--output")
 
 
 def _device(name: str) -> torch.device:

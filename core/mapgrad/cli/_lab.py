@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path  # noqa: TC003 (typer reads annotations)
@@ -13,7 +12,7 @@ import typer
 from rich.text import Text
 
 import mapgrad
-from mapgrad.cli._bench import console_for_tables, show_table
+from mapgrad.cli._bench import console_for_tables, prepare, show_origin, show_table
 from mapgrad.cli._tune import problem_of, sample_in
 
 if TYPE_CHECKING:
@@ -60,11 +59,7 @@ def lab(
     loss's gradient that the problem can't see. Unless the truth is exact, it takes half a million solves for each θ and
     temperature: where a solver takes milliseconds, fewer --draws must do, and --json has the error that they leave.
     """
-    for path in (json, plot, html):
-        if path is not None and not path.parent.is_dir():
-            raise typer.BadParameter(f"there is no folder {path.parent}; make it first")
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # NumPy and torch read them when they are loaded, which comes next
+    prepare(json, plot, html)
     from mapgrad.bench._lab import QUICK_LAB, LabEffort, run_lab, with_rows
     from mapgrad.bench._lab_cases import CASES, METHODS, SETTINGS
     from mapgrad.bench._lab_page import lab_page, lab_plot
@@ -181,5 +176,4 @@ def _show(report: Report, console: Console) -> None:
         show_table(*table, console, left=("estimator",))
     for note in lab_notes(report):
         console.print(Text(note, "yellow"), soft_wrap=True)
-    for name, facts in (("machine", report.machine), ("versions", report.versions), ("seeds", report.seeds)):
-        console.print(Text(f"{name}: {', '.join(f'{key} {value}' for key, value in facts.items())}"), soft_wrap=True)
+    show_origin(report, console)

@@ -16,7 +16,7 @@ import torch
 
 from mapgrad.errors import ShapeError
 from mapgrad.exact._chunks import MAX_BYTES, in_chunks
-from mapgrad.exact._oracle import Moments, Oracle
+from mapgrad.exact._oracle import NEARLY_ONE, Moments, Oracle
 from mapgrad.exact._scaled_rows import NO_STATE, floored_rows, require_states_left
 from mapgrad.exact._uncompiled import uncompiled
 from mapgrad.problems import batch_shape
@@ -188,8 +188,7 @@ class Enumeration(Oracle):
 
     def _sample(self, rows: Tensor, temperature: float, uniform: Tensor) -> Tensor:
         sums = _scores(self.problem, rows, temperature).softmax(dim=1).cumsum(dim=1)
-        # less by more than what rounding adds, so that it stays below the last sum
-        heights = uniform[:, :, 0].T * (1 - 2.0**-51) * sums[:, -1:]
+        heights = uniform[:, :, 0].T * NEARLY_ONE * sums[:, -1:]
         chosen = torch.searchsorted(sums, heights.contiguous(), right=True)
         return _states_on(self.problem, rows.device)[0][chosen.T]
 

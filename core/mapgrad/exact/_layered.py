@@ -6,7 +6,7 @@ entries. Rows lie in columns: θ is [d, B].
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mapgrad.problems import Problem
 
-ARC_BYTES = 8 * 9
+_ARC_BYTES: Final = 8 * 9
 """What an arc takes for a row, about, with what its derivative needs."""
 
 
@@ -98,7 +98,7 @@ class Layered(Oracle):
             widest: How many arcs a node has at most.
             max_bytes: The budget.
         """
-        super().__init__(problem, ARC_BYTES * max(arcs, 1), max_bytes)
+        super().__init__(problem, _ARC_BYTES * max(arcs, 1), max_bytes)
         self._longest, self._widest = longest, widest
         self._layers: dict[torch.device, list[Layer]] = {}
 

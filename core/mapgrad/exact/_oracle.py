@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 import torch
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.problems import Problem
+
+NEARLY_ONE: Final = 1 - 2.0**-51
+"""Less than 1 by more than what rounding adds: a uniform number times it and the last sum stays below that sum."""
 
 
 class Moments(NamedTuple):
@@ -236,5 +239,4 @@ def choose(weights: Tensor, uniform: Tensor) -> Tensor:
     Each row needs one.
     """
     sums = weights.cumsum(dim=-1)
-    # less by more than what rounding adds, so that it stays below the last sum
-    return (sums <= (uniform * (1 - 2.0**-51)).unsqueeze(-1) * sums[..., -1:]).sum(dim=-1)
+    return (sums <= (uniform * NEARLY_ONE).unsqueeze(-1) * sums[..., -1:]).sum(dim=-1)

@@ -16,6 +16,8 @@ from mapgrad.exact._uncompiled import uncompiled
 from mapgrad.problems import KSubset
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 _PANELS: Final = 24
@@ -90,16 +92,8 @@ def topk_marginals(
 
     node_bytes = 8 * problem.n * (_NUMBERS * k + _OTHER_NUMBERS)
     require_fit(f"exact.topk_marginals of {problem!r}", node_bytes, max_bytes)
-    num_nodes = _POINTS * ((_PANELS + 1) * problem.n - 1)
-    nodes = rows_together(rows, node_bytes, max_bytes)
-    run = within_budget(integral, rows, len(rows) * num_nodes * node_bytes, max_bytes)
-    means: list[Tensor] = []
-    count = max(1, nodes // num_nodes)
-    for part, is_out in zip(torch.split(rows, count), torch.split(forbidden, count), strict=True):
-        x, weights = _quadrature((part.detach().unsqueeze(2) + quantiles).flatten(1).sort(dim=1).values)
-        places = zip(torch.split(x, nodes, dim=1), torch.split(weights, nodes, dim=1), strict=True)
-        means.append(torch.stack([run(part, is_out, *each) for each in places]).sum(dim=0))
-    return torch.cat(means).reshape(theta.shape).to(theta.dtype)
+    means = _integrated(integral, quantiles, node_bytes, max_bytes, rows, forbidden)
+    return means.reshape(theta.shape).to(theta.dtype)
 
 
 @uncompiled
@@ -142,17 +136,9 @@ def topk_probabilities(
 
     node_bytes = 8 * (problem.n * _OTHER_NUMBERS + _STATE_NUMBERS * len(states))
     require_fit(f"exact.topk_probabilities of {problem!r}", node_bytes, max_bytes)
-    num_nodes = _POINTS * ((_PANELS + 1) * problem.n - 1)
-    nodes = rows_together(rows, node_bytes, max_bytes)
-    run = within_budget(integral, rows, len(rows) * num_nodes * node_bytes, max_bytes)
-    found: list[Tensor] = []
-    count = max(1, nodes // num_nodes)
-    for part, is_out, z in zip(*(torch.split(each, count) for each in (rows, forbidden, chosen)), strict=True):
-        x, weights = _quadrature((part.detach().unsqueeze(2) + quantiles).flatten(1).sort(dim=1).values)
-        places = zip(torch.split(x, nodes, dim=1), torch.split(weights, nodes, dim=1), strict=True)
-        found.append(torch.stack([run(part, is_out, z, *each) for each in places]).sum(dim=0))
+    found = _integrated(integral, quantiles, node_bytes, max_bytes, rows, forbidden, chosen)
     impossible = (chosen * forbidden.unsqueeze(1)).any(dim=2)
-    return torch.where(impossible, 0.0, torch.cat(found)).T.reshape(states.shape[:-1]).to(theta.dtype)
+    return torch.where(impossible, 0.0, found).T.reshape(states.shape[:-1]).to(theta.dtype)
 
 
 def _rows(theta: Tensor, k: int, noise: Law, temperature: float) -> tuple[KSubset, Tensor, Tensor]:
@@ -183,6 +169,36 @@ def _densities(noise: Law, quantiles: Tensor, rows: Tensor, is_out: Tensor, x: T
     distance = distance.clamp(quantiles[0], quantiles[-1])
     density = torch.where(inside & ~is_out.unsqueeze(1), noise.log_prob(distance).exp(), 0.0)
     return density, torch.where(is_out.unsqueeze(1), 1.0, noise.cdf(distance))
+
+
+def _integrated(
+    integral: Callable[..., Tensor],
+    quantiles: Tensor,
+    node_bytes: int,
+    max_bytes: int,
+    rows: Tensor,
+    *along: Tensor,
+) -> Tensor:
+    """Return the integrals for all rows, worked on by some rows and some nodes at a time.
+
+    Args:
+        integral: Sums over nodes, for some rows, what lies along them, and nodes and weights [B, Q].
+        quantiles: Of the noise's law, increasing.
+        node_bytes: What a node takes for a row.
+        max_bytes: The budget.
+        rows: [B, n], θ / τ.
+        along: [B, …], what else a row has.
+    """
+    num_nodes = _POINTS * ((_PANELS + 1) * rows.shape[1] - 1)
+    nodes = rows_together(rows, node_bytes, max_bytes)
+    run = within_budget(integral, rows, len(rows) * num_nodes * node_bytes, max_bytes)
+    count = max(1, nodes // num_nodes)
+    found: list[Tensor] = []
+    for part, *more in zip(*(torch.split(each, count) for each in (rows, *along)), strict=True):
+        x, weights = _quadrature((part.detach().unsqueeze(2) + quantiles).flatten(1).sort(dim=1).values)
+        places = zip(torch.split(x, nodes, dim=1), torch.split(weights, nodes, dim=1), strict=True)
+        found.append(torch.stack([run(part, *more, *each) for each in places]).sum(dim=0))
+    return torch.cat(found)
 
 
 def _quadrature(edges: Tensor) -> tuple[Tensor, Tensor]:

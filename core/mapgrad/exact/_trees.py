@@ -8,7 +8,7 @@ the weights are. A spanning tree is an arborescence once its root is fixed, with
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mapgrad.problems import SpanningTree
 
-_NUMBERS = 6
+_NUMBERS: Final = 6
 """Numbers that are kept for each entry of each matrix, about."""
 
 
