@@ -3,6 +3,8 @@
 import copy
 import io
 import itertools
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -145,3 +147,33 @@ def test_autocast_makes_no_value_less_precise():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = pool.scores(theta), *pool.best(theta)
     assert all(map(torch.equal, found, (pool.scores(theta), *pool.best(theta))))
+
+
+@pytest.fixture
+def eager_threads():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("eager_threads")
+def test_threads_share_a_pool():
+    problem = mapgrad.KSubset(10, 3)
+    every = problem.states().float()
+    small, whole = StatePool(problem, max_bytes=40 * 20), StatePool(problem)
+    loss = mapgrad.losses.MAPContrastive(mapgrad.get_solver("topk", problem), small)
+
+    def use(seed):
+        generator = torch.Generator().manual_seed(seed)
+        for rows in every.split(1)[seed::4]:
+            whole.add(rows)
+            whole.contains(every)
+            loss(torch.randn(1, 10, generator=generator), rows)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(use, range(4)))
+    assert len(small) == small.capacity
+    assert small.contains(small.states).all()
+    assert len(whole) == len(every)
+    assert whole.contains(every).all()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-from mapgrad.batching import full_precision
+from mapgrad.batching import full_precision, new_lock
 from mapgrad.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -22,12 +22,16 @@ _BLOCK: Final = 1 << 22
 _MULTIPLIER: Final = -0x61C8864680B583EB
 """SplitMix64's odd constant, as int64 has it."""
 
+_changing: Final = new_lock()
+"""Held while a pool changes; of all pools, as a lock of its own could neither be copied nor pickled."""
+
 
 class StatePool(nn.Module):
     """Distinct states of one problem, those that were added last first.
 
     A feasible set is the same for all rows and steps, so what a solver returned for one row is a candidate for all
     others: the best of the pool is found by a matrix product. States move with the module, and are in its `state_dict`.
+    Threads may share a pool.
 
     Args:
         problem: The feasible set.
@@ -58,8 +62,12 @@ class StatePool(nn.Module):
         self.max_bytes = max_bytes
         self.register_buffer("_problem", _digest(problem))
         # no buffers, which DistributedDataParallel would take to be of one shape on all ranks
-        self.states = torch.empty(0, *problem.shape)
-        self._keys = torch.empty(0, dtype=torch.int64)
+        self._held = torch.empty(0, *problem.shape), torch.empty(0, dtype=torch.int64)
+
+    @property
+    def states(self) -> Tensor:
+        """As the class says."""
+        return self._held[0]
 
     def __len__(self) -> int:
         return len(self.states)
@@ -90,25 +98,28 @@ class StatePool(nn.Module):
         rows, keys = self._rows(z)
         well = rows.flatten(1).isfinite().all(dim=1)
         rows, keys = rows[well], keys[well]
-        keys, place = _unique(torch.cat([keys, self._keys]))
-        first = torch.full((len(keys),), len(place), device=place.device)
-        first.scatter_reduce_(0, place, torch.arange(len(place), device=place.device), "amin")
-        is_new = torch.zeros(len(keys), dtype=torch.bool, device=place.device)
-        is_new[place[: len(rows)]] = True
-        kept = torch.cat([first[is_new], first[~is_new].sort().values])[: self.capacity]
-        self.states = torch.cat([rows, self.states])[kept]
-        self._keys = torch.cat([self._hash(rows), self._keys])[kept]
+        with _changing:
+            states, before = self._held
+            every = torch.cat([keys, before])
+            distinct, place = _unique(every)
+            first = torch.full((len(distinct),), len(place), device=place.device)
+            first.scatter_reduce_(0, place, torch.arange(len(place), device=place.device), "amin")
+            is_new = torch.zeros(len(distinct), dtype=torch.bool, device=place.device)
+            is_new[place[: len(rows)]] = True
+            kept = torch.cat([first[is_new], first[~is_new].sort().values])[: self.capacity]
+            self._held = torch.cat([rows, states])[kept], every[kept]
 
     @torch.no_grad()
     def contains(self, z: Tensor) -> Tensor:
         """Tell which of some states are here, bool [*batch] for z [*batch, *shape]."""
         rows, keys = self._rows(z)
         lead = z.shape[: z.ndim - len(self.problem.shape)]
-        if len(self) == 0 or len(rows) == 0:
+        states, held = self._held
+        if len(states) == 0 or len(rows) == 0:
             return torch.zeros(lead, dtype=torch.bool, device=z.device)
-        ordered, order = self._keys.sort()
-        place = order[torch.searchsorted(ordered, keys).clamp(max=len(self) - 1)]
-        return (self.states[place] == rows).flatten(1).all(dim=1).reshape(lead)
+        ordered, order = held.sort()
+        place = order[torch.searchsorted(ordered, keys).clamp(max=len(states) - 1)]
+        return (states[place] == rows).flatten(1).all(dim=1).reshape(lead)
 
     @torch.no_grad()
     def best(self, theta: Tensor, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -136,15 +147,17 @@ class StatePool(nn.Module):
         return values.reshape(lead), places.reshape(lead)
 
     @torch.no_grad()
-    def scores(self, theta: Tensor) -> Tensor:
+    def scores(self, theta: Tensor, among: Tensor | None = None) -> Tensor:
         """Return ⟨θ, z⟩ of all states, [*batch, P] of θ's dtype, at least float32; −inf where one isn't allowed.
 
         Args:
             theta: [*batch, *shape], on the pool's device; −inf forbids an entry.
+            among: As for `best`.
         """
         rows = self._theta_rows(theta)
         lead = theta.shape[: theta.ndim - len(self.problem.shape)]
-        return _scores(rows, self.states.flatten(1).to(rows.dtype).T).reshape(*lead, len(self))
+        states = self.states if among is None else among
+        return _scores(rows, states.flatten(1).to(rows.dtype).T).reshape(*lead, len(states))
 
     def _theta_rows(self, theta: Tensor) -> Tensor:
         """Return θ as rows [N, n] of at least float32."""
@@ -193,13 +206,16 @@ class StatePool(nn.Module):
                 stacklevel=2,
             )
             state = state.new_empty(0, *shape)
-        self.states = state.to(self.states)[: self.capacity]
-        self._keys = self._hash(self.states)
+        with _changing:
+            states = state.to(self.states)[: self.capacity]
+            self._held = states, self._hash(states)
 
     def _apply(self, fn: Any, recurse: bool = True) -> StatePool:
         super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-        device = fn(self.states).device  # float32 whatever dtype the model is cast to
-        self.states, self._keys = self.states.to(device), self._keys.to(device)
+        with _changing:
+            device = fn(self.states).device  # float32 whatever dtype the model is cast to
+            states, keys = self._held
+            self._held = states.to(device), keys.to(device)
         return self
 
     def extra_repr(self) -> str:

@@ -228,3 +228,31 @@ def test_the_law_is_that_of_rows_with_their_own_scale(how, minimize):
     torch.testing.assert_close(chances.sum(dim=0), torch.ones(2, dtype=torch.float64), atol=1e-6, rtol=0)
     assert (chances - shares).abs().max() < 4.5 * (0.25 / 20_000) ** 0.5
     torch.testing.assert_close(law.entropy(), torch.special.entr(chances).sum(dim=0), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("noise", [mapgrad.Gumbel(), mapgrad.Gaussian()], ids=lambda law: type(law).__name__)
+def test_kl_has_a_gradient_beside_forbidden_entries(noise):
+    problem = mapgrad.KSubset(4, 1)
+    theta, other = random_theta(2, 4), random_theta(2, 4).flip(0)
+    rows = []
+    for values in (theta, other):
+        values[0, 2] = -torch.inf
+        rows.append(values.requires_grad_())
+    kl_divergence(make(rows[0], problem, noise=noise), make(rows[1], problem, noise=noise)).sum().backward()
+    allowed = [0, 1, 3]
+    small = [values.detach()[:1, allowed].requires_grad_() for values in rows]
+    less = mapgrad.KSubset(3, 1)
+    kl_divergence(make(small[0], less, noise=noise), make(small[1], less, noise=noise)).sum().backward()
+    for values, few in zip(rows, small, strict=True):
+        torch.testing.assert_close(values.grad[:1, allowed], few.grad, atol=1e-8, rtol=1e-6)
+        assert values.grad[0, 2] == 0
+        assert values.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("noise", [mapgrad.Gumbel(), mapgrad.Gaussian()], ids=lambda law: type(law).__name__)
+def test_a_batch_of_no_rows_has_no_probabilities(noise, k):
+    law = make(torch.zeros(0, 4), mapgrad.KSubset(4, k), noise=noise)
+    assert law.log_prob(law.enumerate_support()).shape == (len(law.enumerate_support()), 0)
+    assert law.entropy().shape == (0,)
+    assert kl_divergence(law, law).shape == (0,)

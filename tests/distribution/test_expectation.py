@@ -261,3 +261,24 @@ def test_expectations_from_atoms_have_the_same_gradient():
         use(make(leaf, seed=8)).sum().backward()
         grads.append(leaf.grad)
     torch.testing.assert_close(*grads)
+
+
+def test_an_expectation_is_that_of_the_layer_as_it_is_now():
+    theta = random_theta(3, 4)
+    layers = []
+    for _ in range(2):
+        solver = mapgrad.get_solver("topk", SUBSET)
+        layers.append(mapgrad.MAPLayer(solver, mapgrad.IMLE(mapgrad.Gaussian()), seed=3))
+    used, fresh = layers
+    used.distribution(theta).expectation(lambda z: z.sum(-1))
+    for layer in layers:
+        mapgrad.seed_layers(layer, 7)
+    first, second = (layer.distribution(theta).expectation(black_box) for layer in layers)
+    assert torch.equal(first, second)
+    used.solver = mapgrad.get_solver("topk", mapgrad.KSubset(4, 3))
+    assert (used.distribution(theta).expectation(lambda z: z.sum(-1)).round() == 3).all()
+    used.solver, used.normalize, fresh.normalize = fresh.solver, True, True
+    for layer in layers:
+        mapgrad.seed_layers(layer, 7)
+    first, second = (layer.distribution(1e3 * theta).expectation(black_box) for layer in layers)
+    assert torch.equal(first, second)

@@ -314,11 +314,24 @@ def test_floored_normal():
     torch.testing.assert_close(law.stddev, torch.tensor([0.1, 0.1 + math.log(2)]).expand(3, 2))
     assert floored_normal(torch.zeros(3, 2, 2), raw, floor=0.1, event_ndim=2).event_shape == (2, 2)
     for floor in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="floor must be positive and finite"):
+        with pytest.raises(ValueError, match=r"floor must be (positive|finite)"):
             floored_normal(torch.zeros(2), raw, floor=floor)
+    with pytest.raises(TypeError, match="floor must be a number"):
+        floored_normal(torch.zeros(2), raw, floor="0.1")
 
 
 def test_shapes_of_a_floored_normal_are_checked():
+    for event_ndim, error in ((-1, ValueError), (1.0, TypeError), (True, TypeError)):
+        with pytest.raises(error, match="event_ndim must be"):
+            mapgrad.floored_normal(torch.zeros(2), torch.zeros(2), floor=1.0, event_ndim=event_ndim)
     for mean, raw, match in (((2,), (3, 2), "raw must broadcast"), ((), (), "mean must have 1 dimensions or more")):
         with pytest.raises(mapgrad.ShapeError, match=match):
             mapgrad.floored_normal(torch.zeros(mean), torch.zeros(raw), floor=1.0)
+
+
+@pytest.mark.parametrize("recourse", [math.nan, torch.zeros(3)])
+def test_a_wrong_recourse_is_refused_without_infeasible_draws_too(recourse):
+    law = capacity_law(torch.full((2, 1), 9.0))
+    assert (law.sample((2,))[1].status == mapgrad.Status.OPTIMAL).all()
+    with pytest.raises(ValueError, match="recourse must be"):
+        law.expectation(lambda z, y: z.sum(-1), 2, recourse=recourse)

@@ -257,3 +257,17 @@ def test_bad_rows_are_named(draw):
         loss(pred, SUBSET.states()[:3])
     assert caught.value.rows == (2,)
     assert mapgrad.losses.CaVE(mapgrad.get_solver("topk", SUBSET), reduction="none")(pred[:0], z_true[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("iterations", [None, 3])
+def test_any_row_is_in_the_cone_of_the_only_state(iterations):
+    for problem, forbidden in ((mapgrad.KSubset(1, 1), []), (mapgrad.Assignment(2), [1])):
+        loss = mapgrad.losses.CaVE(mapgrad.get_solver("auto", problem), iterations=iterations)
+        theta = torch.randn(3, *problem.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        theta.view(3, -1)[:, forbidden] = -torch.inf
+        theta.requires_grad_()
+        z = mapgrad.get_solver("auto", problem)(theta)
+        value = loss(theta, z)
+        value.backward()
+        torch.testing.assert_close(value.item(), 0.0, atol=1e-9, rtol=0)
+        torch.testing.assert_close(theta.grad, torch.zeros_like(theta), atol=1e-9, rtol=0)

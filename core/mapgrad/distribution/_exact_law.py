@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -70,7 +71,7 @@ class _Subsets:
     def log_prob(self, value: Tensor) -> Tensor:
         value = _like(value, self._theta)
         lead = value.shape[: value.ndim - self._theta.ndim]
-        chances = self._probabilities(value.reshape(-1, *self._theta.shape))
+        chances = self._probabilities(value.reshape(math.prod(lead), *self._theta.shape))
         chances = chances.reshape((*lead, *self._theta.shape[:-1]))
         found = torch.where(chances > _SMALLEST, chances, 1.0).log()
         found = torch.where(chances > _SMALLEST, found, -torch.inf)

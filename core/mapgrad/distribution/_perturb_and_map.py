@@ -333,7 +333,8 @@ def _scored(layer: Layer) -> Layer:
         temperature=estimator.temperature,
         multiplicative=isinstance(estimator, Perturbed) and estimator.multiplicative,
     )
-    scored.minimize, scored.training = layer.minimize, layer.training
+    for name in ("solver", "minimize", "normalize", "training", "keys"):  # whatever they were when it was made
+        setattr(scored, name, getattr(layer, name))
     return scored
 
 
@@ -357,7 +358,10 @@ def _kl(p: PerturbAndMAP, q: PerturbAndMAP) -> Tensor:
     states = p.enumerate_support(expand=False)
     log_p, log_q = p.log_prob(states), q.log_prob(states)
     chances = log_p.exp()
-    return torch.where(chances > 0, chances * (log_p - log_q), 0.0).sum(dim=0)
+    impossible = chances == 0
+    # by itself, as ∞ would leave NaN in the gradient
+    ratios = log_p.masked_fill(impossible, 0.0) - log_q.masked_fill(impossible, 0.0)
+    return (chances * ratios).sum(dim=0)
 
 
 _NO_FORMULA: Final = "the law of MAP(θ + noise) has no closed form"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from mapgrad.batching import Record, Solver, describe_failed, error_of, name_row
 from mapgrad.distribution._expectation import mean_of, require_draws, values_of, weights_of
 from mapgrad.errors import InfeasibleError, ProblemError, RowsError, ShapeError
 from mapgrad.gradients import first_order
+from mapgrad.gradients._arguments import positive
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions, Status
 
@@ -167,7 +168,7 @@ class RandomProgram:
         if lost:
             z = torch.where(infeasible.reshape(*infeasible.shape, *(1 for _ in z.shape[infeasible.ndim :])), 0.0, z)
         values = values_of(f, z, y, batch=batch)
-        if lost:
+        if recourse is not None:
             values = torch.where(infeasible, self._recourse(recourse, values, batch), values)
         log_density = first_order(self.parameters.log_prob(y), "an expectation")
         return mean_of(weights_of(log_density, baseline), values, standardize=standardize)
@@ -281,11 +282,15 @@ def floored_normal(mean: Tensor, raw: Tensor, *, floor: float, event_ndim: int =
         event_ndim: How many dimensions a row's parameters have.
 
     Raises:
-        ValueError: `floor` isn't positive and finite.
+        TypeError: `floor` isn't a number, or `event_ndim` isn't an int.
+        ValueError: `floor` isn't positive and finite, or `event_ndim` is negative.
         ShapeError: the mean has fewer dimensions than `event_ndim`, or raw doesn't broadcast to it.
     """
-    if not 0 < floor < _INFINITE:
-        raise ValueError(f"floor must be positive and finite, got {floor!r}")
+    floor = positive("floor", floor)
+    if isinstance(event_ndim, bool) or not isinstance(event_ndim, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+        raise TypeError(f"event_ndim must be an int, got {event_ndim!r}")
+    if event_ndim < 0:
+        raise ValueError(f"event_ndim must be at least 0, got {event_ndim}")
     if mean.ndim < event_ndim:
         raise ShapeError(
             f"mean must have {event_ndim} dimensions or more, those of event_ndim, got {tuple(mean.shape)}"
@@ -295,6 +300,3 @@ def floored_normal(mean: Tensor, raw: Tensor, *, floor: float, event_ndim: int =
     except RuntimeError as error:
         raise ShapeError(f"raw must broadcast to mean's shape {tuple(mean.shape)}, got {tuple(raw.shape)}") from error
     return Independent(Normal(mean, std), event_ndim)
-
-
-_INFINITE: Final = float("inf")

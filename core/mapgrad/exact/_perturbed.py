@@ -123,7 +123,7 @@ def topk_probabilities(
     problem, rows, forbidden = _rows(theta, k, noise, temperature)
     if states.ndim == 0 or states.shape[1:] != theta.shape:
         raise ShapeError(f"states must have shape [N, *{tuple(theta.shape)}], got {tuple(states.shape)}")
-    chosen = states.to(rows).reshape(-1, *rows.shape).transpose(0, 1)
+    chosen = states.to(rows).reshape(len(states), *rows.shape).transpose(0, 1)
     quantiles = _quantiles(noise, theta.device)
 
     def integral(part: Tensor, is_out: Tensor, z: Tensor, x: Tensor, weights: Tensor) -> Tensor:

@@ -101,7 +101,9 @@ class Cones:
                 row /= size
                 along = span.T @ (span @ row)
                 chosen = others[binding]
-                row[:] = along + nearest(row - along, chosen[chosen.any(axis=1)])
+                chosen = chosen[chosen.any(axis=1)]
+                # without normals SciPy's nnls brings the whole process down
+                row[:] = along + nearest(row - along, chosen) if len(chosen) else along
         return program.extract(rows), np.linalg.norm(rows, axis=1)
 
     def _bindings(self, z: NDArray[np.float64]) -> list[NDArray[np.int64]]:
@@ -168,7 +170,7 @@ class Cones:
 
 
 def _nearest() -> Projection:
-    """Return what finds the nearest point of the cone of unit normals [m, n] to a point [n], by SciPy.
+    """Return what finds the nearest point of the cone of unit normals [m, n], m > 0, to a point [n], by SciPy.
 
     Raises:
         MissingDependencyError: scipy isn't installed.
@@ -203,8 +205,6 @@ def _interior(iterations: int) -> Projection:
 
     def project(point: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray[np.float64]:
         m = len(normals)
-        if m == 0:
-            return np.zeros_like(point)
         gram = sparse.triu(sparse.csc_matrix(normals @ normals.T), format="csc")
         signs, cones = -sparse.eye(m, format="csc"), [clarabel.NonnegativeConeT(m)]
         found = clarabel.DefaultSolver(gram, -normals @ point, signs, np.zeros(m), cones, settings).solve()

@@ -174,11 +174,13 @@ def _pooled(
     true = None if t is None else t.reshape(-1, *shape)
     values = rows.new_empty(len(rows), dtype=torch.float64)
     slope, places = torch.empty_like(rows), torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-    states = loss.pool.states.to(rows.dtype).flatten(1)
+    held = loss.pool.states  # which another thread may replace
+    states = held.to(rows.dtype).flatten(1)
     size = max(_BLOCK // max(len(states), 1), 1)
     for start in range(0, len(rows), size):
         block = slice(start, start + size)
-        scores, places[block] = _scores(loss.pool, rows[block], best[block], None if true is None else true[block])
+        t_block = None if true is None else true[block]
+        scores, places[block] = _scores(loss.pool, held, rows[block], best[block], t_block)
         if not bool((reached := scores.allowed.any(dim=1)).all()):
             bad = [start + row for row in row_numbers(~reached)]
             raise ProblemError(
@@ -188,7 +190,7 @@ def _pooled(
         values[block], weights, of_best = loss.weigh(scores)
         with full_precision(rows):
             slope[block] = (weights @ states + of_best * best[block].flatten(1)).reshape(-1, *shape)
-    return values.reshape(lead), slope.reshape(theta.shape), loss.pool.states[places].to(theta).reshape(theta.shape)
+    return values.reshape(lead), slope.reshape(theta.shape), held[places].to(theta).reshape(theta.shape)
 
 
 def _feed(loss: PooledLoss, theta: Tensor, z_true: Tensor, drawn: Tensor | None, lead: tuple[int, ...]) -> None:
@@ -208,16 +210,16 @@ def _feed(loss: PooledLoss, theta: Tensor, z_true: Tensor, drawn: Tensor | None,
     loss.pool.add(z_true)
 
 
-def _scores(pool: StatePool, rows: Tensor, best: Tensor, t: Tensor | None) -> tuple[Scores, Tensor]:
-    """Return the scores of some rows, and the places of the pool's best states for them."""
-    pred = pool.scores(rows)
+def _scores(pool: StatePool, states: Tensor, rows: Tensor, best: Tensor, t: Tensor | None) -> tuple[Scores, Tensor]:
+    """Return the scores of some rows over states of a pool, and the places of the best ones."""
+    pred = pool.scores(rows, states)
     allowed = pred != -torch.inf
     places = pred.argmax(dim=1) if pred.shape[1] else pred.new_zeros(len(pred), dtype=torch.int64)
     nothing = torch.zeros_like(pred[:, :1])
     if t is None:
         true, true_best, rounding = torch.zeros_like(pred), nothing, nothing
     else:
-        true, terms = pool.scores(t), (t * best).flatten(1)
+        true, terms = pool.scores(t, states), (t * best).flatten(1)
         true_best, rounding = terms.sum(dim=1, keepdim=True), 1e-6 * terms.abs().sum(dim=1, keepdim=True)
     pred_best = torch.where(best == 0, 0.0, rows * best).flatten(1).sum(dim=1, keepdim=True)
     return Scores(pred.masked_fill(~allowed, 0.0), pred_best, true, true_best, rounding, allowed), places
