@@ -141,7 +141,7 @@ class Gibbs(Regulariser):
 
         Raises:
             UnsupportedProblemError: there is none.
-            ProblemError: a row takes more than `max_bytes`, or there are too many states to enumerate.
+            ProblemError: there is none; a row takes more than `max_bytes`, or there are too many states to enumerate.
         """
         self._oracle(problem)
 
