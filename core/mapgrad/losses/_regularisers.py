@@ -78,10 +78,12 @@ class Quadratic(Regulariser):
     `FrankWolfe`. The loss is at least (τ/2) ‖μ − z*‖², and 0 where z* wins by a margin.
 
     Example:
-        >>> import mapgrad
-        >>> mapgrad.losses.FenchelYoung(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2)), mapgrad.losses.Quadratic())
-        FenchelYoung(<Solver topk of KSubset(n=6, k=2)>, minimize=False, reduction='mean', smoothing=Quadratic(), \
-temperature=1.0)
+        >>> import torch, mapgrad
+        >>> solver = mapgrad.get_solver("topk", mapgrad.KSubset(4, 1))
+        >>> loss = mapgrad.losses.FenchelYoung(solver, mapgrad.losses.Quadratic())
+        >>> best = torch.tensor([0.0, 1.0, 0.0, 0.0])
+        >>> loss(torch.tensor([0.5, 2.0, 1.0, 0.0]), best), loss(torch.tensor([1.0, 1.0, 0.0, 0.0]), best)
+        (tensor(0.), tensor(0.2500))
     """
 
     solves = True
