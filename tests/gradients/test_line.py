@@ -215,7 +215,7 @@ def test_an_empty_batch(make, shape):
     layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(6, 2)), make())
     layer(leaf).sum().backward()
     assert leaf.grad.shape == shape
-    loss = mapgrad.losses.FenchelYoung(layer.solver, None, quadratic=0.7, reduction="sum")
+    loss = mapgrad.losses.FenchelYoung(layer.solver, mapgrad.losses.Quadratic(), temperature=0.7, reduction="sum")
     assert loss(leaf, torch.zeros(shape)) == 0
 
 

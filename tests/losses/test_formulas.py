@@ -65,7 +65,7 @@ def listwise(states, values, theta, t, z_true):
 
 FORMULAS = {
     "SPO+": (spo_plus, mapgrad.losses.SPOPlus, {}, "true"),
-    "Fenchel-Young": (perceptron, mapgrad.losses.FenchelYoung, {"noise": None}, "z_true"),
+    "Fenchel-Young": (perceptron, mapgrad.losses.FenchelYoung, {"smoothing": None}, "z_true"),
     "SSVM": (hinge, mapgrad.losses.StructuredSVM, {"weight": 1.5}, "z_true"),
     "PG": (backward_difference, mapgrad.losses.DirectionalGradient, {"width": 2.0}, "true"),
     "PG central": (central_difference, mapgrad.losses.DirectionalGradient, {"width": 2.0, "central": True}, "true"),

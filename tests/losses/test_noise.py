@@ -142,9 +142,9 @@ def test_a_function_is_called_once_a_sample_with_whole_batches(draw):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"noise": Drawn(), "multiplicative": True}, TypeError, "log_mgf"),
-        ({"noise": mapgrad.Gumbel(), "multiplicative": True, "temperature": 1.0}, ValueError, "finite mean"),
-        ({"noise": "gumbel"}, TypeError, "noise must be"),
+        ({"smoothing": Drawn(), "multiplicative": True}, TypeError, "log_mgf"),
+        ({"smoothing": mapgrad.Gumbel(), "multiplicative": True, "temperature": 1.0}, ValueError, "finite mean"),
+        ({"smoothing": "gumbel"}, TypeError, "smoothing must be"),
         ({"samples": 0}, ValueError, "samples"),
         ({"temperature": -1.0}, ValueError, "temperature"),
         ({"seed": 1.5}, TypeError, "seed"),

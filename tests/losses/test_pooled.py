@@ -258,6 +258,11 @@ def test_states_that_are_none_never_enter_the_pool(loss_class, draw):
     assert len(pool) == 1
 
 
+def test_problems_of_rows_are_refused_with_advice(loss_class, draw):
+    with pytest.raises(TypeError, match=rf"{loss_class.__name__} compares .*problems=: make a loss for each problem"):
+        loss_class(SOLVER)(draw(2, 6), STATES[:2], problems=[SUBSET, SUBSET])
+
+
 def test_bad_arguments(loss_class):
     with pytest.raises(ValueError, match=r"the pool is for KSubset\(n=6, k=3\), and the solver for KSubset"):
         loss_class(SOLVER, StatePool(mapgrad.KSubset(6, 3)))

@@ -7,7 +7,7 @@ from scipy.optimize import minimize as scipy_minimize
 
 import mapgrad
 import mapgrad.losses
-from mapgrad.losses import FenchelYoung
+from mapgrad.losses import FenchelYoung, Quadratic
 
 SUBSET = mapgrad.KSubset(6, 2)
 
@@ -31,7 +31,8 @@ def best_value(states, row, weight):
 @pytest.mark.parametrize("weight", [0.5, 3.0])
 def test_value_and_gradient(case, draw, batch, weight, minimize):
     sign = -1 if minimize else 1
-    loss = FenchelYoung(case.solver, quadratic=weight, minimize=minimize, reduction="none", return_solution=True)
+    how = {"temperature": weight, "minimize": minimize, "reduction": "none", "return_solution": True}
+    loss = FenchelYoung(case.solver, Quadratic(), **how)
     pred = draw(*batch, *case.problem.shape).requires_grad_()
     z_true = case.solver(draw(*batch, *case.problem.shape, seed=1))
     values, mean = loss(pred, z_true)
@@ -53,7 +54,7 @@ def test_value_and_gradient(case, draw, batch, weight, minimize):
 
 
 def test_it_is_zero_where_the_true_state_wins_by_a_margin_and_convex(draw):
-    loss = FenchelYoung(mapgrad.get_solver("topk", SUBSET), quadratic=1.0, reduction="none")
+    loss = FenchelYoung(mapgrad.get_solver("topk", SUBSET), Quadratic(), reduction="none")
     z_true = loss.solver(draw(5, 6))
     assert not loss(2 * z_true - 1, z_true).any()
     one, other = draw(5, 6, seed=1), draw(5, 6, seed=2)
@@ -65,13 +66,13 @@ def test_paths_stay_in_their_domain_and_forbidden_entries_are_0(draw):
     grid = mapgrad.GridShortestPath(2, 3)
     solver = mapgrad.get_solver("networkx.shortest_path", grid)
     costs = draw(4, 2, 3).abs().requires_grad_()
-    loss = FenchelYoung(solver, quadratic=2.0, minimize=True)
+    loss = FenchelYoung(solver, Quadratic(), temperature=2.0, minimize=True)
     loss(costs, solver(-draw(4, 2, 3, seed=1).abs())).backward()
     assert costs.grad.any()
     with pytest.raises(mapgrad.DomainError, match="pred"):
         loss(-costs, solver(-costs.detach()))
 
-    loss = FenchelYoung(mapgrad.get_solver("topk", SUBSET), quadratic=1.0, return_solution=True)
+    loss = FenchelYoung(mapgrad.get_solver("topk", SUBSET), Quadratic(), return_solution=True)
     pred = draw(3, 6)
     pred[:, 2] = -torch.inf
     value, mean = loss(pred, loss.solver(pred))
@@ -81,18 +82,18 @@ def test_paths_stay_in_their_domain_and_forbidden_entries_are_0(draw):
 
 def test_refusals(draw):
     solver = mapgrad.get_solver("topk", SUBSET)
-    with pytest.raises(ValueError, match="quadratic must be positive"):
-        FenchelYoung(solver, quadratic=0.0)
-    for how in ({"noise": mapgrad.Gumbel()}, {"multiplicative": True}):
+    with pytest.raises(ValueError, match="temperature above 0, got 0: take smoothing=None"):
+        FenchelYoung(solver, Quadratic(), temperature=0.0)
+    for how in ({"samples": 3}, {"multiplicative": True}):
         with pytest.raises(ValueError, match="in place of noise"):
-            FenchelYoung(solver, quadratic=1.0, **how)
+            FenchelYoung(solver, Quadratic(), **how)
     pred = draw(3, 6)
     bad = pred.clone()
     bad[1] = torch.nan
-    loss = FenchelYoung(solver, quadratic=1.0)
+    loss = FenchelYoung(solver, Quadratic())
     with pytest.raises(mapgrad.NonFiniteError, match="row 1"):
         loss(bad, solver(pred))
     z_true = solver(pred)
     z_true[2] = 5.0
     with pytest.raises(mapgrad.ProblemError, match="row 2"):
-        FenchelYoung(solver, quadratic=1e-3)(pred.abs(), z_true)
+        FenchelYoung(solver, Quadratic(), temperature=1e-3)(pred.abs(), z_true)

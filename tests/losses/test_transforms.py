@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import mapgrad
 import mapgrad.losses
+from mapgrad.losses import FenchelYoung
 from mapgrad.pool import StatePool
 
 SUBSET = mapgrad.KSubset(6, 2)
@@ -30,10 +31,11 @@ LOSSES = {
     "SPO+": lambda solver, **how: mapgrad.losses.SPOPlus(solver, **how),
     "PG": lambda solver, **how: mapgrad.losses.DirectionalGradient(solver, **how),
     "SSVM": lambda solver, **how: mapgrad.losses.StructuredSVM(solver, **how),
-    "perceptron": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, None, **how),
-    "Fenchel-Young": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, samples=3, seed=2, **how),
-    "quadratic": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, quadratic=0.8, **how),
-    "multiplicative": lambda solver, **how: mapgrad.losses.FenchelYoung(solver, multiplicative=True, seed=2, **how),
+    "perceptron": lambda solver, **how: FenchelYoung(solver, None, **how),
+    "Fenchel-Young": lambda solver, **how: FenchelYoung(solver, samples=3, seed=2, **how),
+    "quadratic": lambda solver, **how: FenchelYoung(solver, mapgrad.losses.Quadratic(), temperature=0.8, **how),
+    "Gibbs": lambda solver, **how: FenchelYoung(solver, mapgrad.losses.Gibbs(), temperature=0.8, **how),
+    "multiplicative": lambda solver, **how: FenchelYoung(solver, multiplicative=True, seed=2, **how),
     "CaVE": lambda solver, **how: mapgrad.losses.CaVE(solver, **how),
     "LAVA": lambda solver, **how: mapgrad.losses.LAVA(solver, **how),
     "NCE": pooled(mapgrad.losses.NoiseContrastive),

@@ -228,7 +228,7 @@ def test_frank_wolfe(case, weight):
 
 
 def test_regularised_fenchel_young(case):
-    ours = losses.FenchelYoung(case.solver, None, quadratic=0.5, minimize=case.minimize)
+    ours = losses.FenchelYoung(case.solver, losses.Quadratic(), temperature=0.5, minimize=case.minimize)
     check(case.loss(ours, case.z_true), case.loss(F.RFY(case.model, lambd=0.5, tol=1e-12), case.z_true))
 
 

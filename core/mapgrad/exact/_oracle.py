@@ -101,14 +101,29 @@ class Oracle(ABC):
         Returns:
             [*batch, *shape] of θ's dtype and device.
         """
+        return self.log_partition_and_marginals(theta, temperature)[1]
 
-        def means(part: Tensor) -> Tensor:
+    @uncompiled
+    def log_partition_and_marginals(self, theta: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Return A(θ / τ) and E z, which take no more work than E z alone.
+
+        Args:
+            theta: [*batch, *shape], utilities, any floating dtype and device.
+            temperature: τ > 0.
+
+        Returns:
+            [*batch] and [*batch, *shape], of θ's dtype and device.
+        """
+
+        def both(part: Tensor) -> Tensor:
             found = self._moments(part, temperature)
             return torch.cat((found.means, found.log_partition.unsqueeze(1)), dim=1)
 
-        found = self._in_chunks(means, self._rows(theta, temperature))
-        require_states_left(self.problem, found[:, -1].detach() > NO_STATE)
-        return found[:, :-1].reshape(theta.shape).to(theta.dtype)
+        found = self._in_chunks(both, self._rows(theta, temperature))
+        total = found[:, -1]
+        require_states_left(self.problem, total.detach() > NO_STATE)
+        batch = batch_shape(self.problem, theta, "θ")
+        return total.reshape(batch).to(theta.dtype), found[:, :-1].reshape(theta.shape).to(theta.dtype)
 
     @uncompiled
     def entropy(self, theta: Tensor, temperature: float = 1.0) -> Tensor:

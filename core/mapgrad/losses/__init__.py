@@ -16,6 +16,7 @@ from mapgrad.losses._pairwise_ranking import PairwiseRanking
 from mapgrad.losses._pointwise_ranking import PointwiseRanking
 from mapgrad.losses._pooled import PooledLoss
 from mapgrad.losses._regret import Regret, normalized_regret, regret
+from mapgrad.losses._regularisers import Gibbs, Quadratic, Regulariser
 from mapgrad.losses._spo_plus import SPOPlus
 from mapgrad.losses._structured_svm import StructuredSVM
 
@@ -24,6 +25,7 @@ __all__ = [
     "CaVE",
     "DirectionalGradient",
     "FenchelYoung",
+    "Gibbs",
     "ListwiseRanking",
     "Loss",
     "MAPContrastive",
@@ -31,7 +33,9 @@ __all__ = [
     "PairwiseRanking",
     "PointwiseRanking",
     "PooledLoss",
+    "Quadratic",
     "Regret",
+    "Regulariser",
     "SPOPlus",
     "StructuredSVM",
     "normalized_regret",

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
-
-from mapgrad.batching import is_traced, new_handle, row_numbers
+from mapgrad.batching import new_handle
 from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.gradients import Gaussian, KeyStream, StraightThrough, log_mean, require_multiplier, require_row_ids
-from mapgrad.gradients._arguments import positive
 from mapgrad.losses._loss import Loss
-from mapgrad.losses._smoothing import drawn, regularised
+from mapgrad.losses._regularisers import Regulariser
+from mapgrad.losses._smoothing import drawn, drawn_each, regularised
 from mapgrad.losses._values import inner
 
 if TYPE_CHECKING:
@@ -22,34 +20,37 @@ if TYPE_CHECKING:
     from mapgrad.gradients import Estimator, Noise, Temperature
     from mapgrad.losses._loss import Reduction
     from mapgrad.losses._values import SolverOrFunction
+    from mapgrad.problems import Problem
 
 
 class FenchelYoung(Loss):
-    """Fenchel–Young losses, from true states, sample by sample.
+    """Fenchel–Young losses, from true states (Blondel, Martins and Niculae, JMLR 2020, arXiv 1901.02324).
 
-    (1/S) Σ_s max_z ⟨θ_s, z⟩ − ⟨θ_s, z*⟩, of which each term is at least 0, and all are 0 where all samples' states are
-    z*. With θ_s = θ + τε_s, it is the perturbed Fenchel–Young loss (Berthet, Blondel, Teboul, Cuturi, Vert and Bach,
-    NeurIPS 2020, arXiv 2002.08676) up to a constant, with the gradient z̄ − z*. With multiplicative noise,
-    θ_s = θ ∘ e_s with e_s = exp(τε_s − log E e^{τε}) (Dalle, Baty, Bouvier and Parmentier 2022, arXiv 2207.13513), it
-    keeps the signs of θ, as costs of paths need it, and has the gradient mean_s e_s ∘ (z_s − z*). Without noise it is
-    the loss of the structured perceptron (Collins 2002). In eval mode the noise is the same as in training.
+    They compare z* with the best state under a smoothing of strength τ; `smoothing` says which one:
 
-    With `quadratic`, a term Ω(μ) = (w/2) ‖μ‖² smooths in place of noise (Blondel, Martins and Niculae, JMLR 2020, arXiv
-    1901.02324): max_μ ⟨θ, μ⟩ − Ω(μ) + Ω(z*) − ⟨θ, z*⟩ over the means μ of states, at least (w/2) ‖μ − z*‖², and 0 where
-    z* wins by a margin. Its gradient is μ − z*. μ is found to a relative gap of 1e-10 by Frank–Wolfe steps, as by
-    `FrankWolfe`, whose w is relative to θ; this one isn't, so that the loss is convex.
+    - Noise: (1/S) Σ_s max_z ⟨θ_s, z⟩ − ⟨θ_s, z*⟩, sample by sample, of which each term is at least 0, and all are 0
+      where all samples' states are z*. With θ_s = θ + τε_s, it is the perturbed loss (Berthet, Blondel, Teboul, Cuturi,
+      Vert and Bach, NeurIPS 2020, arXiv 2002.08676) up to a constant, with the gradient z̄ − z*. With multiplicative
+      noise, θ_s = θ ∘ e_s with e_s = exp(τε_s − log E e^{τε}) (Dalle, Baty, Bouvier and Parmentier 2022, arXiv
+      2207.13513), it keeps the signs of θ, as costs of paths need it, and has the gradient mean_s e_s ∘ (z_s − z*).
+    - `Gibbs()`: τ A(θ/τ) − ⟨θ, z*⟩ = −τ log p(z*), with A the exact log-partition: the negative log-likelihood. Its
+      gradient is μ − z*, where μ are the marginals.
+    - `Quadratic()`: max_μ ⟨θ, μ⟩ − (τ/2) ‖μ‖² + (τ/2) ‖z*‖² − ⟨θ, z*⟩ over the means μ of states, with the gradient
+      μ − z*.
+    - None: max_z ⟨θ, z⟩ − ⟨θ, z*⟩, the loss of the structured perceptron (Collins 2002), which all of them are for τ
+      to 0.
 
-    The noise is that of a `MAPLayer` with the same law, samples, temperature and seed, at its same step.
+    The noise is that of a `MAPLayer` with the same law, samples, temperature and seed, at its same step, in eval mode
+    too.
 
     Args:
-        solver: See `Loss`, as for the others.
-        noise: ρ(ε); "auto" and None as for the estimators of a layer, see `Estimator`. Multiplicative noise needs a law
-            with `log_mgf`, and "auto" is then `Gaussian`.
-        samples: S.
+        solver: See `Loss`, as for the others. `Gibbs` asks it for nothing but its problem.
+        smoothing: A noise law ρ(ε), or "auto" as for the estimators of a layer, see `Estimator`; `Gibbs` or
+            `Quadratic`; or None. Multiplicative noise needs a law with `log_mgf`, and "auto" is then `Gaussian`.
+        samples: S, of noise.
         temperature: τ, a number or `Relative`, whose scale counts as a constant in the gradient; a number for
             multiplicative noise.
         multiplicative: Whether noise multiplies θ.
-        quadratic: w > 0, in units of θ for states of zeros and ones; None for noise.
         minimize: Whether predictions are costs.
         reduction: "mean", "sum" or "none" over the rows.
         return_solution: Whether z̄ comes back too, the mean of the samples' states, or μ.
@@ -57,39 +58,44 @@ class FenchelYoung(Loss):
             step, row id, sample), and (seed, step) are saved in `state_dict`.
 
     Raises:
-        TypeError: `samples`, `noise` or `seed` has the wrong type, or `multiplicative` noise no `log_mgf` or a relative
-            temperature.
-        ValueError: `samples` is below 1, `temperature` negative or not finite, multiplicative noise has no mean, or
-            `quadratic` isn't positive and finite, or is given with noise.
+        TypeError: `samples`, `smoothing` or `seed` has the wrong type, or `multiplicative` noise no `log_mgf` or a
+            relative temperature.
+        ValueError: `samples` is below 1, `temperature` negative or not finite, or 0 for `Gibbs` or `Quadratic`;
+            multiplicative noise has no mean; samples or multiplicative noise are asked of `Gibbs` or `Quadratic`; or
+            the problem isn't known, which `Gibbs` needs.
+        UnsupportedProblemError, ProblemError: `Gibbs` has no exact oracle for the problem.
     """
 
     def __init__(
         self,
         solver: SolverOrFunction,
-        noise: Noise | Literal["auto"] | None = "auto",
+        smoothing: Noise | Regulariser | Literal["auto"] | None = "auto",
         *,
         samples: int = 1,
         temperature: Temperature = 1.0,
         multiplicative: bool = False,
-        quadratic: float | None = None,
         minimize: bool = False,
         reduction: Reduction = "mean",
         return_solution: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__(solver, minimize=minimize, reduction=reduction, return_solution=return_solution)
-        self.quadratic = None if quadratic is None else positive("quadratic", quadratic)
-        if quadratic is not None:
-            if multiplicative or noise not in ("auto", None):
-                raise ValueError(
-                    f"a quadratic term smooths in place of noise, got quadratic={quadratic:g} with noise={noise!r} and "
-                    f"multiplicative={multiplicative}: leave out one of the two"
-                )
-            noise = None
-        elif multiplicative and noise == "auto":
+        is_law = callable(getattr(smoothing, "sample", None))
+        if isinstance(smoothing, type) or not (
+            is_law or smoothing in ("auto", None) or isinstance(smoothing, Regulariser)
+        ):
+            raise TypeError(
+                f'smoothing must be "auto", a noise law such as mapgrad.Gaussian(), Gibbs(), Quadratic() or None, got '
+                f"{smoothing!r}"
+            )
+        self.regulariser = smoothing if isinstance(smoothing, Regulariser) else None
+        noise = None if isinstance(smoothing, Regulariser) else smoothing
+        if multiplicative and noise == "auto":
             noise = Gaussian()
         # what draws the noise of a layer, whose gradient isn't asked for
         self.estimator: Estimator = StraightThrough(noise, samples=samples, temperature=temperature)
+        if self.regulariser is not None:
+            self._require_regular(self.regulariser, multiplicative=multiplicative)
         self.multiplicative = multiplicative
         self.noise = self.estimator.noise_for(self.solver.problem)
         scales = multiplicative and self.noise is not None
@@ -97,8 +103,29 @@ class FenchelYoung(Loss):
         self.keys = KeyStream(seed)
         self.handle = new_handle(self)
 
+    def _require_regular(self, regulariser: Regulariser, *, multiplicative: bool) -> None:
+        if multiplicative or self.estimator.samples != 1:
+            raise ValueError(
+                f"{regulariser} smooths in place of noise, of which there are no samples, got "
+                f"samples={self.estimator.samples} and multiplicative={multiplicative}: leave them out, or take a "
+                f"noise law such as mapgrad.Gaussian()"
+            )
+        if self.estimator.temperature == 0:
+            raise ValueError(
+                f"{regulariser} needs a temperature above 0, got 0: take smoothing=None for the loss without any"
+            )
+        if self.solver.problem is not None:
+            regulariser.require_fit(self.solver.problem)
+        elif not regulariser.solves and not self.solver.takes_problems:
+            self.require_problem()
+
     def forward(
-        self, pred: Tensor, z_true: Tensor, *, rows: Tensor | Sequence[int] | None = None
+        self,
+        pred: Tensor,
+        z_true: Tensor,
+        *,
+        rows: Tensor | Sequence[int] | None = None,
+        problems: Sequence[Problem] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the loss.
 
@@ -106,6 +133,8 @@ class FenchelYoung(Loss):
             pred: [*batch, *shape], predicted utilities (costs if `minimize`), any float dtype and device.
             z_true: Of the same shape, the true states.
             rows: [*batch] integers that stand for the rows in the noise, as for `MAPLayer`.
+            problems: One problem a row, in place of the solver's own; pred is then [B, *shape]. The noise is that of a
+                layer that is given them.
 
         Returns:
             [] or, without a reduction, [*batch], at least float32 and on pred's device; in units of θ.
@@ -114,38 +143,46 @@ class FenchelYoung(Loss):
             TypeError, ShapeError: an argument isn't a tensor, or doesn't fit.
             NonFiniteError: rows have NaN or infinite entries, other than forbidden ones in `pred`.
             DomainError: a row that is solved lies outside of the problem's domain.
-            ProblemError: a row of `z_true` isn't a state.
+            ProblemError: a row of `z_true` isn't a state, or holds a forbidden entry; or `Gibbs` has no exact oracle
+                for one of `problems`.
+            UnsupportedProblemError: as the last.
+            ValueError: θ/τ exceeds 1e280, which is too much for `Gibbs`.
             RowsError: a row has no acceptable answer; its number is that in `pred`, whatever the sample.
         """
-        theta = self.utilities(pred)
-        z_true = self.true_states(z_true, theta)
-        if self.quadratic is not None:
-            return self._regularised(theta, z_true, self.quadratic)
-        if self.noise is None:
-            z = self.solve(theta, "pred")
-            return self.result(self.excess(theta, z, z_true), z)
-        split = self.split(theta)
+        theta = self.utilities(pred, problems)
+        z_true = self.true_states(z_true, theta, problems)
+        if self.regulariser is not None:
+            return self._regularised(theta, z_true, problems)
+        split = self.split(theta, problems)
         ids = None if rows is None else require_row_ids(rows, tuple(theta.shape[:split]), theta.device)
         try:
-            noise, z = drawn(self, theta.detach(), ids)
+            found = self._drawn(theta.detach(), ids, problems)
         except (DomainError, NonFiniteError) as error:
-            raise self.explained(error, "pred with noise", theta) from error
-        values = self.excess(self.perturbed(theta, noise), z, z_true).mean(dim=0)
+            raise self.explained(error, "pred with noise", theta, problems) from error
+        if found is None:
+            z = self.solve(theta, "pred", problems)
+            return self.result(self.excess(theta, z, z_true, problems), z)
+        noise, z = found
+        values = self.excess(self.perturbed(theta, noise), z, z_true, problems).mean(dim=0)
         return self.result(values, z.mean(dim=0))
 
-    def _regularised(self, theta: Tensor, z_true: Tensor, weight: float) -> Tensor | tuple[Tensor, Tensor]:
+    def _drawn(
+        self, theta: Tensor, ids: Tensor | None, problems: Sequence[Problem] | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the noise and the states of its samples; None without noise."""
+        if problems is None:
+            return None if self.noise is None else drawn(self, theta, ids)
+        return None if self.estimator.noise is None else drawn_each(self, theta, ids, problems)
+
+    def _regularised(
+        self, theta: Tensor, z_true: Tensor, problems: Sequence[Problem] | None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         try:
-            mean = regularised(self, theta.detach())
-        except (DomainError, NonFiniteError) as error:
-            raise self.explained(error, "pred", theta) from error
-        split = self.split(theta)
-        gain = inner(theta, mean - z_true, split)
-        change = inner(mean + z_true, mean - z_true, split)
-        values = gain - weight / 2 * change
-        if not is_traced(values) and bool((values < 0).any()):
-            rounding = 1e-6 * (gain.detach().abs() + weight / 2 * inner(mean + z_true, mean + z_true, split))
-            self.require_states(z_true, row_numbers((values < -rounding).flatten()), None)
-        return self.result(values, mean)
+            values, mean = regularised(self, theta.detach(), z_true, problems)
+        except DomainError as error:
+            raise self.explained(error, "pred", theta, problems) from error
+        linear = inner(theta, mean - z_true, self.split(theta, problems))
+        return self.result(values + (linear - linear.detach()), mean)
 
     def perturbed(self, theta: Tensor, noise: Tensor) -> Tensor:
         """Return θ_s, [S, *] of θ [*] and noise τε_s [S, *]."""
@@ -165,11 +202,11 @@ class FenchelYoung(Loss):
 
     def extra_repr(self) -> str:
         """Return the arguments."""
-        return (
-            f"{super().extra_repr()}, noise={self.noise}, samples={self.estimator.samples}, "
-            f"temperature={self.estimator.temperature}, multiplicative={self.multiplicative}, "
-            f"quadratic={self.quadratic}"
-        )
+        smoothing = self.noise if self.regulariser is None else self.regulariser
+        found = f"{super().extra_repr()}, smoothing={smoothing}, temperature={self.estimator.temperature}"
+        if self.regulariser is not None:
+            return found
+        return f"{found}, samples={self.estimator.samples}, multiplicative={self.multiplicative}"
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)

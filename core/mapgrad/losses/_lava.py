@@ -13,12 +13,15 @@ from mapgrad.losses._pooled import PooledLoss
 from mapgrad.problems import KSubset, SpanningTree
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from mapgrad.losses._loss import Reduction
     from mapgrad.losses._pooled import Scores
     from mapgrad.losses._values import SolverOrFunction
     from mapgrad.pool import StatePool
+    from mapgrad.problems import Problem
 
 
 class LAVA(PooledLoss):
@@ -56,22 +59,26 @@ class LAVA(PooledLoss):
         problem = self.pool.problem
         self._incidence = incidence(problem) if isinstance(problem, SpanningTree) else None
 
-    def forward(self, pred: Tensor, z_true: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, pred: Tensor, z_true: Tensor, *, problems: Sequence[Problem] | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the loss.
 
         Args:
             pred: [*batch, *shape], predicted utilities (costs if `minimize`), any float dtype and device.
             z_true: Of the same shape, the true states.
+            problems: Refused, as a pool is of one problem.
 
         Returns:
             [] or, without a reduction, [*batch], at least float32 and on pred's device; in units of θ.
 
         Raises:
+            TypeError: there are `problems`.
             TypeError, ShapeError: an argument isn't a tensor, or doesn't fit.
             NonFiniteError: rows have NaN or infinite entries, other than forbidden ones in `pred`.
             ProblemError: a row of `z_true` isn't a state, or holds a forbidden entry; or the pool is empty.
         """
-        theta = self.utilities(pred)
+        theta = self.utilities(pred, problems)
         z_true = self.true_states(z_true, theta)
         problem = self.pool.problem
         are_neighbors = None

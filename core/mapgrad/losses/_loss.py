@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
-from mapgrad.batching import has_forbidden, is_traced, name_problem, name_rows, require_float, row_numbers
+from mapgrad.batching import (
+    are_finite,
+    has_forbidden,
+    is_traced,
+    name_problem,
+    name_rows,
+    non_finite_error,
+    require_float,
+    row_numbers,
+)
 from mapgrad.errors import DomainError, NonFiniteError, ProblemError, UndecidedError
 from mapgrad.gradients import first_order, widened
 from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver
@@ -99,25 +108,40 @@ class Loss(nn.Module):
             )
         return self.solver.problem
 
-    def require_allowed(self, theta: Tensor, z_true: Tensor) -> None:
+    def require_allowed(self, theta: Tensor, z_true: Tensor, problems: Sequence[Problem] | None = None) -> None:
         """Refuse θ that isn't finite but for forbidden entries, and true states that hold these.
 
         Raises:
             NonFiniteError: rows of θ [*batch, *shape] have NaN or +inf, or −inf where the lower bound isn't 0.
             ProblemError: rows of z* hold what −inf forbids.
         """
-        split = self.split(theta)
+        split = self.split(theta, problems)
         rows = theta.detach().reshape(-1, *theta.shape[split:])
         try:
-            is_masked = len(rows) > 0 and has_forbidden(rows, self.solver.problem)
+            is_masked = len(rows) > 0 and self._has_forbidden(rows, problems)
         except NonFiniteError as error:
-            raise self.explained(error, "pred", theta) from error
+            raise self.explained(error, "pred", theta, problems) from error
         if is_masked:
             bad = row_numbers((rows.isneginf() & (z_true.reshape(rows.shape) != 0)).flatten(1).any(dim=1))
             if bad:
                 raise ProblemError(
                     f"z_true holds entries that pred forbids in {name_rows(bad, tuple(theta.shape[:split]))}"
                 )
+
+    def _has_forbidden(self, rows: Tensor, problems: Sequence[Problem] | None) -> bool:
+        if problems is None or are_finite(rows):
+            return has_forbidden(rows, self.solver.problem)
+        bad: list[int] = []
+        kept = ""
+        for number, problem in enumerate(problems):
+            try:
+                has_forbidden(rows[number : number + 1], problem)
+            except NonFiniteError as error:
+                bad.append(number)
+                kept = kept or error.kept
+        if bad:
+            raise non_finite_error(bad, (len(rows),), kept=kept)
+        return True
 
     def solve(self, rows: Tensor, what: str, problems: Sequence[Problem] | None = None) -> Tensor:
         """Return the best states of rows [*batch, *shape].
@@ -164,14 +188,17 @@ class Loss(nn.Module):
             [..., *batch] float64.
 
         Raises:
-            ProblemError: a value is negative as z* isn't a state of the problem.
+            ProblemError: a value is negative as z* isn't a state of the problem, or infinite as it holds a forbidden
+                entry.
         """
         difference = z - z_true
         lead = rows.ndim - z_true.ndim + self.split(z_true, problems)
         values = inner(rows, difference, lead)
-        if not is_traced(values) and bool((values < 0).any()):
+        if not is_traced(values) and bool(((values < 0) | values.isinf()).any()):
             rounding = inner(rows.detach().abs(), difference.abs(), lead) * 1e-6
             self.require_states(z_true, row_numbers((values < -rounding).flatten()), problems)
+            for each in rows.reshape(-1, *z_true.shape):
+                self.require_allowed(each, z_true, problems)
         return values
 
     def require_states(self, z_true: Tensor, bad: list[int], problems: Sequence[Problem] | None = None) -> None:

@@ -9,9 +9,12 @@ import torch
 from mapgrad.losses._pooled import PooledLoss
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from mapgrad.losses._pooled import Scores
+    from mapgrad.problems import Problem
 
 
 class MAPContrastive(PooledLoss):
@@ -23,24 +26,28 @@ class MAPContrastive(PooledLoss):
     the scale of t. Arguments as for `PooledLoss`.
     """
 
-    def forward(self, pred: Tensor, z_true: Tensor, true: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, pred: Tensor, z_true: Tensor, true: Tensor | None = None, *, problems: Sequence[Problem] | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the loss.
 
         Args:
             pred: [*batch, *shape], predicted utilities (costs if `minimize`), any float dtype and device.
             z_true: Of the same shape, the true states.
             true: Of the same shape, the true utilities; None for the loss without them.
+            problems: Refused, as a pool is of one problem.
 
         Returns:
             [] or, without a reduction, [*batch], at least float32 and on pred's device; in units of θ.
 
         Raises:
+            TypeError: there are `problems`.
             TypeError, ShapeError: an argument isn't a tensor, or doesn't fit.
             NonFiniteError: rows have NaN or infinite entries, other than forbidden ones in `pred`.
             ProblemError: a row of `z_true` isn't a state, or holds a forbidden entry; or the pool is empty.
             RowsError: a row that is solved has no acceptable answer.
         """
-        theta = self.utilities(pred)
+        theta = self.utilities(pred, problems)
         z_true = self.true_states(z_true, theta)
         return self.over_pool(theta, z_true, None if true is None else self.true_utilities(true, theta))
 

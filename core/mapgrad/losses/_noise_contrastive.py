@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from mapgrad.losses._pooled import PooledLoss
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from mapgrad.losses._pooled import Scores
+    from mapgrad.problems import Problem
 
 
 class NoiseContrastive(PooledLoss):
@@ -20,23 +23,27 @@ class NoiseContrastive(PooledLoss):
     as for `PooledLoss`.
     """
 
-    def forward(self, pred: Tensor, z_true: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, pred: Tensor, z_true: Tensor, *, problems: Sequence[Problem] | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the loss.
 
         Args:
             pred: [*batch, *shape], predicted utilities (costs if `minimize`), any float dtype and device.
             z_true: Of the same shape, the true states.
+            problems: Refused, as a pool is of one problem.
 
         Returns:
             [] or, without a reduction, [*batch], at least float32 and on pred's device; in units of θ.
 
         Raises:
+            TypeError: there are `problems`.
             TypeError, ShapeError: an argument isn't a tensor, or doesn't fit.
             NonFiniteError: rows have NaN or infinite entries, other than forbidden ones in `pred`.
             ProblemError: a row of `z_true` isn't a state, or holds a forbidden entry; or the pool is empty.
             RowsError: a row that is solved has no acceptable answer.
         """
-        theta = self.utilities(pred)
+        theta = self.utilities(pred, problems)
         return self.over_pool(theta, self.true_states(z_true, theta))
 
     def weigh(self, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:

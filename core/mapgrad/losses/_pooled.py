@@ -27,6 +27,8 @@ from mapgrad.losses._values import inner, require_finite, require_solver
 from mapgrad.pool import StatePool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mapgrad.losses._loss import Reduction
     from mapgrad.losses._values import SolverOrFunction
     from mapgrad.problems import Problem
@@ -62,6 +64,9 @@ class PooledLoss(Loss):
     `solve_ratio`; the loss is over all that is in the pool then. In eval mode the pool stays as it is, so that rows for
     validation don't leak into it. States of a data set are added by ``loss.pool.add(states)``. Ranks have pools of
     their own. The pool moves to the device of the predictions.
+
+    A pool is of one problem: `problems=`, one a row, is refused with TypeError. Make a loss for each problem, or take
+    one without a pool, such as `SPOPlus` or `FenchelYoung`.
 
     A predicted row only brings a candidate for the pool: it is solved by the solver's own domain policy.
 
@@ -100,6 +105,21 @@ class PooledLoss(Loss):
         self.pool = pool_of(self.require_problem(), pool)
         self._feeder = feeder  # which has a domain policy of its own
         self.handle = new_handle(self)
+
+    def utilities(self, pred: object, problems: Sequence[Problem] | None = None) -> Tensor:
+        """Return θ of a prediction, as every loss does.
+
+        Raises:
+            TypeError: there are `problems`; or it isn't a tensor.
+            ShapeError: its shape or dtype doesn't fit the problem.
+        """
+        if problems is not None:
+            raise TypeError(
+                f"{type(self).__qualname__} compares with a pool of states of one problem, "
+                f"{name_problem(self.pool.problem)}, and can't take problems=: make a loss for each problem, each with "
+                f"a pool of its own, or take one without a pool, such as SPOPlus or FenchelYoung"
+            )
+        return super().utilities(pred)
 
     @abstractmethod
     def weigh(self, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from mapgrad.problems import IntegerProgram
 from mapgrad.solvers import advice_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from mapgrad.problems import Problem
     from mapgrad.solvers import MAPSolver
@@ -45,6 +46,8 @@ def require_priced(problems: Sequence[Problem | None]) -> None:
     Raises:
         UnsupportedProblemError: a program's variables that θ doesn't price have utilities.
     """
+    if not isinstance(problems, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+        return  # refused where rows are grouped
     for problem in problems:
         if isinstance(problem, IntegerProgram) and problem.fixed.any():
             raise UnsupportedProblemError(

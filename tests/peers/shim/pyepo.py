@@ -216,7 +216,8 @@ class RFWO(_Op):
         if theta.requires_grad: theta.register_hook(vjp)
         return found.mean.to(pred) + (theta - theta.detach())
 class RFY(RFWO):
-    forward, build = _Op.forward, lambda self: losses.FenchelYoung(self.solve, None, quadratic=self.lambd, **self.how)
+    forward, build = _Op.forward, lambda self: losses.FenchelYoung(
+        self.solve, losses.Quadratic(), temperature=self.lambd, **self.how)
     def _frank_wolfe(self, theta): return super()._frank_wolfe(theta)[0]
 regularizedFrankWolfeOpt, regularizedFrankWolfeFenchelYoung = RFWO, RFY
 def _clarabel_project_batch(theta, normals, max_iter):
