@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 import mapgrad
 from mapgrad.exact import enumerate_states, topk_marginals
 from mapgrad.gradients import _parts
-from mapgrad.gradients.estimators._with_pool import Known
+from mapgrad.gradients.estimators._with_pool import Snapshot
 from mapgrad.pool import StatePool
 
 SUBSET = mapgrad.KSubset(6, 2)
@@ -67,7 +67,7 @@ def test_the_best_of_pool_and_own_states_is_that_of_enumeration(problem, has_own
     if has_own:  # which never have a forbidden entry
         allowed = states[states.flatten(1)[:, 0] == 0] if forbids else states
         own = allowed[torch.arange(14).reshape(2, 7) % len(allowed)]
-    found = Known(pool, pool.states, 0.0).best(rows, own)
+    found = Snapshot(pool, pool.states, 0.0).best(rows, own)
     for place in range(7):
         mine = [*pool.states.double(), *([] if own is None else own[:, place])]
         for row, z in zip(rows[:, place], found[:, place], strict=True):

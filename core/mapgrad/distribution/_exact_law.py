@@ -10,7 +10,7 @@ import torch
 
 from mapgrad.errors import ShapeError
 from mapgrad.exact import enumerate_states, oracle, topk_probabilities
-from mapgrad.gradients import Gumbel, SumOfGamma
+from mapgrad.gradients import Gumbel, SumOfGamma, has_functions
 from mapgrad.problems import KSubset
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ def exact_law(problem: Problem, theta: Tensor, noise: Noise | None, temperature:
     # one of n under Gumbel noise, of which SumOfGamma(1) is another name
     if problem.k == 1 and noise in (Gumbel(), SumOfGamma(1)):
         return _OneHot(problem, theta, temperature)
-    if all(callable(getattr(noise, name, None)) for name in ("icdf", "cdf", "log_prob")) and getattr(
-        noise, "invertible", True
-    ):
+    if has_functions(noise, "icdf", "cdf", "log_prob"):
         return _Subsets(problem, theta, noise, temperature)
     return None
 

@@ -19,8 +19,8 @@ _EQUAL: Final = 1e-6
 """Costs that differ by less, relative to the largest, aren't told apart where they are standardised."""
 
 
-def require_draws(samples: object, baseline: object) -> int:
-    """Return how many draws a user asks for.
+def require_draws(samples: object, baseline: object) -> None:
+    """Refuse a number of draws, or a baseline, that can't be.
 
     Raises:
         TypeError: `samples` isn't an int.
@@ -33,7 +33,6 @@ def require_draws(samples: object, baseline: object) -> int:
     least = 1 if baseline is None else 2
     if samples < least:
         raise ValueError(f"samples must be at least {least} with baseline={baseline!r}, got {samples}")
-    return samples
 
 
 def weights_of(log_density: Tensor, baseline: Baseline) -> Tensor:

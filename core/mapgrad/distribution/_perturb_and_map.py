@@ -15,7 +15,7 @@ from mapgrad.distribution._exact_law import exact_law
 from mapgrad.distribution._expectation import mean_of, require_draws, values_of, weights_of
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.exact import enumerate_states
-from mapgrad.gradients import LogDensity, Owner, Perturbed, Relative, prepared, row_scale, widened
+from mapgrad.gradients import LogDensity, Owner, Perturbed, Relative, has_functions, prepared, row_scale, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -169,7 +169,7 @@ class PerturbAndMAP(Distribution):
             TypeError, ValueError, RowsError: As for `expectation`.
         """
         z, weights = self._weighted(samples, baseline)
-        rows, shares = z.flatten(1 + len(self.batch_shape)).reshape(samples, -1, self.event_shape.numel()), weights
+        rows = z.flatten(1 + len(self.batch_shape)).reshape(samples, -1, self.event_shape.numel())
         shares = weights.reshape(samples, -1)
         count = rows.shape[1]
         numbers = torch.arange(count, device=z.device).expand(samples, count)
@@ -320,7 +320,7 @@ def _scored(layer: Layer) -> Layer:
     """
     estimator = layer.estimator
     noise = estimator.noise_for(layer.solver.problem)
-    if not callable(getattr(noise, "log_prob", None)) or not getattr(noise, "invertible", True):
+    if not has_functions(noise, "log_prob"):
         raise TypeError(
             f"an expectation's gradient needs noise with a log-density, but {estimator!r} draws {noise!r}: take "
             f"mapgrad.IMLE(noise=mapgrad.Gaussian()) or mapgrad.Perturbed(), say"

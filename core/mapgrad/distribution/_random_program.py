@@ -111,8 +111,7 @@ class RandomProgram:
         with torch.no_grad():
             rows = self._utilities(y.detach(), lead)
         flat = rows.reshape(-1, *rows.shape[len(lead) :])
-        problems = self._problems(y.detach(), flat, lead[split:])
-        return self._solved(flat, problems, lead, batch)
+        return self._solved(flat, self._problems(y.detach()), lead, batch)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> tuple[Tensor, Solutions]:
         """Draw parameters y [*sample, *batch, *event], and `solve` them."""
@@ -188,12 +187,12 @@ class RandomProgram:
         theta = theta.expand(*lead, *theta.shape[len(expected) :])
         return -theta if self.minimize else theta
 
-    def _problems(self, y: Tensor, theta: Tensor, batch: tuple[int, ...]) -> list[Problem | None] | None:
+    def _problems(self, y: Tensor) -> list[Problem | None] | None:
         """Return one problem a draw, None for an infeasible one; None for all that is the solver's own."""
         if self.program is None:
             return None
         event = tuple(self.parameters.event_shape)
-        count = torch.Size(batch).numel()
+        count = self.parameters.batch_shape.numel()
         draws = y.double().cpu().numpy().reshape(-1, *event)
         problems: list[Problem | None] = []
         for number, draw in enumerate(draws):

@@ -9,7 +9,7 @@ from mapgrad.gradients._first_order import first_order
 from mapgrad.gradients._function import next_key, prepared, sample, submit
 from mapgrad.gradients._laws import Gaussian, Gumbel, Laplace, Logistic
 from mapgrad.gradients._monitor import Monitor
-from mapgrad.gradients._noise import Noise, StandardNoise, SumOfGamma, log_mean, scores
+from mapgrad.gradients._noise import Noise, StandardNoise, SumOfGamma, has_functions, log_mean, scores
 from mapgrad.gradients._owner import Owner
 from mapgrad.gradients._pending import Pending
 from mapgrad.gradients._problems import sample_problems
@@ -83,6 +83,7 @@ __all__ = [
     "default_for",
     "first_id",
     "first_order",
+    "has_functions",
     "log_mean",
     "next_key",
     "prepared",

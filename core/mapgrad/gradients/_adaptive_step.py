@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mapgrad.gradients._arguments import finite, non_negative, positive
 from mapgrad.gradients._scale import relative_step
-from mapgrad.gradients._targets import _Stepping  # pyright: ignore[reportPrivateUsage] (what these share with RelativeStep)
+from mapgrad.gradients._targets import Stepping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mapgrad.gradients._context import Context
 
 
-class AdaptiveStep(_Stepping):
+class AdaptiveStep(Stepping):
     """The step of `RelativeStep` with β for λ, where β makes a wanted number of entries move (AIMLE).
 
     Minervini, Franceschi and Niepert, AAAI 2023, whose own step is norm="batch": θ′ = θ − p g̃ with p = β ‖θ‖ / ‖g̃‖.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mapgrad.gradients._noise import StandardNoise, SumOfGamma
+from mapgrad.gradients._noise import StandardNoise, SumOfGamma, has_functions
 from mapgrad.gradients._noise_kernel import NOISE
 from mapgrad.gradients._sum_of_gamma import table
 
@@ -57,7 +57,7 @@ def mix(a: int, b: int) -> int:
 
 def can_repeat(noise: Noise) -> bool:
     """Tell whether a law's noise is a function of uniforms, so that the same ones give it again."""
-    return callable(getattr(noise, "icdf", None)) and bool(getattr(noise, "invertible", True))
+    return has_functions(noise, "icdf")
 
 
 def counter_noise(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.gradients._sampler import Sampler
+    from mapgrad.gradients._temperature import Temperature
     from mapgrad.problems import Problem
     from mapgrad.solutions import Solutions
 
@@ -46,7 +47,7 @@ class SolveOfForward:
     def __init__(
         self,
         solve: _Solve,
-        perturbed: Callable[[Tensor, Sampler, float], Solutions | None],
+        perturbed: Callable[[Tensor, Sampler, Temperature], Solutions | None],
         estimator: Estimator,
         theta: Tensor,
         problem: Problem | None,

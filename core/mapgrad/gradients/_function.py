@@ -29,6 +29,8 @@ from mapgrad.gradients._traced import Traced, ops
 from mapgrad.gradients._widened import widened
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mapgrad.batching import SolverAtWork
     from mapgrad.gradients._owner import Owner
 
@@ -53,7 +55,7 @@ def sample(
         samples: S.
         perturb: Whether noise is added.
         is_mean: Whether to return the mean over the samples, or all of them.
-        key: That of the step, from `next_key`; None for a new one.
+        key: That of the step, from `step_key`; None for a new one if `perturb`.
         ids: int64 [*batch], what stands for a row in the noise; None for its rank and place.
 
     Returns:
@@ -64,9 +66,10 @@ def sample(
         if found is not None:
             return without_gradient(found, theta)
     wide = prepared(owner, work, theta)
-    key = _key_of(owner, work, wide, perturb=perturb) if key is None else key
+    if key is None and perturb:
+        key = step_key(owner, [work], [wide])
     if not is_traced(theta):
-        pass_ = _pass_of(owner, work, key, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids)
+        pass_ = Pass(owner, work, key, samples=samples, is_mean=is_mean, ids=ids)
         return _output(owner, wide, pass_, Record((), theta.dtype)).to(theta.dtype)
     if torch.compiler.is_compiling() and is_mapped():
         if theta.requires_grad or is_differentiated():
@@ -90,8 +93,8 @@ def submit(
 ) -> Pending:
     """Begin what `sample` does in a thread of its own; arguments as there, θ not traced."""
     wide = prepared(owner, work, theta)
-    key = _key_of(owner, work, wide, perturb=perturb)
-    pass_ = _pass_of(owner, work, key, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids)
+    key = step_key(owner, [work], [wide]) if perturb else None
+    pass_ = Pass(owner, work, key, samples=samples, is_mean=is_mean, ids=ids)
     record = Record((), theta.dtype)
     background = Background(owner, pass_, wide, record)
     return Pending(background, lambda: _output(owner, wide, pass_, record, background).to(theta.dtype))
@@ -103,28 +106,6 @@ def prepared(owner: Owner, work: SolverAtWork, theta: Tensor) -> Tensor:
     return normalized(wide, work, minimize=owner.minimize) if owner.normalize else wide
 
 
-def _key_of(owner: Owner, work: SolverAtWork, theta: Tensor, *, perturb: bool) -> int | Tensor | None:
-    estimator = owner.estimator
-    begins = perturb and (estimator.noise_for(work.problem) is not None or estimator.is_adaptive)
-    return next_key(owner, [theta]) if begins else None
-
-
-def _pass_of(
-    owner: Owner,
-    work: SolverAtWork,
-    key: int | Tensor | None,
-    *,
-    samples: int,
-    perturb: bool,
-    is_mean: bool,
-    ids: Tensor | None,
-) -> Pass:
-    estimator = owner.estimator
-    noise = estimator.noise_for(work.problem) if perturb else None
-    number = None if key is None else int(key)
-    return Pass(owner, estimator, work, noise, number, samples=samples, is_mean=is_mean, ids=ids)
-
-
 def _output(owner: Owner, theta: Tensor, pass_: Pass, record: Record, background: Background | None = None) -> Tensor:
     if is_in_backward():  # the pass that this one repeats was noted
         return Eager.apply(theta, pass_, record, background)
@@ -134,6 +115,13 @@ def _output(owner: Owner, theta: Tensor, pass_: Pass, record: Record, background
     monitor.last = record
     end_forward(owner, record, [(pass_, theta)])
     return output
+
+
+def step_key(owner: Owner, works: Sequence[SolverAtWork], thetas: list[Tensor]) -> int | Tensor | None:
+    """Begin a step as `next_key` does, where the estimator draws noise for any problem, or adapts; else return None."""
+    estimator = owner.estimator
+    has_noise = any(estimator.noise_for(work.problem) is not None for work in works)
+    return next_key(owner, thetas) if has_noise or estimator.is_adaptive else None
 
 
 def next_key(owner: Owner, thetas: list[Tensor]) -> int | Tensor:

@@ -315,6 +315,11 @@ def _in_parts(
     return result.reshape(shape)
 
 
+def has_functions(noise: object, *names: str) -> bool:
+    """Tell whether a law has functions such as `log_prob`: one that isn't invertible can only be sampled."""
+    return bool(getattr(noise, "invertible", True)) and all(callable(getattr(noise, name, None)) for name in names)
+
+
 def require_density(noise: object, temperature: object) -> None:
     """Refuse noise that has no gradient by its density.
 
@@ -322,7 +327,7 @@ def require_density(noise: object, temperature: object) -> None:
         TypeError: `noise` isn't a law with `log_prob`.
         ValueError: the temperature is 0.
     """
-    if not callable(getattr(noise, "log_prob", None)) or not getattr(noise, "invertible", True):
+    if not has_functions(noise, "log_prob"):
         raise TypeError(f"noise must be a law with log_prob, such as mapgrad.Gaussian(), got {noise!r}")
     if temperature == 0:
         raise ValueError("temperature must be positive, as the gradient is divided by it, got 0")

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mapgrad.batching import Record, SolverAtWork
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._owner import Owner
-    from mapgrad.gradients.estimators import Estimator
     from mapgrad.solutions import Solutions
 
 _NONE: Final = torch.tensor(False, device="cpu")
@@ -43,10 +42,8 @@ class Pass:
 
     Args:
         owner: The layer.
-        estimator: Its own, which takes time to ask it for.
         work: The solver at work.
-        noise: The law of the noise; None for none.
-        key: The step's key; None for a pass that belongs to no step.
+        key: The step's key, a number or []; None for a pass that belongs to no step, and has no noise.
         samples: S.
         is_mean: Whether the mean over the samples comes out, or all of them.
         mapped: For each leading dimension that torch.vmap maps, whether its elements get noise of their own.
@@ -57,6 +54,7 @@ class Pass:
     Attributes:
         lead: Mapped and batch dimensions of θ, once a direction has begun.
         event: The shape of a row, likewise.
+        noise: The law of the noise; None for none.
         is_masked: Whether θ forbids entries by −inf, once the forward pass has solved some rows.
     """
 
@@ -84,10 +82,8 @@ class Pass:
     def __init__(
         self,
         owner: Owner,
-        estimator: Estimator,
         work: SolverAtWork,
-        noise: Noise | None,
-        key: int | None,
+        key: int | Tensor | None,
         *,
         samples: int,
         is_mean: bool,
@@ -96,12 +92,14 @@ class Pass:
         numbers: Sequence[int] | None = None,
     ) -> None:
         # taken now: a backward pass goes on as its forward pass began, whatever becomes of the layer
-        self.estimator, self.monitor = estimator, owner.monitor
+        self.estimator, self.monitor = owner.estimator, owner.monitor
         self.minimize, self.is_training = owner.minimize, owner.training
-        self.work, self.noise, self.key = work, noise, key
+        self.work = work
+        self.key = None if key is None else int(key)
+        self.noise: Noise | None = None if key is None else self.estimator.noise_for(work.problem)
         self.samples, self.is_mean = samples, is_mean
         self.mapped, self.ids, self._numbers = mapped, ids, numbers
-        self.first = first_id() if noise is not None and ids is None else 0
+        self.first = first_id() if self.noise is not None and ids is None else 0
         self.by_row = owner.keys.seed is not None
         self.is_masked = False
         self._clipped = 0

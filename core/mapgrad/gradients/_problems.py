@@ -11,7 +11,7 @@ from torch import Tensor
 from mapgrad.batching import Record, Solver, is_in_backward, is_traced
 from mapgrad.gradients._eager import Each
 from mapgrad.gradients._end import end_forward
-from mapgrad.gradients._function import next_key, prepared, sample
+from mapgrad.gradients._function import prepared, sample, step_key
 from mapgrad.gradients._pass import Pass
 from mapgrad.gradients._row_ids import first_id, require_row_ids
 from mapgrad.gradients._scale import require_scalable
@@ -64,15 +64,14 @@ def sample_problems(
         stacked = [work.require_theta(torch.stack([theta[row] for row in rows])) for work, rows in works]
         wide = [*map(widened, stacked)]
         # all rows are of one step, whatever other rows have their problem
-        has_noise = any(owner.estimator.noise_for(work.problem) is not None for work, _ in works)
-        begins = owner.training and (has_noise or owner.estimator.is_adaptive)
+        key = step_key(owner, [work for work, _ in works], wide) if owner.training else None
         outputs = _sample_each(
             owner,
             [(work, rows_of_work, rows) for (work, rows), rows_of_work in zip(works, wide, strict=True)],
             dtypes=theta.dtype if isinstance(theta, Tensor) else [row.dtype for row in theta],
             samples=samples,
             is_mean=is_mean,
-            key=next_key(owner, wide) if begins else None,
+            key=key,
             ids=[ids[rows] for _, rows in works],
         )
         for (_, rows), z in zip(works, outputs, strict=True):
@@ -114,13 +113,10 @@ def _sample_each(
             sample(owner, work, theta, samples=samples, perturb=owner.training, is_mean=is_mean, key=key, ids=each)
             for (work, theta, _), each in zip(groups, ids, strict=True)
         ]
-    passes: list[Pass] = []
-    estimator = owner.estimator
-    for (work, _, numbers), each in zip(groups, ids, strict=True):
-        noise = estimator.noise_for(work.problem) if owner.training else None
-        number = None if key is None else int(key)
-        made = Pass(owner, estimator, work, noise, number, samples=samples, is_mean=is_mean, ids=each, numbers=numbers)
-        passes.append(made)
+    passes = [
+        Pass(owner, work, key, samples=samples, is_mean=is_mean, ids=each, numbers=numbers)
+        for (work, _, numbers), each in zip(groups, ids, strict=True)
+    ]
     thetas = [prepared(owner, work, theta) for work, theta, _ in groups]
     monitor, record = owner.monitor, Record((sum(map(len, thetas)),), dtypes)
     if is_in_backward():

@@ -94,26 +94,16 @@ class Sampler:
 
     def part(self, start: int, stop: int) -> Sampler:
         """Return the sampler of some rows."""
-        return Sampler(
-            self._noise,
-            self.key,
-            self.samples,
-            self._lead,
-            self._event,
-            mapped=self._mapped,
-            ids=self._ids,
-            first=self._first,
-            by_row=self._by_row,
-            rows=(start, stop),
-            kept=self._kept,
-            scale=self._scale,
-        )
+        return self._with(self.key, self.samples, (start, stop), self._kept)
 
     def others(self, samples: int) -> Sampler:
         """Return the sampler of so many other noises of the same rows, independent of these."""
+        return self._with(None if self.key is None else mix(self.key, _OTHERS), samples, self._rows, [])
+
+    def _with(self, key: int | None, samples: int, rows: tuple[int, int], kept: list[Tensor]) -> Sampler:
         return Sampler(
             self._noise,
-            None if self.key is None else mix(self.key, _OTHERS),
+            key,
             samples,
             self._lead,
             self._event,
@@ -121,7 +111,8 @@ class Sampler:
             ids=self._ids,
             first=self._first,
             by_row=self._by_row,
-            rows=self._rows,
+            rows=rows,
+            kept=kept,
             scale=self._scale,
         )
 

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mapgrad.gradients._arguments import non_negative, positive
 from mapgrad.gradients._context import Context
-from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._scale import relative_step
-from mapgrad.problems import Domain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Forward
     from mapgrad.problems import Problem
@@ -91,9 +88,3 @@ def solved_difference(forward: Forward, sides: Sides, temperature: Temperature) 
 
 def _typical_step(problem: Problem | None) -> float:
     return _STEP if problem is None else math.sqrt(min(2 * problem.kappa / math.prod(problem.shape), 1.0))
-
-
-def gaussian_for(problem: Problem | None, temperature: Temperature) -> Noise | None:
-    """Return Gaussian noise, or none where the problem's domain would clip it or no problem is known."""
-    is_free = problem is not None and problem.domain is Domain.REAL
-    return Gaussian() if is_free and temperature != 0 else None

@@ -137,7 +137,7 @@ def _require_range(lam: float, alpha: float, dtype: torch.dtype) -> None:
         raise ValueError(f"alpha must be at most {most:.1g} in size for θ in {dtype}, got {alpha:g}")
 
 
-class _Stepping(Target):
+class Stepping(Target):
     """A target whose two sides lie one and the same step away from θ."""
 
     def forward(self, theta: Tensor, gradient: Tensor, context: Context) -> tuple[Tensor, Tensor]:
@@ -155,7 +155,7 @@ class _Stepping(Target):
         """Return the step [S or 1, *batch, *shape], and the factor of g̃ that it is, as a divisor of `forward`."""
 
 
-class RelativeStep(_Stepping):
+class RelativeStep(Stepping):
     """θ′ = θ − λ · scale · d for each row: a direction d of unit size along g̃, and a scale of θ and its noise.
 
     The scale is √(mean square of θ's distance from the boundary between in and out + τ² Var ε), so that the step fits θ

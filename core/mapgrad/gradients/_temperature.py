@@ -52,6 +52,7 @@ def require_temperature(name: str, value: Temperature) -> Temperature:
     """Return an argument as it is where it is relative, else as a float.
 
     Raises:
+        TypeError: it isn't a number.
         ValueError: it is negative, infinite or NaN.
     """
     return value if isinstance(value, Relative) else non_negative(name, value)

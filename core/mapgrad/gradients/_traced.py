@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mapgrad.batching import Record, SolverAtWork, define, find, is_in_backward
+from mapgrad.batching import Record, define, find, is_in_backward
 from mapgrad.gradients._counter import can_repeat
 from mapgrad.gradients._eager import refuse
 from mapgrad.gradients._end import end_forward
@@ -93,12 +93,8 @@ class _TracedGradient(torch.autograd.Function):
 def _new_pass(
     key: Tensor | None, ids: Tensor | None, mapped: Sequence[int], samples: int, is_mean: bool, owner: int, work: int
 ) -> Pass:
-    layer: Owner = find(owner)
-    at_work: SolverAtWork = find(work)
-    estimator = layer.estimator
-    noise, number = (None, None) if key is None else (estimator.noise_for(at_work.problem), int(key))
     differs = tuple(map(bool, mapped))
-    return Pass(layer, estimator, at_work, noise, number, samples=samples, is_mean=is_mean, mapped=differs, ids=ids)
+    return Pass(find(owner), find(work), key, samples=samples, is_mean=is_mean, mapped=differs, ids=ids)
 
 
 def _key(_fresh: Tensor, thetas: list[Tensor], owner: int) -> Tensor:

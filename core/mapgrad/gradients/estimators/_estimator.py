@@ -164,6 +164,10 @@ class Estimator(nn.Module, ABC):
             return noise
         if problem is None or problem.domain is not Domain.REAL:
             return None
+        return self.auto_noise(problem)
+
+    def auto_noise(self, problem: Problem) -> Noise:
+        """Return the law that noise="auto" stands for, for a problem whose domain clips nothing."""
         law = SumOfGamma(problem.kappa)
         return law if problem.constant_sums else Centred(law)
 

@@ -11,7 +11,6 @@ from mapgrad.errors import UnsupportedProblemError
 from mapgrad.gradients._arguments import non_negative
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._division import divided
-from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import require_density
 from mapgrad.gradients._targets import RelativeStep
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
@@ -88,16 +87,16 @@ class MultiFidelity(PoolEstimator):
         context = Context(theta.ndim - 2, forward.problem, lambda: sampler.noise_std(forward.theta, temperature))
         toward, away, divisor = self.target.both_sides(theta, gradient, context)
         solved = forward.solve_perturbed(torch.stack([away, toward]), temperature).z
-        known = self.known(forward)
+        snapshot = self.snapshot(forward)
         self.record(forward, solved)
         difference = solved[0] - solved[1]
         forward.observe(difference, gradient)
-        one, other = (known.best(sampler.perturb(side, temperature)) for side in (away, toward))
+        one, other = (snapshot.best(sampler.perturb(side, temperature)) for side in (away, toward))
         found = (difference - (one - other)) * (self.correction / 2)
         found = divided(found, divisor).mean(dim=0)
-        if sampler.has_noise and len(known.states):
-            law = Gaussian() if self.noise == "auto" else self.noise
-            found += known.derivative(law, forward.theta, gradient, sampler.others(self.draws), temperature)
+        if sampler.has_noise and len(snapshot.states):
+            law = self.noise_for(forward.problem)
+            found += snapshot.derivative(law, forward.theta, gradient, sampler.others(self.draws), temperature)
         return found
 
     def extra_repr(self) -> str:

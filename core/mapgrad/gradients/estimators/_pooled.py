@@ -8,7 +8,6 @@ import torch
 
 from mapgrad.gradients._arguments import positive
 from mapgrad.gradients._division import divided
-from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import require_density
 from mapgrad.gradients._sides import require_sides, sides_of, solved_difference
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from mapgrad.gradients._sides import Sides
     from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Forward
-    from mapgrad.gradients.estimators._with_pool import Known
+    from mapgrad.gradients.estimators._with_pool import Snapshot
     from mapgrad.pool import StatePool
     from mapgrad.problems import Problem
 
@@ -110,28 +109,28 @@ class Pooled(PoolEstimator):
         return divided(difference, sides.length).mean(dim=0)
 
     def _derivative(self, forward: Forward, gradient: Tensor) -> Tensor:
-        law = Gaussian() if self.noise == "auto" else self.noise
+        law = self.noise_for(forward.problem)
         noise = forward.sampler.others(self.draws)
-        found = self.known(forward).derivative(law, forward.theta, gradient, noise, self.temperature, own=forward.z)
+        found = self.snapshot(forward).derivative(law, forward.theta, gradient, noise, self.temperature, own=forward.z)
         self.record(forward)
         return found
 
     def _pooled_difference(self, forward: Forward, sides: Sides) -> Tensor:
-        known = self.known(forward)
+        snapshot = self.snapshot(forward)
         own, others = forward.z, None
-        if known.seen < self.gate:
+        if snapshot.seen < self.gate:
             rows = [sides.toward] if sides.is_one_sided else [sides.away, sides.toward]
             others = forward.solve_perturbed(torch.stack(rows), self.temperature).z
             own = torch.cat([own, *others])
         self.record(forward, others)
         both = zip(sides.away, sides.toward, strict=True)
-        return torch.stack([self._difference(known, forward, away, toward, own) for away, toward in both])
+        return torch.stack([self._difference(snapshot, forward, away, toward, own) for away, toward in both])
 
-    def _difference(self, known: Known, forward: Forward, away: Tensor, toward: Tensor, own: Tensor) -> Tensor:
+    def _difference(self, snapshot: Snapshot, forward: Forward, away: Tensor, toward: Tensor, own: Tensor) -> Tensor:
         """Return the mean difference of answers [B, *shape] over M noises, for rows [B, *shape] on both sides."""
         noise = forward.sampler.others(self.draws if forward.sampler.has_noise else 1)
-        one = known.best(noise.perturb(away, self.temperature), own)
-        other = known.best(noise.perturb(toward, self.temperature), own)
+        one = snapshot.best(noise.perturb(away, self.temperature), own)
+        other = snapshot.best(noise.perturb(toward, self.temperature), own)
         return (one - other).mean(dim=0)
 
     def extra_repr(self) -> str:

@@ -8,7 +8,8 @@ import torch
 
 from mapgrad.gradients._arguments import positive
 from mapgrad.gradients._division import divided
-from mapgrad.gradients._sides import gaussian_for, require_sides, sides_of, solved_difference
+from mapgrad.gradients._laws import Gaussian
+from mapgrad.gradients._sides import require_sides, sides_of, solved_difference
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ class TwoSided(Estimator):
         """To take a longer step, or more noise."""
         return "take a longer step, more samples or draws, or a larger temperature"
 
-    def noise_for(self, problem: Problem | None) -> Noise | None:
-        """Return the noise that is drawn for a problem; None where none is."""
-        return gaussian_for(problem, self.temperature) if self.noise == "auto" else super().noise_for(problem)
+    def auto_noise(self, problem: Problem) -> Noise:
+        """Return Gaussian noise."""
+        return Gaussian()
 
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return the mean of MAP(θ⁻ + τε) − MAP(θ⁺ + τε), divided by both steps' length."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import scores
 from mapgrad.gradients._ranks import gathered, is_alone
-from mapgrad.gradients._sides import gaussian_for
 from mapgrad.gradients._steps import Recent
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 from mapgrad.pool import StatePool
@@ -30,7 +30,7 @@ _FORGETS: Final = 0.2
 """The share that one step has in `seen`."""
 
 
-class Known(NamedTuple):
+class Snapshot(NamedTuple):
     """The states that a step may use, whatever becomes of the pool.
 
     Attributes:
@@ -128,7 +128,7 @@ class PoolEstimator(Estimator):
         self.draws = draws
         self.seen = 0.0
         self._steps: Recent[int] = Recent()
-        self._versions: Recent[Known] = Recent(_REMEMBERED)
+        self._versions: Recent[Snapshot] = Recent(_REMEMBERED)
         self._version = 0
         self._answers: list[Tensor] = []
         self._others: list[Tensor] = []
@@ -143,9 +143,9 @@ class PoolEstimator(Estimator):
         """M."""
         return self.draws
 
-    def noise_for(self, problem: Problem | None) -> Noise | None:
-        """Return the noise that is drawn for a problem; None where none is."""
-        return gaussian_for(problem, self.temperature) if self.noise == "auto" else super().noise_for(problem)
+    def auto_noise(self, problem: Problem) -> Noise:
+        """Return Gaussian noise."""
+        return Gaussian()
 
     def begin(self, key: int) -> None:
         """Take in what the steps before have found, and keep what this step may use."""
@@ -156,10 +156,10 @@ class PoolEstimator(Estimator):
             self._versions.note(self._version, self._now())
         self._steps.note(key, self._version)
 
-    def _now(self) -> Known:
-        return Known(self.pool, self.pool.states, self.seen)
+    def _now(self) -> Snapshot:
+        return Snapshot(self.pool, self.pool.states, self.seen)
 
-    def known(self, forward: Forward) -> Known:
+    def snapshot(self, forward: Forward) -> Snapshot:
         """Return what a pass may use.
 
         Raises:
@@ -168,13 +168,13 @@ class PoolEstimator(Estimator):
         key = forward.sampler.key
         if key is None:
             return self._now()
-        known = self._versions.get(self._steps.find(key), None)
-        if known is None:
+        found = self._versions.get(self._steps.find(key), None)
+        if found is None:
             raise RuntimeError(
                 f"the pool of {type(self).__name__} changed more than {_REMEMBERED} times between a forward pass and "
                 f"its backward pass, which needs the states as they were: go back earlier, or take TwoSided()"
             )
-        return known
+        return found
 
     def record(self, forward: Forward, others: Tensor | None = None) -> None:
         """Note the states of a training pass, and others [..., *shape] that were solved for on its way back."""
