@@ -33,10 +33,10 @@ def regret(
 
     Where several states are optimal for a prediction, the solver's choice counts, or the worst of them if
     `unambiguous`: max ⟨t, z* − z⟩ over the z in argmax ⟨θ, z⟩, the unambiguous SPO loss of Elmachtoub and Grigas
-    (Smart «Predict, then Optimize», Management Science 2022, definition 2), which no choice among ties can flatter. A
-    constant prediction costs the most then. It takes two solves or so more for each row, in float64, of θ − εt with an
-    ε that falls until the answer is optimal for θ; what loses no more than 1e-9 of a row's largest |θ_i|, or 1e-6 if
-    `pred` isn't float64, counts as optimal. It is as exact as the solver.
+    (Smart «Predict, then Optimize», Management Science 2022, definition 2), which no choice among ties can flatter. It
+    takes some two solves more for each row, in float64, of θ − εt with an ε that falls until the answer is optimal for
+    θ. What loses no more than 1e-9 of a row's largest |θ_i|, or 1e-6 if `pred` isn't float64, counts as optimal. It is
+    as exact as the solver.
 
     Args:
         solver: A `Solver` or a function, as for a loss. Predictions are solved by its own domain policy, as they would
