@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mapgrad
-from mapgrad.data import KnapsackTask, PolynomialTask, ShortestPathTask, TravelingSalesmanTask
+from mapgrad.data import KnapsackTask, PolynomialTask, PortfolioTask, ShortestPathTask, TravelingSalesmanTask
 
 TASKS = [
     ShortestPathTask(height=3, width=4),
@@ -144,6 +144,51 @@ def test_matrices_and_constants_follow_their_laws():
     assert abs(weights.mean() - 5.495) < 0.05
 
 
+PORTFOLIOS = PortfolioTask(assets=4, factors=2, seed=3)
+
+
+def test_portfolios_are_a_task_like_the_others():
+    x, returns = PORTFOLIOS.draw(40)
+    assert x.shape == (40, 5)
+    assert returns.shape == (40, 4)
+    assert x.dtype == returns.dtype == torch.float32
+    assert not PORTFOLIOS.minimize
+    for other in (dataclasses.replace(PORTFOLIOS), copy.deepcopy(PORTFOLIOS), pickle.loads(pickle.dumps(PORTFOLIOS))):
+        assert other == PORTFOLIOS
+        assert all(map(torch.equal, other.draw(7), (x[:7], returns[:7])))
+    for other in (dataclasses.replace(PORTFOLIOS, seed=1).draw(40), PORTFOLIOS.draw(40, "test")):
+        assert not torch.equal(other[1], returns)
+    z = mapgrad.get_solver("auto", PORTFOLIOS.problem)(returns)
+    assert PORTFOLIOS.problem.contains(z).all()
+    np.testing.assert_allclose(PORTFOLIOS.draw(1)[1][0], [0.10434, 0.107412, 0.072391, 0.115416], atol=1e-6)
+
+
+@pytest.mark.parametrize("degree", [1, 4])
+def test_returns_follow_the_published_formula(degree):
+    task = dataclasses.replace(PORTFOLIOS, degree=degree, noise=1e-9)
+    x, returns = task.draw(20)
+    for row in range(20):
+        for j in range(4):
+            signal = 0.05 * float(task._matrix[j] @ x[row].double().numpy()) / 5**0.5
+            assert float(returns[row, j]) == pytest.approx((signal + 0.1 ** (1 / degree)) ** degree, rel=1e-5)
+
+
+@pytest.mark.parametrize("noise", [1.0, 2.0])
+def test_the_covariance_of_returns_is_the_one_that_is_limited(noise):
+    task = dataclasses.replace(PORTFOLIOS, noise=noise)
+    quiet = dataclasses.replace(PORTFOLIOS, noise=1e-9)
+    residuals = (task.draw(60_000)[1] - quiet.draw(60_000)[1]).double().numpy()
+    problem = task.problem
+    np.testing.assert_allclose(np.cov(residuals.T), problem.covariance, atol=4e-6 * noise**2)
+    assert abs(residuals.mean()) < 2e-4
+    assert problem.risk == pytest.approx(2.25 * np.full(4, 0.25) @ problem.covariance @ np.full(4, 0.25))
+    np.testing.assert_allclose(problem.covariance, noise**2 * PORTFOLIOS.problem.covariance)
+    loadings = PortfolioTask(assets=4000, noise=noise)._loadings
+    assert np.abs(loadings).max() <= 0.0025 * noise
+    assert loadings.std() == pytest.approx(0.0025 * noise / 3**0.5, rel=0.03)
+    assert dataclasses.replace(task, fully_invested=True).problem.fully_invested
+
+
 def test_lengths_are_those_of_the_problems_edges():
     task = TravelingSalesmanTask(nodes=7)
     between = np.zeros((7, 7))
@@ -209,6 +254,11 @@ def test_wrong_arguments_are_named(task, changes, error, message):
         (lambda: KnapsackTask(items=0), ValueError, "items must be at least 1"),
         (lambda: KnapsackTask(dimensions=True), TypeError, "dimensions must be an integer"),
         (lambda: KnapsackTask(capacity=0), ValueError, "capacity must be a finite number > 0"),
+        (lambda: PortfolioTask(assets=0), ValueError, "assets must be at least 1"),
+        (lambda: PortfolioTask(factors=1.5), TypeError, "factors must be an integer"),
+        (lambda: PortfolioTask(gamma=0), ValueError, "gamma must be a finite number > 0, got 0"),
+        (lambda: PortfolioTask(gamma=0.9, fully_invested=True), ValueError, "gamma must be a finite number ≥ 1"),
+        (lambda: PortfolioTask(noise=0), ValueError, "noise must be > 0, or the returns have no variance"),
         (lambda: TravelingSalesmanTask(nodes=2), ValueError, "nodes must be at least 3"),
         (lambda: PolynomialTask(problem="assignment"), TypeError, "problem must be a mapgrad.Problem"),
         (lambda: ShortestPathTask().draw(-1), ValueError, "count must be at least 0, got -1"),

@@ -28,6 +28,7 @@ problems = {
     "ortools": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "pulp": mapgrad.Knapsack([[3, 2, 2, 1]], [5]),
     "scipy": mapgrad.Assignment(2),
+    "clarabel": mapgrad.Portfolio([[1, 0.2], [0.2, 2]], 0.5),
     "torch": mapgrad.GridShortestPath(1, 2),
 }
 plugins = {"highspy": "highs"}
@@ -52,7 +53,7 @@ def run(order: tuple[str, ...]) -> str:
     return f"{order}: exit status {done.returncode}\n{done.stderr}" if done.returncode else ""
 
 
-FIRST, LAST = ("topk", "torch", "diagram", "compiled", "search"), ("rustworkx", "networkx")
+FIRST, LAST = ("topk", "torch", "diagram", "compiled", "search"), ("rustworkx", "networkx", "clarabel")
 
 
 @pytest.mark.parametrize("step", [1, -1])
@@ -72,6 +73,7 @@ def test_all_plugins_take_part() -> None:
     assert plugins == {
         "topk",
         "diagram",
+        "clarabel",
         "compiled",
         "networkx",
         "highs",
@@ -94,7 +96,7 @@ for path in (path for folder in sys.argv[1:] for path in sorted(pathlib.Path(fol
 
 
 def test_plugins_of_the_host_import_no_torch() -> None:
-    plugins = ("compiled", "highs", "networkx", "ortools", "pulp", "rustworkx", "scipy", "search")
+    plugins = ("clarabel", "compiled", "highs", "networkx", "ortools", "pulp", "rustworkx", "scipy", "search")
     folders = [Path(mapgrad_topk.__file__).parents[1] / f"mapgrad_{plugin}" for plugin in plugins]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, *folders], capture_output=True, text=True, check=False, env=os.environ

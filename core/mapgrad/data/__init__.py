@@ -12,13 +12,18 @@ Example:
     (torch.Size([20, 5]), torch.Size([20, 40]), torch.Size([20, 40]), torch.Size([20]))
     >>> torch.allclose((batch.costs * batch.states).sum(dim=1), batch.values)
     True
-
-The published portfolios aren't here: their feasible set has a quadratic constraint, the variance of the return, which
-no `Problem` can state.
 """
 
 from mapgrad.data._dataset import Examples, OptDataset
-from mapgrad.data._tasks import KnapsackTask, Part, PolynomialTask, ShortestPathTask, TravelingSalesmanTask
+from mapgrad.data._neighbors import neighbor_costs
+from mapgrad.data._tasks import (
+    KnapsackTask,
+    Part,
+    PolynomialTask,
+    PortfolioTask,
+    ShortestPathTask,
+    TravelingSalesmanTask,
+)
 
 __all__ = [
     "Examples",
@@ -26,6 +31,8 @@ __all__ = [
     "OptDataset",
     "Part",
     "PolynomialTask",
+    "PortfolioTask",
     "ShortestPathTask",
     "TravelingSalesmanTask",
+    "neighbor_costs",
 ]

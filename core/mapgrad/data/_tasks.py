@@ -1,4 +1,4 @@
-"""Generators of features and costs: shortest path, knapsack and travelling salesman as published, and any problem."""
+"""Generators of features and costs: paths, knapsacks, tours and portfolios as published, and any problem."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
 import numpy as np
 import torch
 
-from mapgrad.problems import Knapsack, Problem, ShortestPath, TravelingSalesman
+from mapgrad.problems import Knapsack, Portfolio, Problem, ShortestPath, TravelingSalesman
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,9 +65,8 @@ class _Task:
         _require_integer("count", count, 0)
         stream = _STREAMS[part]
         x = self._generator(stream, 0).standard_normal((count, self.features))
-        signal = np.tensordot(x, self._matrix, (1, -1)) / math.sqrt(self.features) + 3
-        noise = self._generator(stream, 1).uniform(1 - self.noise, 1 + self.noise, signal.shape)
-        costs = self._costs(signal, noise)
+        signal = np.tensordot(x, self._matrix, (1, -1)) / math.sqrt(self.features)
+        costs = self._noisy(signal, self._generator(stream, 1))
         if not np.abs(costs).max(initial=0.0) <= np.finfo(np.float32).max:
             raise ValueError(f"costs of degree {self.degree} and noise {self.noise} overflow float32: take lower ones")
         return torch.as_tensor(x.astype(np.float32)), torch.as_tensor(costs.astype(np.float32))
@@ -77,6 +76,10 @@ class _Task:
         """B, [*shape, p]."""
         shape = (*self.problem.shape, self.features)
         return self._generator(_STREAM_OF_TASK, 0).integers(0, 2, shape).astype(np.float64)
+
+    def _noisy(self, signal: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+        """Return the costs [N, *shape], from B x / √p and noise that is drawn here."""
+        return self._costs(signal + 3, generator.uniform(1 - self.noise, 1 + self.noise, signal.shape))
 
     def _costs(self, signal: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the costs [N, *shape], from B x / √p + 3 and the noise of the same shape."""
@@ -258,6 +261,68 @@ class TravelingSalesmanTask(_Task):
     def _costs(self, signal: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
         costs = self._lengths + signal**self.degree / 3 ** (self.degree - 1) * noise
         return costs.round(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortfolioTask(_Task):
+    """Portfolios within a limit on risk, whose assets' returns are to be predicted.
+
+    The returns to maximise are r_j = (0.05 (B x)_j / √p + 0.1^(1/degree))^degree + (L f)_j + 0.01 τ ε_j with x and B as
+    for `ShortestPathTask`, factors f ~ N(0, I_m), ε ~ N(0, I_d), and L [d, m] drawn once, uniformly from ±0.0025 τ.
+    Their covariance given x is Σ = L Lᵀ + (0.01 τ)² I, and the limit on zᵀ Σ z is γ times the variance of equal shares,
+    the mean of Σ's entries. The law is that of Elmachtoub and Grigas (Smart «Predict, then Optimize», Management
+    Science 2022, section 6.2), with m = 4 and a budget that may be left unspent. PyEPO (Tang and Khalil 2024, as for
+    `KnapsackTask`) has m = p, and spends all: ``factors=features, fully_invested=True``.
+
+    Args:
+        assets: d ≥ 1.
+        factors: m ≥ 1.
+        gamma: γ > 0; with `fully_invested` at least 1, where equal shares are within the limit.
+        fully_invested: Whether all of the budget must be spent.
+        features: p ≥ 1.
+        degree: ≥ 1.
+        noise: τ > 0, 1 and 2 in the paper.
+        seed: ≥ 0, of L, B and all rows.
+
+    Raises:
+        TypeError: an argument that should be an integer isn't.
+        ValueError: an argument is too small or isn't finite.
+    """
+
+    noise: float = 1.0
+    assets: int = 50
+    factors: int = 4
+    gamma: float = 2.25
+    fully_invested: bool = False
+
+    minimize: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _require_integers(self, assets=1, factors=1)
+        least = 1 if self.fully_invested else 0
+        if not least <= self.gamma < math.inf or self.gamma == 0:
+            raise ValueError(f"gamma must be a finite number {'≥ 1' if least else '> 0'}, got {self.gamma!r}")
+        if self.noise == 0:
+            raise ValueError("noise must be > 0, or the returns have no variance to limit, got 0")
+        super().__post_init__()
+
+    @cached_property
+    def problem(self) -> Portfolio:
+        """The portfolios within the limit."""
+        covariance = self._loadings @ self._loadings.T + (0.01 * self.noise) ** 2 * np.eye(self.assets)
+        return Portfolio(covariance, self.gamma * covariance.mean(), fully_invested=self.fully_invested)
+
+    @cached_property
+    def _loadings(self) -> NDArray[np.float64]:
+        """L, [d, m]."""
+        shape = self.assets, self.factors
+        return 0.0025 * self.noise * self._generator(_STREAM_OF_TASK, 1).uniform(-1, 1, shape)
+
+    def _noisy(self, signal: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+        drawn = generator.standard_normal((len(signal), self.factors + self.assets))
+        factors, own = drawn[:, : self.factors], drawn[:, self.factors :]
+        returns = (0.05 * signal + 0.1 ** (1 / self.degree)) ** self.degree
+        return returns + factors @ self._loadings.T + 0.01 * self.noise * own
 
 
 def _require_integers(task: _Task, **least: int) -> None:

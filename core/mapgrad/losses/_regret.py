@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, distributed
 
 from mapgrad.batching import compute_dtype, require_float
+from mapgrad.losses._unambiguous import worst_states
 from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver
 
 if TYPE_CHECKING:
@@ -26,10 +27,16 @@ def regret(
     *,
     minimize: bool = False,
     problems: Sequence[Problem] | None = None,
+    unambiguous: bool = False,
 ) -> Tensor:
     """Return what the decision for each row's prediction loses: ⟨t, z* − z⟩ with z = MAP(θ), z* = MAP(t).
 
-    Where several states are optimal for a prediction, the solver's choice counts.
+    Where several states are optimal for a prediction, the solver's choice counts, or the worst of them if
+    `unambiguous`: max ⟨t, z* − z⟩ over the z in argmax ⟨θ, z⟩, the unambiguous SPO loss of Elmachtoub and Grigas
+    (Smart «Predict, then Optimize», Management Science 2022, definition 2), which no choice among ties can flatter. It
+    takes some two solves more for each row, in float64, of θ − εt with an ε that falls until the answer is optimal for
+    θ. What loses no more than 1e-9 of a row's largest |θ_i|, or 1e-6 if `pred` isn't float64, counts as optimal. It is
+    as exact as the solver.
 
     Args:
         solver: A `Solver` or a function, as for a loss. Predictions are solved by its own domain policy, as they would
@@ -39,6 +46,7 @@ def regret(
         z_true: Of the same shape, their best states; None solves for them.
         minimize: Whether `pred` and `true` are costs.
         problems: One problem a row, in place of the solver's own; pred is then [B, *shape].
+        unambiguous: Whether the worst of the states counts that are optimal for a prediction.
 
     Returns:
         [*batch] float64 on pred's device, at least 0 with an exact solver; no gradient flows.
@@ -46,16 +54,22 @@ def regret(
     Raises:
         TypeError, ShapeError: an argument isn't a tensor, or doesn't fit.
         NonFiniteError: rows have NaN or infinite entries, other than forbidden ones in `pred`.
-        DomainError: `true` lies outside of the problem's domain.
+        DomainError: `true` lies outside of the problem's domain, or `unambiguous` asks for the longest of the paths
+            through entries whose predicted cost is 0.
         RowsError: a row has no acceptable answer.
+        ValueError: `unambiguous` with a solver that isn't exact.
 
     Example:
         >>> import torch, mapgrad
         >>> solver = mapgrad.get_solver("topk", mapgrad.KSubset(3, 1))
         >>> mapgrad.losses.regret(solver, torch.tensor([0.1, 0.2, 0.3]), torch.tensor([5.0, 2.0, 4.0]))
         tensor(1., dtype=torch.float64)
+        >>> mapgrad.losses.regret(solver, torch.zeros(3), torch.tensor([5.0, 2.0, 4.0]), unambiguous=True)
+        tensor(3., dtype=torch.float64)
     """
-    return _regret_and_optimum(require_solver(solver), pred, true, z_true, minimize=minimize, problems=problems)[0]
+    return _regret_and_optimum(
+        require_solver(solver), pred, true, z_true, minimize=minimize, problems=problems, unambiguous=unambiguous
+    )[0]
 
 
 def normalized_regret(
@@ -66,6 +80,7 @@ def normalized_regret(
     *,
     minimize: bool = False,
     problems: Sequence[Problem] | None = None,
+    unambiguous: bool = False,
 ) -> Tensor:
     """Return the sum of all rows' regrets over the sum of their optimal values' sizes |⟨t, z*⟩|.
 
@@ -76,6 +91,7 @@ def normalized_regret(
         z_true: Their best states.
         minimize: Whether both are costs.
         problems: One problem a row.
+        unambiguous: Whether the worst of the optimal states counts.
 
     Returns:
         [] float64; NaN or infinite where all optimal values are 0.
@@ -83,7 +99,9 @@ def normalized_regret(
     Raises:
         MapgradError, TypeError: As for `regret`.
     """
-    lost, best = _regret_and_optimum(require_solver(solver), pred, true, z_true, minimize=minimize, problems=problems)
+    lost, best = _regret_and_optimum(
+        require_solver(solver), pred, true, z_true, minimize=minimize, problems=problems, unambiguous=unambiguous
+    )
     return lost.sum() / best.abs().sum()
 
 
@@ -94,16 +112,25 @@ class Regret:
         solver: As for `regret`.
         minimize: Whether predictions and true values are costs.
         normalize: Whether `compute` gives `normalized_regret`, or the mean regret of a row.
+        unambiguous: As for `regret`.
 
     Raises:
         TypeError: `solver` is neither a solver nor a function.
         UnsupportedProblemError: the problem's states are worth more than ⟨θ, z⟩.
     """
 
-    def __init__(self, solver: SolverOrFunction, *, minimize: bool = False, normalize: bool = True) -> None:
+    def __init__(
+        self,
+        solver: SolverOrFunction,
+        *,
+        minimize: bool = False,
+        normalize: bool = True,
+        unambiguous: bool = False,
+    ) -> None:
         self.solver = require_solver(solver)
         self.minimize = minimize
         self.normalize = normalize
+        self.unambiguous = unambiguous
         self.reset()
 
     def reset(self) -> None:
@@ -119,7 +146,15 @@ class Regret:
         problems: Sequence[Problem] | None = None,
     ) -> None:
         """Take in a batch; arguments and errors as for `regret`. A batch that fails leaves nothing."""
-        lost, best = _regret_and_optimum(self.solver, pred, true, z_true, minimize=self.minimize, problems=problems)
+        lost, best = _regret_and_optimum(
+            self.solver,
+            pred,
+            true,
+            z_true,
+            minimize=self.minimize,
+            problems=problems,
+            unambiguous=self.unambiguous,
+        )
         self.totals += torch.stack((lost.sum(), best.abs().sum(), lost.new_tensor(lost.numel()))).cpu()
 
     def compute(self) -> Tensor:
@@ -145,7 +180,10 @@ class Regret:
         self.totals = state["totals"].clone()
 
     def __repr__(self) -> str:
-        return f"Regret({self.solver!r}, minimize={self.minimize}, normalize={self.normalize})"
+        return (
+            f"Regret({self.solver!r}, minimize={self.minimize}, normalize={self.normalize}, "
+            f"unambiguous={self.unambiguous})"
+        )
 
 
 def _regret_and_optimum(
@@ -156,6 +194,7 @@ def _regret_and_optimum(
     *,
     minimize: bool,
     problems: Sequence[Problem] | None,
+    unambiguous: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return ⟨t, z* − z⟩ and ⟨t, z*⟩, [*batch] float64."""
     sign = -1 if minimize else 1
@@ -172,4 +211,6 @@ def _regret_and_optimum(
     else:
         z_true = require_finite("z_true", require_like("z_true", z_true, theta), split)
     z = solver(theta, problems)
+    if unambiguous:
+        z = worst_states(solver, theta, t, z, split, problems)
     return inner(t, z_true - z, split), inner(t, z_true, split)

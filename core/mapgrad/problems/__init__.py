@@ -9,6 +9,7 @@ from mapgrad.problems._grid import GridShortestPath
 from mapgrad.problems._knapsack import Knapsack
 from mapgrad.problems._nesting import columns_of
 from mapgrad.problems._paths import ShortestPath
+from mapgrad.problems._portfolio import Portfolio
 from mapgrad.problems._program import IntegerProgram
 from mapgrad.problems._sparse import SparseRows
 from mapgrad.problems._subsets import KSubset, Ranking
@@ -26,6 +27,7 @@ __all__ = [
     "KSubset",
     "Knapsack",
     "Matching",
+    "Portfolio",
     "Problem",
     "Ranking",
     "ShortestPath",

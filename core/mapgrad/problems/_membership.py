@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from mapgrad.problems._program_data import ProgramData
     from mapgrad.problems._sparse import SparseRows
 
-_TOLERANCE: Final = 1e-6
+TOLERANCE: Final = 1e-6
+"""By how much a coordinate may miss a bound or a whole number, and a row with real terms a side, beside their size."""
 _INTEGER_ROW_TOLERANCE: Final = 1e-9  # such a row is evaluated at integers: only its own coefficients are rounded
 _COMPLETION_NODES: Final = 100_000
 _INFEASIBLE: Final = 2  # among the statuses of scipy.optimize.milp
@@ -64,7 +65,7 @@ class RowFacts:
 
         At most half of one where a miss is a whole number: no tolerance may hide that.
         """
-        tolerance = np.where(self._are_integer, _INTEGER_ROW_TOLERANCE, _TOLERANCE)
+        tolerance = np.where(self._are_integer, _INTEGER_ROW_TOLERANCE, TOLERANCE)
         most = np.where(self._are_whole & (sides == sides.round()), 0.5, np.inf)
         return np.minimum(tolerance * np.maximum(terms, np.where(np.isfinite(sides), np.abs(sides), 0)), most)
 
@@ -74,9 +75,9 @@ def in_box(program: ProgramData, z: NDArray[np.float64]) -> NDArray[np.bool_]:
     flat, integer = z.reshape(len(z), len(program.decision)), program.integrality[program.decision]
     lower, upper = program.lower[program.decision], program.upper[program.decision]
     with np.errstate(invalid="ignore"):  # inf - inf, where z is refused anyway
-        whole = ~integer | (np.abs(flat - flat.round()) <= _TOLERANCE)
-        room = _TOLERANCE * np.maximum(1, np.abs(flat))
-        is_zero = program.semicontinuous[program.decision] & (np.abs(flat) <= _TOLERANCE)
+        whole = ~integer | (np.abs(flat - flat.round()) <= TOLERANCE)
+        room = TOLERANCE * np.maximum(1, np.abs(flat))
+        is_zero = program.semicontinuous[program.decision] & (np.abs(flat) <= TOLERANCE)
         inside = np.isfinite(flat) & whole & (is_zero | ((flat >= lower - room) & (flat <= upper + room)))
     return np.logical_and.reduce(inside, axis=1)
 
@@ -94,7 +95,7 @@ def are_states(program: ProgramData, facts: RowFacts, z: NDArray[np.float64]) ->
     held = (activity >= least) & (activity <= most)
     answers: NDArray[np.bool_] = np.logical_and.reduce(held | ~facts.are_settled, axis=1)
     if program.features:
-        answers &= keep_sets(program.sos, x, _TOLERANCE) & _keep_indicators(program, x)
+        answers &= keep_sets(program.sos, x, TOLERANCE) & _keep_indicators(program, x)
     if len(program.others):
         for number in np.flatnonzero(answers):
             sides = least[number] - activity[number], most[number] - activity[number]

@@ -103,7 +103,11 @@ def states_of(problem: Problem) -> NDArray[np.float64]:
     except UnsupportedProblemError as error:
         reason = str(error)
     try:
-        found = problem.repair(solved(program_of(problem), sample_thetas(problem))[1])
+        try:
+            program = program_of(problem)
+        except NotApplicableError:
+            program = problem  # there may be a solver of its own class
+        found = problem.repair(solved(program, sample_thetas(problem))[1])
     except NotApplicableError as error:
         raise NotApplicableError(f"{reason}, and {error}") from None
     return np.unique(found, axis=0)
@@ -120,12 +124,12 @@ def program_of(problem: Problem) -> IntegerProgram:
     return given
 
 
-def solved(program: IntegerProgram, theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a program's optima at θ [m, *shape], by the solver that "auto" takes, and its solutions [m, *shape].
+def solved(program: Problem, theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the optima of a program or a problem at θ [m, *shape], by the solver that "auto" takes, and its solutions.
 
     Raises:
-        NotApplicableError: no solver is installed that takes the program, or it has no optimum.
-        InfeasibleError: the program has no solution.
+        NotApplicableError: no solver is installed that takes it, or it has no optimum.
+        InfeasibleError: it has no solution.
     """
     try:
         with get_solver("auto", program) as solver:
