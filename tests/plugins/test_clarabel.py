@@ -209,7 +209,9 @@ def test_networks_learn_through_it(fully_invested):
     }
     losses = {
         "spo+": lambda pred: mapgrad.losses.SPOPlus(solver)(pred, data.costs, data.states),
-        "quadratic": lambda pred: mapgrad.losses.FenchelYoung(solver, quadratic=0.1)(pred, data.states),
+        "quadratic": lambda pred: mapgrad.losses.FenchelYoung(solver, mapgrad.losses.Quadratic(), temperature=0.1)(
+            pred, data.states
+        ),
         **{name: lambda pred, layer=layer: -(layer(pred) * data.costs).sum(1).mean() for name, layer in layers.items()},
     }
     for name, loss in losses.items():
