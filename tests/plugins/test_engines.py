@@ -206,7 +206,7 @@ def test_an_incumbent_is_never_called_optimal(name: str) -> None:
     with pytest.raises(mapgrad.SolveTimeoutError) as caught:
         mapgrad.get_solver(name, program, time_limit=1e-9)(theta)
     assert caught.value.rows == (0, 1)
-    solutions = mapgrad.get_solver(name, program, time_limit=0.5, on_error="incumbent").solve(theta)
+    solutions = mapgrad.get_solver(name, program, time_limit=1.0, on_error="incumbent").solve(theta)
     assert solutions.status.tolist() == [mapgrad.Status.TIME_LIMIT] * 2
     assert program.contains(solutions.z).all()
     assert (solutions.bound > solutions.objective).all()
