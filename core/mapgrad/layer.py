@@ -174,11 +174,9 @@ class MAPLayer(nn.Module):
                 return self._forward_uncompiled(theta, problems, rows)
             return self._forward_each(theta, problems, rows)
         work, theta = at_work_on(self.solver, theta, context, named)
-        training = self.training
-        samples = self.estimator.samples if training else 1
-        is_mean = self.reduction == "mean" or not training
         ids = self._ids(work, theta, rows)
-        return sample(self, work, theta, samples=samples, perturb=training, is_mean=is_mean, ids=ids)
+        samples, is_mean = self._asked()
+        return sample(self, work, theta, samples=samples, perturb=self.training, is_mean=is_mean, ids=ids)
 
     def sample(
         self,
@@ -208,6 +206,11 @@ class MAPLayer(nn.Module):
         work, theta = at_work_on(self.solver, theta, context, named or {})
         ids = self._ids(work, theta, rows)
         return sample(self, work, theta, samples=samples, perturb=perturb, is_mean=is_mean, ids=ids)
+
+    def _asked(self) -> tuple[int, bool]:
+        """Return how many states of a row a call asks for, and whether for their mean."""
+        training = self.training
+        return self.estimator.samples if training else 1, self.reduction == "mean" or not training
 
     def _ids(self, work: SolverAtWork, theta: Tensor, rows: RowIds | None) -> Tensor | None:
         return None if rows is None else require_row_ids(rows, theta.shape[: work.lead_ndim(theta)], theta.device)
@@ -242,11 +245,9 @@ class MAPLayer(nn.Module):
         work, theta = at_work_on(self.solver, theta, context, named)
         if is_traced(theta):
             raise RuntimeError(_NO_TRACED_SUBMIT)
-        training = self.training
-        samples = self.estimator.samples if training else 1
-        is_mean = self.reduction == "mean" or not training
         ids = self._ids(work, theta, rows)
-        return submit(self, work, theta, samples=samples, perturb=training, is_mean=is_mean, ids=ids)
+        samples, is_mean = self._asked()
+        return submit(self, work, theta, samples=samples, perturb=self.training, is_mean=is_mean, ids=ids)
 
     def _forward_uncompiled(
         self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], rows: RowIds | None
@@ -259,8 +260,7 @@ class MAPLayer(nn.Module):
     ) -> Tensor | list[Tensor]:
         if not self.solver.takes_problems:
             raise TypeError(f"problems= needs a solver from mapgrad.get_solver, but this layer has {self.solver!r}")
-        samples = self.estimator.samples if self.training else 1
-        is_mean = self.reduction == "mean" or not self.training
+        samples, is_mean = self._asked()
         return sample_problems(self, self.solver, theta, problems, row_ids, samples=samples, is_mean=is_mean)
 
     @property

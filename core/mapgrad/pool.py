@@ -95,12 +95,12 @@ class StatePool(nn.Module):
         Raises:
             ShapeError: z hasn't the problem's shape.
         """
-        rows, keys = self._rows(z)
-        well = rows.flatten(1).isfinite().all(dim=1)
-        rows, keys = rows[well], keys[well]
+        _, rows = self._state_rows(z)
+        rows = rows[rows.flatten(1).isfinite().all(dim=1)]
+        new = self._hash(rows)
         with _changing:
             states, before = self._held
-            every = torch.cat([keys, before])
+            every = torch.cat([new, before])
             distinct, place = _unique(every)
             first = torch.full((len(distinct),), len(place), device=place.device)
             first.scatter_reduce_(0, place, torch.arange(len(place), device=place.device), "amin")
@@ -111,14 +111,17 @@ class StatePool(nn.Module):
 
     @torch.no_grad()
     def contains(self, z: Tensor) -> Tensor:
-        """Tell which of some states are here, bool [*batch] for z [*batch, *shape]."""
-        rows, keys = self._rows(z)
-        lead = z.shape[: z.ndim - len(self.problem.shape)]
+        """Tell which of some states are here, bool [*batch] for z [*batch, *shape].
+
+        Raises:
+            ShapeError: z hasn't the problem's shape.
+        """
+        lead, rows = self._state_rows(z)
         states, held = self._held
         if len(states) == 0 or len(rows) == 0:
             return torch.zeros(lead, dtype=torch.bool, device=z.device)
         ordered, order = held.sort()
-        place = order[torch.searchsorted(ordered, keys).clamp(max=len(states) - 1)]
+        place = order[torch.searchsorted(ordered, self._hash(rows)).clamp(max=len(states) - 1)]
         return (states[place] == rows).flatten(1).all(dim=1).reshape(lead)
 
     @torch.no_grad()
@@ -132,9 +135,11 @@ class StatePool(nn.Module):
         Returns:
             Values [*batch] of θ's dtype, at least float32, −inf where no state is allowed; and places [*batch] int64,
             the first of equal ones, 0 where there is none.
+
+        Raises:
+            ShapeError: θ hasn't the problem's shape.
         """
-        rows = self._theta_rows(theta)
-        lead = theta.shape[: theta.ndim - len(self.problem.shape)]
+        lead, rows = self._theta_rows(theta)
         values = rows.new_full((len(rows),), -math.inf)
         places = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         states = self.states if among is None else among
@@ -153,27 +158,36 @@ class StatePool(nn.Module):
         Args:
             theta: [*batch, *shape], on the pool's device; −inf forbids an entry.
             among: As for `best`.
+
+        Raises:
+            ShapeError: θ hasn't the problem's shape.
         """
-        rows = self._theta_rows(theta)
-        lead = theta.shape[: theta.ndim - len(self.problem.shape)]
+        lead, rows = self._theta_rows(theta)
         states = self.states if among is None else among
         return _scores(rows, states.flatten(1).to(rows.dtype).T).reshape(*lead, len(states))
 
-    def _theta_rows(self, theta: Tensor) -> Tensor:
-        """Return θ as rows [N, n] of at least float32."""
-        shape = self.problem.shape
-        if theta.ndim < len(shape) or tuple(theta.shape[theta.ndim - len(shape) :]) != shape:
-            raise ShapeError(f"θ must be [*batch, {', '.join(map(str, shape))}], got {tuple(theta.shape)}")
-        rows = theta.reshape(math.prod(theta.shape[: theta.ndim - len(shape)]), math.prod(shape))
-        return rows.to(torch.promote_types(rows.dtype, torch.float32))
+    def _lead(self, values: Tensor, what: str) -> torch.Size:
+        """Return the batch's dimensions of values [*batch, *shape].
 
-    def _rows(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return states as rows [N, *shape] of the pool's dtype, and their hashes [N]."""
+        Raises:
+            ShapeError: they don't end with the problem's shape.
+        """
         shape = self.problem.shape
-        if z.ndim < len(shape) or tuple(z.shape[z.ndim - len(shape) :]) != shape:
-            raise ShapeError(f"states must be [*batch, {', '.join(map(str, shape))}], got {tuple(z.shape)}")
-        rows = z.detach().reshape(-1, *shape).to(self.states)
-        return rows, self._hash(rows)
+        split = values.ndim - len(shape)
+        if split < 0 or tuple(values.shape[split:]) != shape:
+            raise ShapeError(f"{what} must be [*batch, {', '.join(map(str, shape))}], got {tuple(values.shape)}")
+        return values.shape[:split]
+
+    def _theta_rows(self, theta: Tensor) -> tuple[torch.Size, Tensor]:
+        """Return θ's batch dimensions, and θ as rows [N, n] of at least float32."""
+        lead = self._lead(theta, "θ")
+        rows = theta.reshape(lead.numel(), math.prod(self.problem.shape))
+        return lead, rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+    def _state_rows(self, z: Tensor) -> tuple[torch.Size, Tensor]:
+        """Return the batch dimensions of states, and these as rows [N, *shape] of the pool's dtype."""
+        lead = self._lead(z, "states")
+        return lead, z.detach().reshape(lead.numel(), *self.problem.shape).to(self.states)
 
     def _hash(self, rows: Tensor) -> Tensor:
         """Return a hash of each row, int64 [N]."""

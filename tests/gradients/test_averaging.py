@@ -5,6 +5,7 @@ import torch
 
 import mapgrad
 from mapgrad.batching import SolverAtWork
+from mapgrad.gradients._counter import counter_noise
 from mapgrad.gradients._laws import Gumbel
 
 PROBLEM = mapgrad.KSubset(6, 2)
@@ -34,8 +35,6 @@ class Averages(Plain):
 
 
 def noise_of(noise, theta):
-    from mapgrad.gradients._counter import counter_noise
-
     rows = torch.arange(len(theta)) + noise.first if noise.rows is None else noise.rows
     shape = (noise.samples, *theta.shape)
     return counter_noise(Gumbel(), noise.key, shape, event_ndim=1, dtype=theta.dtype, device=theta.device, rows=rows)

@@ -177,17 +177,6 @@ def test_a_row_without_a_finite_gradient_leaves_the_others_theirs():
     torch.testing.assert_close(found[1][[0, 1, 3]], found[0][[0, 1, 3]])
 
 
-class Unsaid:
-    def sample(self, shape, *, generator, dtype, device):
-        return torch.randn(shape, generator=generator, dtype=dtype, device=device)
-
-
-@pytest.mark.parametrize("noise", [None, "auto", Unsaid(), mapgrad.SumOfGamma(5, terms=10)])
-def test_a_law_without_a_density_is_refused(noise):
-    with pytest.raises(TypeError, match=r"law with log_prob, such as mapgrad\.Gaussian\(\)"):
-        Line(noise)
-
-
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="temperature must be positive"):
         Line(temperature=0.0)

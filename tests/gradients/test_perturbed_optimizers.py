@@ -145,9 +145,10 @@ class Unsaid:
 
 
 @pytest.mark.parametrize("noise", [None, "auto", Unsaid(), mapgrad.SumOfGamma(5, terms=10)])
-def test_a_law_without_a_density_is_refused(noise):
+@pytest.mark.parametrize("estimator", [mapgrad.Perturbed, mapgrad.Line])
+def test_a_law_without_a_density_is_refused(estimator, noise):
     with pytest.raises(TypeError, match=r"law with log_prob, such as mapgrad\.Gaussian\(\)"):
-        mapgrad.Perturbed(noise)
+        estimator(noise)
 
 
 def test_bad_arguments_are_refused():

@@ -36,6 +36,17 @@ def steps(layer, theta, take, count=2, **how):
         found.append((z.detach(), leaf.grad))
     return found
 
+def gradients_of(model, losses, rate):
+    # each loss is worked out with the weights of its step
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    found = []
+    for loss in losses:
+        loss.backward()
+        found += [parameter.grad.clone() for parameter in model.parameters()]
+        optimizer.step()
+        optimizer.zero_grad()
+    return found
+
 THETA = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
 IDS = torch.tensor([5, 2**35, -1, 0, 77, 3, 9, 2**50, 12])
 PROBLEMS = [mapgrad.KSubset(6, 1 + row % 3) for row in range(9)]
@@ -193,18 +204,15 @@ def pooled_model(kind):
 
     return Model()
 
-def learn(model, take, ranks, counts=(9, 9, 9, 9)):
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    found = []
-    for number, count in enumerate(counts):  # of 1 row, one rank has none
-        mine = [row for row in take if row < count]
-        x = torch.randn(9, 6, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
-        z = model(x[mine], IDS[mine])
-        (z * torch.arange(6.0)).sum().mul(ranks).backward()  # DistributedDataParallel takes the mean over ranks
-        found += [parameter.grad.clone() for parameter in model.parameters()]
-        optimizer.step()
-        optimizer.zero_grad()
-    return found
+def learn(model, take, ranks, counts):
+    def losses():
+        for number, count in enumerate(counts):  # of 1 row, one rank has none
+            mine = [row for row in take if row < count]
+            x = torch.randn(9, 6, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+            z = model(x[mine], IDS[mine])
+            yield (z * torch.arange(6.0)).sum() * ranks  # DistributedDataParallel takes the mean over ranks
+
+    return gradients_of(model, losses(), 0.1)
 """
 exec(POOLED, NAMES)
 
@@ -254,38 +262,32 @@ class Learner(torch.nn.Module):
     def forward(self, x, true):
         return self.wanted(self.head(x), true)
 
-def through_layer(layer):
-    class Imitate(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = layer
+class ThroughLayer(torch.nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
 
-        def forward(self, theta, true):
-            return (self.layer(theta) - layer.solver(true)).square().sum()
+    def forward(self, theta, true):
+        return (self.layer(theta) - self.layer.solver(true)).square().sum()
 
-    return Imitate()
+class ByState(torch.nn.Module):
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
 
-def by_state(loss):
-    class Imitate(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.loss = loss
-
-        def forward(self, theta, true):
-            return self.loss(theta, loss.solver(true))
-
-    return Imitate()
+    def forward(self, theta, true):
+        return self.loss(theta, self.loss.solver(true))
 
 def make(kind):
     torch.manual_seed(0)
     solver, pool = mapgrad.get_solver("topk", SUBSET), StatePool(SUBSET)
     how = {"reduction": "sum"}
     wanted = {
-        "adaptive": lambda: through_layer(mapgrad.MAPLayer(solver, mapgrad.AdaptiveIMLE(None, step=0.01))),
+        "adaptive": lambda: ThroughLayer(mapgrad.MAPLayer(solver, mapgrad.AdaptiveIMLE(None, step=0.01))),
         "SPO+": lambda: mapgrad.losses.SPOPlus(solver, **how),
-        "Fenchel-Young": lambda: by_state(mapgrad.losses.FenchelYoung(solver, None, **how)),
-        "CaVE": lambda: by_state(mapgrad.losses.CaVE(solver, **how)),
-        "NCE": lambda: by_state(mapgrad.losses.NoiseContrastive(solver, pool, **how)),
+        "Fenchel-Young": lambda: ByState(mapgrad.losses.FenchelYoung(solver, None, **how)),
+        "CaVE": lambda: ByState(mapgrad.losses.CaVE(solver, **how)),
+        "NCE": lambda: ByState(mapgrad.losses.NoiseContrastive(solver, pool, **how)),
         "listwise": lambda: mapgrad.losses.ListwiseRanking(solver, pool, **how),
     }[kind]()
     return Learner(torch.nn.Linear(6, 6), wanted), pool
@@ -294,16 +296,13 @@ KINDS = ("adaptive", "SPO+", "Fenchel-Young", "CaVE", "NCE", "listwise")
 COUNTS = [(3, 1), (3, 3), (3, 0)]  # rows of each rank; the last batches are uneven
 
 def learn_unevenly(model, take, ranks):
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    found = []
-    for number, counts in enumerate(COUNTS):
-        data = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(number))
-        x, true = data[:, take(counts)]
-        model(x, true).mul(ranks).backward()
-        found += [parameter.grad.clone() for parameter in model.parameters()]
-        optimizer.step()
-        optimizer.zero_grad()
-    return found
+    def losses():
+        for number, counts in enumerate(COUNTS):
+            data = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(number))
+            x, true = data[:, take(counts)]
+            yield model(x, true) * ranks
+
+    return gradients_of(model, losses(), 0.05)
 """
 exec(UNEVEN, NAMES)
 

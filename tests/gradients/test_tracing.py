@@ -139,9 +139,11 @@ def test_compiled_with_a_batch_of_any_size(name):
 
 
 @COMPILED
-@pytest.mark.parametrize("name", QUIET)
-def test_compiled_gradient_of_theta_itself(name):
-    eager, traced = (torch.func.grad(squares(make_layer(QUIET[name]()))) for _ in range(2))
+@pytest.mark.parametrize(
+    "make", [*QUIET.values(), ESTIMATORS["imle"], lambda: mapgrad.FrankWolfe(2.0)], ids=[*QUIET, "imle", "frank-wolfe"]
+)
+def test_compiled_gradient_of_theta_itself(make):
+    eager, traced = (torch.func.grad(squares(make_layer(make()))) for _ in range(2))
     theta = theta_for("batch", 3)
     expected = eager(theta)
     assert expected.abs().sum() > 0

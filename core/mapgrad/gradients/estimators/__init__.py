@@ -2,7 +2,8 @@
 
 from mapgrad.gradients.estimators._adaptive_imle import AdaptiveIMLE
 from mapgrad.gradients.estimators._blackbox import Blackbox
-from mapgrad.gradients.estimators._default import default_for, require_same_problem
+from mapgrad.gradients.estimators._checks import require_same_problem
+from mapgrad.gradients.estimators._default import default_for
 from mapgrad.gradients.estimators._estimator import Estimator, Forward, Solve
 from mapgrad.gradients.estimators._exact import Exact
 from mapgrad.gradients.estimators._frank_wolfe import FrankWolfe

@@ -1,4 +1,4 @@
-"""Whether what an estimator returned is what it must be: a user's own may return anything."""
+"""Whether an estimator fits its layer, and what it returned is what it must be: a user's own may return anything."""
 
 from __future__ import annotations
 
@@ -7,11 +7,27 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import torch
 from torch import Tensor
 
-from mapgrad.errors import ShapeError
+from mapgrad.batching import name_problem
+from mapgrad.errors import ShapeError, UnsupportedProblemError
 from mapgrad.gradients.estimators._estimator import Forward
 
 if TYPE_CHECKING:
     from mapgrad.gradients.estimators._estimator import Estimator
+    from mapgrad.problems import Problem
+
+
+def require_same_problem(estimator: Estimator, problem: Problem | None) -> None:
+    """Refuse an estimator for one problem in a layer that solves another.
+
+    Raises:
+        UnsupportedProblemError: it is so.
+    """
+    own: Problem | None = getattr(estimator, "problem", None)
+    if own is not None and problem is not None and own != problem:
+        raise UnsupportedProblemError(
+            f"this {type(estimator).__name__} is for {name_problem(own)}, but the layer solves "
+            f"{name_problem(problem)}: take {type(estimator).__name__}(solver.problem)"
+        )
 
 
 def require_forward(estimator: Estimator, forward: Any, theta: Tensor, samples: int) -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mapgrad.errors import UnsupportedProblemError
 from mapgrad.exact import oracle
 from mapgrad.gradients._arguments import positive
 from mapgrad.gradients._scale import require_scalable, row_scale
 from mapgrad.gradients._temperature import Relative
+from mapgrad.gradients.estimators._checks import require_same_problem
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 from mapgrad.solutions import Status
 
@@ -61,10 +61,7 @@ class Exact(Estimator):
         Raises:
             UnsupportedProblemError: it is another one.
         """
-        if problem is not None and problem != self.problem:
-            raise UnsupportedProblemError(
-                f"this Exact is for {self.problem!r}, but the layer solves {problem!r}: take Exact(solver.problem)"
-            )
+        require_same_problem(self, problem)
         return None
 
     def forward(self, theta: Tensor, sampler: Sampler, solve: Solve) -> Forward:
