@@ -58,8 +58,9 @@ class MAPLayer(nn.Module):
         solver: A `Solver` from `get_solver`, or any function θ [B, *shape] → z [B, *shape], which is called with whole
             batches in order, once a sample, and with the context of the call. Where a function has an attribute
             `problem`, the shape of a row is known; else all dimensions but the first of several are its.
-        estimator: The gradient estimator; None for ``Pooled(problem)``, by which networks learn best (``mapgrad bench
-            training``), or ``TwoSided()`` for a function, several problems, or more than 512 entries a row.
+        estimator: The gradient estimator; None for ``Pooled(problem)``, by which networks learn with the fewest solves
+            (``mapgrad bench training``), or ``TwoSided()`` for a function, several problems, or more than 512 entries
+            a row.
         minimize: Whether the layer's input are costs, to be minimised, instead of utilities. The layer negates them,
             and the solver or function always maximises: a function is called with utilities, −costs, never with costs.
         reduction: "mean" over the samples, or "none" for all of them in training, [S, *batch, *shape].

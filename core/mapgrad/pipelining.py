@@ -32,7 +32,7 @@ def pipelined(
     Args:
         network: From an input to θ [*batch, *shape].
         layer: The layer.
-        inputs: The micro-batches.
+        inputs: The micro-batches, of whatever kind `network` takes: pairs (x, y) for ``lambda pair: net(pair[0])``.
         ahead: How many micro-batches the network is ahead, ≥ 1.
 
     Raises:

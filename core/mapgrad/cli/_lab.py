@@ -58,6 +58,8 @@ def lab(
     right. For a linear loss, under Gaussian noise of several temperatures, and with constants added to θ and to the
     loss's gradient that the problem can't see. Unless the truth is exact, it takes half a million solves for each θ and
     temperature: where a solver takes milliseconds, fewer --draws must do, and --json has the error that they leave.
+
+    The best gradient isn't yet what learns best, which `mapgrad bench training` measures.
     """
     prepare(json, plot, html)
     from mapgrad.bench._lab import QUICK_LAB, LabEffort, run_lab, with_rows

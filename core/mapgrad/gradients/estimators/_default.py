@@ -19,8 +19,8 @@ _LARGE: Final = 512
 def default_for(problem: Problem | None) -> Estimator:
     """Return `Pooled` for a problem of up to 512 entries, else `TwoSided`.
 
-    Networks learn best by the first (``mapgrad bench training``); a function's problem isn't known, and a pool of large
-    states is slow beside a quick solver.
+    Networks learn with the fewest solves by the first (``mapgrad bench training``); a function's problem isn't known,
+    and a pool of large states is slow beside a quick solver.
     """
     if problem is None or math.prod(problem.shape) > _LARGE:
         return TwoSided()
