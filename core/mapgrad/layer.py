@@ -371,7 +371,21 @@ class MAPLayer(nn.Module):
         self.handle = new_handle(self)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @overload
+        def __call__(
+            self,
+            theta: Tensor,
+            *context: Any,
+            problems: Sequence[Problem] | None = None,
+            rows: RowIds | None = None,
+            **named: Any,
+        ) -> Tensor: ...
+        @overload
+        def __call__(
+            self, theta: Sequence[Tensor], *, problems: Sequence[Problem], rows: RowIds | None = None
+        ) -> list[Tensor]: ...
+        def __call__(self, *arguments: Any, **named: Any) -> Any: ...  # noqa: D102 (forward has it)
 
 
 # what torch.compiler.disable sets too, but that takes a second to import
