@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mapgrad.batching import Solver, is_traced, new_handle
 from mapgrad.distribution import PerturbAndMAP
 from mapgrad.gradients import (
-    Callbacks,
     Estimator,
     KeyStream,
-    Monitor,
+    Observed,
     Pending,
     at_work_on,
     default_for,
@@ -30,12 +29,8 @@ from mapgrad.solvers import advice_on
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch.utils.hooks import RemovableHandle
-
     from mapgrad.batching import SolverAtWork
-    from mapgrad.gradients import Callback
     from mapgrad.problems import Problem
-    from mapgrad.solutions import Solutions
     from mapgrad.solvers import MAPSolver
 
     RowIds = Tensor | Sequence[int]
@@ -43,7 +38,7 @@ if TYPE_CHECKING:
 Reduction = Literal["mean", "none"]
 
 
-class MAPLayer(nn.Module):
+class MAPLayer(Observed):
     """z = argmax ⟨θ, z⟩ over a feasible set, with a gradient for θ.
 
     In training mode θ is perturbed as the estimator says, and the output is the mean over its samples; in eval mode it
@@ -121,8 +116,6 @@ class MAPLayer(nn.Module):
         if normalize:
             require_scalable(self.solver.problem, "normalize=True")
         self.keys = KeyStream(seed)
-        self.monitor = Monitor()
-        self.callbacks = Callbacks()
         self.handle = new_handle(self)
 
     @overload
@@ -268,71 +261,6 @@ class MAPLayer(nn.Module):
     def problem(self) -> Problem | None:
         """The feasible set; None where each call brings its problems, or for a function that doesn't say."""
         return self.solver.problem
-
-    @property
-    def stats(self) -> dict[str, float]:
-        """Counts; reading them changes nothing.
-
-        Those of `Solver.stats`, since the solver was made and for all layers that share it; but `clipped` counts the
-        rows of this layer's forward passes, and `clipped_backward` those of its backward passes, whose steps may well
-        leave the domain. Over the backward passes with a target, `improvable` counts the rows that another answer, of
-        those that other rows and samples got, would serve better to first order, and `dead` those of them whose answer
-        the step didn't change: by their means where the solver averages, and some rows for all of a pass of more than
-        8,192 entries. A checkpoint's repeated call counts only in what the solver did. Estimators may add more: `lam`
-        or `beta`, λ or β of the last step or the coming one.
-
-        As they were lately, not since the beginning, and once there is something to tell: `sparsity`, which share of
-        the gradient's entries the answers of all samples left at 0, and, for several samples that weren't averaged by
-        the solver, `snr`, how much of the square of their mean difference of answers is signal, in units of its
-        sampling variance (an estimate, at least 0), both over the last 100 to 200 backward passes with a target;
-        `scale`, the median spread (see `normalize`) of a hundredth backward pass's rows, as the solver gets them.
-        """
-        return {**self.solver.stats, **self.monitor.counts(), **self.estimator.stats}
-
-    def add_callback(self, callback: Callback, *, every: int = 100) -> RemovableHandle:
-        """Have a function called with the layer's statistics, again and again as it trains.
-
-        ``callback(step, stats)`` gets the number of training passes so far and `MAPLayer.stats`, in the thread of the
-        layer's call and at its end, be it compiled or not; passes that a checkpoint repeats don't count. Reading the
-        statistics waits for a GPU. What a callback raises comes out of the layer's call, whose answer is then lost, and
-        no step is made by half: neither is it swallowed, nor does the next call know of it. Copies of a layer, and what
-        is saved, have no callbacks.
-
-        Args:
-            callback: The function.
-            every: After how many training passes it is called.
-
-        Returns:
-            What removes it, as from `torch.nn.Module.register_forward_hook`: ``handle.remove()``, or as a context.
-
-        Raises:
-            TypeError: `callback` isn't callable, or `every` isn't an int.
-            ValueError: `every` is below 1.
-
-        Example:
-            >>> import torch, mapgrad
-            >>> layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(3, 1)))
-            >>> def log(step, stats):  # wandb.log(stats, step=step); trainer.log_dict(stats); writer.add_scalar(…)
-            ...     print(step, stats["improvable"])
-            >>> with layer.add_callback(log, every=2):
-            ...     for _ in range(4):
-            ...         z = layer(torch.zeros(3))
-            2 0.0
-            4 0.0
-        """
-        return self.callbacks.add(callback, every)
-
-    @property
-    def last(self) -> Solutions | None:
-        """What the last call answered, or a call of its distribution; None before one, or after it failed.
-
-        `z`, `status` and a program's `variables` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn,
-        lists as θ; `mask`, [*batch] bool, tells which rows have an answer in all samples. z may share memory with the
-        layer's output; where the solver averages, it is found again now, from θ as it was. `layer.solver.solve` tells
-        objectives and bounds. It is kept until the next call, isn't saved or copied with the layer, and is None after
-        one that torch.compile, torch.vmap or torch.func traced. A checkpoint's repeated call leaves it as it is.
-        """
-        return None if self.monitor.last is None else self.monitor.last.solutions()
 
     def distribution(self, theta: Tensor, *context: Any, **named: Any) -> PerturbAndMAP:
         """Return the perturb-and-MAP distribution of θ [*batch, *shape] (costs if `minimize`).

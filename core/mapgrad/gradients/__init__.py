@@ -1,15 +1,15 @@
 """Which gradient: noise, targets, estimators, and the autograd function around a pass."""
 
 from mapgrad.gradients._adaptive_step import AdaptiveStep
-from mapgrad.gradients._callbacks import Callback, Callbacks
+from mapgrad.gradients._callbacks import Callback
 from mapgrad.gradients._calls import at_work_on, require_no_context
 from mapgrad.gradients._centred import Centred
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._first_order import first_order
 from mapgrad.gradients._function import next_key, prepared, sample, submit
 from mapgrad.gradients._laws import Gaussian, Gumbel, Laplace, Logistic
-from mapgrad.gradients._monitor import Monitor
 from mapgrad.gradients._noise import Noise, StandardNoise, SumOfGamma, has_functions, log_mean, scores
+from mapgrad.gradients._observed import Observed
 from mapgrad.gradients._owner import Owner
 from mapgrad.gradients._pending import Pending
 from mapgrad.gradients._problems import sample_problems
@@ -46,7 +46,6 @@ __all__ = [
     "AdaptiveStep",
     "Blackbox",
     "Callback",
-    "Callbacks",
     "Centred",
     "Combinatorial",
     "Context",
@@ -62,9 +61,9 @@ __all__ = [
     "Line",
     "LogDensity",
     "Logistic",
-    "Monitor",
     "MultiFidelity",
     "Noise",
+    "Observed",
     "Owner",
     "Pending",
     "Perturbed",
