@@ -80,7 +80,16 @@ def test_import_is_quick():
 
 
 @pytest.mark.parametrize(
-    "module", ["mapgrad", "mapgrad.errors", "mapgrad.solutions", "mapgrad.problems", "mapgrad.solvers", "mapgrad.cli"]
+    "module",
+    [
+        "mapgrad",
+        "mapgrad.errors",
+        "mapgrad.solutions",
+        "mapgrad.problems",
+        "mapgrad.solvers",
+        "mapgrad.workers",
+        "mapgrad.cli",
+    ],
 )
 def test_what_is_imported_without_torch(module):
     run_without_torch("import importlib\nimportlib.import_module(sys.argv[1])", module)

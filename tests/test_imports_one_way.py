@@ -25,6 +25,7 @@ FLOORS = (
     {"solutions"},
     {"problems"},
     {"solvers"},
+    {"workers"},
     {"batching"},
     {"exact", "gradients", "pool"},
     {"layer", "losses", "data", "distribution", "decorator", "pipelining", "seeding"},

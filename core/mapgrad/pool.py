@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-from mapgrad.batching import full_precision, new_lock
+from mapgrad.batching import full_precision
 from mapgrad.errors import ShapeError
+from mapgrad.workers import new_lock
 
 if TYPE_CHECKING:
     from mapgrad.problems import Problem

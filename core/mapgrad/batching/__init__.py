@@ -4,7 +4,6 @@ from mapgrad.batching._at_work import SolverAtWork
 from mapgrad.batching._exported import exported, without_gradient
 from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._host import Staged
-from mapgrad.batching._locks import new_lock
 from mapgrad.batching._op import define
 from mapgrad.batching._policy import FailedRow, describe_failed, error_of
 from mapgrad.batching._proofs import Known
@@ -64,7 +63,6 @@ __all__ = [
     "name_problem",
     "name_rows",
     "new_handle",
-    "new_lock",
     "non_finite_error",
     "require_float",
     "row_numbers",

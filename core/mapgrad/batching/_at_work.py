@@ -26,7 +26,6 @@ from mapgrad.batching._perturbed import mean_perturbed, solve_perturbed
 from mapgrad.batching._policy import describe_failed, error_of, failed_rows, with_values
 from mapgrad.batching._proofs import Known, are_worth_it, solve_unproved
 from mapgrad.batching._record import Record
-from mapgrad.batching._runner import Job, Runner
 from mapgrad.batching._theta import (
     COMPUTED,
     DomainPolicy,
@@ -40,14 +39,15 @@ from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.problems import IntegerProgram, batch_shape
 from mapgrad.solutions import Solutions
 from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver, Limits, cost_of
+from mapgrad.workers import Job, Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mapgrad.batching._settings import Settings
-    from mapgrad.batching._workers import Pool
     from mapgrad.problems import Problem
     from mapgrad.solvers import CounterNoise, SolverFactory
+    from mapgrad.workers import Pool
 
 
 class SolverAtWork:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mapgrad.batching._policy import unusable_rows
 from mapgrad.batching._theta import are_finite
-from mapgrad.batching._traces import detach
 from mapgrad.solutions import Solutions, Status
+from mapgrad.workers import detach
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

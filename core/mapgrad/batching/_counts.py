@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mapgrad.batching._locks import new_lock
+from mapgrad.workers import new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

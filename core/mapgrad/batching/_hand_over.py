@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
-from mapgrad.batching._locks import new_lock
 from mapgrad.batching._theta import row_numbers
 from mapgrad.solutions import Status
 from mapgrad.solvers import successor_of
+from mapgrad.workers import new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

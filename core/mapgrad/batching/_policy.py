@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import torch
 
 from mapgrad.batching._theta import IN_BACKWARD, name_problem, name_rows, row_numbers, to_list
-from mapgrad.batching._traces import text_of
 from mapgrad.errors import InfeasibleError, RowsError, SolverCrashError, SolveTimeoutError, UnboundedError
 from mapgrad.solutions import Status
+from mapgrad.workers import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from mapgrad.batching._policy import ErrorPolicy
 from mapgrad.batching._theta import DomainPolicy
-from mapgrad.batching._workers import Workers, require_workers
+from mapgrad.workers import Workers, require_workers
 
 
 @dataclass(frozen=True)

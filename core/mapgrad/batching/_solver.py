@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mapgrad.batching._at_work import SolverAtWork
-    from mapgrad.batching._workers import Workers
     from mapgrad.solvers import SolverLike, SolverSpec
+    from mapgrad.workers import Workers
 
 _NO_PROMISE: Final = Traits(exact=False, history_free=False, deterministic=False)
 

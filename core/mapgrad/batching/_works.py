@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mapgrad.batching._at_work import SolverAtWork
 from mapgrad.batching._counts import Counts
-from mapgrad.batching._locks import new_lock
-from mapgrad.batching._workers import Pool
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import Problem
 from mapgrad.solvers import InstanceSolver, Request, SolverFactory, resolve
+from mapgrad.workers import Pool, new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,17 +9,17 @@ from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mapgrad.batching._locks import new_lock
-from mapgrad.batching._portions import fail_rows, solve_portion
-from mapgrad.batching._runner import Runner
-from mapgrad.batching._traces import portable
 from mapgrad.solvers import Block
+from mapgrad.workers._locks import new_lock
+from mapgrad.workers._portions import fail_rows, solve_portion
+from mapgrad.workers._runner import Runner
+from mapgrad.workers._traces import portable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mapgrad.batching._runner import Job
     from mapgrad.solvers import Limits
+    from mapgrad.workers._runner import Job
 
 UNKNOWN: Final = "unknown job"
 """The answer of a worker that must be sent the job, too."""

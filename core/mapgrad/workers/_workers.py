@@ -7,13 +7,13 @@ import weakref
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Final
 
-from mapgrad.batching import _interrupts
-from mapgrad.batching._executors import Given, Processes
-from mapgrad.batching._threads import Threads
+from mapgrad.workers import _interrupts
+from mapgrad.workers._executors import Given, Processes
+from mapgrad.workers._threads import Threads
 
 if TYPE_CHECKING:
-    from mapgrad.batching._runner import Job, Runner
     from mapgrad.solvers import Block
+    from mapgrad.workers._runner import Job, Runner
 
 Workers = int | str | Executor | None
 

@@ -11,8 +11,8 @@ PRELUDE = """
 import ctypes, logging, os, signal, threading, time
 import mapgrad, numpy as np
 from concurrent.futures import ThreadPoolExecutor
-from mapgrad.batching._runner import Job, Runner
-from mapgrad.batching._workers import Pool
+from mapgrad.workers._runner import Job, Runner
+from mapgrad.workers._workers import Pool
 from mapgrad.solvers import Block, InstanceSolver
 
 C = ctypes.CDLL(None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from mapgrad.batching._traces import detach
+from mapgrad.workers._traces import detach
 
 if TYPE_CHECKING:
-    from mapgrad.batching._runner import Runner
     from mapgrad.solvers import Block
+    from mapgrad.workers._runner import Runner
 
 SECONDS: Final = 5e-3
 """What a portion takes at most, in a thread: handing it out costs a thousandth of that."""

@@ -20,16 +20,16 @@ from concurrent.futures import (
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from mapgrad.batching import _interrupts
-from mapgrad.batching._locks import call_after_fork, keep_inherited, new_lock
-from mapgrad.batching._parcels import UNKNOWN, Parcel, Rows, forget
-from mapgrad.batching._portions import SECONDS, fail_rows, next_portion
+from mapgrad.workers import _interrupts
+from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock
+from mapgrad.workers._parcels import UNKNOWN, Parcel, Rows, forget
+from mapgrad.workers._portions import SECONDS, fail_rows, next_portion
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-    from mapgrad.batching._runner import Job, Runner
     from mapgrad.solvers import Block
+    from mapgrad.workers._runner import Job, Runner
 
 _AHEAD: Final = 2
 """Portions for each worker that are handed out and not answered yet."""

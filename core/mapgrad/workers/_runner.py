@@ -13,10 +13,10 @@ from weakref import WeakSet
 
 import numpy as np
 
-from mapgrad.batching._locks import call_after_fork, keep_inherited, new_lock
-from mapgrad.batching._traces import detach, frames_of
 from mapgrad.solutions import Status
 from mapgrad.solvers import InstanceSolver
+from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock
+from mapgrad.workers._traces import detach, frames_of
 
 if TYPE_CHECKING:
     from types import CodeType

@@ -9,13 +9,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
-from mapgrad.batching import _interrupts
-from mapgrad.batching._locks import call_after_fork, keep_inherited, new_condition
-from mapgrad.batching._portions import fail_rows, next_portion, solve_portion
+from mapgrad.workers import _interrupts
+from mapgrad.workers._locks import call_after_fork, keep_inherited, new_condition
+from mapgrad.workers._portions import fail_rows, next_portion, solve_portion
 
 if TYPE_CHECKING:
-    from mapgrad.batching._runner import Runner
     from mapgrad.solvers import Block
+    from mapgrad.workers._runner import Runner
 
 _STOPS: Final = 5
 _PAUSE: Final = 0.02

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import mapgrad
-from mapgrad.batching._locks import call_after_fork, new_condition, new_lock
-from mapgrad.batching._runner import Job, Runner
-from mapgrad.batching._workers import Pool
 from mapgrad.solvers import Block, InstanceSolver
+from mapgrad.workers._locks import call_after_fork, new_condition, new_lock
+from mapgrad.workers._runner import Job, Runner
+from mapgrad.workers._workers import Pool
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-_OURS: Final = ("mapgrad.batching.", "mapgrad.solvers.")
+_OURS: Final = ("mapgrad.batching.", "mapgrad.workers.", "mapgrad.solvers.")
 _HEADING: Final = "Traceback (most recent call last):\n"
 _FRAMES_SHOWN: Final = 8
 _CHARACTERS: Final = 1_000

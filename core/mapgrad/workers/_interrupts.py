@@ -10,11 +10,11 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from mapgrad.batching._locks import call_after_fork
+from mapgrad.workers._locks import call_after_fork
 
 if TYPE_CHECKING:
-    from mapgrad.batching._runner import Runner
     from mapgrad.solvers import Block
+    from mapgrad.workers._runner import Runner
 
 _PAUSE_MS: Final = 50
 """Between two calls of a solver's stop: the first may come just before the engine is ready to be stopped."""

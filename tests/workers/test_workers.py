@@ -19,10 +19,10 @@ import pytest
 
 import mapgrad
 from mapgrad import Status
-from mapgrad.batching._runner import Job, Runner
-from mapgrad.batching._threads import Threads
-from mapgrad.batching._workers import Pool, require_workers
 from mapgrad.solvers import Block, InstanceSolver
+from mapgrad.workers._runner import Job, Runner
+from mapgrad.workers._threads import Threads
+from mapgrad.workers._workers import Pool, require_workers
 
 PROBLEM = mapgrad.KSubset(3, 1)
 
@@ -514,9 +514,9 @@ def test_a_program_ends_though_a_row_hangs(run_program):
     script = """
 import threading, time
 import mapgrad, numpy as np
-from mapgrad.batching._runner import Job, Runner
-from mapgrad.batching._threads import Threads
-from mapgrad.batching._workers import Pool
+from mapgrad.workers._runner import Job, Runner
+from mapgrad.workers._threads import Threads
+from mapgrad.workers._workers import Pool
 from mapgrad.solvers import Block, InstanceSolver
 class Hung(InstanceSolver):
     def solve(self, state, theta, request):
@@ -650,9 +650,9 @@ def test_an_interrupt_ends_processes_that_hang(solvers, tmp_path, run_program):
 import os, pathlib, signal, sys, threading, time
 sys.path.insert(0, {str(solvers.Path(solvers.__file__).parent)!r})
 import mapgrad, numpy as np, worker_solvers
-from mapgrad.batching._runner import Job, Runner
-from mapgrad.batching._threads import Threads
-from mapgrad.batching._workers import Pool
+from mapgrad.workers._runner import Job, Runner
+from mapgrad.workers._threads import Threads
+from mapgrad.workers._workers import Pool
 from mapgrad.solvers import Block
 def interrupt():
     while not pathlib.Path({str(tmp_path)!r}, "begun").exists():
@@ -676,9 +676,9 @@ def test_processes_without_a_main_guard_say_so(tmp_path):
         MODULE
         + """
 import mapgrad
-from mapgrad.batching._runner import Job, Runner
-from mapgrad.batching._threads import Threads
-from mapgrad.batching._workers import Pool
+from mapgrad.workers._runner import Job, Runner
+from mapgrad.workers._threads import Threads
+from mapgrad.workers._workers import Pool
 from mapgrad.solvers import Block
 problem = mapgrad.KSubset(3, 1)
 pool = Pool("processes:1")

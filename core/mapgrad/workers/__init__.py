@@ -1,0 +1,17 @@
+"""Who runs a solver's rows: the caller itself, threads, processes, or any executor. No module here imports torch."""
+
+from mapgrad.workers._locks import new_lock
+from mapgrad.workers._runner import Job, Runner
+from mapgrad.workers._traces import detach, text_of
+from mapgrad.workers._workers import Pool, Workers, require_workers
+
+__all__ = [
+    "Job",
+    "Pool",
+    "Runner",
+    "Workers",
+    "detach",
+    "new_lock",
+    "require_workers",
+    "text_of",
+]
