@@ -11,7 +11,7 @@ import mapgrad
 from mapgrad.solvers import Block, InstanceSolver
 from mapgrad.workers._locks import call_after_fork, new_condition, new_lock
 from mapgrad.workers._runner import Job, Runner
-from mapgrad.workers._workers import Pool
+from mapgrad.workers._workers import Workers
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -48,7 +48,7 @@ def solve(pool, runner, rows=20):
 
 @pytest.mark.parametrize("workers", [None, 2])
 def test_a_pool_that_was_used_works_in_a_child(workers, in_child):
-    pool, runner = Pool(workers), Runner(Counting(PROBLEM))
+    pool, runner = Workers(workers), Runner(Counting(PROBLEM))
     solve(pool, runner)
 
     def child():
@@ -70,7 +70,7 @@ def test_a_fork_while_others_solve(in_child):
             time.sleep(0.001)
             return super().solve(state, theta, request)
 
-    pool, runner = Pool(2), Runner(Slow(PROBLEM))
+    pool, runner = Workers(2), Runner(Slow(PROBLEM))
     callers = [threading.Thread(target=solve, args=(pool, runner, 200)) for _ in range(3)]
     for caller in callers:
         caller.start()
@@ -125,7 +125,7 @@ def test_owners_are_called_in_a_child_and_not_kept_alive(in_child):
 def test_an_interrupt_in_a_child_stays_there(in_child):
     import signal
 
-    pool, runner = Pool(None), Runner(Counting(PROBLEM))
+    pool, runner = Workers(None), Runner(Counting(PROBLEM))
     solve(pool, runner)  # the watcher is there
 
     class Interrupted(Counting):

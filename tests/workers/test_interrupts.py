@@ -12,7 +12,7 @@ import ctypes, logging, os, signal, threading, time
 import mapgrad, numpy as np
 from concurrent.futures import ThreadPoolExecutor
 from mapgrad.workers._runner import Job, Runner
-from mapgrad.workers._workers import Pool
+from mapgrad.workers._workers import Workers
 from mapgrad.solvers import Block, InstanceSolver
 
 C = ctypes.CDLL(None)
@@ -101,7 +101,7 @@ def run(run_program):
 
 def test_inline_the_engine_is_stopped_and_the_rows_after_it_are_dropped(run):
     run("""
-pool = Pool(None)
+pool = Workers(None)
 for engine in (Stoppable(problem), Swallowing(problem)):
     for count in (1, 2):  # nothing is left of the first one
         assert is_interrupted(pool, engine)
@@ -155,7 +155,7 @@ def again():
     os.kill(os.getpid(), signal.SIGINT)
     engine.solve = lambda mutex, theta, request: theta
 threading.Thread(target=again, daemon=True).start()
-assert not is_interrupted(Pool(None), engine, rows=3)
+assert not is_interrupted(Workers(None), engine, rows=3)
 assert calls == [signal.SIGINT] * 2
 assert os.read(reading, 10) == bytes([signal.SIGINT] * 2)  # whoever listened before still hears
 assert signal.set_wakeup_fd(-1) == writing
@@ -175,19 +175,19 @@ def stop(number, frame):
     raise TimeoutError("alarm")
 signal.signal(signal.SIGALRM, stop)
 solver = Sleepy(problem)
-for pool in (Pool(None), Pool(2)):
+for pool in (Workers(None), Workers(2)):
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         solve(pool, solver)
     except TimeoutError:
-        print("done" if isinstance(pool, Pool) and solver.closed and pool._crew else "", end="")
+        print("done" if isinstance(pool, Workers) and solver.closed and pool._crew else "", end="")
 print()
 """)
 
 
 def test_threads_are_left_behind_and_others_take_their_place(run):
     run("""
-pool = Pool(2)
+pool = Workers(2)
 engine = Engine(problem)  # which can't be stopped
 assert is_interrupted(pool, engine, rows=20)
 assert sorted(engine.rows) in ([0], [0, 1]), engine.rows
@@ -205,9 +205,9 @@ for _ in range(100):
 assert len(at_work) <= 2  # those of the first engine
 with ThreadPoolExecutor(2) as executor:
     engine = Stoppable(problem)
-    assert is_interrupted(Pool(executor), engine, rows=20)
+    assert is_interrupted(Workers(executor), engine, rows=20)
     assert len(engine.rows) <= 2
-    solve(Pool(executor), Quick(problem))
+    solve(Workers(executor), Quick(problem))
 print("done")
 """)
 
@@ -236,6 +236,6 @@ class Highs(InstanceSolver):
         return theta
     def stop(self, highs):
         highs.cancelSolve()
-assert is_interrupted(Pool(None), Highs(problem))
+assert is_interrupted(Workers(None), Highs(problem))
 print("done")
 """)

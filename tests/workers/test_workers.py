@@ -12,7 +12,6 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -20,9 +19,9 @@ import pytest
 import mapgrad
 from mapgrad import Status
 from mapgrad.solvers import Block, InstanceSolver
+from mapgrad.workers import Workers, require_workers
 from mapgrad.workers._runner import Job, Runner
 from mapgrad.workers._threads import Threads
-from mapgrad.workers._workers import Pool, require_workers
 
 PROBLEM = mapgrad.KSubset(3, 1)
 
@@ -120,7 +119,7 @@ def processes(solvers):
 
 @pytest.fixture(scope="module")
 def own_processes(solvers):
-    pool = Pool("processes:1")
+    pool = Workers("processes:1")
     yield pool
     pool.close()
 
@@ -177,12 +176,12 @@ WORKERS = [None, 2, "thread executor"]
 @pytest.fixture(params=WORKERS, ids=str)
 def pool(request):
     if request.param != "thread executor":
-        pool = Pool(request.param)
+        pool = Workers(request.param)
         yield pool
         pool.close()
         return
     with ThreadPoolExecutor(2) as executor:
-        yield Pool(executor)
+        yield Workers(executor)
 
 
 # -- rows that fail alone
@@ -387,7 +386,7 @@ def test_a_failing_block_leaves_nothing_behind(pool):
 
 
 def test_threads_are_shared_named_and_ended():
-    pool = Pool(2)
+    pool = Workers(2)
     runner, job = prepare(Counting)
     blocks = [block_of(range(200)) for _ in range(6)]
     callers = [threading.Thread(target=pool.solve, args=(runner, job, block)) for block in blocks]
@@ -431,7 +430,7 @@ def test_portions_balance_uneven_rows():
             return theta
 
     seen = {}
-    pool = Pool(2)
+    pool = Workers(2)
     runner, job = prepare(Uneven)
     pool.solve(runner, job, block := block_of(range(40)))
     assert_answered(block)
@@ -474,7 +473,7 @@ def test_close_just_as_threads_are_started_leaves_no_batch_behind(monkeypatch):
         return started
 
     monkeypatch.setattr(Threads, "_start", start_and_close)
-    pool = Pool(2)
+    pool = Workers(2)
     runner, job = prepare(Counting)
     block = block_of(range(4))
     caller = threading.Thread(target=lambda: (pool.solve(runner, job, block), answered.set()), daemon=True)
@@ -491,7 +490,7 @@ def test_a_solver_may_ask_its_own_pool():
             pool.solve(*inner, block := block_of([theta[0]]))
             return block.z[0]
 
-    pool = Pool(2)
+    pool = Workers(2)
     inner = prepare(Counting)
     pool.solve(*prepare(Nested), block := block_of(range(6)))
     assert_answered(block)
@@ -503,7 +502,7 @@ def test_keyboard_interrupt_that_a_solver_raises_in_a_thread_is_its_rows():
         def solve(self, state, theta, request):
             raise KeyboardInterrupt
 
-    pool = Pool(2)
+    pool = Workers(2)
     pool.solve(*prepare(Interrupting), block := block_of([1, 2]))
     assert all(isinstance(error, KeyboardInterrupt) for error in block.causes.values())
     assert_answered(block, failed=[0, 1])
@@ -516,7 +515,7 @@ import threading, time
 import mapgrad, numpy as np
 from mapgrad.workers._runner import Job, Runner
 from mapgrad.workers._threads import Threads
-from mapgrad.workers._workers import Pool
+from mapgrad.workers._workers import Workers
 from mapgrad.solvers import Block, InstanceSolver
 class Hung(InstanceSolver):
     def solve(self, state, theta, request):
@@ -524,7 +523,7 @@ class Hung(InstanceSolver):
         time.sleep(1000)
 begun = threading.Event()
 problem = mapgrad.KSubset(3, 1)
-pool = Pool(2)
+pool = Workers(2)
 arguments = Runner(Hung(problem)), Job("", None, problem, {}), Block(np.zeros((3, 3)))
 threading.Thread(target=pool.solve, args=arguments, daemon=True).start()
 begun.wait()
@@ -545,14 +544,14 @@ def test_an_executor_that_runs_in_place():
             return future
 
     with Immediate(1) as executor:
-        Pool(executor).solve(*prepare(Counting), block := block_of([1, -1, 2]))
+        Workers(executor).solve(*prepare(Counting), block := block_of([1, -1, 2]))
     assert_answered(block, failed=[1])
 
 
 def test_an_executor_that_was_shut_down_fails_the_rows():
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
-    Pool(executor).solve(*prepare(Counting), block := block_of([1, 2]))
+    Workers(executor).solve(*prepare(Counting), block := block_of([1, 2]))
     assert_answered(block, failed=[0, 1])
     assert "is it shut down?" in str(block.causes[0])
     assert isinstance(block.causes[0].__cause__, RuntimeError)
@@ -561,26 +560,26 @@ def test_an_executor_that_was_shut_down_fails_the_rows():
 def test_a_caller_inside_of_its_own_executor_takes_its_rows_back():
     with ThreadPoolExecutor(1) as executor:
         block = block_of([1, -1, *range(20)])
-        executor.submit(Pool(executor).solve, *prepare(Counting), block).result(timeout=30)
+        executor.submit(Workers(executor).solve, *prepare(Counting), block).result(timeout=30)
         assert_answered(block, failed=[1])
 
 
 def test_models_in_a_given_executors_threads_are_the_runners():
     with ThreadPoolExecutor(2) as executor:
         runner, job = prepare(Counting)
-        Pool(executor).solve(runner, job, block_of(range(20)))
+        Workers(executor).solve(runner, job, block_of(range(20)))
         runner.close()
         assert set(runner.solver.closed) == set(runner.solver.made)
 
 
 def test_a_given_process_executor_gets_a_job_once_and_forgets_it(processes, solvers, tmp_path):
     runner, job = prepare(solvers.Identity, "once", str(tmp_path), folder=str(tmp_path))
-    pool = Pool(processes)
+    pool = Workers(processes)
     for _ in range(3):
         pool.solve(runner, job, block := block_of(range(50), seconds=1.0))
         assert_answered(block)
     assert len(list(tmp_path.glob("unpickled-*"))) == 1
-    other = Pool(processes)  # which doesn't know what the worker has
+    other = Workers(processes)  # which doesn't know what the worker has
     other.solve(runner, job, block := block_of([1, 2]))
     assert_answered(block)
     assert not list(tmp_path.glob("closed-*"))
@@ -593,7 +592,7 @@ def test_a_given_process_executor_gets_a_job_once_and_forgets_it(processes, solv
 
 
 def test_a_worker_keeps_sixteen_jobs(processes, solvers, tmp_path):
-    pool = Pool(processes)
+    pool = Workers(processes)
     for number in range(18):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -605,7 +604,7 @@ def test_a_worker_keeps_sixteen_jobs(processes, solvers, tmp_path):
 
 
 def test_what_cannot_be_sent_fails_the_rows(processes, solvers):
-    pool = Pool(processes)
+    pool = Workers(processes)
     runner, _ = prepare(Counting)
     pool.solve(runner, Job("local", lambda: None, PROBLEM, {}), block := block_of([1, 2]))
     assert isinstance(block.causes[0], pickle.PicklingError)
@@ -619,7 +618,7 @@ def test_what_cannot_be_sent_fails_the_rows(processes, solvers):
 
 
 def test_a_process_that_quits_by_itself_costs_a_row(processes, solvers):
-    Pool(processes).solve(*prepare(solvers.Quitting, "quitting"), block := block_of([1, -1, 2, -2, 3]))
+    Workers(processes).solve(*prepare(solvers.Quitting, "quitting"), block := block_of([1, -1, 2, -2, 3]))
     assert_answered(block, failed=[1, 3])
     assert [type(block.causes[row]) for row in (1, 3)] == [SystemExit, KeyboardInterrupt]
 
@@ -631,7 +630,7 @@ def test_only_rows_that_kill_their_worker_fail(own_processes, solvers):
     runner, job = prepare(solvers.Deadly, "deadly")
     own_processes.solve(runner, job, block := block_of([1, 2, -1, *range(20)]))
     assert_answered(block, failed=[2])
-    assert isinstance(block.causes[2], BrokenProcessPool)
+    assert isinstance(block.causes[2], ChildProcessError)
     own_processes.solve(runner, job, block := block_of(range(20)))
     assert_answered(block)
 
@@ -652,14 +651,14 @@ sys.path.insert(0, {str(solvers.Path(solvers.__file__).parent)!r})
 import mapgrad, numpy as np, worker_solvers
 from mapgrad.workers._runner import Job, Runner
 from mapgrad.workers._threads import Threads
-from mapgrad.workers._workers import Pool
+from mapgrad.workers._workers import Workers
 from mapgrad.solvers import Block
 def interrupt():
     while not pathlib.Path({str(tmp_path)!r}, "begun").exists():
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=interrupt).start()
-problem, options, pool = mapgrad.KSubset(3, 1), dict(folder={str(tmp_path)!r}), Pool("processes:1")
+problem, options, pool = mapgrad.KSubset(3, 1), dict(folder={str(tmp_path)!r}), Workers("processes:1")
 job = Job("", worker_solvers.Factory(worker_solvers.Hung), problem, options)
 try:
     pool.solve(Runner(worker_solvers.Hung(problem, **options)), job, Block(np.zeros((3, 3))))
@@ -678,10 +677,10 @@ def test_processes_without_a_main_guard_say_so(tmp_path):
 import mapgrad
 from mapgrad.workers._runner import Job, Runner
 from mapgrad.workers._threads import Threads
-from mapgrad.workers._workers import Pool
+from mapgrad.workers._workers import Workers
 from mapgrad.solvers import Block
 problem = mapgrad.KSubset(3, 1)
-pool = Pool("processes:1")
+pool = Workers("processes:1")
 block = Block(np.zeros((50, 3)))
 pool.solve(Runner(Identity(problem)), Job("", Factory(Identity), problem, {}), block)
 if block.causes:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from mapgrad.batching._settings import Settings
     from mapgrad.problems import Problem
     from mapgrad.solvers import CounterNoise, SolverFactory
-    from mapgrad.workers import Pool
+    from mapgrad.workers import Workers
 
 
 class SolverAtWork:
@@ -57,7 +57,7 @@ class SolverAtWork:
         factory: Makes the solver.
         problem: The feasible set; None for a function whose rows may have any shape.
         settings: What the user asked for.
-        pool: The workers, shared with the other problems of a `Solver`.
+        workers: Shared with the other problems of a `Solver`.
         counts: Gets what is done, likewise shared; None for counts of its own.
 
     Attributes:
@@ -72,7 +72,7 @@ class SolverAtWork:
         factory: SolverFactory,
         problem: Problem | None,
         settings: Settings,
-        pool: Pool,
+        workers: Workers,
         counts: Counts | None = None,
     ) -> None:
         self.factory = factory
@@ -80,7 +80,7 @@ class SolverAtWork:
         self.plugin = plugin = factory.build(problem, settings.options)
         self.traits = plugin.traits
         self._settings = settings
-        self._pool = pool
+        self._workers = workers
         self._job = Job(uuid.uuid4().hex, factory, problem, settings.options)
         self._lowering = None if problem is None else factory.lowering(problem)
         self._runner = Runner(plugin) if isinstance(plugin, InstanceSolver) else None
@@ -89,7 +89,7 @@ class SolverAtWork:
         if self.traits.gives_up and problem is not None:
 
             def start(other: SolverFactory, of: Problem, limit: float | None) -> SolverAtWork:
-                return SolverAtWork(other, of, replace(settings.without_options(), time_limit=limit), pool)
+                return SolverAtWork(other, of, replace(settings.without_options(), time_limit=limit), workers)
 
             self._hand_over = HandOver(factory, problem, settings.time_limit, start)
         # asked here, as a compiler can't trace how the problem's bounds are found
@@ -358,7 +358,7 @@ class SolverAtWork:
         assert self._runner is not None
         parts: list[tuple[Staged, Tensor]] = []
         answers: list[tuple[Solutions, bool]] = []
-        for numbers, arrived, starts in arriving(rows, near, self._pool.workers):
+        for numbers, arrived, starts in arriving(rows, near, self._workers.count):
             staged = Staged(
                 arrived,
                 self._lowering,
@@ -370,7 +370,7 @@ class SolverAtWork:
                 patience=None if self._hand_over is None else self._hand_over.patience,
                 limits=None if self._limits is None else self._limits.of_rows(numbers),
             )
-            self._pool.solve(self._runner, self._job, staged.block)
+            self._workers.solve(self._runner, self._job, staged.block)
             parts.append((staged, rows[numbers.start : numbers.stop]))
             answers.append(staged.answers(parts[-1][1], priced=priced))
         is_clean = all(succeeded for _, succeeded in answers)
@@ -394,6 +394,6 @@ class SolverAtWork:
         """Free the native models; a later batch makes new ones."""
         if self._runner is not None:
             self._runner.close()
-            self._pool.forget(self._job.token)
+            self._workers.forget(self._job.token)
         if self._hand_over is not None:
             self._hand_over.close()

@@ -8,14 +8,14 @@ from typing import Any, get_args
 
 from mapgrad.batching._policy import ErrorPolicy
 from mapgrad.batching._theta import DomainPolicy
-from mapgrad.workers import Workers, require_workers
+from mapgrad.workers import WorkersLike, require_workers
 
 
 @dataclass(frozen=True)
 class Settings:
     """What `get_solver` was given beside the solver and the problem."""
 
-    workers: Workers = None
+    workers: WorkersLike = None
     on_error: ErrorPolicy = "raise"
     time_limit: float | None = None
     domain: DomainPolicy = "clip"

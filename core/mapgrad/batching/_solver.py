@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from mapgrad.batching._at_work import SolverAtWork
     from mapgrad.solvers import SolverLike, SolverSpec
-    from mapgrad.workers import Workers
+    from mapgrad.workers import WorkersLike
 
 _NO_PROMISE: Final = Traits(exact=False, history_free=False, deterministic=False)
 
@@ -325,7 +325,7 @@ def get_solver(
     solver: SolverLike,
     problem: Problem | None,
     *,
-    workers: Workers = None,
+    workers: WorkersLike = None,
     on_error: ErrorPolicy = "raise",
     time_limit: float | None = None,
     domain: DomainPolicy = "clip",

@@ -10,7 +10,7 @@ from mapgrad.batching._counts import Counts
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import Problem
 from mapgrad.solvers import InstanceSolver, Request, SolverFactory, resolve
-from mapgrad.workers import Pool, new_lock
+from mapgrad.workers import Workers, new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,9 @@ class Works:
 
     def __init__(self, solver: SolverLike | SolverFactory, settings: Settings) -> None:
         self._solver, self._settings = solver, settings
-        self._pool = Pool(settings.workers)
+        given = settings.workers
+        self._workers = given if isinstance(given, Workers) else Workers(given)
+        self._is_shared = self._workers is given
         self._kept: OrderedDict[Problem, SolverAtWork] = OrderedDict()
         self._lock = new_lock()
         self.counts = Counts()
@@ -45,7 +47,7 @@ class Works:
         """Put the solver to work on a problem, which isn't kept."""
         solver = self._solver
         factory = solver if isinstance(solver, SolverFactory) else resolve(solver, problem)
-        return SolverAtWork(factory, problem, self._settings, self._pool, self.counts)
+        return SolverAtWork(factory, problem, self._settings, self._workers, self.counts)
 
     def serving(self, problem: Problem, own: SolverAtWork | None) -> SolverAtWork:
         """Return what serves a problem: the solver's own, one that is kept, or a new one.
@@ -78,7 +80,7 @@ class Works:
     def _refusing(self, problem: Problem, error: UnsupportedProblemError) -> SolverAtWork:
         name = self._solver.name if isinstance(self._solver, SolverFactory) else str(self._solver)
         factory = SolverFactory(name, name, Refusing(problem, error))
-        return SolverAtWork(factory, problem, self._settings.without_options(), Pool(None), self.counts)
+        return SolverAtWork(factory, problem, self._settings.without_options(), Workers(), self.counts)
 
     def close(self) -> None:
         """Stop the workers and free the native models of those that are kept."""
@@ -86,7 +88,8 @@ class Works:
             works = [*self._kept.values()]
         for work in works:
             work.close()
-        self._pool.close()
+        if not self._is_shared:
+            self._workers.close()
 
 
 class Refusing(InstanceSolver[Problem, None]):

@@ -3,13 +3,13 @@
 from mapgrad.workers._locks import new_lock
 from mapgrad.workers._runner import Job, Runner
 from mapgrad.workers._traces import detach, text_of
-from mapgrad.workers._workers import Pool, Workers, require_workers
+from mapgrad.workers._workers import Workers, WorkersLike, require_workers
 
 __all__ = [
     "Job",
-    "Pool",
     "Runner",
     "Workers",
+    "WorkersLike",
     "detach",
     "new_lock",
     "require_workers",

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import threading
-from collections import deque
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
     CancelledError,
     Executor,
     Future,
-    ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
 )
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mapgrad.workers import _interrupts
-from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock
+from mapgrad.workers._locks import call_after_fork, keep_inherited
 from mapgrad.workers._parcels import UNKNOWN, Parcel, Rows, forget
 from mapgrad.workers._portions import SECONDS, fail_rows, next_portion
 
 if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
     from mapgrad.solvers import Block
     from mapgrad.workers._runner import Job, Runner
 
@@ -180,8 +174,8 @@ class Given(_Foreign):
         self._executor: Executor | None = executor
         call_after_fork(self)
 
-    def solve(self, runner: Runner, job: Job, block: Block) -> None:
-        """Solve a block."""
+    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> None:
+        """Solve a block: see `Threads.solve`."""
         if self._executor is None:
             _interrupts.run(runner, block)
             return
@@ -202,139 +196,6 @@ class Given(_Foreign):
         """Leave the executor to the parent: somebody may have held its locks."""
         keep_inherited(self._executor)
         self._executor = None
-
-
-class _Generation:
-    """An executor of our own processes, and how many blocks are on their way through it."""
-
-    def __init__(self, count: int) -> None:
-        # fork would copy torch's and the solvers' threads in an undefined state
-        context = multiprocessing.get_context("spawn")
-        self.executor = ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
-        self.users = 0
-
-    def kill(self) -> None:
-        """End the processes at once, whatever they are at."""
-        processes = cast("dict[int, BaseProcess] | None", self.executor._processes)  # noqa: SLF001 (public from 3.14 on)
-        for process in list((processes or {}).values()):
-            process.kill()
-        self.executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _begin() -> None:
-    """Let Ctrl-C, which goes to all processes of a terminal, end a worker at once and without a word."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-class Processes(_Foreign):
-    """Processes that all callers share; they are started when there is something to do.
-
-    Rows that are lost as a worker dies are solved again in a process apart, portion by portion, and row by row where
-    that one dies, too: so only rows that kill their worker fail.
-    """
-
-    def __init__(self, count: int) -> None:
-        super().__init__(count)
-        self._generation: _Generation | None = None
-        self._lock = new_lock()
-        call_after_fork(self)
-
-    def solve(self, runner: Runner, job: Job, block: Block) -> None:
-        """Solve a block."""
-        with self._lock:
-            generation = self._generation = self._generation or _Generation(self.count)
-            generation.users += 1
-        try:
-            spans: list[tuple[int, int]] = []
-            delivery = self._deliver(generation.executor, runner, job, block, self.count)
-            for start, stop, error in delivery.run(0, len(block)):
-                if isinstance(error, BrokenExecutor | CancelledError):
-                    spans.append((start, stop))
-                else:
-                    fail_rows(block, start, stop, error)
-            if spans:
-                self._retire(generation)
-                spans.sort(reverse=True)  # what was handed out first is the likeliest cause, and best comes last
-                self._recover(deque(spans), runner, job, block)
-        except BaseException:
-            self._retire(generation)
-            generation.kill()
-            raise
-        finally:
-            with self._lock:
-                generation.users -= 1
-                is_over = generation.users == 0 and generation is not self._generation
-            if is_over:
-                generation.executor.shutdown(wait=False)
-
-    def _recover(self, spans: deque[tuple[int, int]], runner: Runner, job: Job, block: Block) -> None:
-        while spans:
-            apart = _Generation(1)
-            try:
-                error = _cannot_begin(apart)
-                if error is not None:
-                    for start, stop in spans:
-                        fail_rows(block, start, stop, error)
-                    return
-                self._solve_apart(apart, spans, runner, job, block)
-            finally:
-                apart.kill()
-
-    def _solve_apart(
-        self, apart: _Generation, spans: deque[tuple[int, int]], runner: Runner, job: Job, block: Block
-    ) -> None:
-        """Solve spans until the process dies; a span that it dies of is split into rows, a row fails."""
-        while spans:
-            start, stop = spans.popleft()
-            lost = self._deliver(apart.executor, runner, job, block, 1).run(start, stop, whole=True)
-            if lost and stop - start == 1:
-                fail_rows(block, start, stop, lost[0].error)
-            elif lost:
-                spans.extendleft((row, row + 1) for row in reversed(range(start, stop)))
-            if lost:
-                return
-
-    def _retire(self, generation: _Generation) -> None:
-        with self._lock:
-            if self._generation is generation:
-                self._generation = None
-
-    def forget(self, token: str) -> None:
-        """Tell the workers that a job's native models are no longer needed."""
-        generation = self._generation
-        self._forget(generation and generation.executor, [token])
-
-    def close(self) -> None:
-        """End the processes, once the rows are solved that somebody waits for; new rows start new ones."""
-        self._parcels.clear()
-        with self._lock:
-            generation, self._generation = self._generation, None
-            is_over = generation is not None and generation.users == 0
-        if generation is not None and is_over:
-            generation.executor.shutdown(wait=False)
-
-    def after_fork(self) -> None:
-        """Begin anew: the processes are the parent's."""
-        keep_inherited(self._generation)
-        self._generation = None
-
-
-def _cannot_begin(generation: _Generation) -> BaseException | None:
-    """Return why a process doesn't even start, None where it does."""
-    try:
-        cause = generation.executor.submit(int).exception()
-    except Exception as error:  # noqa: BLE001 (a daemon may have no children)
-        cause = error
-    if cause is None:
-        return None
-    return _caused(
-        RuntimeError(
-            'no worker process starts; a script that uses workers="processes:n" must do its work under '
-            'if __name__ == "__main__", as each worker imports it'
-        ),
-        cause,
-    )
 
 
 def _caused(error: BaseException, cause: BaseException) -> BaseException:

@@ -46,16 +46,24 @@ class Parcel:
             PicklingError: The job can't be pickled.
         """
         if self._data is None:
-            try:
-                self._data = pickle.dumps(job)
-            except Exception as error:
-                raise pickle.PicklingError(
-                    "the solver, its problem or its options can't be sent to a worker process, since pickle refuses "
-                    f"them ({type(error).__name__}: {error}): take threads, or classes and functions that a module "
-                    "names"
-                ) from error
+            self._data = pickled(job)
         self.sent += 1
         return self._data if is_asked_for or self.sent <= self._workers else None
+
+
+def pickled(job: Job) -> bytes:
+    """Return a job as it goes to a worker process.
+
+    Raises:
+        PicklingError: It can't be pickled.
+    """
+    try:
+        return pickle.dumps(job)
+    except Exception as error:
+        raise pickle.PicklingError(
+            "the solver, its problem or its options can't be sent to a worker process, since pickle refuses them "
+            f"({type(error).__name__}: {error}): take threads, or classes and functions that a module names"
+        ) from error
 
 
 class Answers(NamedTuple):

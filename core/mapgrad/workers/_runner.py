@@ -63,6 +63,7 @@ class Runner:
 
     Attributes:
         can_stop: Whether the solver can be stopped.
+        loops: Whether it solves the rows of a block one by one.
         pace: Seconds that a row took when somebody last took the time; None before.
     """
 
@@ -73,7 +74,7 @@ class Runner:
         stoppable = solver.traits.stoppable
         self.can_stop = _has_own(solver, "stop") if stoppable is None else stoppable
         self.pace: float | None = None
-        self._loops = not _has_own(solver, "solve_rows")
+        self.loops = not _has_own(solver, "solve_rows")
         self._is_worker = is_worker
         self._at_work: dict[Block, tuple[Any, object]] = {}
         call_after_fork(self)
@@ -99,7 +100,7 @@ class Runner:
                 self._reset(rest)
                 self._run_one_by_one(block, start, owner)
                 return
-            self._reset(rest.part(rows.start, rows.stop if self._loops else len(rest)))
+            self._reset(rest.part(rows.start, rows.stop if self.loops else len(rest)))
             for row in rows:
                 block.fail(start + row, error)
             start += rows.stop

@@ -6,45 +6,54 @@ import atexit
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
 from mapgrad.workers import _interrupts
+from mapgrad.workers._batch import Batch
 from mapgrad.workers._locks import call_after_fork, keep_inherited, new_condition
-from mapgrad.workers._portions import fail_rows, next_portion, solve_portion
+from mapgrad.workers._portions import solve_portion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mapgrad.solvers import Block
-    from mapgrad.workers._runner import Runner
+    from mapgrad.workers._runner import Job, Runner
 
 _STOPS: Final = 5
 _PAUSE: Final = 0.02
-"""An interrupted caller stops its rows up to so often, with so many seconds between: once may be just too early."""
+"""A caller that waits no longer stops its rows up to so often, with so many seconds between: once may be too early."""
 
 _PATIENCE: Final = 0.5
 """Seconds that the program's end waits for rows at work: some engines crash that come back while Python is ending."""
 
+_START: Final = 60.0
+"""Seconds that workers may take to start, which don't count against a deadline."""
 
-class _Batch:
-    """A block whose rows are handed out.
 
-    Attributes:
-        begun: How many rows have been.
-        workers: How many threads are solving some.
-        is_dropped: Whether nobody waits for it any more.
-        ended: A lock that is free once no row is left and nobody is at work.
-    """
+class Hand(Protocol):
+    """What a thread solves rows with; its own, but for `stop`."""
 
-    __slots__ = ("begun", "block", "count", "ended", "is_dropped", "runner", "workers")
+    def is_ready(self, batch: Batch) -> bool:
+        """Tell whether rows of a batch can be taken, or `prepare` is needed."""
+        ...
 
-    def __init__(self, runner: Runner, block: Block) -> None:
-        self.runner = runner
-        self.block = block
-        self.count = len(block)
-        self.begun = self.workers = 0
-        self.is_dropped = False
-        self.ended = threading.Lock()
-        self.ended.acquire()
+    def prepare(self, batch: Batch) -> None:
+        """Get ready for a batch, if only to fail its rows. Never raises."""
+
+    def solve(self, batch: Batch, start: int, stop: int) -> None:
+        """Solve some rows of a batch; what it raises fails them."""
+
+    def stop(self, batch: Batch, *, is_last: bool) -> None:
+        """Stop what is solved of a batch; called from other threads, again and again until nothing is.
+
+        Args:
+            batch: The batch.
+            is_last: Whether this is the last call.
+        """
+
+    def close(self) -> None:
+        """Free what it has, as its thread ends."""
 
 
 class Threads:
@@ -52,33 +61,49 @@ class Threads:
 
     Args:
         count: How many there are at most.
+        new_hand: Makes what a thread solves rows with.
 
     Attributes:
         count: The same.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, new_hand: Callable[[], Hand] | None = None) -> None:
         self.count = count
+        self.new_hand: Callable[[], Hand] = _InPlace if new_hand is None else new_hand
         self._wanted: dict[threading.Thread, int] = {}
-        self._at_work: dict[threading.Thread, _Batch] = {}
-        self._batches: deque[_Batch] = deque()
+        self._at_work: dict[threading.Thread, tuple[Batch, Hand]] = {}
+        self._batches: deque[Batch] = deque()
         self._condition = new_condition()
         call_after_fork(self)
         _all.add(self)
 
-    def solve(self, runner: Runner, block: Block) -> None:
-        """Solve a block; on the spot where a thread of our own asks, which others would wait for."""
-        batch = _Batch(runner, block)
+    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> None:
+        """Solve a block; on the spot where a thread of our own asks, which others would wait for.
+
+        Args:
+            runner: The solver, used in this process.
+            job: The same for workers elsewhere.
+            block: The rows.
+            deadline: Seconds from when a worker is ready, after which rows without an answer fail; None for any time.
+        """
+        self.finish(Batch(runner, job, block, deadline))
+
+    def finish(self, batch: Batch) -> bool:
+        """Solve the rows of a batch; return whether all have come to an end, and no worker is at any of them."""
         try:
             if self._hand_out(batch):
-                batch.ended.acquire()
-                return
+                if _wait(batch):
+                    return True
+                has_ended = self._drop(batch)
+                batch.close()
+                return has_ended
         except BaseException:
             self._drop(batch)
             raise
-        _interrupts.run(runner, block)
+        _interrupts.run(batch.runner, batch.block)
+        return True
 
-    def _hand_out(self, batch: _Batch) -> bool:
+    def _hand_out(self, batch: Batch) -> bool:
         """Put a batch before the threads; return whether there are any for it."""
         with self._condition:  # held from the start of threads to the end, or `close` could end them between
             if threading.current_thread() in self._at_work:
@@ -106,43 +131,53 @@ class Threads:
                 self._wanted.pop(thread, None)
                 raise
 
-    def _drop(self, batch: _Batch) -> None:
-        """Stop a batch that nobody waits for; threads that are still at work on it get successors."""
+    def _drop(self, batch: Batch) -> bool:
+        """Stop a batch that nobody waits for; threads that are still at work on it get successors.
+
+        Returns:
+            Whether no thread is at work on it any more.
+        """
         with self._condition:
-            batch.is_dropped = True
+            batch.is_over = True
             if batch in self._batches:
                 self._batches.remove(batch)
-            busy = [thread for thread, other in self._at_work.items() if other is batch]
+            busy = {thread: hand for thread, (other, hand) in self._at_work.items() if other is batch}
             for thread in busy:
                 self._wanted.pop(thread, None)
-        for _ in range(_STOPS if busy else 0):
-            batch.runner.stop(batch)
-            if not batch.runner.can_stop or batch.ended.acquire(timeout=_PAUSE):
-                break
+        for left in reversed(range(_STOPS if busy else 0)):
+            for hand in busy.values():
+                hand.stop(batch, is_last=left == 0)
+            if batch.ended.acquire(timeout=_PAUSE):
+                return True
+        return not busy
 
-    def take(self) -> tuple[_Batch, int, int] | None:
+    def take(self, hand: Hand) -> tuple[Batch, int, int] | None:
         """Wait for rows and return some: a batch and a range of it; None where this thread is to end."""
         thread = threading.current_thread()
-        with self._condition:
-            while not self._batches and thread in self._wanted:
-                self._condition.wait()
-            if not self._batches or (self._wanted and thread not in self._wanted):
-                return None
-            batch = self._batches.popleft()
-            start = batch.begun
-            batch.begun += next_portion(batch.runner, batch.count - start, self.count)
-            if batch.begun < batch.count:
-                self._batches.append(batch)  # callers take turns
-            batch.workers += 1
-            self._at_work[thread] = batch
-            return batch, start, batch.begun
+        while True:
+            with self._condition:
+                while not self._batches and thread in self._wanted:
+                    self._condition.wait()
+                if not self._batches or (self._wanted and thread not in self._wanted):
+                    return None
+                batch = self._batches[0]
+                if hand.is_ready(batch):
+                    start, stop = batch.take(self.count)
+                    self._batches.popleft()
+                    if stop < batch.count:
+                        self._batches.append(batch)  # callers take turns
+                    batch.workers += 1
+                    self._at_work[thread] = batch, hand
+                    return batch, start, stop
+            hand.prepare(batch)
+            del batch  # another thread may end it, and nothing is kept while this one waits
 
-    def give_back(self, batch: _Batch) -> None:
+    def give_back(self, batch: Batch) -> None:
         """Note that this thread is done with its rows."""
         with self._condition:
             self._at_work.pop(threading.current_thread(), None)
             batch.workers -= 1
-            if batch.workers == 0 and (batch.is_dropped or batch.begun == batch.count):
+            if batch.workers == 0 and (batch.is_over or batch.begun == batch.count):
                 batch.ended.release()
 
     def close(self, patience: float = 0.0) -> None:
@@ -168,22 +203,64 @@ class Threads:
         self._wanted, self._at_work, self._batches = {}, {}, deque()
 
 
+class _InPlace:
+    """A thread that solves rows itself."""
+
+    def is_ready(self, batch: Batch) -> bool:
+        """Nothing is needed."""
+        return True
+
+    def prepare(self, batch: Batch) -> None:
+        """Do nothing."""
+
+    def solve(self, batch: Batch, start: int, stop: int) -> None:
+        """Solve rows in the block's own arrays; under a deadline in others, as this thread may be left behind."""
+        if batch.deadline is None:
+            solve_portion(batch.runner, batch.block, start, stop, batch)
+            return
+        part = batch.block.part(start, stop)
+        part.z, part.status = part.z.copy(), part.status.copy()
+        part.objective, part.bound = part.objective.copy(), part.bound.copy()
+        part.seconds = batch.seconds()
+        solve_portion(batch.runner, part, 0, len(part), batch)
+        batch.put(part, start)
+
+    def stop(self, batch: Batch, *, is_last: bool) -> None:
+        """Stop the solver, if it can be stopped."""
+        batch.runner.stop(batch)
+
+    def close(self) -> None:
+        """Do nothing: the native models are the runner's."""
+
+
 _all: Final[WeakSet[Threads]] = WeakSet()
 
 
+def _wait(batch: Batch) -> bool:
+    """Wait for the end of a batch, or its deadline; tell whether it has ended."""
+    if batch.deadline is None:
+        return batch.ended.acquire()
+    batch.started.wait(_START)
+    return batch.ended.acquire(timeout=batch.left() or 0.0)
+
+
 def _work(threads: Threads) -> None:
-    while True:
-        taken = threads.take()
-        if taken is None:
-            return
-        batch, start, stop = taken
-        try:
-            solve_portion(batch.runner, batch.block, start, stop, batch)
-        except BaseException as error:  # noqa: BLE001 (out of memory, say: the caller waits for an end)
-            fail_rows(batch.block, start, stop, error)
-        finally:
-            threads.give_back(batch)
-        del taken, batch  # nothing is kept while the thread waits
+    hand = threads.new_hand()
+    try:
+        while True:
+            taken = threads.take(hand)
+            if taken is None:
+                return
+            batch, start, stop = taken
+            try:
+                hand.solve(batch, start, stop)
+            except BaseException as error:  # noqa: BLE001 (out of memory, say: the caller waits for an end)
+                batch.fail(start, stop, error)
+            finally:
+                threads.give_back(batch)
+            del taken, batch  # nothing is kept while the thread waits
+    finally:
+        hand.close()
 
 
 def _join(threads: list[threading.Thread], patience: float) -> None:

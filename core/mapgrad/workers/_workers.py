@@ -5,40 +5,58 @@ from __future__ import annotations
 import re
 import weakref
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mapgrad.workers import _interrupts
-from mapgrad.workers._executors import Given, Processes
+from mapgrad.workers._executors import Given
+from mapgrad.workers._processes import Processes
 from mapgrad.workers._threads import Threads
 
 if TYPE_CHECKING:
     from mapgrad.solvers import Block
     from mapgrad.workers._runner import Job, Runner
 
-Workers = int | str | Executor | None
-
 _PROCESSES: Final = re.compile(r"processes:([1-9][0-9]*)")
 _PATIENCE: Final = 1.0
 
 
-class Pool:
-    """The workers of a Solver and all its problems; they are started when there is something to do.
+class Workers:
+    """Workers that several solvers and layers share: each is given this object as ``workers=``.
+
+    They are started when there is something to do, and end with the last solver that uses them, with the program, or by
+    `close`. What a solver says by ``workers=4`` or ``workers="processes:4"`` are workers of its own. Processes are
+    forked by a small process, without torch and the user's script, which is imported only where a solver's class or
+    function is in it. They were tested on Linux; elsewhere they need os.fork.
 
     Args:
-        workers: None or 1 for the calling thread, n for n threads, "processes:n", or an executor, which stays open.
+        workers: None or 1 for the calling thread, n for n threads, ``"processes:n"`` for n processes, or a
+            `concurrent.futures.Executor`, which stays open.
+        solves: After how many rows a process is replaced by a new one; None for never.
+        memory: How many bytes of memory a process may have before it is; None for any number.
+
+    Raises:
+        ValueError: A number below 1, or an unknown text.
+        TypeError: Something else; `solves` or `memory` for workers that aren't processes.
+
+    Example:
+        >>> import mapgrad
+        >>> workers = mapgrad.Workers("processes:2", solves=100_000)
+        >>> solvers = [mapgrad.get_solver("highs", mapgrad.KSubset(9, k), workers=workers) for k in (2, 3)]
     """
 
-    def __init__(self, workers: Workers) -> None:
-        self._crew = _crew(workers)
+    def __init__(self, workers: WorkersLike = None, *, solves: int | None = None, memory: int | None = None) -> None:
+        self._given = workers, solves, memory
+        self._crew = _crew(workers, solves, memory)
+        self._watched: Threads | None = None
         if self._crew is not None:
             weakref.finalize(self, _close, self._crew)
 
     @property
-    def workers(self) -> int:
+    def count(self) -> int:
         """How many rows may be at work at a time."""
         return 1 if self._crew is None else self._crew.count
 
-    def solve(self, runner: Runner, job: Job, block: Block) -> None:
+    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> None:
         """Solve all rows of a block.
 
         Rows whose worker is lost, or that get none, fail with the reason. Where the caller is interrupted, rows that
@@ -48,24 +66,27 @@ class Pool:
             runner: The solver, used by the threads of this process.
             job: The same for workers elsewhere.
             block: Rows, and where their answers go.
+            deadline: Seconds, from when a worker is ready, after which rows without an answer fail by
+                SolveTimeoutError; None for any time.
 
         Raises:
             KeyboardInterrupt: It came in the main thread; or whatever else a signal's handler raises there.
         """
         if len(block) == 0:
             return
-        if self._crew is None:
+        if self._crew is not None:
+            self._crew.solve(runner, job, block, deadline)
+        elif deadline is None:
             _interrupts.run(runner, block)
-        elif isinstance(self._crew, Threads):
-            self._crew.solve(runner, block)
-        else:
-            self._crew.solve(runner, job, block)
+        else:  # a thread can be left behind, the caller can't
+            self._watched = self._watched or Threads(1)
+            self._watched.solve(runner, job, block, deadline)
 
     def forget(self, token: str) -> None:
         """Have a job's native models freed where they are in other processes; those here are the runner's.
 
-        Processes of our own and of a given executor are told by tasks that each idle one is likely to take; one that
-        misses it frees the models once sixteen other jobs have been there, or as it ends.
+        Processes of our own free them before their next rows. Those of a given executor are told by tasks that each
+        idle one is likely to take; one that misses it does so once sixteen other jobs have been there, or as it ends.
         """
         if isinstance(self._crew, Given | Processes):
             self._crew.forget(token)
@@ -75,40 +96,65 @@ class Pool:
 
         A given executor stays open, and is told to free the native models as by `forget`. Later rows start new workers.
         """
-        if self._crew is not None:
-            _close(self._crew)
+        for crew in (self._crew, self._watched):
+            if crew is not None:
+                _close(crew)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        workers, solves, memory = self._given
+        return _remade, (workers, solves, memory)
+
+    def __repr__(self) -> str:
+        return f"Workers({self._given[0]!r})"
 
 
-def require_workers(workers: Workers) -> None:
+WorkersLike = int | str | Executor | Workers | None
+"""What `get_solver` takes as `workers`."""
+
+
+def require_workers(workers: WorkersLike) -> None:
     """Check what a user gave as workers.
 
     Raises:
         ValueError: It is a number below 1 or an unknown text.
         TypeError: It is something else.
     """
-    _crew(workers)
+    if not isinstance(workers, Workers):
+        _crew(workers)
+
+
+def _remade(workers: WorkersLike, solves: int | None, memory: int | None) -> Workers:
+    return Workers(workers, solves=solves, memory=memory)
 
 
 def _close(crew: Threads | Processes | Given) -> None:
-    if isinstance(crew, Threads):
-        crew.close(_PATIENCE)
-    else:
+    if isinstance(crew, Given):
         crew.close()
+    else:
+        crew.close(_PATIENCE)
 
 
-def _crew(workers: Workers) -> Threads | Processes | Given | None:
+def _crew(workers: object, solves: int | None = None, memory: int | None = None) -> Threads | Processes | Given | None:
     expected = 'workers must be None, a number of threads of at least 1, "processes:n" or a concurrent.futures.Executor'
-    if workers is None:
-        return None
-    if isinstance(workers, Executor):
-        return Given(workers)
     if isinstance(workers, str):
         match = _PROCESSES.fullmatch(workers)
         if match is None:
             raise ValueError(f"{expected}, got {workers!r}")
-        return Processes(int(match[1]))
-    if isinstance(workers, bool) or not isinstance(workers, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+        return Processes(int(match[1]), _limit("solves", solves), _limit("memory", memory))
+    if solves is not None or memory is not None:
+        raise TypeError(f'solves= and memory= are for processes, such as Workers("processes:4"), got {workers!r}')
+    if workers is None:
+        return None
+    if isinstance(workers, Executor):
+        return Given(workers)
+    if isinstance(workers, bool) or not isinstance(workers, int):
         raise TypeError(f"{expected}, got {workers!r}")
     if workers < 1:
         raise ValueError(f"{expected}, got {workers}")
     return None if workers == 1 else Threads(workers)
+
+
+def _limit(name: str, limit: object) -> int | None:
+    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1):
+        return limit
+    raise ValueError(f"{name} must be None or an int of at least 1, got {limit!r}")

@@ -1,0 +1,351 @@
+"""Processes of our own: each thread of a crew has one, sends it rows in shared memory, and replaces it when it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import OrderedDict
+from contextlib import suppress
+from itertools import count
+from multiprocessing import spawn
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
+
+import numpy as np
+
+from mapgrad.workers._batch import Batch
+from mapgrad.workers._child import (
+    JOBS_KEPT,
+    MEMORIES_KEPT,
+    Begin,
+    Begun,
+    Bring,
+    Done,
+    Map,
+    Ready,
+    Rows,
+    arrays_of,
+    block_of,
+    is_importing,
+)
+from mapgrad.workers._fork_server import Worker, fork_server
+from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock
+from mapgrad.workers._messages import receive, send
+from mapgrad.workers._parcels import pickled
+from mapgrad.workers._shared_memory import Shape, SharedMemory
+from mapgrad.workers._threads import Threads
+
+if TYPE_CHECKING:
+    from mapgrad.solvers import Block
+    from mapgrad.workers._runner import Job, Runner
+
+_MEMORY_KEPT: Final = 1 << 26
+"""Bytes; larger memory is given up after its batch."""
+
+_numbers: Final = count()
+
+
+class Shared(Batch):
+    """A batch whose arrays lie in shared memory.
+
+    Attributes:
+        number: The memory's, by which workers know it.
+        memory: It.
+        shapes: As in `Rows`.
+        mirror: The block there.
+        rows_begun: `Begun` of each row.
+    """
+
+    __slots__ = ("memory", "mirror", "number", "rows_begun", "shapes")
+
+    def __init__(
+        self, runner: Runner, job: Job, block: Block, deadline: float | None, memory: tuple[int, SharedMemory] | None
+    ) -> None:
+        super().__init__(runner, job, block, deadline)
+        arrays = arrays_of(block)
+        self.shapes = tuple(None if array is None else Shape.of(array) for array in arrays)
+        there = [shape for shape in self.shapes if shape is not None]
+        size = sum(shape.size for shape in there)
+        if memory is None or memory[1].size < size:
+            if memory is not None:
+                memory[1].close()
+            memory = next(_numbers), SharedMemory.of_size(size)
+        self.number, self.memory = memory
+        shared = iter(self.memory.arrays(there))
+        copies = [None if array is None else next(shared) for array in arrays]
+        for array, copy in zip(arrays, copies, strict=True):
+            if copy is not None:
+                copy[...] = array
+        self.mirror, self.rows_begun = block_of(
+            copies, seconds=block.seconds, reuse=block.reuse, patience=block.patience
+        )
+
+
+class Processes:
+    """Processes that all callers share; they are started when there is something to do.
+
+    Args:
+        count: How many there are at most.
+        solves: After how many rows a process is replaced; None for never.
+        memory: After how many bytes of its memory; None for any number.
+    """
+
+    def __init__(self, count: int, solves: int | None = None, memory: int | None = None) -> None:
+        self.count = count
+        self.solves = solves
+        self.memory = memory
+        self._processes: WeakSet[_Process] = WeakSet()
+        self._threads = Threads(count, self._new_process)
+        self._lock = new_lock()
+        self._jobs: OrderedDict[str, bytes] = OrderedDict()
+        self._idle: list[tuple[int, SharedMemory]] = []
+        call_after_fork(self)
+
+    def _new_process(self) -> _Process:
+        process = _Process(self)
+        self._processes.add(process)
+        return process
+
+    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> None:
+        """Solve a block: see `Threads.solve`.
+
+        Raises:
+            RuntimeError: A worker process that imports the user's script asks.
+        """
+        if is_importing():
+            raise RuntimeError(
+                'no worker process starts: a script that uses workers="processes:n" with a solver of its own must do '
+                'its work under if __name__ == "__main__", as each worker imports it'
+            )
+        with self._lock:
+            memory = self._idle.pop() if self._idle else None
+        batch = Shared(runner, job, block, deadline, memory)
+        has_ended = False
+        try:
+            has_ended = self._threads.finish(batch)
+        finally:
+            with self._lock:
+                is_kept = has_ended and batch.memory.size <= _MEMORY_KEPT and len(self._idle) < MEMORIES_KEPT
+                if is_kept:
+                    self._idle.append((batch.number, batch.memory))
+            if not is_kept:  # a process that is dying may still write to it
+                batch.memory.close()
+
+    def data_of(self, job: Job) -> bytes:
+        """Return a job, pickled.
+
+        Raises:
+            PicklingError: It can't be.
+        """
+        with self._lock:
+            data = self._jobs.get(job.token)
+        if data is None:
+            data = pickled(job)
+            with self._lock:
+                self._jobs[job.token] = data
+                if len(self._jobs) > JOBS_KEPT:
+                    self._jobs.popitem(last=False)
+        return data
+
+    def forget(self, token: str) -> None:
+        """Have a job's native models freed: each process does so before its next rows."""
+        with self._lock:
+            self._jobs.pop(token, None)
+        for process in list(self._processes):
+            process.forgotten.add(token)
+
+    def close(self, patience: float = 0.0) -> None:
+        """End the processes, once the rows are solved that somebody waits for; new rows start new ones."""
+        self._threads.close(patience)
+
+    def after_fork(self) -> None:
+        """Leave the memory to the parent: both would write to it."""
+        keep_inherited(self._idle)
+        self._idle = []
+
+
+class _Process:
+    """A thread's worker process, which begins with the first rows and after each death.
+
+    Args:
+        crew: The processes that it is one of.
+
+    Attributes:
+        forgotten: Tokens of jobs that it shall free; other threads add to it.
+    """
+
+    def __init__(self, crew: Processes) -> None:
+        self.forgotten: set[str] = set()
+        self._crew = crew
+        self._worker: Worker | None = None
+        self._pid = 0
+        self._solved = self._bytes = 0
+        self._jobs: OrderedDict[str, None] = OrderedDict()
+        self._memories: OrderedDict[int, None] = OrderedDict()
+        self._broken: tuple[Batch, BaseException] | None = None
+        self._at_work: Batch | None = None
+        call_after_fork(self)
+
+    def is_ready(self, batch: Batch) -> bool:
+        """Tell whether the process is there and has the batch's job, or can't get it."""
+        if self._broken is not None and self._broken[0] is batch:
+            return True
+        is_there = self._worker is not None and not self._is_used_up()
+        return is_there and not self.forgotten and batch.job.token in self._jobs
+
+    def prepare(self, batch: Batch) -> None:
+        """Start the process where there is none, and bring the job."""
+        self._broken = None
+        try:
+            error = self._begin(batch.job)
+        except BaseException as caught:  # noqa: BLE001 (it is the rows')
+            error = caught
+        if error is not None:
+            self._broken = batch, error
+
+    def _begin(self, job: Job) -> BaseException | None:
+        if self._is_used_up():
+            self.close()
+        data = self._crew.data_of(job)
+        try:
+            worker = self._started()
+            self._forget(worker)
+            return None if job.token in self._jobs else self._bring(worker, job.token, data)
+        except (OSError, EOFError):
+            return ChildProcessError(f"a worker process {self._end()} before it had made the solver")
+
+    def _started(self) -> Worker:
+        if self._worker is None:
+            self._worker = fork_server.fork()
+            self._solved = self._bytes = 0
+            send(self._worker.socket, Begin(dict(os.environ), str(Path.cwd()), sys.path))
+        return self._worker
+
+    def _forget(self, worker: Worker) -> None:
+        tokens = [self.forgotten.pop() for _ in range(len(self.forgotten))]
+        known = tuple(token for token in tokens if token in self._jobs)
+        if known:
+            send(worker.socket, known)
+        for token in known:
+            del self._jobs[token]
+
+    def _bring(self, worker: Worker, token: str, data: bytes) -> BaseException | None:
+        main = {}
+        if b"__main__" in data:
+            prepared = spawn.get_preparation_data("mapgrad").items()
+            main = {name: value for name, value in prepared if name.startswith("init_main")}
+        send(worker.socket, Bring(token, data, main))
+        ready: Ready = receive(worker.socket)[0]
+        self._pid = ready.pid
+        if ready.error is None:
+            self._jobs[token] = None
+            if len(self._jobs) > JOBS_KEPT:
+                self._jobs.popitem(last=False)
+        return ready.error
+
+    def _is_used_up(self) -> bool:
+        solves, memory = self._crew.solves, self._crew.memory
+        return (solves is not None and self._solved >= solves) or (memory is not None and self._bytes >= memory)
+
+    def solve(self, batch: Batch, start: int, stop: int) -> None:
+        """Solve rows; those on which the process dies are tried once more, alone."""
+        assert isinstance(batch, Shared)
+        while start < stop:
+            how = self._attempt(batch, start, stop)
+            if how is None:
+                return
+            suspects, start = self._take_in(batch, start, stop)
+            for row in suspects:
+                self.prepare(batch)
+                how = self._attempt(batch, row, row + 1)
+                if how is not None:
+                    error = ChildProcessError(f"its worker process {how} while it solved this row, for the second time")
+                    batch.fail(row, row + 1, error)
+            self.prepare(batch)
+
+    def _attempt(self, batch: Shared, start: int, stop: int) -> str | None:
+        """Have rows solved; return how the process ended, if it did while somebody waits for the rows."""
+        if self._broken is not None:
+            batch.fail(start, stop, self._broken[1])
+            return None
+        assert self._worker is not None
+        to = self._worker.socket
+        block = batch.block
+        rows = Rows(
+            batch.job.token, batch.number, batch.shapes, start, stop, batch.seconds(), block.reuse, block.patience,
+            self._crew.memory is not None,
+        )  # fmt: skip
+        self._at_work = batch
+        try:
+            if batch.number not in self._memories:
+                send(to, Map(batch.number, batch.memory.size), (batch.memory.file,))
+                self._memories[batch.number] = None
+                if len(self._memories) > MEMORIES_KEPT:
+                    self._memories.popitem(last=False)
+            self._memories.move_to_end(batch.number)
+            self._jobs.move_to_end(batch.job.token)
+            send(to, rows)
+            done: Done = receive(to)[0]
+        except (OSError, EOFError):
+            how = self._end()
+            return None if batch.is_over else how
+        finally:
+            self._at_work = None
+        part = batch.mirror.part(start, stop)
+        part.causes = done.causes
+        batch.put(part, start)
+        batch.runner.pace = done.seconds / (stop - start)
+        self._solved += stop - start
+        self._bytes = done.memory
+        return None
+
+    def _take_in(self, batch: Shared, start: int, stop: int) -> tuple[list[int], int]:
+        """Take the answers that a process left behind as it died.
+
+        Returns:
+            The rows that it may have died of, or whose errors died with it; and the first row after them.
+        """
+        suspects: list[int] = []
+        begun = batch.rows_begun
+        row = start
+        while row < stop and begun[row] == Begun.AND_ENDED:
+            if np.isnan(batch.mirror.z[row]).any():
+                suspects.append(row)
+            else:
+                batch.put(batch.mirror.part(row, row + 1), row)
+            row += 1
+        if batch.runner.loops:
+            return [*suspects, row], row + 1
+        return list(range(start, stop)), stop
+
+    def _end(self) -> str:
+        """Let go of the process and say how it ended."""
+        how = "can't be started" if self._worker is None else self._worker.end_of()
+        self._let_go()
+        return how
+
+    def _let_go(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = None
+        self._jobs.clear()
+        self._memories.clear()
+
+    def stop(self, batch: Batch, *, is_last: bool) -> None:
+        """Kill the process if it is at work on a batch, and nobody stopped it otherwise."""
+        if is_last and self._at_work is batch:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Have the process end."""
+        if self._worker is not None:
+            with suppress(OSError):
+                send(self._worker.socket, None)
+        self._let_go()
+
+    def after_fork(self) -> None:
+        """Leave the process to the parent, whose end it must see."""
+        self._let_go()
