@@ -55,7 +55,8 @@ class MAPLayer(Observed):
             `problem`, the shape of a row is known; else all dimensions but the first of several are its.
         estimator: The gradient estimator; None for ``Pooled(problem)``, by which networks learn with the fewest solves
             (``mapgrad bench training``), or ``TwoSided()`` for a function, several problems, or more than 512 entries
-            a row.
+            a row. Where a network chooses the part of its input that another one sees, as to explain it (L2X),
+            I-MLE as published, ``IMLE(target=Step(lam), symmetric=False)`` with a lam tried out, has learnt better.
         minimize: Whether the layer's input are costs, to be minimised, instead of utilities. The layer negates them,
             and the solver or function always maximises: a function is called with utilities, −costs, never with costs.
         reduction: "mean" over the samples, or "none" for all of them in training, [S, *batch, *shape].

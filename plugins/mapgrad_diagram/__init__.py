@@ -19,6 +19,7 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
             accepts=(mapgrad.IntegerProgram, mapgrad.Knapsack, mapgrad.Matching),
             supports=_refusal,
             cost=_cost,
+            setup=_setup,
         )
     ]
 
@@ -33,3 +34,9 @@ def _cost(problem: mapgrad.IntegerProgram | mapgrad.Knapsack | mapgrad.Matching)
     from mapgrad_diagram import _size
 
     return _size.cost(problem.to_ilp())
+
+
+def _setup(problem: mapgrad.IntegerProgram | mapgrad.Knapsack | mapgrad.Matching) -> float:
+    from mapgrad_diagram import _size
+
+    return _size.setup(problem.to_ilp())

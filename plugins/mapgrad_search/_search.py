@@ -61,6 +61,13 @@ class _Task:
         lower, upper = self.bounds
         return bool((lower >= 0).all() and (upper <= 1).all() and (self.sides[0] <= 0).all())
 
+    def keep(self, rows: NDArray[np.int64], known: NDArray[np.float64]) -> None:
+        """Return to states [len(rows), n] that were known, where a search among better ones found none."""
+        theta, found = self.theta[rows], self.z[rows]
+        is_better = (theta * found).sum(axis=1) > (theta * known).sum(axis=1)  # never where found is NaN
+        self.z[rows] = np.where(is_better[:, None], found, known)
+        self.status[rows[self.status[rows] == int(mapgrad.Status.INFEASIBLE)]] = int(mapgrad.Status.OPTIMAL)
+
     @property
     def steps(self) -> int:
         """How often bounds may be tightened on the way to a leaf."""
@@ -132,10 +139,12 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
                 *(task.theta, portion, *task.bounds, *task.sides, rows, state.tableau, state.memory),
                 *(np.inf, np.inf, task.z, task.status, multipliers, low, high),
             )
+            known = task.z[portion]
             pack(
                 *(task.theta, portion, low, high, self._weights, capacities, multipliers),
                 *(_NODES[1], task.z, task.status),
             )
+            task.keep(portion, known)
 
     def _search(self, state: _State, task: _Task, block: mapgrad.Block) -> None:
         """Search the rows that are left."""

@@ -113,14 +113,18 @@ def test_infeasible_draws_cost_the_recourse_and_lose_nobody():
     seen = []
 
     def f(z, y):
-        seen.append(z)
+        seen.append((z, y))
         return -(z @ VALUES)
 
     value = law.expectation(f, 20, recourse=5.0)
     expected = torch.where(is_empty, 5.0, -(found.z.nan_to_num() @ VALUES)).mean(0)
     torch.testing.assert_close(value, expected)
-    assert (seen[0][is_empty] == 0).all()
-    assert seen[0].isfinite().all()
+    ((states, parameters),) = seen
+    assert torch.equal(states[~is_empty], found.z[~is_empty])
+    assert (parameters >= 0).all()  # f sees feasible draws alone
+    assert (states.sum(-1) <= parameters.squeeze(-1).floor()).all()
+    for draw in torch.where(is_empty[:, 1])[0]:  # those of the same row
+        assert (parameters[draw, 1] == y[~is_empty[:, 1], 1]).any()
     value.sum().backward()
     assert mean.grad.isfinite().all()
     assert mean.grad[2].abs().max() < 1e-6  # all of its draws cost the same
@@ -136,6 +140,49 @@ def test_recourse_by_row_and_its_gradient():
     assert value.tolist() == [1.0, 2.0]
     value.sum().backward()
     assert recourse.grad.tolist() == [1.0, 1.0]
+    assert weight.grad is None  # all draws are infeasible: there is nothing to ask f
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_cost_without_a_value_at_zero_keeps_its_gradients(standardize):
+    torch.manual_seed(2)
+    mean = torch.tensor([[0.2], [-9.0], [2.5]], requires_grad=True)
+    weight = torch.ones(3, requires_grad=True, dtype=torch.float64)
+    law = RandomProgram(
+        mapgrad.get_solver("highs", None),
+        normals(mean),
+        theta=VALUES.expand(3, 3),
+        program=lambda y, row: PROGRAM.replace(b_ub=y + 1) if y[0] > 0 else None,
+    )
+    value = law.expectation(lambda z, y: weight / z.sum(-1), 20, recourse=7.0, standardize=standardize)
+    value.sum().backward()
+    assert value[1].item() == pytest.approx(7)
+    for found in (value, weight.grad, mean.grad):
+        assert found.isfinite().all()
+    assert weight.grad[1] == 0
+    assert 0 < weight.grad[0] < 1
+    assert mean.grad[0] < 0
+
+
+def test_an_empty_batch_has_no_answers():
+    mean = torch.zeros(0, 1, requires_grad=True)
+    law = capacity_law(mean)
+    assert law.solve(mean.detach()).z.shape == (0, 3)
+    y, found = law.sample((4,))
+    assert y.shape == (4, 0, 1)
+    assert found.z.shape == (4, 0, 3)
+    assert found.status.shape == (4, 0)
+    for options in ({"recourse": 1.0}, {"baseline": None}, {"standardize": True}):
+        value = law.expectation(lambda z, y: z.sum(-1), 4, **options)
+        assert value.shape == (0,)
+        value.sum().backward()
+        assert mean.grad.shape == (0, 1)
+    assert capacity_law(torch.tensor([[2.5]])).sample((0,))[1].z.shape == (0, 1, 3)
+    own = RandomProgram(
+        mapgrad.get_solver("topk", mapgrad.KSubset(3, 1)), normals(torch.zeros(2, 0, 3)), theta=lambda y: y
+    )
+    assert own.sample((4,))[1].z.shape == (4, 2, 0, 3)
+    assert own.expectation(lambda z, y: z.sum(-1), 4).shape == (2, 0)
 
 
 def test_without_recourse_infeasible_rows_are_named():

@@ -332,7 +332,7 @@ def test_weights_of_all_digits(items, num_rows, seed):
 def test_limits_inside_the_compiler_change_no_answer(monkeypatch, name, value):
     """Sums of a row too many to tell activities apart by them, states too many for one number, one round alone."""
     monkeypatch.setattr(_compiler, name, value)
-    _diagram._compiled.cache_clear()
+    _diagram._compiled.clear()
     for seed in range(15):
         generator = np.random.default_rng(seed)
         matrix = generator.integers(-4, 9, (3, 7))
@@ -344,7 +344,7 @@ def test_limits_inside_the_compiler_change_no_answer(monkeypatch, name, value):
         diagram, theta = exact.Diagram(problem), random_theta(problem, 3)
         assert diagram.num_states == len(exact.enumerate_states(problem))
         assert torch.equal(diagram.map(theta), exact.map_state(problem, theta))
-    _diagram._compiled.cache_clear()
+    _diagram._compiled.clear()
 
 
 def test_an_order_of_its_own_keeps_few_rows_open():
@@ -445,7 +445,7 @@ def test_numpy_and_torch_find_the_same_bits(program, seed):
 def test_the_same_program_is_compiled_to_the_same_arrays():
     problem = Knapsack(WEIGHTS, WEIGHTS.sum(axis=1) // 2)
     first = exact.Diagram(problem)
-    _diagram._compiled.cache_clear()
+    _diagram._compiled.clear()
     second = exact.Diagram(problem)
     assert first.nodes is not second.nodes
     assert all(np.array_equal(one, other) for one, other in zip(first.nodes, second.nodes, strict=True))

@@ -21,13 +21,13 @@ def folder(tmp_path, monkeypatch):
     """Keep every diagram, however fast it was compiled, in a folder of this test."""
     monkeypatch.setenv("MAPGRAD_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(_diagram, "_SLOW", -1.0)
-    _diagram._compiled.cache_clear()
+    _diagram._compiled.clear()
     yield tmp_path / "diagrams"
-    _diagram._compiled.cache_clear()
+    _diagram._compiled.clear()
 
 
 def anew(problem=PROBLEM):
-    _diagram._compiled.cache_clear()
+    _diagram._compiled.clear()
     return exact.Diagram(problem)
 
 
@@ -189,7 +189,7 @@ from mapgrad.exact import _diagram
 _diagram._SLOW = -1.0
 weights = np.random.default_rng(0).integers(1, 50, (2, 14))
 for _ in range(20):
-    _diagram._compiled.cache_clear()
+    _diagram._compiled.clear()
     print(exact.Diagram(Knapsack(weights, weights.sum(axis=1) // 2)).num_states)
     if sys.argv[1] == "remove":
         for path in disk_cache.folder_of("diagrams").iterdir():

@@ -87,7 +87,7 @@ def by_states(problem, theta, temperature):
 
 @pytest.mark.parametrize(("name", "problem"), CASES, ids=lambda case: repr(case)[:50])
 def test_the_oracle_that_fits_is_picked_and_named(name, problem, caplog):
-    exact._choice._oracle.cache_clear()
+    exact._choice._oracles.clear()
     with caplog.at_level(logging.INFO, "mapgrad"):
         assert exact.oracle(problem).name == name
     assert caplog.messages == [repr(exact.oracle(problem))]
@@ -346,3 +346,20 @@ def test_an_enumeration_agrees_with_what_is_picked():
     problem = Assignment(3)
     theta = random(problem, 2)
     torch.testing.assert_close(Enumeration(problem, 2**20).marginals(theta), exact.marginals(problem, theta))
+
+
+def test_oracles_of_many_problems_are_kept():
+    generator = torch.Generator().manual_seed(0)
+    problems = [
+        *(Knapsack(torch.randint(3, 9, (1, 8), generator=generator).tolist(), [15]) for _ in range(40)),
+        *(KSubset(6, k) for k in range(1, 6)),
+        *(GridShortestPath(2, width) for width in range(2, 7)),
+        Assignment(3),
+        grid(3),
+    ]
+    first = [exact.oracle(problem) for problem in problems]
+    assert all(exact.oracle(problem) is found for problem, found in zip(problems, first, strict=True))
+    for found in first:
+        assert found.held_bytes > 0
+    large, small = exact.oracle(Assignment(8)), exact.oracle(Assignment(3))
+    assert large.held_bytes > 10 * small.held_bytes

@@ -43,7 +43,7 @@ def noise_of(noise, theta):
 @pytest.fixture(autouse=True)
 def _on_the_cpu_too(monkeypatch):
     monkeypatch.setattr(SolverAtWork, "averages_on", lambda work, _: work._averages)
-    monkeypatch.setattr("mapgrad.gradients._perturbed._MANY", 0)
+    monkeypatch.setattr("mapgrad.gradients._solver_noise._MANY", 0)
     monkeypatch.setattr(Averages, "asked", 0)
 
 
@@ -129,7 +129,7 @@ def test_who_needs_states_gets_them():
 
 
 def test_small_batches_keep_their_states(monkeypatch):
-    monkeypatch.setattr("mapgrad.gradients._perturbed._MANY", 3 * THETA.numel())
+    monkeypatch.setattr("mapgrad.gradients._solver_noise._MANY", 3 * THETA.numel())
     assert_same(*(step(layer) for layer in twins()))
     assert Averages.asked == 0
 

@@ -218,3 +218,36 @@ def test_a_jump_where_all_that_changes_is_next_to_nothing(dtype):
     layer(theta).sum().backward()
     expected = mapgrad.Gaussian().log_prob(theta.detach() / tau).exp() / tau
     torch.testing.assert_close(theta.grad, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("has_masks", [False, True])
+@pytest.mark.parametrize("depth", [0, 2, None])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        SUBSET,
+        mapgrad.Assignment(3),
+        mapgrad.Assignment(2, 3),
+        mapgrad.SpanningTree(4, [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3)]),
+    ],
+    ids=repr,
+)
+def test_what_moves_no_answer_changes_nothing(problem, depth, has_masks):
+    generator = torch.Generator().manual_seed(0)
+    theta, slope = torch.randn(2, 40, *problem.shape, generator=generator, dtype=torch.float64)
+    shift = torch.zeros_like(slope)
+    for axes in problem.constant_sums:
+        shape = [1 if axis in axes else size for axis, size in enumerate(problem.shape)]
+        shift += 10 * torch.randn(40, *shape, generator=generator, dtype=torch.float64)
+    if has_masks:
+        theta.flatten(1)[:, 0] = -torch.inf
+    found = []
+    for each in (slope, slope + shift, 0 * slope, 0 * slope + shift):
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("auto", problem), Line(depth=depth), seed=0)
+        leaf = theta.clone().requires_grad_()
+        (layer(leaf) * each).sum().backward()
+        found.append(leaf.grad)
+    assert found[0].any()
+    torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-10)
+    assert not found[2].any()
+    assert not found[3].any()

@@ -231,6 +231,60 @@ def test_missing_packages(draw, monkeypatch):
         mapgrad.losses.CaVE(solver)(*arguments)
 
 
+BATCHES = {
+    "one shape": [SUBSET, mapgrad.KSubset(5, 1), TREE, SUBSET, DAG],
+    "siblings": [mapgrad.Knapsack([[3.0, 4, 2, 5, 1]], [side]) for side in (8.0, 5.0, 8.0, 11.0, 3.0)],
+}
+
+
+@pytest.mark.parametrize("minimize", [False, True])
+@pytest.mark.parametrize("iterations", [None, 3])
+@pytest.mark.parametrize("problems", BATCHES.values(), ids=BATCHES)
+def test_one_problem_a_row(problems, iterations, minimize, draw):
+    if iterations is not None:
+        pytest.importorskip("clarabel")
+    pred = draw(5, 5).requires_grad_()
+    z_true = mapgrad.get_solver("auto", None)(-draw(5, 5, seed=1).abs(), problems)
+    how = {"iterations": iterations, "minimize": minimize}
+    loss = mapgrad.losses.CaVE(mapgrad.get_solver("highs", None), reduction="none", **how)
+    value = loss(pred, z_true, problems=problems)
+    alone = [
+        mapgrad.losses.CaVE(mapgrad.get_solver("highs", problem), **how)(row, z)
+        for problem, row, z in zip(problems, pred, z_true, strict=True)
+    ]
+    torch.testing.assert_close(value, torch.stack(alone))
+    found, expected = (torch.autograd.grad(each, pred)[0] for each in (value.sum(), torch.stack(alone).sum()))
+    torch.testing.assert_close(found, expected)
+    assert expected.any()
+    same = mapgrad.losses.CaVE(mapgrad.get_solver("highs", problems[0]), reduction="none", **how)
+    torch.testing.assert_close(same(pred, z_true, problems=problems), value)
+
+
+def test_what_is_wrong_with_problems_of_rows_is_said(draw):
+    problems = BATCHES["one shape"]
+    loss = mapgrad.losses.CaVE(mapgrad.get_solver("auto", None))
+    pred, z_true = draw(5, 5), mapgrad.get_solver("auto", None)(draw(5, 5), problems)
+    with pytest.raises(TypeError, match="pass problems="):
+        loss(pred, z_true)
+    with pytest.raises(mapgrad.ShapeError, match="4 problems for 5 rows"):
+        loss(pred, z_true, problems=problems[:4])
+    with pytest.raises(RuntimeError, match="can't be traced"):
+        torch.func.grad(lambda each: loss(each, z_true, problems=problems))(pred)
+    with pytest.raises(mapgrad.UnsupportedProblemError, match="zeros and ones"):
+        loss(pred, z_true, problems=[*problems[:4], mapgrad.Ranking(5)])
+    wrong = z_true.clone()
+    wrong[1] = 1.0
+    with pytest.raises(mapgrad.ProblemError, match=r"states of KSubset\(n=5, k=1\), but row 1"):
+        loss(pred, wrong, problems=problems)
+    bad = pred.clone()
+    bad[2, 0], bad[4, 1] = torch.nan, torch.inf
+    with pytest.raises(mapgrad.NonFiniteError, match="pred") as caught:
+        loss(bad, z_true, problems=problems)
+    assert caught.value.rows == (2, 4)
+    empty = mapgrad.losses.CaVE(mapgrad.get_solver("auto", None), reduction="none")
+    assert empty(pred[:0], z_true[:0], problems=[]).shape == (0,)
+
+
 def test_problems_without_a_cone_are_refused():
     for problem in (
         mapgrad.Ranking(4),

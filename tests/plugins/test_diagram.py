@@ -159,3 +159,16 @@ def test_auto_passes_over_diagrams_of_rows_that_are_no_integers(weights):
     with pytest.raises(mapgrad.UnsupportedProblemError, match="need more: round them to fewer digits"):
         mapgrad.get_solver("diagram", problem)
     assert mapgrad.get_solver("auto", problem).name != "diagram"
+
+
+def test_auto_compiles_no_diagram_for_a_row_of_its_own():
+    pytest.importorskip("numba")
+    generator = np.random.default_rng(0)
+    problems = [Knapsack(generator.integers(3, 20, (1, 10)), [40.0]) for _ in range(3)]
+    theta = torch.rand(3, 10)
+    solver = mapgrad.get_solver("auto", None)
+    assert {work.factory.name for work, _ in solver.works_on(theta, problems)} == {"search"}
+    assert {mapgrad.get_solver("auto", problem).name for problem in problems} == {"diagram"}
+    z = solver(theta, problems)
+    for row, problem, answer in zip(theta, problems, z, strict=True):
+        assert torch.equal(answer, mapgrad.exact.map_state(problem, row))

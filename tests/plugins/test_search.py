@@ -18,6 +18,7 @@ pytest.importorskip("numba")
 
 import numba
 
+from mapgrad_search import _search
 from mapgrad_search._knapsack import pack
 from mapgrad_search._memory import MEMORY, ROWS
 from mapgrad_search._search import Search
@@ -201,6 +202,35 @@ def hard() -> tuple[IntegerProgram, np.ndarray]:
     sides = np.concatenate((weights.sum(1) // 10, np.ones(40)))
     program = IntegerProgram(A_ub=matrix, b_ub=sides)
     return program, (rng.random((6, 320)) * 5 + 1) / 8
+
+
+def most_of_packings(weights, capacities, theta):
+    """Return the optima of rows by looking at all packings."""
+    numbers = np.arange(2 ** weights.shape[1])
+    states = (numbers[:, None] >> np.arange(weights.shape[1]) & 1).astype(float)
+    return (theta @ states[(states @ weights.T <= capacities).all(axis=1)].T).max(axis=1)
+
+
+@pytest.mark.parametrize("nodes", [(0, 10_000), (6, 10_000), (6, 20)])
+@pytest.mark.parametrize("height", [1, 2, 6])
+def test_a_search_among_better_packings_that_finds_none_keeps_the_known_one(height, nodes, monkeypatch):
+    monkeypatch.setattr(_search, "_NODES", nodes)
+    rng = np.random.default_rng(height)
+    weights = rng.integers(1, 9, (height, 12))
+    capacities = weights.sum(axis=1) // 2
+    theta = 0.7 + 0.3 * rng.standard_normal((400, 12))
+    found = mapgrad.get_solver("search", mapgrad.Knapsack(weights, capacities)).solve(torch.tensor(theta))
+    assert (found.status == Status.OPTIMAL).all()
+    np.testing.assert_allclose(found.objective, most_of_packings(weights, capacities, theta), rtol=1e-12)
+
+
+def test_a_packing_for_which_both_searches_are_needed():
+    weights = np.array([[6, 7, 1, 7, 4, 5, 6, 3, 8, 1, 3, 4, 5], [4, 2, 1, 1, 1, 2, 8, 2, 6, 7, 2, 3, 4]])
+    theta = [[0.9062767756534889, 0.7459874812376104, 0.28843831323467795, 0.3701102028495711, 0.6363659819623007,
+              0.7002761004192571, 0.8964712632581029, 0.35339663535015686, 0.49219391640626653, 0.09720121432791551,
+              0.5394681336650289, 0.34242836350098504, 0.6866579934172191]]  # fmt: skip
+    solver = mapgrad.get_solver("search", mapgrad.Knapsack(weights, [16, 19]))
+    assert solver.solve(torch.tensor(theta, dtype=torch.float64)).objective.item() == pytest.approx(2.63065, abs=1e-5)
 
 
 def test_a_time_limit_is_kept_with_the_best_state_found():

@@ -168,6 +168,43 @@ def test_traits_that_end_the_process_are_held():
     assert [info.traits for info in mapgrad.list_solvers()] == [None, Traits()]
 
 
+def test_what_making_a_solver_takes_counts_for_few_rows():
+    offer(
+        spec("slow", cost=seconds(3.0)),
+        spec("compiled", cost=seconds(1.0), setup=seconds(20.0)),
+        spec("small", cost=seconds(2.9), setup=seconds(0.2)),
+    )
+    for asked in ("auto", "mine"):
+        named = {rows: resolve(asked, PROBLEM, rows).name for rows in (1, 3, 9, 11, math.inf)}
+        assert named == {
+            1: "mine.slow",
+            3: "mine.small",
+            9: "mine.small",
+            11: "mine.compiled",
+            math.inf: "mine.compiled",
+        }
+        assert resolve(asked, PROBLEM).name == "mine.compiled"
+
+
+def test_problems_that_calls_bring_are_solved_by_what_is_quick_to_make():
+    offer(spec("quick", cost=seconds(3.0)), spec("compiled", cost=seconds(1.0), setup=seconds(20.0)))
+    solver, theta = mapgrad.get_solver("mine", None), torch.zeros(30, 4)
+    problems = [KSubset(4, 1), KSubset(4, 2), *[KSubset(4, 3)] * 28]
+    works = solver.works_on(theta, problems)
+    assert [work.factory.name for work, _ in works] == ["mine.quick", "mine.quick", "mine.compiled"]
+    assert mapgrad.get_solver("mine", KSubset(4, 1)).name == "mine.compiled"
+
+
+@pytest.mark.parametrize("setup", [exits, lambda _problem: -1.0])
+def test_a_setup_that_cannot_be_one_comes_last(setup: Any, caplog: pytest.LogCaptureFixture):
+    offer(spec("a", cost=seconds(1.0), setup=setup), spec("b", cost=seconds(9.0)))
+    assert resolve("mine", PROBLEM).name == "mine.a"
+    assert not caplog.messages
+    assert resolve("mine", PROBLEM, 1).name == "mine.b"
+    (message,) = caplog.messages
+    assert message.startswith("mine.a (registered by this program) comes last: its setup() ")
+
+
 def test_a_cost_that_raises_comes_last(caplog: pytest.LogCaptureFixture):
     offer(spec("a", cost=lambda problem: problem.size), spec("b", cost=seconds(9.0)))
     assert resolve("mine", PROBLEM).name == "mine.b"
@@ -577,7 +614,8 @@ def test_something_else_is_not_a_problem(solver: Any, problem: Any):
 
 
 def test_a_factory_travels_without_the_functions_of_its_spec():
-    offer(spec("deep", supports=lambda _problem: None, cost=lambda _problem: 1.0, install="pip install deep"))
+    functions = {"supports": lambda _problem: None, "cost": seconds(1.0), "setup": seconds(1.0)}
+    offer(spec("deep", install="pip install deep", **functions))
     factory = resolve("mine.deep", PROBLEM)
     assert factory.spec is not None
     assert factory.spec.cost is not None

@@ -47,6 +47,7 @@ PROBLEMS = "must be a tuple of problem classes, at least one"
         ({"requires": "numpy"}, "TypeError: requires of solver 'sort' must be a tuple of module names, got 'numpy'"),
         ({"install": None}, "TypeError: install of solver 'sort' must be a str, got None"),
         ({"cost": 1e-6}, "TypeError: cost of solver 'sort' must be None or a function of a problem, got 1e-06"),
+        ({"setup": 1e-3}, "TypeError: setup of solver 'sort' must be None or a function of a problem, got 0.001"),
         ({"native": "sos"}, f"TypeError: native of solver 'sort' {FEATURES}, got 'sos'"),
         ({"native": ("sos", "sos1")}, f"TypeError: native of solver 'sort' {FEATURES}, got ('sos', 'sos1')"),
         (

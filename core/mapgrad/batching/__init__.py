@@ -1,7 +1,9 @@
 """How a batch is solved: one road of named stages, from a user's tensor to a solver and back."""
 
 from mapgrad.batching._at_work import SolverAtWork
+from mapgrad.batching._byte_cache import ByteCache
 from mapgrad.batching._exported import exported, without_gradient
+from mapgrad.batching._families import group_rows
 from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._host import Staged
 from mapgrad.batching._op import define
@@ -35,6 +37,7 @@ from mapgrad.batching._tracing import (
 )
 
 __all__ = [
+    "ByteCache",
     "Culprit",
     "FailedRow",
     "Known",
@@ -52,6 +55,7 @@ __all__ = [
     "find",
     "full_precision",
     "get_solver",
+    "group_rows",
     "has_forbidden",
     "hides_values",
     "is_differentiated",

@@ -218,7 +218,7 @@ class Solver:
         for members in group_rows(theta, problems):
             served: dict[int, tuple[SolverAtWork, list[list[int]]]] = {}
             for problem, rows in members:
-                server = self._works.serving(problem, self._own)
+                server = self._works.serving(problem, self._own, len(rows))
                 served.setdefault(id(server), (server, []))[1].append(rows)
             for server, groups in served.values():
                 work = server.under(self._settings.domain)
@@ -337,7 +337,8 @@ def get_solver(
 
     Args:
         solver: A name (``"plugin.solver"``, or ``"plugin"`` for its cheapest one that takes the problem), ``"auto"``
-            for the cheapest exact solver installed, a solver class or object, or a function θ [N, *shape] → z.
+            for the cheapest exact solver installed, a solver class or object, or a function θ [N, *shape] → z. What
+            making a solver costs counts for problems that calls bring, with ``problems=``.
         problem: The feasible set; None if each call brings one problem a row. What can be known without a problem is
             refused at once, and the rest on the first call.
         workers: None or 1 solves in the calling thread; n in n threads, each with its own native model;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,16 +44,21 @@ class Works:
         self._lock = new_lock()
         self.counts = Counts()
 
-    def start(self, problem: Problem | None) -> SolverAtWork:
-        """Put the solver to work on a problem, which isn't kept."""
+    def start(self, problem: Problem | None, rows: float = math.inf) -> SolverAtWork:
+        """Put the solver to work on a problem, which isn't kept; `rows` says for how many it is worth to be made."""
         solver = self._solver
-        factory = solver if isinstance(solver, SolverFactory) else resolve(solver, problem)
+        factory = solver if isinstance(solver, SolverFactory) else resolve(solver, problem, rows)
         return SolverAtWork(factory, problem, self._settings, self._workers, self.counts)
 
-    def serving(self, problem: Problem, own: SolverAtWork | None) -> SolverAtWork:
+    def serving(self, problem: Problem, own: SolverAtWork | None, rows: float = math.inf) -> SolverAtWork:
         """Return what serves a problem: the solver's own, one that is kept, or a new one.
 
         Where the solver doesn't take the problem, it is one that fails each row for that reason.
+
+        Args:
+            problem: The problem.
+            own: The solver at work on the problem that the user gave with it.
+            rows: How many rows a call has of the problem.
         """
         with self._lock:
             kept = [*reversed(self._kept.values())]
@@ -61,7 +67,7 @@ class Works:
         work = next((each for each in candidates if each.can_serve(problem)), None)
         if work is None:
             try:
-                work = self.start(problem)
+                work = self.start(problem, rows)
             except UnsupportedProblemError as error:
                 work = self._refusing(problem, error)
         if work is not own:

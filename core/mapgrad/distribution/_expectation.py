@@ -69,7 +69,8 @@ def mean_of(weights: Tensor, values: Tensor, *, standardize: bool = False) -> Te
     if not standardize:
         return (weights * values).sum(dim=0).to(values.dtype)
     fixed = values.detach().double()
-    spread = fixed.std(dim=0)
+    squares = (fixed - fixed.mean(dim=0)).square().sum(dim=0)
+    spread = (squares / (len(fixed) - 1)).sqrt()  # std() warns where there are no rows
     spread = torch.where(spread > _EQUAL * fixed.abs().amax(dim=0), spread, torch.inf)
     return values.mean(dim=0) + ((weights - weights.detach()) * fixed / spread).sum(dim=0).to(values.dtype)
 

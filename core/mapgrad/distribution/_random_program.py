@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +136,9 @@ class RandomProgram:
         Args:
             f: From z [S, *batch, *shape] and y [S, *batch, *event], both without a gradient, to costs (or rewards)
                 [S, *batch], as a tensor, an array or a list: what a decision z is worth in truth, what it takes to mend
-                one that turns out infeasible included. In infeasible draws z is 0, and f's value doesn't count.
+                one that turns out infeasible included. It doesn't see infeasible draws: in the place of each it gets a
+                feasible one, of the same row if there is one, and the value doesn't count. Where all draws are
+                infeasible it isn't called.
             samples: S.
             recourse: What an infeasible draw costs, one number or [*batch]. None refuses such draws.
             baseline: ``"loo"`` for the mean of the other draws' costs, so that a constant in f changes no gradient and
@@ -163,13 +165,15 @@ class RandomProgram:
         lost = bool(infeasible.any())
         if lost and recourse is None:
             raise self._failure(found, batch, "state what such a draw costs, as recourse=…")
-        z = found.z
-        if lost:
-            z = torch.where(infeasible.reshape(*infeasible.shape, *(1 for _ in z.shape[infeasible.ndim :])), 0.0, z)
-        values = values_of(f, z, y, batch=batch)
+        if lost and bool(infeasible.all()):
+            values = found.z.new_zeros(infeasible.shape)
+        else:
+            # not 0 and a mask: f may have no derivative there, and NaN times 0 is NaN
+            z, seen = (_of_feasible(each, infeasible) if lost else each for each in (found.z, y))
+            values = values_of(f, z, seen, batch=batch)
         if recourse is not None:
             values = torch.where(infeasible, self._recourse(recourse, values, batch), values)
-        log_density = first_order(self.parameters.log_prob(y), "an expectation")
+        log_density = first_order(_log_prob(self.parameters, y), "an expectation")
         return mean_of(weights_of(log_density, baseline), values, standardize=standardize)
 
     def _utilities(self, y: Tensor, lead: tuple[int, ...]) -> Tensor:
@@ -267,6 +271,31 @@ class RandomProgram:
 
     def __repr__(self) -> str:
         return f"RandomProgram({self.solver!r}, {self.parameters!r}, minimize={self.minimize})"
+
+
+def _log_prob(law: Distribution, y: Tensor) -> Tensor:
+    """Return a law's log-density of draws; torch's `Independent` can't sum those of no rows."""
+    if y.numel() or not isinstance(law, Independent):
+        return law.log_prob(y)
+    dims = tuple(range(-law.reinterpreted_batch_ndims, 0))
+    base = cast("Distribution", law.base_dist)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+    each = _log_prob(base, y)
+    return each.sum(dim=dims) if dims else each
+
+
+def _of_feasible(drawn: Tensor, infeasible: Tensor) -> Tensor:
+    """Return draws with a feasible one in the place of each infeasible one, of the same row if there is one.
+
+    Args:
+        drawn: [S, *batch, *].
+        infeasible: [S, *batch] bool, not all of them.
+    """
+    lost = infeasible.reshape(len(infeasible), -1)
+    rows = drawn.reshape(*lost.shape, *drawn.shape[infeasible.ndim :])
+    has_one, first = (~lost).max(dim=0)
+    row = torch.where(has_one, torch.arange(len(has_one), device=drawn.device), has_one.int().argmax())
+    filled = torch.where(lost.reshape(*lost.shape, *(1 for _ in rows.shape[2:])), rows[first[row], row], rows)
+    return filled.reshape(drawn.shape)
 
 
 def floored_normal(mean: Tensor, raw: Tensor, *, floor: float, event_ndim: int = 1) -> Independent[Normal]:

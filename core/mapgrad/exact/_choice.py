@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
+from mapgrad.batching import ByteCache
 from mapgrad.errors import ProblemError, UnsupportedProblemError
 from mapgrad.exact._chunks import MAX_BYTES
 from mapgrad.exact._diagram import Diagram
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from mapgrad.exact._oracle import Oracle
 
 _logger = logging.getLogger("mapgrad")
+
+_KEPT_BYTES: Final = 2**28
+"""What oracles that are kept may take together: those of some thousand small problems."""
 
 
 @uncompiled
@@ -63,15 +66,22 @@ def oracle(problem: Problem, *, max_bytes: int = MAX_BYTES) -> Oracle:
     """
     if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
         raise TypeError(f"problem must be a mapgrad.Problem, got {type(problem).__name__}")
-    return _oracle(problem, max_bytes)
+    return _oracles((problem, max_bytes))
 
 
-@functools.lru_cache(maxsize=8)
-def _oracle(problem: Problem, max_bytes: int) -> Oracle:
+def _made(key: tuple[Problem, int]) -> Oracle:
+    problem, max_bytes = key
     with torch.inference_mode(mode=False):  # what is born under it would be unfit for autograd
         found = _picked(problem, max_bytes)
     _logger.info("%r", found)
     return found
+
+
+def _bytes_of(found: Oracle) -> int:
+    return found.held_bytes
+
+
+_oracles: Final = ByteCache(_made, _bytes_of, _KEPT_BYTES)
 
 
 def _picked(problem: Problem, max_bytes: int) -> Oracle:

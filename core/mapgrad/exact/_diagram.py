@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
-from mapgrad.batching import is_traced
+from mapgrad.batching import ByteCache, is_traced
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.exact import _diagram_cache, _host_sweep, _sweeps
 from mapgrad.exact._binary_rows import binary_rows
@@ -33,6 +33,9 @@ _NODE_BYTES: Final = 8 * 8
 
 _ROWS_ON_HOST: Final = 1024
 """Rows that NumPy takes together at most, so that a layer stays in a processor's cache."""
+
+_KEPT_BYTES: Final = 2**27
+"""What compiled diagrams that are kept may take together."""
 
 _SLOW: Final = 0.1
 """Seconds from which on a diagram is kept on disk, where loading one takes some milliseconds."""
@@ -83,7 +86,7 @@ class Diagram(Oracle):
             raise ValueError(f"max_seconds must be positive, got {max_seconds}")
         if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise TypeError(f"problem must be a mapgrad.Problem, got {type(problem).__name__}")
-        self.nodes = _compiled(problem, max_nodes, max_seconds)
+        self.nodes = _compiled((problem, max_nodes, max_seconds))
         super().__init__(problem, _NODE_BYTES * max(self.num_nodes, 1), max_bytes)
         self._levels: dict[torch.device, _sweeps.Levels] = {}
 
@@ -100,6 +103,11 @@ class Diagram(Oracle):
     def num_nodes(self) -> int:
         """Number of nodes: those of the layers and the leaves."""
         return len(self.nodes.low) - 1
+
+    @property
+    def held_bytes(self) -> int:
+        """What the diagram takes, in bytes, with its layers on one device, whose entries are twice as wide."""
+        return super().held_bytes + 3 * _nodes_bytes(self.nodes)
 
     @cached_property
     def num_states(self) -> int:
@@ -197,16 +205,23 @@ class Diagram(Oracle):
         return f"<Diagram of {self.problem!r}: {self.num_nodes:,} nodes>"
 
 
-@lru_cache(maxsize=8)
-def _compiled(problem: Problem, max_nodes: int, max_seconds: float) -> Nodes:
+def _nodes_of(key: tuple[Problem, int, float]) -> Nodes:
+    problem, max_nodes, max_seconds = key
     program = binary_rows(problem)
-    key = f"{program.program.digest}-{max_nodes}"
-    nodes = _diagram_cache.load(key, program.num_priced)
+    name = f"{program.program.digest}-{max_nodes}"
+    nodes = _diagram_cache.load(name, program.num_priced)
     if nodes is None:
         started = time.perf_counter()
         nodes = compile_nodes(program, max_nodes, max_seconds)
         if time.perf_counter() - started > _SLOW:
-            _diagram_cache.save(key, nodes)
+            _diagram_cache.save(name, nodes)
     for array in nodes:
         array.setflags(write=False)  # others may share it
     return nodes
+
+
+def _nodes_bytes(nodes: Nodes) -> int:
+    return sum(array.nbytes for array in nodes)
+
+
+_compiled: Final = ByteCache(_nodes_of, _nodes_bytes, _KEPT_BYTES)

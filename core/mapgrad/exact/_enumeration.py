@@ -7,13 +7,13 @@ variables that θ doesn't price have utilities, the best that these may add to a
 
 from __future__ import annotations
 
-import functools
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
+from mapgrad.batching import ByteCache
 from mapgrad.errors import ShapeError
 from mapgrad.exact._chunks import MAX_BYTES, in_chunks
 from mapgrad.exact._oracle import NEARLY_ONE, Moments, Oracle
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.problems import Problem
+
+_KEPT_BYTES: Final = 2**28
+"""What states that are kept may take together, of all problems; at least those of one are."""
 
 
 @uncompiled
@@ -193,17 +196,23 @@ class Enumeration(Oracle):
         return _states_on(self.problem, rows.device)[0][chosen.T]
 
 
-@functools.lru_cache(maxsize=8)
-def _states(problem: Problem) -> Tensor:
+def _states_of(problem: Problem) -> Tensor:
     # a tensor born under inference_mode would be unfit for autograd for as long as it is kept
     with torch.inference_mode(mode=False):
         return problem.states()
 
 
-@functools.lru_cache(maxsize=8)
-def _completion_values(problem: Problem) -> Tensor:
+def _completion_values_of(problem: Problem) -> Tensor:
     with torch.inference_mode(mode=False):
         return torch.as_tensor(problem.completion_values(_states(problem).numpy()))
+
+
+def _bytes_of(tensor: Tensor) -> int:
+    return tensor.nbytes
+
+
+_states: Final = ByteCache(_states_of, _bytes_of, _KEPT_BYTES)
+_completion_values: Final = ByteCache(_completion_values_of, _bytes_of, _KEPT_BYTES)
 
 
 def _states_on(problem: Problem, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -110,6 +110,12 @@ class Layered(Oracle):
     def _sample_numbers(self) -> int:
         return 5 * self._widest + len(self.problem.shape)
 
+    @property
+    def held_bytes(self) -> int:
+        """What the layers take on one device, in bytes."""
+        layers = self._layers[torch.device("cpu")]
+        return super().held_bytes + sum(part.nbytes for layer in layers for part in layer[:4])
+
     def _keep(self, layers: list[Layer]) -> None:
         self._layers[torch.device("cpu")] = layers
 

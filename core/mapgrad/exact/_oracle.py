@@ -68,6 +68,11 @@ class Oracle(ABC):
         self.max_bytes = max_bytes
         self._row_bytes = row_bytes
 
+    @property
+    def held_bytes(self) -> int:
+        """What the oracle itself takes on one device, in bytes; about."""
+        return 8 * math.prod(self.problem.shape)
+
     @cached_property
     def log_num_states(self) -> float:
         """The logarithm of the number of states."""

@@ -13,6 +13,12 @@ _SWEEPS: Final = 64
 """Where entries are forbidden, means over rows and columns are taken in turn until they no longer matter."""
 
 
+def allowed_in(theta: Tensor) -> Tensor | None:
+    """Return 0 for the forbidden entries of utilities and 1 for the others, like them; None where none is."""
+    forbidden = theta.isneginf()
+    return (~forbidden).to(theta.dtype) if bool(forbidden.any()) else None
+
+
 def without_sums(rows: Tensor, allowed: Tensor | None, problem: Problem | None) -> Tensor:
     """Return the part of rows [S or 1, B, *shape] that is orthogonal to a problem's constant sums.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mapgrad.batching import Known, are_finite, full_precision, to_list
 from mapgrad.errors import RowsError
-from mapgrad.gradients import _perturbed
+from mapgrad.gradients import _solver_noise
 from mapgrad.gradients._culprits import blamed
 from mapgrad.gradients._forbidden import PLAIN, SolveOfForward
 from mapgrad.gradients._monitor import Clipping
@@ -121,7 +121,7 @@ class Pass:
         """
         utilities, sampler = self._begin(theta)
         numbers = self._begin_record(record, utilities.shape[0])
-        mean = None if needs_states else _perturbed.average_forward(self, utilities, sampler)
+        mean = None if needs_states else _solver_noise.average_forward(self, utilities, sampler)
         if mean is not None:
             record.defer(lambda rows: self._states(rows, sampler, numbers, record), utilities)
             return mean.z.clone().view_as(theta).detach(), mean  # a copy, as users may write to it
@@ -150,7 +150,7 @@ class Pass:
         return range(count)
 
     def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
-        perturb = partial(_perturbed.perturb_forward, self)
+        perturb = partial(_solver_noise.perturb_forward, self)
         solve = SolveOfForward(self._solve, perturb, self.estimator, theta, self.work.problem)
         try:
             with full_precision(theta):
@@ -317,7 +317,7 @@ class Pass:
         numbers: Sequence[int],
         record: Record,
     ) -> Tensor | None:
-        again, average = partial(_perturbed.perturb_again, self), partial(_perturbed.average_again, self)
+        again, average = partial(_solver_noise.perturb_again, self), partial(_solver_noise.average_again, self)
         is_training, problem = self.is_training, self.work.problem
         forward.begin_backward(solve, again, average, self._observe, is_training=is_training, problem=problem)
         try:
@@ -352,7 +352,7 @@ class Pass:
             forbidden = forbidden.expand(rows.shape).reshape(-1, *self.event)
         if forward.rows is None or rows.shape[rows.ndim - forward.rows.ndim] != len(forward.rows):  # of other noise
             answers = self._solve(rows, may_forbid=lambda: forbidden)
-            _perturbed.require_own_memory(answers, forward, self.work.factory.label)
+            _solver_noise.require_own_memory(answers, forward, self.work.factory.label)
             return answers
         lead = rows.shape[: rows.ndim - len(self.event)]
         known = Known(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import torch
 
-from mapgrad.batching import get_solver, name_problem
+from mapgrad.batching import ByteCache, get_solver, name_problem
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems._optional import optional_module
 
@@ -70,6 +70,12 @@ class Cones:
     def knows(self, state: NDArray[np.float64]) -> bool:
         """Tell whether a state [*shape] was asked for before, and is kept."""
         return state.tobytes() in self._binding
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes, in bytes, with the normals for one set of forbidden entries; about."""
+        rows, columns = self.program.matrix.shape
+        return 8 * columns * (3 * (rows + columns) + columns)
 
     def project(
         self, theta: NDArray[np.float64], z: NDArray[np.float64], iterations: int | None
@@ -167,6 +173,14 @@ class Cones:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Cones, (self.problem,)
+
+
+def _bytes_of(cones: Cones) -> int:
+    return cones.held_bytes
+
+
+cones_of: Final = ByteCache(Cones, _bytes_of, _MAX_BYTES)
+"""Returns the cones of a problem, those of the last ones kept."""
 
 
 def _nearest() -> Projection:

@@ -10,7 +10,7 @@ from mapgrad.gradients import Gaussian, KeyStream, StraightThrough, log_mean, re
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._regularisers import Regulariser
 from mapgrad.losses._smoothing import drawn, drawn_each, regularised
-from mapgrad.losses._values import inner
+from mapgrad.losses._values import linear_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,8 +45,12 @@ class FenchelYoung(Loss):
 
     Args:
         solver: See `Loss`, as for the others. `Gibbs` asks it for nothing but its problem.
-        smoothing: A noise law ρ(ε), or "auto" as for the estimators of a layer, see `Estimator`; `Gibbs` or
-            `Quadratic`; or None. Multiplicative noise needs a law with `log_mgf`, and "auto" is then `Gaussian`.
+        smoothing: A noise law ρ(ε), `Gibbs`, `Quadratic`, None, or "auto". "auto" is Sum-of-Gamma noise with the
+            problem's κ, of mean 0 unless `Problem.constant_sums` has some: the perturbed loss. For problems that are
+            defined for θ ≤ 0 alone, as shortest paths with cycles and grids are, and for functions that don't say what
+            they solve, "auto" is None: the perceptron's loss, as additive noise would leave the domain. Smooth these
+            with ``multiplicative=True``, which needs a law with `log_mgf` and for which "auto" is `Gaussian`, or with
+            `Quadratic`.
         samples: S, of noise.
         temperature: τ, a number or `Relative`, whose scale counts as a constant in the gradient; a number for
             multiplicative noise.
@@ -181,8 +185,7 @@ class FenchelYoung(Loss):
             values, mean = regularised(self, theta.detach(), z_true, problems)
         except DomainError as error:
             raise self.explained(error, "pred", theta, problems) from error
-        linear = inner(theta, mean - z_true, self.split(theta, problems))
-        return self.result(values + (linear - linear.detach()), mean)
+        return self.result(linear_of(theta, values, mean - z_true, self.split(theta, problems)), mean)
 
     def perturbed(self, theta: Tensor, noise: Tensor) -> Tensor:
         """Return θ_s, [S, *] of θ [*] and noise τε_s [S, *]."""

@@ -60,13 +60,17 @@ class ListwiseRanking(RankingLoss):
         self.temperature = positive("temperature", temperature)
 
     def weigh(self, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
-        log_q, log_p = (
-            (each.masked_fill(~scores.allowed, -torch.inf) / self.temperature).log_softmax(dim=1)
-            for each in (scores.pred, scores.true)
-        )
+        log_q, log_p = (self._log_law(each, scores.allowed) for each in (scores.pred, scores.true))
         p = log_p.exp()
-        values = -(p * log_q.masked_fill(~scores.allowed, 0.0)).sum(dim=1)
-        return values, (log_q.exp() - p) / self.temperature, p.new_zeros(len(p), 1)
+        values = -(p * log_q.masked_fill(p == 0, 0.0)).sum(dim=1)
+        most = torch.finfo(values.dtype).max * 2.0**-64  # of which many may be added
+        return values.clamp(max=most), (log_q.exp() - p) / self.temperature, p.new_zeros(len(p), 1)
+
+    def _log_law(self, values: Tensor, allowed: Tensor) -> Tensor:
+        """Return log-probabilities [N, P] of states of these values; −inf for what isn't allowed."""
+        behind = values.masked_fill(~allowed, -torch.inf)
+        behind -= behind.amax(dim=1, keepdim=True)  # first, as the quotient may overflow
+        return behind.div_(self.temperature).log_softmax(dim=1)
 
     def extra_repr(self) -> str:
         """Return the arguments."""

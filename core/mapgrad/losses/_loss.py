@@ -18,7 +18,7 @@ from mapgrad.batching import (
 )
 from mapgrad.errors import DomainError, NonFiniteError, ProblemError, UndecidedError
 from mapgrad.gradients import first_order, widened
-from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver
+from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver, saturated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,8 @@ class Loss(nn.Module):
     """A loss whose value and gradient take solves; the base class of all that are here.
 
     θ are utilities inside. All solves are exact: rows outside of the problem's domain are refused, whatever the
-    solver's own policy is. Computed in at least float32. Works under autocast, torch.compile(fullgraph=True),
+    solver's own policy is. Computed in at least float32; a value beyond the range of its dtype is the dtype's largest
+    number, and a gradient is finite, too. Works under autocast, torch.compile(fullgraph=True),
     torch.vmap and torch.func; a second derivative is refused. A loss is the same in training and in eval mode, but for
     what `PooledLoss` says.
 
@@ -221,11 +222,11 @@ class Loss(nn.Module):
         """Return what a call does.
 
         Args:
-            values: [*batch], one a row.
+            values: [*batch], one a row; finite.
             z: [*batch, *shape], the solution.
         """
-        values = values.to(z.dtype)
         loss = values if self.reduction == "none" else values.mean() if self.reduction == "mean" else values.sum()
+        loss = saturated(loss, z.dtype)
         return (loss, z) if self.return_solution else loss
 
     def extra_repr(self) -> str:

@@ -21,4 +21,5 @@ class PointwiseRanking(RankingLoss):
     def weigh(self, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
         weights = scores.allowed / scores.allowed.sum(dim=1, keepdim=True).to(scores.pred)
         errors = (scores.pred - scores.true).masked_fill(~scores.allowed, 0.0)
-        return (weights * errors.square()).sum(dim=1), 2 * weights * errors, errors.new_zeros(len(errors), 1)
+        weighted = weights * errors
+        return (weighted * errors).sum(dim=1), 2 * weighted, errors.new_zeros(len(errors), 1)

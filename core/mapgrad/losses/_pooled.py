@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -20,10 +21,10 @@ from mapgrad.batching import (
     new_handle,
     row_numbers,
 )
-from mapgrad.errors import ProblemError, RowsError
+from mapgrad.errors import NonFiniteError, ProblemError, RowsError
 from mapgrad.gradients._arguments import number
 from mapgrad.losses._loss import Loss
-from mapgrad.losses._values import inner, require_finite, require_solver
+from mapgrad.losses._values import linear_of, require_finite, require_solver
 from mapgrad.pool import StatePool
 
 if TYPE_CHECKING:
@@ -36,9 +37,12 @@ if TYPE_CHECKING:
 _BLOCK: Final = 1 << 22
 """Scores that are worked out at a time."""
 
+_LARGEST: Final = 1e140
+"""Up to which the square of what a state is worth is within float64, whatever the number of entries."""
+
 
 class Scores(NamedTuple):
-    """What the P states of a pool are worth to N rows.
+    """What the P states of a pool are worth to N rows, in float64: in float32, sums of large utilities would overflow.
 
     Attributes:
         pred: ⟨θ, z⟩, [N, P]; 0 where a state isn't allowed.
@@ -149,8 +153,7 @@ class PooledLoss(Loss):
             drawn = torch.rand(theta.shape[:split], device=theta.device) < self.solve_ratio
         op = torch.ops.mapgrad.pooled if is_traced(theta) or is_traced(z_true) else _pooled
         values, slope, z = op(theta.detach(), z_true, t, drawn, self.handle)
-        linear = inner(theta, slope, split)
-        return self.result(values + (linear - linear.detach()), z)
+        return self.result(linear_of(theta, values, slope, split), z)
 
     def extra_repr(self) -> str:
         """Return the arguments."""
@@ -187,13 +190,15 @@ def _pooled(
     if loss.pool.states.device != theta.device:
         loss.pool.to(theta.device)
     loss.require_allowed(theta, z_true)
+    for name, each in (("pred", theta), ("true", t)):
+        _require_small(name, each, shape)
     loss.require_states(z_true, row_numbers(~loss.pool.contains(z_true).flatten()))  # what is in the pool is one
     if loss.training:
         _feed(loss, theta, z_true, drawn, lead)
-    rows, best = (each.reshape(-1, *shape) for each in (theta, z_true))
-    true = None if t is None else t.reshape(-1, *shape)
-    values = rows.new_empty(len(rows), dtype=torch.float64)
-    slope, places = torch.empty_like(rows), torch.empty(len(rows), dtype=torch.int64, device=rows.device)
+    rows, best = (each.double().reshape(-1, *shape) for each in (theta, z_true))
+    true = None if t is None else t.double().reshape(-1, *shape)
+    values, slope = rows.new_empty(len(rows)), torch.empty_like(rows)
+    places = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
     held = loss.pool.states  # which another thread may replace
     states = held.to(rows.dtype).flatten(1)
     size = max(_BLOCK // max(len(states), 1), 1)
@@ -210,7 +215,24 @@ def _pooled(
         values[block], weights, of_best = loss.weigh(scores)
         with full_precision(rows):
             slope[block] = (weights @ states + of_best * best[block].flatten(1)).reshape(-1, *shape)
-    return values.reshape(lead), slope.reshape(theta.shape), held[places].to(theta).reshape(theta.shape)
+    most = torch.finfo(theta.dtype).max
+    slope = slope.clamp(-most, most).to(theta.dtype).reshape(theta.shape)
+    return values.reshape(lead), slope, held[places].to(theta).reshape(theta.shape)
+
+
+def _require_small(name: str, values: Tensor | None, shape: tuple[int, ...]) -> None:
+    """Refuse utilities of which float64 doesn't hold the squares of sums.
+
+    Raises:
+        NonFiniteError: rows of values [*batch, *shape] have such ones.
+    """
+    if values is None or torch.finfo(values.dtype).max < _LARGEST or not values.numel():
+        return
+    too_large = values.masked_fill(values.isneginf(), 0.0).abs() > _LARGEST
+    if bool(too_large.any()):
+        bad = row_numbers(too_large.reshape(-1, math.prod(shape)).any(dim=1))
+        rows = name_rows(bad, tuple(values.shape[: values.ndim - len(shape)]))
+        raise NonFiniteError(f"{name} exceeds {_LARGEST:g} in {rows}: scale the problem's values down", rows=bad)
 
 
 def _feed(loss: PooledLoss, theta: Tensor, z_true: Tensor, drawn: Tensor | None, lead: tuple[int, ...]) -> None:

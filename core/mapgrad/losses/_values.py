@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mapgrad.solvers import MAPSolver
 
     SolverOrFunction = MAPSolver | Callable[[Tensor], Tensor]
+
+_ROOM: Final = 2.0**-16
+"""What a gradient leaves of its dtype's range to what multiplies it later, such as the weights of rows."""
 
 
 def require_solver(solver: SolverOrFunction) -> Solver:
@@ -102,3 +105,24 @@ def inner(theta: Tensor, z: Tensor, split: int) -> Tensor:
     """
     products = torch.where(z == 0, 0.0, theta.double() * z)
     return products.flatten(split).sum(dim=-1) if products.ndim > split else products
+
+
+def saturated(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return finite values in a dtype, whose largest number stands for what is beyond; their gradient isn't cut."""
+    most = torch.finfo(dtype).max
+    fixed = values.detach()
+    return (fixed.clamp(-most, most) + (values - fixed)).to(dtype)
+
+
+def linear_of(theta: Tensor, values: Tensor, slope: Tensor, split: int) -> Tensor:
+    """Return values with a given gradient for θ, where both were found without one.
+
+    Args:
+        theta: [*batch, *shape].
+        values: [*batch] float64.
+        slope: [*batch, *shape], of any float dtype; what exceeds the range of θ's dtype is its largest numbers.
+        split: How many dimensions those of the batch are.
+    """
+    most = torch.finfo(theta.dtype).max * _ROOM
+    linear = inner(theta, slope.clamp(-most, most), split)
+    return values + (linear - linear.detach())

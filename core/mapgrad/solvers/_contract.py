@@ -241,6 +241,9 @@ class SolverSpec:
         native: Those of `IntegerProgram.features` that it takes: ``"semicontinuous"``, ``"sos"``, ``"indicators"``.
             Rows and 0/1 variables stand for the others.
         settings: Options worth a trial beside none: `tune` races the solver under each of them.
+        setup: Expected seconds to make the solver for a problem, such as those of compiling it; as for `cost`. They
+            count where calls bring problems of their own, shared among a problem's rows of the call. None for next to
+            none.
     """
 
     name: str
@@ -252,3 +255,4 @@ class SolverSpec:
     cost: Callable[[Any], float] | None = None
     native: tuple[str, ...] = ()
     settings: tuple[Mapping[str, Any], ...] = ()
+    setup: Callable[[Any], float] | None = None

@@ -91,10 +91,14 @@ class SolverEntry:
     def _needs(self, packages: str) -> str:
         return f"needs {packages}, which isn't installed: {self.spec.install or 'install it'}"
 
-    def seconds(self, problem: Problem) -> float:
+    def seconds(self, problem: Problem, rows: float = math.inf) -> float:
         """Return the declared cost of a row; infinity, which sorts last, without one or where there isn't a right one.
 
         A wrong cost is logged: an error, or anything but a finite number of seconds that is at least 0.
+
+        Args:
+            problem: The feasible set.
+            rows: Among how many rows the time to make the solver is shared; infinity leaves it out.
         """
         if self.spec.cost is None:
             return math.inf
@@ -102,7 +106,10 @@ class SolverEntry:
             native = self.native(problem)
         except UnsupportedProblemError:
             return math.inf
-        return cost_of(self.spec.cost, native, self.label)
+        seconds = cost_of(self.spec.cost, native, self.label)
+        if self.spec.setup is not None and rows < math.inf:
+            seconds += cost_of(self.spec.setup, native, self.label, "setup") / rows
+        return seconds
 
     def solver_class(self) -> SolverClass:
         """Import the solver's class.
@@ -141,7 +148,7 @@ class SolverEntry:
             raise PluginError(f"{self.label} can't be loaded: {action} raised {described(error)}") from error
 
 
-def cost_of(cost: Callable[[Any], float], problem: Problem, label: str) -> float:
+def cost_of(cost: Callable[[Any], float], problem: Problem, label: str, name: str = "cost") -> float:
     """Return what a plugin's cost says of a problem; infinity, with a warning, where that is no right one."""
     try:
         declared: Any = cost(problem)
@@ -152,7 +159,7 @@ def cost_of(cost: Callable[[Any], float], problem: Problem, label: str) -> float
         raise
     except BaseException as error:  # noqa: BLE001 (one plugin's mistake must not stop the choice among the others)
         mistake = f"raised {described(error)}"
-    _logger.warning("%s comes last: its cost() %s", label, mistake)
+    _logger.warning("%s comes last: its %s() %s", label, name, mistake)
     return math.inf
 
 

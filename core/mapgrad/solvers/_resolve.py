@@ -46,7 +46,8 @@ _logger = logging.getLogger("mapgrad")
 class SolverFactory:
     """How to make a solver, here or in another process.
 
-    Pickled, it keeps of the spec what isn't a function: `supports` and `cost` are no longer needed once it is chosen.
+    Pickled, it keeps of the spec what isn't a function: `supports`, `cost` and `setup` are no longer needed once it is
+    chosen.
 
     Attributes:
         name: The solver's full name, or the name of the class or function.
@@ -93,11 +94,11 @@ class SolverFactory:
             raise PluginError(f"{self.label} can't be made: its constructor raised {described(error)}") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        spec = self.spec and replace(self.spec, supports=None, cost=None)
+        spec = self.spec and replace(self.spec, supports=None, cost=None, setup=None)
         return SolverFactory, (self.name, self.label, self.factory, spec)
 
 
-def resolve(solver: SolverLike | SolverFactory, problem: Problem | None) -> SolverFactory:
+def resolve(solver: SolverLike | SolverFactory, problem: Problem | None, rows: float = math.inf) -> SolverFactory:
     """Find the solver that a user asks for.
 
     Args:
@@ -105,6 +106,7 @@ def resolve(solver: SolverLike | SolverFactory, problem: Problem | None) -> Solv
             the cheapest exact one of all plugins; a class derived from `InstanceSolver` or `BatchSolver`, or an object
             of such a class; or a function θ [N, *shape] → z, called with whole batches.
         problem: The feasible set; None is only for a function whose set isn't known.
+        rows: For how many rows the solver is made, where the cheapest is looked for.
 
     Raises:
         UnknownSolverError: there is no such name.
@@ -117,7 +119,7 @@ def resolve(solver: SolverLike | SolverFactory, problem: Problem | None) -> Solv
         return solver
     if isinstance(solver, str):
         problem = require_problem(problem)
-        return _cheapest_exact(problem) if solver == AUTO else _by_name(solver, problem)
+        return _cheapest_exact(problem, rows) if solver == AUTO else _by_name(solver, problem, rows)
     given = _given(solver, problem)
     is_function = given.factory is not solver  # it alone does without a problem
     if not is_function or problem is not None:
@@ -240,17 +242,17 @@ def _installed(entries: list[SolverEntry]) -> list[SolverEntry]:
     return installed
 
 
-def _by_name(name: str, problem: Problem) -> SolverFactory:
+def _by_name(name: str, problem: Problem, rows: float) -> SolverFactory:
     entries = _entries_named(name)
     fitting = [entry for entry in entries if entry.refusal(problem) is None]
     if not fitting:
         raise _unsupported(name, entries, problem)
-    return _factory(_by_cost(_priced(_installed(fitting), problem))[0])
+    return _factory(_by_cost(_priced(_installed(fitting), problem, rows))[0])
 
 
-def _cheapest_exact(problem: Problem) -> SolverFactory:
+def _cheapest_exact(problem: Problem, rows: float) -> SolverFactory:
     inexact: list[str] = []
-    for entry in _installed_for(problem):
+    for entry in _installed_for(problem, rows):
         try:
             factory = _factory(entry)
         except (PluginError, MissingDependencyError) as error:
@@ -278,19 +280,19 @@ def _reasons(problem: Problem) -> str:
     return "".join(f"; {', '.join(sorted(each))}: {reason}" for reason, each in names.items())
 
 
-def _installed_for(problem: Problem) -> Iterator[SolverEntry]:
+def _installed_for(problem: Problem, rows: float) -> Iterator[SolverEntry]:
     """Yield the installed solvers that take a problem: quick ones of its own class first, then the rest, by cost."""
     installed = [entry for entry in all_entries() if not entry.missing()]
-    own_class = _priced([entry for entry in installed if isinstance(problem, entry.spec.accepts)], problem)
+    own_class = _priced([entry for entry in installed if isinstance(problem, entry.spec.accepts)], problem, rows)
     quick = [(seconds, entry) for seconds, entry in own_class if seconds <= _QUICK]
     yield from (entry for entry in _by_cost(quick) if entry.refusal(problem) is None)
     slow = [(seconds, entry) for seconds, entry in own_class if seconds > _QUICK]
-    others = _priced([entry for entry in installed if not isinstance(problem, entry.spec.accepts)], problem)
+    others = _priced([entry for entry in installed if not isinstance(problem, entry.spec.accepts)], problem, rows)
     yield from (entry for entry in _by_cost(slow + others) if entry.refusal(problem) is None)
 
 
-def _priced(entries: list[SolverEntry], problem: Problem) -> list[tuple[float, SolverEntry]]:
-    return [(entry.seconds(problem), entry) for entry in entries]
+def _priced(entries: list[SolverEntry], problem: Problem, rows: float = math.inf) -> list[tuple[float, SolverEntry]]:
+    return [(entry.seconds(problem, rows), entry) for entry in entries]
 
 
 def _by_cost(priced: list[tuple[float, SolverEntry]]) -> list[SolverEntry]:

@@ -88,6 +88,7 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
     ),
     "install": ("a str", lambda value: isinstance(value, str)),
     "cost": ("None or a function of a problem", _is_optional_function),
+    "setup": ("None or a function of a problem", _is_optional_function),
     "native": (
         f"a tuple of some of {', '.join(map(repr, FEATURES))}",
         lambda value: isinstance(value, tuple) and set(_values(value)) <= set(FEATURES),

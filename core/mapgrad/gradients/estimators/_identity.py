@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
-from mapgrad.gradients._constant_sums import without_sums
+from mapgrad.gradients._constant_sums import allowed_in, without_sums
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 
 if TYPE_CHECKING:
@@ -60,10 +60,9 @@ class Identity(Estimator):
     def gradient(self, forward: Forward, gradient: Tensor) -> Tensor:
         """Return (1/S) Σ_s P′(θ + τε_s)ᵀ g̃_s."""
         theta = forward.theta
-        forbidden = theta.isneginf()
-        allowed = None
-        if bool(forbidden.any()):
-            theta, allowed = theta.masked_fill(forbidden, 0.0), (~forbidden).to(theta.dtype)
+        allowed = allowed_in(theta)
+        if allowed is not None:
+            theta = theta.masked_fill(allowed == 0, 0.0)
         centres = self.projection != "normalise"
         if self.projection != "centre":
             rows = forward.sampler.perturb(theta, self.temperature)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 from torch import Tensor
 
+from mapgrad.gradients._constant_sums import allowed_in, without_sums
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._line_law import line_law
 from mapgrad.gradients._noise import require_density
@@ -23,6 +24,9 @@ _OUTSIDE: Final = 0.5 * math.erfc(3 / math.sqrt(2))
 _OUTSIDE_AT_FULL_DEPTH: Final = 1e-6
 """Share of the noise beyond each end of a line."""
 
+_ROUNDING: Final = 64
+"""Units of the last place of a gradient's largest entry: what is left of it without its means, if no more, is none."""
+
 
 class Line(Estimator):
     """The gradient of the loss of the mean, L(E MAP(θ + τε)), along lines of noise, without a step length.
@@ -31,6 +35,11 @@ class Line(Estimator):
     (‖g̃_s‖ / τ) E Σ (z₊ − z₋) q(s*) over its jumps, where q is the density of s on that line: ∏ ρ(ε⊥_i + s h_i), divided
     by its integral. So the noise along the line is integrated, not sampled. It needs an exact argmax: with a heuristic,
     or where θ is clipped, the result isn't this gradient.
+
+    g̃ is taken without its means along `Problem.constant_sums`, which move no answer, so that a constant there changes
+    nothing. Of other equations between a state's entries, such as those of an `IntegerProgram`, nothing is known: what
+    g̃ has along these leaves the gradient as unbiased, but turns lines to where no answer changes, and adds to its
+    variance and, with few levels of `depth`, to its error.
 
     With `depth` 0 a sample's line is solved at both ends, which leave out .1 % of the noise each, beside the forward
     pass's solve at s₀. Between two different answers, one jump is assumed, where their two objectives cross. This is
@@ -78,8 +87,10 @@ class Line(Estimator):
         tau = _taus(forward.sampler.row_temperatures(self.temperature), forward)
         noise = _lines(forward.sampler.perturb(torch.zeros_like(forward.theta), 1.0), shape)
         theta = _lines(forward.theta.masked_fill(forward.theta.isneginf(), 0.0), shape)
-        slope = _lines(gradient, shape)
+        rounding = _ROUNDING * torch.finfo(gradient.dtype).eps * _lines(gradient, shape).abs().amax(1, keepdim=True)
+        slope = _lines(without_sums(gradient.double(), allowed_in(forward.theta), forward.problem), shape)
         peak = slope.abs().amax(dim=1, keepdim=True)
+        slope = slope.masked_fill(peak <= rounding, 0.0)
         slope = slope / torch.where(peak > 0, peak, 1)  # first, as the square of a peak may be no number
         norm = slope.square().sum(dim=1, keepdim=True).sqrt()
         direction = slope / torch.where(norm > 0, norm, 1)
