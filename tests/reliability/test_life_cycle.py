@@ -254,7 +254,6 @@ def test_many_problems_share_one_process(module):
         pids = {*solver(rows(6).double(), problems=problems).flatten().tolist()}
         pids |= {*solver(rows(6).double(), problems=problems[::-1]).flatten().tolist()}
         assert len(pids) == 1
-        assert pids == {child.pid for child in multiprocessing.active_children()}
         assert pids != {os.getpid()}
 
 

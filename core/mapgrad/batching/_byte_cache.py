@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
-from mapgrad.batching._locks import new_lock
+from mapgrad.workers import new_lock
 
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")

@@ -223,19 +223,25 @@ def _memory() -> int:
 
 def _import_main(main: dict[str, Any]) -> None:
     """Import the user's script as `multiprocessing` does, under another name, so that its main part doesn't run."""
-    global _is_importing
-    if "__mp_main__" in sys.modules:
+    if _importing.has_ended:
         return
-    _is_importing = True
+    _importing.is_going_on = True
     try:
         spawn.prepare(main)
+        _importing.has_ended = True
     finally:
-        _is_importing = False
+        _importing.is_going_on = False
 
 
-_is_importing = False
+class _Importing:
+    """What this process knows of the user's script."""
+
+    is_going_on = has_ended = False
+
+
+_importing: Final = _Importing()
 
 
 def is_importing() -> bool:
     """Tell whether this is a worker process that is importing the user's script."""
-    return _is_importing
+    return _importing.is_going_on
