@@ -102,6 +102,7 @@ if TYPE_CHECKING:
         register,
         unregister,
     )
+    from mapgrad.workers import Workers
 
 __all__ = [
     "IMLE",
@@ -186,6 +187,7 @@ __all__ = [
     "UndecidedError",
     "UnknownSolverError",
     "UnsupportedProblemError",
+    "Workers",
     "__version__",
     "columns_of",
     "data",
@@ -309,6 +311,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
         "register",
         "unregister",
     ),
+    "workers": ("Workers",),
 }
 _MODULES: Final = {name: module for module, names in _NAMES.items() for name in names}
 

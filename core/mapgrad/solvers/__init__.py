@@ -13,7 +13,7 @@ from mapgrad.solvers._lowering import Lowering, lower
 from mapgrad.solvers._native_models import advice_on
 from mapgrad.solvers._program_solver import ProgramSolver
 from mapgrad.solvers._registry import register, unregister
-from mapgrad.solvers._requests import Block, Request
+from mapgrad.solvers._requests import Block, Progress, Request
 from mapgrad.solvers._resolve import SolverFactory, SolverLike, require_solver, resolve, successor_of
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Lowering",
     "MAPSolver",
     "ProgramSolver",
+    "Progress",
     "Request",
     "Shortcut",
     "SolverEntry",

@@ -10,7 +10,7 @@ import numpy as np
 
 from mapgrad.problems import Problem
 from mapgrad.solvers._options import options_of, unknown_options
-from mapgrad.solvers._requests import Block, Request
+from mapgrad.solvers._requests import Block, Progress, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -118,11 +118,13 @@ class InstanceSolver(Generic[P, S]):
         rows, states = block.theta.reshape(-1, *shape), z.reshape(-1, *shape)
         request = Request(None, block.seconds, block.reuse, patience=block.patience)
         has_own = not (block.start is None and block.forbidden is None and block.limits is None)
-        row = 0
+        row, progress = 0, block.progress
         try:
             for row, theta in enumerate(rows):
                 if block.stopped:
                     return
+                if progress is not None:
+                    progress[row] = Progress.BEGUN
                 if has_own:
                     request = block.request(row, shape)
                 answer = solve(state, theta, request)
@@ -130,6 +132,8 @@ class InstanceSolver(Generic[P, S]):
                     states[row] = answer
                 else:
                     put(row, answer, shape)
+                if progress is not None:
+                    progress[row] = Progress.ENDED
         except BaseException:
             block.row = row
             raise

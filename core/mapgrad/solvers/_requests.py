@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -42,6 +43,14 @@ class Request:
     patience: float | None = None
 
 
+class Progress(IntEnum):
+    """How far a row is that a loop over rows solves."""
+
+    WAITING = 0
+    BEGUN = 1
+    ENDED = 2
+
+
 class Block:
     """Rows for `InstanceSolver.solve_rows`, and the arrays that it writes their answers to.
 
@@ -63,6 +72,8 @@ class Block:
         stopped: Set from another thread, once before `InstanceSolver.stop` is called: nobody wants the rows any more
             that aren't solved yet. A loop over rows looks at it and returns.
         causes: What rows raised, by their numbers in this block.
+        progress: [m] uint8, values of `Progress`, for a loop over rows to write as it goes, so that it is known of
+            which row its process died; None where nobody asks.
     """
 
     __slots__ = (
@@ -72,6 +83,7 @@ class Block:
         "limits",
         "objective",
         "patience",
+        "progress",
         "reuse",
         "row",
         "seconds",
@@ -108,6 +120,7 @@ class Block:
         self.row: int | None = None
         self.stopped = False
         self.causes: dict[int, BaseException] = {}
+        self.progress: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.status)
@@ -121,6 +134,7 @@ class Block:
         part.limits = None if self.limits is None else Limits(*(each[start:stop] for each in self.limits))
         part.seconds, part.reuse, part.row, part.causes = self.seconds, self.reuse, None, {}
         part.stopped, part.patience = self.stopped, self.patience
+        part.progress = None if self.progress is None else self.progress[start:stop]
         part.z, part.status = self.z[start:stop], self.status[start:stop]
         part.objective, part.bound = self.objective[start:stop], self.bound[start:stop]
         return part

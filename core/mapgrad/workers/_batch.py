@@ -53,11 +53,11 @@ class Batch:
         self._lock = threading.Lock()
         self._unanswered = set[int]() if deadline is None else set(range(self.count))
 
-    def take(self, workers: int) -> tuple[int, int]:
+    def take(self, workers: int, least: float) -> tuple[int, int]:
         """Hand out rows: one by one under a deadline, if the solver works so, as none must wait for one that hangs."""
         start = self.begun
         if self.deadline is None:
-            self.begun += next_portion(self.runner, self.count - start, workers)
+            self.begun += next_portion(self.runner, self.count - start, workers, least=least)
             return start, self.begun
         if not self.started.is_set():
             self._ends = time.monotonic() + self.deadline

@@ -7,7 +7,6 @@ import pickle
 import sys
 import time
 from collections import OrderedDict
-from enum import IntEnum
 from multiprocessing import spawn
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
@@ -61,23 +60,32 @@ class Map(NamedTuple):
     size: int
 
 
-class Rows(NamedTuple):
-    """Rows start to stop of a block in shared memory; answered by `Done`.
+class Stage(NamedTuple):
+    """A block, of which the rows that follow are; no answer.
 
     Attributes:
-        shapes: Those of the block's arrays, in the order of `arrays_of`; None for those that aren't there.
+        token: The job's.
+        memory: Number of the memory where the block's arrays are.
+        shapes: Theirs, in the order of `arrays_of`; None for those that aren't there.
+        reuse: As in `Request`.
+        patience: Likewise.
         measures: Whether `Done` tells the process's memory.
     """
 
     token: str
     memory: int
     shapes: tuple[Shape | None, ...]
-    start: int
-    stop: int
-    seconds: float | None
     reuse: bool
     patience: float | None
     measures: bool
+
+
+class Rows(NamedTuple):
+    """Rows of the block on stage, and how many seconds each may take; answered by `Done`."""
+
+    start: int
+    stop: int
+    seconds: float | None
 
 
 class Done(NamedTuple):
@@ -86,7 +94,7 @@ class Done(NamedTuple):
     Attributes:
         causes: What they raised, by their numbers in the portion.
         seconds: How long they took.
-        memory: Bytes of this process, 0 where nobody asked.
+        memory: Bytes of this process; 0 where nobody asked.
     """
 
     causes: dict[int, BaseException]
@@ -94,41 +102,30 @@ class Done(NamedTuple):
     memory: int
 
 
-class Begun(IntEnum):
-    """Whether a row has been begun and ended, as its worker says in shared memory; solvers of whole blocks don't."""
-
-    NO = 0
-    YES = 1
-    AND_ENDED = 2
-
-
 def arrays_of(block: Block) -> list[NDArray[Any] | None]:
-    """Return the arrays of a block that go through shared memory: its answers, what is asked, and rows' `Begun`."""
+    """Return the arrays of a block that go through shared memory: its answers, what is asked, and its progress."""
     limits = _NO_LIMITS if block.limits is None else tuple(block.limits)
-    begun = np.zeros(len(block), np.uint8)
     answers = block.z, block.status, block.objective, block.bound
-    return [*answers, block.theta, block.start, block.forbidden, *limits, begun]
+    return [*answers, block.theta, block.start, block.forbidden, *limits, np.zeros(len(block), np.uint8)]
 
 
-def block_of(
-    arrays: Sequence[NDArray[Any] | None], *, seconds: float | None, reuse: bool, patience: float | None
-) -> tuple[Block, NDArray[Any]]:
-    """Return the block of such arrays, and rows' `Begun`."""
-    z, status, objective, bound, theta, start, forbidden, *limits, begun = arrays
+def block_of(arrays: Sequence[NDArray[Any] | None], *, reuse: bool, patience: float | None) -> Block:
+    """Return the block of such arrays."""
+    z, status, objective, bound, theta, start, forbidden, *limits, progress = arrays
     for array in (theta, start, forbidden, *limits):
         if array is not None:
             array.flags.writeable = False
     block = Block(
         cast("NDArray[Any]", theta),
         start=start,
-        seconds=seconds,
         reuse=reuse,
         forbidden=forbidden,
         limits=None if None in limits else Limits(*cast("list[NDArray[Any]]", limits)),
         patience=patience,
     )
     block.z, block.status, block.objective, block.bound = cast("list[NDArray[Any]]", [z, status, objective, bound])
-    return block, cast("NDArray[Any]", begun)
+    block.progress = progress
+    return block
 
 
 def serve(source: socket.socket) -> None:
@@ -151,10 +148,15 @@ class _Worker:
         self._source = source
         self._runners: OrderedDict[str, Runner] = OrderedDict()
         self._memories: OrderedDict[int, SharedMemory] = OrderedDict()
+        self._runner: Runner | None = None
+        self._block: Block | None = None
+        self._measures = False
 
     def take(self, message: Any, files: list[int]) -> None:
         if isinstance(message, Rows):
             send(self._source, self._solve(message))
+        elif isinstance(message, Stage):
+            self._stage(message)
         elif isinstance(message, Map):
             self._memories[message.number] = SharedMemory(files[0], message.size)
             if len(self._memories) > MEMORIES_KEPT:
@@ -187,28 +189,24 @@ class _Worker:
             if runner is not None:
                 runner.close()
 
+    def _stage(self, stage: Stage) -> None:
+        self._runners.move_to_end(stage.token)
+        self._memories.move_to_end(stage.memory)
+        arrays = iter(self._memories[stage.memory].arrays([shape for shape in stage.shapes if shape is not None]))
+        whole = [None if shape is None else next(arrays) for shape in stage.shapes]
+        self._runner, self._measures = self._runners[stage.token], stage.measures
+        self._block = block_of(whole, reuse=stage.reuse, patience=stage.patience)
+
     def _solve(self, rows: Rows) -> Done:
-        runner = self._runners[rows.token]
-        self._runners.move_to_end(rows.token)
-        self._memories.move_to_end(rows.memory)
-        there = [shape for shape in rows.shapes if shape is not None]
-        arrays = iter(self._memories[rows.memory].arrays(there))
-        parts = [None if shape is None else next(arrays)[rows.start : rows.stop] for shape in rows.shapes]
-        block, begun = block_of(parts, seconds=rows.seconds, reuse=rows.reuse, patience=rows.patience)
+        assert self._runner is not None
+        assert self._block is not None
+        part = self._block.part(rows.start, rows.stop)
+        part.seconds = rows.seconds
         began = time.perf_counter()
-        if runner.loops:
-            for row in range(len(block)):
-                begun[row] = Begun.YES
-                part = block.part(row, row + 1)
-                runner.run(part)
-                if part.causes:
-                    block.causes[row] = part.causes[0]
-                begun[row] = Begun.AND_ENDED
-        else:
-            runner.run(block)
+        self._runner.run(part)
         seconds = time.perf_counter() - began
-        causes = {row: portable(error) for row, error in block.causes.items()}
-        return Done(causes, seconds, _memory() if rows.measures else 0)
+        causes = {row: portable(error) for row, error in part.causes.items()}
+        return Done(causes, seconds, _memory() if self._measures else 0)
 
     def close(self) -> None:
         """Free the native models."""

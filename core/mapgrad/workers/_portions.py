@@ -15,14 +15,22 @@ SECONDS: Final = 5e-3
 """What a portion takes at most, in a thread: handing it out costs a thousandth of that."""
 
 
-def next_portion(runner: Runner, left: int, workers: int, seconds: float = SECONDS) -> int:
+def next_portion(runner: Runner, left: int, workers: int, seconds: float = SECONDS, *, least: float = 0.0) -> int:
     """Return how many of the rows that are left to take: one until it is known how long a row takes.
 
     Portions get smaller towards the end, so that workers end together though rows are uneven.
+
+    Args:
+        runner: The solver.
+        left: How many rows are left.
+        workers: Who share them.
+        seconds: What a portion takes at most.
+        least: What it takes at least, as far as rows are left.
     """
     if runner.pace is None:
         return 1
-    return max(1, min(-(-left // (2 * workers)), int(seconds / max(runner.pace, 1e-9))))
+    most, fewest = (int(limit / max(runner.pace, 1e-9)) for limit in (seconds, least))
+    return max(1, min(max(-(-left // (2 * workers)), fewest), most, left))
 
 
 def solve_portion(runner: Runner, block: Block, start: int, stop: int, owner: object) -> None:

@@ -15,17 +15,18 @@ from weakref import WeakSet
 
 import numpy as np
 
+from mapgrad.solvers import Progress
 from mapgrad.workers._batch import Batch
 from mapgrad.workers._child import (
     JOBS_KEPT,
     MEMORIES_KEPT,
     Begin,
-    Begun,
     Bring,
     Done,
     Map,
     Ready,
     Rows,
+    Stage,
     arrays_of,
     block_of,
     is_importing,
@@ -38,11 +39,16 @@ from mapgrad.workers._shared_memory import Shape, SharedMemory
 from mapgrad.workers._threads import Threads
 
 if TYPE_CHECKING:
+    import socket
+
     from mapgrad.solvers import Block
     from mapgrad.workers._runner import Job, Runner
 
 _MEMORY_KEPT: Final = 1 << 26
 """Bytes; larger memory is given up after its batch."""
+
+_LEAST: Final = 1e-3
+"""Seconds that a portion takes at least, as far as rows are left: handing it out costs up to a tenth of that."""
 
 _numbers: Final = count()
 
@@ -51,19 +57,21 @@ class Shared(Batch):
     """A batch whose arrays lie in shared memory.
 
     Attributes:
+        name: Another one for each batch.
         number: The memory's, by which workers know it.
         memory: It.
         shapes: As in `Rows`.
         mirror: The block there.
-        rows_begun: `Begun` of each row.
+        progress: Its own.
     """
 
-    __slots__ = ("memory", "mirror", "number", "rows_begun", "shapes")
+    __slots__ = ("memory", "mirror", "name", "number", "progress", "shapes")
 
     def __init__(
         self, runner: Runner, job: Job, block: Block, deadline: float | None, memory: tuple[int, SharedMemory] | None
     ) -> None:
         super().__init__(runner, job, block, deadline)
+        self.name = next(_numbers)
         arrays = arrays_of(block)
         self.shapes = tuple(None if array is None else Shape.of(array) for array in arrays)
         there = [shape for shape in self.shapes if shape is not None]
@@ -78,9 +86,9 @@ class Shared(Batch):
         for array, copy in zip(arrays, copies, strict=True):
             if copy is not None:
                 copy[...] = array
-        self.mirror, self.rows_begun = block_of(
-            copies, seconds=block.seconds, reuse=block.reuse, patience=block.patience
-        )
+        self.mirror = block_of(copies, reuse=block.reuse, patience=block.patience)
+        assert self.mirror.progress is not None
+        self.progress = self.mirror.progress
 
 
 class Processes:
@@ -97,7 +105,7 @@ class Processes:
         self.solves = solves
         self.memory = memory
         self._processes: WeakSet[_Process] = WeakSet()
-        self._threads = Threads(count, self._new_process)
+        self._threads = Threads(count, self._new_process, _LEAST)
         self._lock = new_lock()
         self._jobs: OrderedDict[str, bytes] = OrderedDict()
         self._idle: list[tuple[int, SharedMemory]] = []
@@ -159,6 +167,10 @@ class Processes:
     def close(self, patience: float = 0.0) -> None:
         """End the processes, once the rows are solved that somebody waits for; new rows start new ones."""
         self._threads.close(patience)
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, memory in idle:
+            memory.close()
 
     def after_fork(self) -> None:
         """Leave the memory to the parent: both would write to it."""
@@ -186,6 +198,7 @@ class _Process:
         self._memories: OrderedDict[int, None] = OrderedDict()
         self._broken: tuple[Batch, BaseException] | None = None
         self._at_work: Batch | None = None
+        self._staged: int | None = None
         call_after_fork(self)
 
     def is_ready(self, batch: Batch) -> bool:
@@ -209,12 +222,16 @@ class _Process:
         if self._is_used_up():
             self.close()
         data = self._crew.data_of(job)
-        try:
-            worker = self._started()
-            self._forget(worker)
-            return None if job.token in self._jobs else self._bring(worker, job.token, data)
-        except (OSError, EOFError):
-            return ChildProcessError(f"a worker process {self._end()} before it had made the solver")
+        while True:
+            is_new = self._worker is None
+            try:
+                worker = self._started()
+                self._forget(worker)
+                return None if job.token in self._jobs else self._bring(worker, job.token, data)
+            except (OSError, EOFError):
+                how = self._end()
+                if is_new:
+                    return ChildProcessError(f"a worker process {how} before it had made the solver")
 
     def _started(self) -> Worker:
         if self._worker is None:
@@ -272,21 +289,11 @@ class _Process:
             return None
         assert self._worker is not None
         to = self._worker.socket
-        block = batch.block
-        rows = Rows(
-            batch.job.token, batch.number, batch.shapes, start, stop, batch.seconds(), block.reuse, block.patience,
-            self._crew.memory is not None,
-        )  # fmt: skip
         self._at_work = batch
         try:
-            if batch.number not in self._memories:
-                send(to, Map(batch.number, batch.memory.size), (batch.memory.file,))
-                self._memories[batch.number] = None
-                if len(self._memories) > MEMORIES_KEPT:
-                    self._memories.popitem(last=False)
-            self._memories.move_to_end(batch.number)
-            self._jobs.move_to_end(batch.job.token)
-            send(to, rows)
+            if self._staged != batch.name:
+                self._stage(to, batch)
+            send(to, Rows(start, stop, batch.seconds()))
             done: Done = receive(to)[0]
         except (OSError, EOFError):
             how = self._end()
@@ -301,6 +308,18 @@ class _Process:
         self._bytes = done.memory
         return None
 
+    def _stage(self, to: socket.socket, batch: Shared) -> None:
+        if batch.number not in self._memories:
+            send(to, Map(batch.number, batch.memory.size), (batch.memory.file,))
+            self._memories[batch.number] = None
+            if len(self._memories) > MEMORIES_KEPT:
+                self._memories.popitem(last=False)
+        self._memories.move_to_end(batch.number)
+        self._jobs.move_to_end(batch.job.token)
+        block, measures = batch.block, self._crew.memory is not None
+        send(to, Stage(batch.job.token, batch.number, batch.shapes, block.reuse, block.patience, measures))
+        self._staged = batch.name
+
     def _take_in(self, batch: Shared, start: int, stop: int) -> tuple[list[int], int]:
         """Take the answers that a process left behind as it died.
 
@@ -308,9 +327,8 @@ class _Process:
             The rows that it may have died of, or whose errors died with it; and the first row after them.
         """
         suspects: list[int] = []
-        begun = batch.rows_begun
         row = start
-        while row < stop and begun[row] == Begun.AND_ENDED:
+        while row < stop and batch.progress[row] == Progress.ENDED:
             if np.isnan(batch.mirror.z[row]).any():
                 suspects.append(row)
             else:
@@ -330,6 +348,7 @@ class _Process:
         if self._worker is not None:
             self._worker.close()
         self._worker = None
+        self._staged = None
         self._jobs.clear()
         self._memories.clear()
 

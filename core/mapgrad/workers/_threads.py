@@ -62,13 +62,15 @@ class Threads:
     Args:
         count: How many there are at most.
         new_hand: Makes what a thread solves rows with.
+        least: Seconds that a portion takes at least.
 
     Attributes:
         count: The same.
     """
 
-    def __init__(self, count: int, new_hand: Callable[[], Hand] | None = None) -> None:
+    def __init__(self, count: int, new_hand: Callable[[], Hand] | None = None, least: float = 0.0) -> None:
         self.count = count
+        self._least = least
         self.new_hand: Callable[[], Hand] = _InPlace if new_hand is None else new_hand
         self._wanted: dict[threading.Thread, int] = {}
         self._at_work: dict[threading.Thread, tuple[Batch, Hand]] = {}
@@ -162,7 +164,7 @@ class Threads:
                     return None
                 batch = self._batches[0]
                 if hand.is_ready(batch):
-                    start, stop = batch.take(self.count)
+                    start, stop = batch.take(self.count, self._least)
                     self._batches.popleft()
                     if stop < batch.count:
                         self._batches.append(batch)  # callers take turns

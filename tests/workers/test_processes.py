@@ -1,0 +1,293 @@
+"""Processes of our own: what they import, what they survive, what they leave behind; and deadlines of all workers."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mapgrad
+from mapgrad import Status, Workers
+from mapgrad.solvers import Block
+from mapgrad.workers import Job, Runner
+
+if sys.platform != "linux":
+    pytest.skip("looks into /proc", allow_module_level=True)
+
+PROBLEM = mapgrad.KSubset(3, 1)
+
+MODULE = """
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mapgrad.solvers import InstanceSolver
+
+
+class Factory:
+    def __init__(self, solver_class):
+        self.solver_class = solver_class
+
+    def build(self, problem, options):
+        return self.solver_class(problem, **options)
+
+
+class Base(InstanceSolver):
+    \"\"\"Answers with θ; does what a row's first entry says if that is negative.\"\"\"
+
+    def __init__(self, problem, folder=None):
+        super().__init__(problem)
+        self.folder = folder
+
+    def solve(self, state, theta, request):
+        if theta[0] < 0:
+            if self.folder:
+                with Path(self.folder, f"tried{int(theta[0])}").open("a") as file:
+                    file.write("x")
+            self.misbehave(int(theta[0]))
+        return theta + 0.0
+
+    def misbehave(self, what):
+        if what == -1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == -2:
+            ctypes.string_at(0)
+        if what == -3:
+            os._exit(3)
+        if what == -4:
+            time.sleep(1000)
+        if what == -5:
+            raise ValueError("minus five")
+
+
+class Telling(Base):
+    \"\"\"Answers with its process's number, whether it has torch, and its memory in MiB.\"\"\"
+
+    def solve(self, state, theta, request):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return np.array([os.getpid(), "torch" in sys.modules, pages * os.sysconf("SC_PAGESIZE") / 2**20])
+
+
+class Growing(Telling):
+    def init(self):
+        return []
+
+    def solve(self, state, theta, request):
+        state.append(np.ones(1 << 21))
+        return super().solve(state, theta, request)
+
+
+class Whole(Base):
+    def solve_rows(self, state, block):
+        for row in range(len(block)):
+            block.z[row] = self.solve(state, block.theta[row], None)
+
+
+class Slow(Base):
+    def solve(self, state, theta, request):
+        time.sleep(0.05)
+        return super().solve(state, theta, request)
+"""
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("solvers")
+    (folder / "processed_solvers.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield importlib.import_module("processed_solvers")
+
+
+@pytest.fixture(scope="module")
+def crew(module):
+    workers = Workers("processes:2")
+    yield workers
+    workers.close()
+
+
+def solve(workers, solver_class, first, token=None, deadline=None, **options):
+    """Solve rows that begin with some numbers, and return their block."""
+    theta = np.arange(3) + np.array(first, dtype=np.float64)[:, None]
+    theta.flags.writeable = False
+    block = Block(theta)
+    factory = importlib.import_module("processed_solvers").Factory(solver_class)
+    job = Job(token or f"{solver_class.__name__}{options}", factory, PROBLEM, options)
+    workers.solve(Runner(solver_class(PROBLEM, **options)), job, block, deadline)
+    return block
+
+
+def assert_answered(block, failed=()):
+    expected = block.theta.copy()
+    expected[list(failed)] = np.nan
+    np.testing.assert_array_equal(block.z, expected)
+    assert sorted(block.causes) == sorted(failed)
+
+
+def test_a_worker_has_neither_torch_nor_much_memory(crew, module):
+    block = solve(crew, module.Telling, range(4))
+    assert not block.z[:, 1].any()
+    assert (block.z[:, 2] < 60).all()
+    assert os.getpid() not in block.z[:, 0]
+
+
+def test_the_users_script_is_not_imported(tmp_path, module):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(module.__file__).parent)!r})\n"
+        "print('here')\nimport torch, mapgrad, processed_solvers\n"
+        "solver = mapgrad.get_solver(processed_solvers.Base, mapgrad.KSubset(3, 1), workers='processes:2')\n"
+        "print(solver(torch.ones(9, 3)).sum().item())\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "here\n13.5\n", "")
+
+
+@pytest.mark.parametrize(
+    ("what", "how"), [(-1, "was killed by SIGKILL"), (-2, "was killed by SIGSEGV"), (-3, "ended with exit code 3")]
+)
+@pytest.mark.parametrize("kind", ["Base", "Whole"])
+def test_only_rows_of_which_a_process_dies_twice_fail(crew, module, tmp_path, what, how, kind):
+    first = [*range(40), what, *range(30), what - 0.5, 7, -5]
+    if kind == "Whole":
+        first.pop()
+    solver = getattr(module, kind)
+    block = solve(crew, solver, first, folder=str(tmp_path))
+    raising = [len(first) - 1] if kind == "Base" else []
+    assert_answered(block, failed=[40, 71, *raising])
+    assert all(isinstance(block.causes[row], ChildProcessError) for row in (40, 71))
+    assert how in str(block.causes[40])
+    if kind == "Base":
+        assert isinstance(block.causes[raising[0]], ValueError)
+        assert len((tmp_path / f"tried{what}").read_text()) == 4  # two rows, each of them twice
+    assert_answered(solve(crew, solver, range(20), folder=str(tmp_path)))
+
+
+def test_processes_killed_from_outside_cost_nothing(crew, module):
+    pids = set(solve(crew, module.Telling, range(40)).z[:, 0].astype(int).tolist())
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert_answered(solve(crew, module.Base, range(40)))
+    killer = threading.Thread(target=kill_all_that, args=({*solve(crew, module.Telling, range(40)).z[:, 0]}, 0.12))
+    killer.start()
+    assert_answered(solve(crew, module.Slow, range(10)))
+    killer.join()
+
+
+def kill_all_that(pids, seconds):
+    time.sleep(seconds)
+    for pid in pids:
+        os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", [None, 2, "processes:2"])
+def test_a_row_that_hangs_costs_itself_alone_at_the_deadline(module, kind):
+    workers = Workers(kind)
+    solve(workers, module.Base, [1])
+    began = time.monotonic()
+    first = [*range(60), -4] if kind is None else [*range(30), -4, *range(30)]
+    block = solve(workers, module.Base, first, deadline=0.7)
+    assert 0.6 < time.monotonic() - began < 5
+    hung = first.index(-4)
+    assert_answered(block, failed=[hung])
+    assert block.status[hung] == Status.TIME_LIMIT
+    assert str(block.causes[hung]) == "the deadline of 0.7 s passed while it was solved"
+    assert_answered(solve(workers, module.Base, range(10), deadline=5.0))
+    workers.close()
+
+
+def test_rows_whose_turn_has_not_come_say_so(module):
+    workers = Workers()
+    block = solve(workers, module.Base, [1, -4, 2], deadline=0.3)
+    assert_answered(block, failed=[1, 2])
+    assert "before its turn came" in str(block.causes[2])
+
+
+def test_a_process_is_replaced_after_so_many_rows_or_so_much_memory(module):
+    workers = Workers("processes:1", solves=5)
+    pids = [solve(workers, module.Telling, [1]).z[0, 0] for _ in range(12)]
+    assert len(set(pids)) == 3
+    workers.close()
+    workers = Workers("processes:1", memory=200 << 20)
+    pids = [solve(workers, module.Growing, [1]).z[0, 0] for _ in range(15)]
+    assert len(set(pids)) >= 2
+    workers.close()
+
+
+def test_solvers_share_workers_that_they_are_given(module):
+    with pytest.MonkeyPatch.context():
+        workers = Workers("processes:1")
+        solvers = [mapgrad.get_solver(module.Telling, mapgrad.KSubset(3, k), workers=workers) for k in (1, 2)]
+        import torch
+
+        pids = {solver(torch.rand(2, 3, dtype=torch.float64))[0, 0].item() for solver in solvers}
+        assert len(pids) == 1
+        solvers[0].close()  # which doesn't end what another one uses
+        assert solvers[1](torch.rand(1, 3, dtype=torch.float64))[0, 0].item() in pids
+        workers.close()
+
+
+@pytest.mark.parametrize(("options", "error"), [({"solves": 0}, ValueError), ({"memory": 1.5}, ValueError)])
+def test_limits_that_are_refused(options, error):
+    with pytest.raises(error, match="must be None or an int of at least 1"):
+        Workers("processes:1", **options)
+    with pytest.raises(TypeError, match="are for processes"):
+        Workers(2, solves=3)
+
+
+def test_nothing_is_left_behind(module):
+    solve(warm := Workers("processes:1"), module.Base, range(4))  # the server, which stays
+    warm.close()
+    before = descriptors()
+    workers = Workers("processes:2")
+    pids = set(solve(workers, module.Telling, range(50)).z[:, 0].astype(int).tolist())
+    for _ in range(3):
+        solve(workers, module.Base, [1, -1, 2, -3, 5])
+    workers.close()
+    wait_until(lambda: descriptors() == before)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_end_with_the_program_whatever_they_are_at(module, tmp_path, signum):
+    script = f"""
+import sys, threading
+sys.path.insert(0, {str(Path(module.__file__).parent)!r})
+import torch, mapgrad, processed_solvers
+problem, workers = mapgrad.KSubset(3, 1), mapgrad.Workers("processes:2")
+tell = mapgrad.get_solver(processed_solvers.Telling, problem, workers=workers)
+print(*set(tell(torch.rand(50, 3, dtype=torch.float64))[:, 0].int().tolist()), flush=True)
+hang = mapgrad.get_solver(processed_solvers.Base, problem, workers=workers)
+hang(torch.tensor([[-4.0, 0, 0]] * 2))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as program:
+        pids = [int(pid) for pid in program.stdout.readline().split()]
+        server = int(Path(f"/proc/{pids[0]}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        time.sleep(0.3)
+        program.send_signal(signum)
+        program.wait(20)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in [*pids, server]))
