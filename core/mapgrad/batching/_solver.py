@@ -342,8 +342,9 @@ def get_solver(
         problem: The feasible set; None if each call brings one problem a row. What can be known without a problem is
             refused at once, and the rest on the first call.
         workers: None or 1 solves in the calling thread; n in n threads, each with its own native model;
-            ``"processes:n"`` in n processes; any `concurrent.futures.Executor` in its workers. A solver that takes
-            whole batches always runs in the calling thread.
+            ``"processes:n"`` in n processes; a `mapgrad.Workers` in those, with whatever else is given it; any
+            `concurrent.futures.Executor` in its workers. A solver that takes whole batches always runs in the calling
+            thread.
         on_error: ``"raise"`` when a row isn't solved to optimality by an exact solver, or ``"incumbent"`` to accept a
             feasible state where there is one.
         time_limit: Seconds that one row may take, for solvers whose engine has a limit; None for no limit.

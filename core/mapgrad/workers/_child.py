@@ -120,7 +120,7 @@ def block_of(arrays: Sequence[NDArray[Any] | None], *, reuse: bool, patience: fl
         start=start,
         reuse=reuse,
         forbidden=forbidden,
-        limits=None if None in limits else Limits(*cast("list[NDArray[Any]]", limits)),
+        limits=None if limits[0] is None else Limits(*cast("list[NDArray[Any]]", limits)),
         patience=patience,
     )
     block.z, block.status, block.objective, block.bound = cast("list[NDArray[Any]]", [z, status, objective, bound])
