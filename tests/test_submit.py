@@ -1,6 +1,8 @@
 """Layers whose solver works while the caller goes on: `submit` and `pipelined` give what calls give."""
 
 import copy
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -200,3 +202,17 @@ def test_nothing_is_kept_of_answers_that_nobody_waits_for():
         layer.submit(torch.zeros(2, 6))
     layer.submit(torch.zeros(2, 6)).result()
     assert threading.active_count() <= before + 1
+
+
+@pytest.mark.parametrize("engine", ["highs", "ortools.cp_sat", "ortools.mip", "pulp.cbc"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_program_may_end_before_what_it_submitted(engine, workers):
+    script = f"""
+import torch, mapgrad
+program = mapgrad.IntegerProgram(A_ub=[[3, 2, 4, 5, 1, 6]], b_ub=[9])
+layer = mapgrad.MAPLayer(mapgrad.get_solver({engine!r}, program, workers={workers}), mapgrad.IMLE())
+layer(torch.randn(2, 6))
+pending = layer.submit(torch.randn(3000, 6))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import time
 import weakref
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
+
+from mapgrad.workers._runner import stop_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +26,15 @@ if TYPE_CHECKING:
 
 _latest: Final[weakref.WeakKeyDictionary[Owner, weakref.ref[Background]]] = weakref.WeakKeyDictionary()
 """What each layer began last, if somebody still waits for it or it hasn't ended."""
+
+_PATIENCE: Final = 0.5
+"""Seconds that the program's end waits for them, and again once it has stopped them: some engines crash that come back
+while Python is ending."""
+
+_PAUSE: Final = 0.02
+"""Seconds between two stops: what is stopped may ask for more rows."""
+
+_is_ending: Final = threading.Event()
 
 
 class Pending:
@@ -82,6 +95,8 @@ class Background:
         before, self._before = self._before, None
         if before is not None:
             before.wait()
+        if _is_ending.is_set():
+            return
         kind, dtype, is_enabled = self._autocast
         try:
             with ExitStack() as stack:
@@ -97,9 +112,9 @@ class Background:
         """Tell whether it has ended."""
         return not self._thread.is_alive()
 
-    def wait(self) -> None:
-        """Wait until it has ended."""
-        self._thread.join()
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until it has ended, or for some seconds."""
+        self._thread.join(seconds)
 
     def found(self) -> Found:
         """Wait for what `Pass.forward` returns, or raise what it raised."""
@@ -118,3 +133,16 @@ class Background:
         for tensor in (output, forward.theta, forward.z, forward.rows, forward.status, *kept):
             if tensor is not None and tensor.is_cuda:
                 tensor.record_stream(here)
+
+
+@atexit.register
+def _end() -> None:
+    left = [running for latest in _latest.values() if (running := latest()) is not None]
+    deadline = time.monotonic() + _PATIENCE
+    for running in left:
+        running.wait(max(0.0, deadline - time.monotonic()))
+    _is_ending.set()
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline and (left := [running for running in left if not running.is_done()]):
+        stop_all()
+        left[0].wait(_PAUSE)

@@ -208,6 +208,12 @@ class Runner:
 _all: Final[WeakSet[Runner]] = WeakSet()
 
 
+def stop_all() -> None:
+    """Stop whatever is at work in this process."""
+    for runner in list(_all):
+        runner.stop()
+
+
 @atexit.register
 def _end() -> None:
     for runner in list(_all):

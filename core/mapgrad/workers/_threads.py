@@ -194,6 +194,13 @@ class Threads:
             self._condition.notify_all()
         _join(idle, patience)
 
+    def drop_all(self) -> None:
+        """Drop all rows: those who wait for them are gone."""
+        with self._condition:
+            batches = {*self._batches, *(batch for batch, _ in self._at_work.values())}
+        for batch in batches:
+            self._drop(batch)
+
     def at_work(self) -> list[threading.Thread]:
         """Return the threads that are solving rows."""
         with self._condition:
@@ -275,5 +282,7 @@ def _join(threads: list[threading.Thread], patience: float) -> None:
 @atexit.register
 def _end() -> None:
     for threads in list(_all):
+        busy = threads.at_work()
+        threads.drop_all()
         threads.close()
-        _join(threads.at_work(), _PATIENCE)
+        _join(busy, _PATIENCE)
