@@ -40,6 +40,12 @@ def points(program: mapgrad.IntegerProgram) -> NDArray[np.float64]:
 
 
 @each_engine
+def test_a_wrong_option_is_told_the_right_one(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{name} .* has no option 'timelimit'.* did you mean 'time_limit'\?"):
+        mapgrad.get_solver(name, knapsack(0), timelimit=3)
+
+
+@each_engine
 @pytest.mark.parametrize("seed", range(8))
 def test_random_programs_are_solved_as_by_enumeration(name: str, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -37,7 +37,7 @@ SolverLike: TypeAlias = "str | SolverClass | SolverObject | Callable[[Tensor], T
 _QUICK: Final = 1e-2
 """Seconds a row, up to which ``"auto"`` takes a solver of the problem's own class before it makes a program of it."""
 
-_BASES: Final[tuple[Any, ...]] = (InstanceSolver, BatchSolver)
+_BASES: Final[tuple[Any, ...]] = (InstanceSolver, BatchSolver, ProgramSolver)
 
 _logger = logging.getLogger("mapgrad")
 
