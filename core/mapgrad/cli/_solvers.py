@@ -31,10 +31,10 @@ def _table(infos: list[mapgrad.SolverInfo]) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     widest = max((len(info.name) for info in infos), default=0)
     table.add_column("Solver", overflow="fold", min_width=min(widest, _NAME_WIDTH))
-    for title in ("Plugin", "Distribution", "Status", "Accepts, why not"):
+    for title in ("Distribution", "Status", "Accepts, why not"):
         table.add_column(title, overflow="fold")
     for info in infos:
-        table.add_row(Text(info.name, "bold"), Text(info.plugin), _origin(info), _status(info), _remarks(info))
+        table.add_row(Text(info.name, "bold"), _origin(info), _status(info), _remarks(info))
     return table
 
 
