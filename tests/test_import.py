@@ -150,6 +150,7 @@ def test_public_names_are_the_same_in_all_three_lists():
     assert for_type_checkers == on_first_use | subpackages
     assert sorted(mapgrad.__all__) == sorted({name for _, name in for_type_checkers} | {"__version__"})
     assert set(mapgrad.__all__) <= set(dir(mapgrad))
+    assert {name for name in dir(mapgrad) if not name.startswith("_")} <= set(mapgrad.__all__)
 
 
 def test_public_names_are_those_of_their_modules():
