@@ -13,7 +13,7 @@ import mapgrad
 from mapgrad.bench import _training as training
 from mapgrad.bench import run_suite
 from mapgrad.bench._learning import LAWS, TASKS, LearningTask, fit_moments, new_solver, predict_costs
-from mapgrad.bench._methods import LEAST_SQUARES, METHODS, PUBLISHED, PYEPO, SPO_PLUS, least_squares, pyepo
+from mapgrad.bench._methods import LEAST_SQUARES, OBJECTIVES, PUBLISHED, PYEPO, SPO_PLUS, least_squares, pyepo
 from mapgrad.data import Examples, ShortestPathTask
 
 ONE_OF_EACH = [name for name in TASKS if "degree 6" not in name]
@@ -38,7 +38,7 @@ def test_each_method_has_a_row_with_its_scores_and_solves():
     report = quick_report()
     assert report.seeds == {"first": 0, "number": 2}
     rows = {row.name: row for row in report.rows}
-    assert list(rows) == [LEAST_SQUARES, *METHODS]
+    assert list(rows) == [LEAST_SQUARES, *OBJECTIVES]
     assert rows[PYEPO].note == "not run: pyepo isn't installed"
     steps = training._QUICK_EPOCHS * 100
     solves = {LEAST_SQUARES: 0, PUBLISHED: 20 * steps, SPO_PLUS: steps, "IMLE()": 3 * steps}
@@ -151,7 +151,7 @@ def test_equal_seeds_learn_equally_and_leave_the_global_generator_alone():
     torch.manual_seed(8)
     before = torch.get_rng_state()
     runs = [
-        training.trained(METHODS["IMLE()"], task, new_solver(task.problem), rate=0.1, seed=seed, epochs=1)
+        training.trained(OBJECTIVES["IMLE()"], task, new_solver(task.problem), rate=0.1, seed=seed, epochs=1)
         for seed in (5, 5, 6)
     ]
     assert torch.equal(torch.get_rng_state(), before)
@@ -210,10 +210,10 @@ def test_a_pyepo_that_fails_says_why_and_a_fault_of_ours_is_one(monkeypatch):
     def fails(task, solver):
         raise AttributeError("saved_variables")
 
-    monkeypatch.setitem(training.METHODS, PYEPO, fails)
+    monkeypatch.setitem(training.OBJECTIVES, PYEPO, fails)
     rows = {row.name: row for row in run_suite("training", quick=True, methods=["PyEPO"]).rows}
     assert rows[PYEPO].note == "not run: saved_variables"
-    monkeypatch.setitem(training.METHODS, "IMLE()", fails)
+    monkeypatch.setitem(training.OBJECTIVES, "IMLE()", fails)
     with pytest.raises(AttributeError, match="saved_variables"):
         run_suite("training", quick=True, methods=["IMLE()"])
 

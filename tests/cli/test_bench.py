@@ -79,6 +79,9 @@ def test_files_are_looked_at_before_anything_is_measured(invoke, tmp_path, monke
         result = invoke(*QUICK, option, str(tmp_path), columns=400)
         assert result.exit_code == 2
         assert "is a folder; name a file" in result.stderr
+    result = invoke(*QUICK, "--plot", str(tmp_path / "curves.nothing"), columns=400)
+    assert result.exit_code == 2
+    assert "its suffix must be one of" in result.stderr
 
 
 def test_curves_are_drawn_where_there_are_some(invoke, tmp_path):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import io
-from importlib.util import find_spec
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from mapgrad.bench._figures import new_figure
 from mapgrad.bench._lab_cases import SKEWED
 from mapgrad.bench._report import Estimate, readable
-from mapgrad.errors import MapgradError, MissingDependencyError
+from mapgrad.errors import MapgradError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,11 +116,6 @@ def lab_page(report: Report, path: Path) -> None:
 
 
 def _figure(report: Report) -> Any:
-    if find_spec("matplotlib") is None:
-        raise MissingDependencyError("curves need matplotlib: pip install 'mapgrad[plot]'")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     first = next((_setting(row) for row in report.rows if row.extra), None)
     if first is None:
         raise MapgradError(f"nothing was measured: {'; '.join(lab_notes(report))}")
@@ -128,8 +123,7 @@ def _figure(report: Report) -> Any:
     cases = [*dict.fromkeys(_case(row) for row in rows)]
     across = min(len(cases), 3)
     down = -(-len(cases) // across)
-    figure: Any = Figure(figsize=(max(4.5 * across, 8), 4 * down + 1), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(4.5 * across, 8), 4 * down + 1)
     panels = figure.subplots(down, across, squeeze=False, sharey=True).flatten()
     for panel, case in zip(panels, cases, strict=False):
         mine = [row for row in rows if _case(row) == case]

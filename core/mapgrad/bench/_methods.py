@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
 Objective: TypeAlias = "Callable[[Tensor, Examples], Tensor]"
-Method: TypeAlias = "Callable[[LearningTask, Solver], Objective]"
+NewObjective: TypeAlias = "Callable[[LearningTask, Solver], Objective]"
 
 LEAST_SQUARES: Final = "least squares"
 PYEPO: Final = "PyEPO's I-MLE, S = 10"
@@ -148,7 +148,7 @@ def _require_costs(task: LearningTask) -> None:
         raise MapgradError("needs true costs, which this task doesn't have")
 
 
-METHODS: Final[dict[str, Method]] = {
+OBJECTIVES: Final[dict[str, NewObjective]] = {
     PYEPO: pyepo,
     PUBLISHED: partial(estimated, as_published),
     SPO_PLUS: spo_plus,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from mapgrad.errors import MapgradError, MissingDependencyError
+from mapgrad.bench._figures import new_figure
+from mapgrad.errors import MapgradError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,18 +26,12 @@ def plot(report: Report, path: Path) -> None:
         MissingDependencyError: matplotlib isn't installed.
         MapgradError: no figure was measured for several sizes, or the format isn't known.
     """
-    if find_spec("matplotlib") is None:
-        raise MissingDependencyError("curves need matplotlib: pip install 'mapgrad[plot]'")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = {axis: found for axis in _AXES if (found := curves(report, axis))}
     if not panels:
         raise MapgradError(
             f"suite {report.suite!r} has no figure for several sizes here: `mapgrad bench growth` has curves"
         )
-    figure: Any = Figure(figsize=(6.5 * len(panels), 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.5 * len(panels), 5)
     for axes, (axis, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for (label, _), rows in found.items():
             values = [row.value for row in rows if row.value]

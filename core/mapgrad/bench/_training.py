@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from mapgrad.bench._learning import BATCH, TASKS, LearningTask, new_solver
-from mapgrad.bench._methods import LEAST_SQUARES, METHODS, PUBLISHED, PYEPO, SPO_PLUS, least_squares
+from mapgrad.bench._methods import LEAST_SQUARES, OBJECTIVES, PUBLISHED, PYEPO, SPO_PLUS, least_squares
 from mapgrad.bench._report import Estimate, Row, Spread
 from mapgrad.bench._suites import Suite
 from mapgrad.data import Examples
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mapgrad.batching import Solver
     from mapgrad.bench._clock import Effort
-    from mapgrad.bench._methods import Method
+    from mapgrad.bench._methods import NewObjective
 
 SEEDS: Final = 8
 _QUICK_EPOCHS: Final = 2
@@ -63,7 +63,7 @@ def measure(case: str, make: Callable[[int], LearningTask], effort: Effort) -> I
     tasks = [make(seed) for seed in effort.seeds]
     outcomes: dict[str, Outcome] = {}
     notes: dict[str, str] = {}
-    for name in (LEAST_SQUARES, *METHODS):
+    for name in (LEAST_SQUARES, *OBJECTIVES):
         known = effort.known.get(Row(case, name).key)
         if known is not None:
             outcomes[name] = Outcome(**{part: [*values] for part, values in known.runs.items()})
@@ -71,13 +71,13 @@ def measure(case: str, make: Callable[[int], LearningTask], effort: Effort) -> I
             notes[name] = "not run: not asked for"
         else:
             try:
-                outcomes[name] = _fitted(tasks) if name == LEAST_SQUARES else _best(METHODS[name], tasks, effort)
+                outcomes[name] = _fitted(tasks) if name == LEAST_SQUARES else _best(OBJECTIVES[name], tasks, effort)
             except Exception as error:
                 if name != PYEPO and not isinstance(error, MapgradError):
                     raise
                 notes[name] = f"not run: {error}"
     reference = PYEPO if PYEPO in outcomes else PUBLISHED
-    for name in (LEAST_SQUARES, *METHODS):
+    for name in (LEAST_SQUARES, *OBJECTIVES):
         if name in outcomes:
             row = _row(case, name, outcomes[name], reference, outcomes.get(reference), outcomes.get(SPO_PLUS))
             at_end = {*outcomes[name].rate} & {tasks[0].rates[0], tasks[0].rates[-1]}
@@ -87,7 +87,7 @@ def measure(case: str, make: Callable[[int], LearningTask], effort: Effort) -> I
 
 
 def trained(
-    method: Method, task: LearningTask, solver: Solver, *, rate: float, seed: int, epochs: int
+    method: NewObjective, task: LearningTask, solver: Solver, *, rate: float, seed: int, epochs: int
 ) -> Callable[[Tensor], Tensor]:
     """Return a network that has learnt.
 
@@ -116,7 +116,7 @@ def trained(
     return network
 
 
-def _best(method: Method, tasks: Sequence[LearningTask], effort: Effort) -> Outcome:
+def _best(method: NewObjective, tasks: Sequence[LearningTask], effort: Effort) -> Outcome:
     """Return what is learnt with the learning rate that leaves the least to gain on the training rows."""
     outcomes: list[Outcome] = []
     rates = tasks[0].rates
@@ -166,6 +166,6 @@ SUITE: Final = Suite(
     "Regret in % after training, mean ± standard error, against the solver calls that it takes",
     {name: partial(measure, name, make) for name, make in TASKS.items()},
     quick=("path 5×5, degree 4, noise 0.5",),
-    methods=(LEAST_SQUARES, *METHODS),
+    methods=(LEAST_SQUARES, *OBJECTIVES),
     num_seeds=SEEDS,
 )

@@ -56,6 +56,10 @@ def bench(
     peers: other libraries. training: what networks learn by each gradient, and how many solver calls that takes.
     """
     prepare(json, plot)
+    if plot is not None:
+        from mapgrad.bench._figures import require_format
+
+        require_format(plot)
     from mapgrad.bench import Report, run_suite
     from mapgrad.bench import compare as compared
     from mapgrad.bench import plot as draw

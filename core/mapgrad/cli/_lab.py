@@ -62,6 +62,10 @@ def lab(
     The best gradient isn't yet what learns best, which `mapgrad bench training` measures.
     """
     prepare(json, plot, html)
+    if plot is not None:
+        from mapgrad.bench._figures import require_format
+
+        require_format(plot)
     from mapgrad.bench._lab import QUICK_LAB, LabEffort, run_lab, with_rows
     from mapgrad.bench._lab_cases import CASES, METHODS, SETTINGS
     from mapgrad.bench._lab_page import lab_page, lab_plot
