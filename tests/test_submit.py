@@ -216,3 +216,8 @@ pending = layer.submit(torch.randn(3000, 6))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_submit_says_that_it_takes_no_problems():
+    with pytest.raises(TypeError, match=r"submit takes no problems=.*: call the layer itself"):
+        layer_of().submit(torch.zeros(2, 6), problems=[PROBLEM, PROBLEM])

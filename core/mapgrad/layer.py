@@ -228,7 +228,8 @@ class MAPLayer(Observed):
             `Pending`, whose `result` waits for z and may raise what `forward` raises of rows.
 
         Raises:
-            TypeError, ShapeError, RuntimeError: As for `forward`; or torch.compile, torch.vmap or torch.func trace.
+            TypeError, ShapeError, RuntimeError: As for `forward`; there are `problems`; or torch.compile, torch.vmap or
+                torch.func trace.
 
         Example:
             >>> import torch, mapgrad
@@ -237,6 +238,8 @@ class MAPLayer(Observed):
             >>> pending.result()
             tensor([0., 1., 0.])
         """
+        if "problems" in named:
+            raise TypeError("submit takes no problems=, one problem a row: call the layer itself with them")
         work, theta = at_work_on(self.solver, theta, context, named)
         if is_traced(theta):
             raise RuntimeError(_NO_TRACED_SUBMIT)

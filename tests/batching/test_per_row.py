@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -245,3 +246,35 @@ def test_variables_are_those_of_each_row_s_program():
     first, second, third = solver.solve(theta, problems=[small, mapgrad.KSubset(2, 1), small]).variables
     assert (first.tolist(), second, third.tolist()) == ([1, 0, 1], None, [0, 0, 0])
     assert solver.solve(theta, problems=[mapgrad.KSubset(2, 1)] * 3).variables is None
+
+
+def test_more_problems_than_a_large_batch_has_are_kept():
+    made = []
+
+    class Counting(mapgrad.InstanceSolver):
+        def init(self):
+            made.append(self.problem)
+
+        def solve(self, state, theta, request):
+            return np.eye(len(theta))[0]
+
+    problems = [mapgrad.IntegerProgram(A_eq=[[1, 1, number]], b_eq=[1]) for number in range(500)]
+    with mapgrad.get_solver(Counting, None) as solver:
+        for _ in range(2):
+            solver(torch.zeros(500, 3), problems=problems)
+    assert made == problems
+
+
+def test_what_building_solvers_takes_is_counted():
+    class Slow(mapgrad.InstanceSolver):
+        def __init__(self, problem):
+            time.sleep(0.1)
+            super().__init__(problem)
+
+        def solve(self, state, theta, request):
+            return np.ones(theta.shape)
+
+    with mapgrad.get_solver(Slow, None) as solver:
+        solutions = solver.solve(torch.zeros(2, 5), problems=[mapgrad.KSubset(5, 5), mapgrad.KSubset(5, 5)])
+        assert solutions.stats["seconds"] == solutions.seconds > 0.1
+        assert solver.stats["seconds"] > 0.1

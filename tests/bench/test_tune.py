@@ -232,3 +232,10 @@ def test_programs_are_tuned_whose_variables_theta_prices_in_part():
     tuning = mapgrad.tune(program, torch.tensor([[0.5, 0.5], [0.1, 0.05]]), seconds=5)
     assert tuning.solver(torch.tensor([[0.5, 0.5], [0.1, 0.05]])).tolist() == [[1, 1], [0, 0]]
     assert not any("wrong" in result for result in results(tuning).values())
+
+
+def test_a_list_of_problems_is_refused_in_short():
+    problems = [mapgrad.KSubset(5, 2)] * 500
+    with pytest.raises(TypeError, match=r"must be one problem, .*, got 500 in a list") as caught:
+        mapgrad.tune(problems, torch.rand(500, 5))
+    assert len(str(caught.value)) < 200

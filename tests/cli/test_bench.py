@@ -50,15 +50,18 @@ def test_what_goes_to_no_terminal_is_markdown(invoke, monkeypatch):
 
 
 @pytest.mark.parametrize(("factor", "exit_code", "verdict"), [(0.01, 1, "worse"), (100.0, 0, "")])
-def test_an_earlier_run_is_compared_with(invoke, tmp_path, factor, exit_code, verdict):
+def test_an_earlier_run_is_compared_with(invoke, tmp_path, monkeypatch, factor, exit_code, verdict):
     path = tmp_path / "before.json"
     invoke(*QUICK, "--json", str(path))
+    now = Report.read(path)
     report = json.loads(path.read_text())
     for name in ("median", "low", "high"):
         report["rows"][0]["ratio"][name] *= factor
     report["machine"]["cpu"] = "another one"
+    report["is_quick"] = False
     path.write_text(json.dumps(report))
-    result = invoke(*QUICK, "--compare", str(path), columns=200)
+    monkeypatch.setattr("mapgrad.bench.run_suite", lambda *arguments, **options: now)
+    result = invoke("bench", "road", "--compare", str(path), columns=200)
     assert result.exit_code == exit_code, result.output
     assert f"{exit_code} of 1 figures got worse beyond the spread" in result.stdout
     row = next(line for line in result.stdout.splitlines() if "k-subset; B = 64" in line)
@@ -69,9 +72,19 @@ def test_an_earlier_run_is_compared_with(invoke, tmp_path, factor, exit_code, ve
 def test_files_are_looked_at_before_anything_is_measured(invoke, tmp_path, monkeypatch):
     monkeypatch.setattr("mapgrad.bench.run_suite", lambda *arguments, **options: pytest.fail("measured"))
     path = tmp_path / "before.json"
-    result = invoke(*QUICK, "--compare", str(path), columns=400)
+    result = invoke("bench", "road", "--compare", str(path), columns=400)
     assert result.exit_code == 2
     assert "before.json isn't a report that" in result.stderr
+    result = invoke(*QUICK, "--compare", str(path), columns=400)
+    assert result.exit_code == 2
+    assert "leave out --quick or --compare" in result.stderr
+    Report("road", "", [], {}, {}, {}, is_quick=True).write(path)
+    result = invoke("bench", "road", "--compare", str(path), columns=400)
+    assert result.exit_code == 2
+    assert "is of a run with --quick" in result.stderr
+    result = invoke("bench", "step", "--quick", "--plot", str(tmp_path / "curves.png"), columns=400)
+    assert result.exit_code == 2
+    assert "makes no curve: leave out --quick" in result.stderr
     for option in ("--json", "--plot"):
         result = invoke(*QUICK, option, str(tmp_path / "nowhere" / "file.png"), columns=400)
         assert result.exit_code == 2
@@ -89,9 +102,12 @@ def test_curves_are_drawn_where_there_are_some(invoke, tmp_path):
     result = invoke("bench", "growth", "--quick", "--only", "k-subset, B", "--plot", str(path))
     assert result.exit_code == 0, result.output
     assert path.read_bytes().startswith(b"\x89PNG")
-    result = invoke(*QUICK, "--plot", str(path))
-    assert result.exit_code == 2
-    assert "has no figure for several sizes" in result.stderr
+
+
+def test_an_x_stands_for_the_times_sign(invoke):
+    result = invoke("bench", "step", "--quick", "--only", "path 5x5", columns=400)
+    assert result.exit_code == 0, result.output
+    assert "| path 5×5 " in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -58,3 +58,12 @@ def test_what_isnt_a_problem_is_refused(invoke, problem, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_answer_says_what_the_problem_is(invoke, tmp_path):
+    path = tmp_path / "program.mps"
+    mapgrad.IntegerProgram(A_ub=[[1, 2, 1]], b_ub=[2]).to_mps(path)
+    result = invoke("tune", str(path), "--rows", "2", "--seconds", "1", columns=400)
+    assert f'problem = mapgrad.IntegerProgram.from_mps("{path}")\n' in result.stdout
+    result = invoke("tune", "KSubset(4, 2)", "--rows", "2", "--seconds", "1", columns=400)
+    assert "problem = mapgrad.KSubset(4, 2)\n" in result.stdout

@@ -624,3 +624,38 @@ def test_a_factory_travels_without_the_functions_of_its_spec():
     assert there.spec == spec("deep", install="pip install deep")
     assert there.build(PROBLEM, {"depth": 3}).depth == 3
     assert pickle.loads(pickle.dumps(resolve(double, PROBLEM))).build(PROBLEM, {}).solve(torch.ones(1)) == 2
+
+
+def test_a_warm_start_is_led_to_reuse():
+    with pytest.raises(TypeError, match=r"has no option 'warm_start': .* reuse=True lets a solver begin"):
+        mapgrad.get_solver(Exact, PROBLEM, warm_start=True)
+
+
+def test_auto_tells_once_of_a_far_faster_solver_that_isnt_installed(caplog, monkeypatch):
+    monkeypatch.setattr("mapgrad.solvers._resolve._told", set())
+    needs = {"requires": ("acme_engine",), "install": "pip install acme-engine"}
+    offer(
+        spec("slow", accepts=(Kind,), cost=seconds(1e-3)),
+        spec("quick", accepts=(Kind,), cost=seconds(1e-5), **needs),
+        spec("picky", accepts=(Kind,), cost=seconds(1e-6), supports=lambda _problem: "never", **needs),
+    )
+    for _ in range(2):
+        assert resolve("auto", Kind(4, 2)).name == "mine.slow"
+    (told,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "'auto' takes mine.slow, declared to take 1e+03 µs a row; mine.quick, declared to take 10 µs, needs" in told
+    assert told.endswith("pip install acme-engine")
+
+
+@pytest.mark.parametrize(("cost", "missing"), [(1e-3, 2e-4), (1e-5, 1e-7)])
+def test_auto_is_silent_where_it_hardly_matters(cost, missing, caplog, monkeypatch):
+    monkeypatch.setattr("mapgrad.solvers._resolve._told", set())
+    offer(
+        spec("slow", accepts=(Kind,), cost=seconds(cost)),
+        spec("quick", accepts=(Kind,), cost=seconds(missing), requires=("acme_engine",)),
+    )
+    assert resolve("auto", Kind(4, 2)).name == "mine.slow"
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+class Kind(KSubset):
+    """Subsets that no plugin of this repository knows."""

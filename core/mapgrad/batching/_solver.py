@@ -128,8 +128,8 @@ class Solver:
 
         `rows` given; `solves` that a solver did; `equal` rows answered by an equal one of the same batch; `known` rows
         answered by what was solved before; `clipped` rows moved into the domain; `handed_over` rows that the
-        solver gave up and another one solved; `failed` rows; `seconds` of wall-clock
-        time.
+        solver gave up and another one solved; `failed` rows; `seconds` of wall-clock time, that to build
+        solvers of `problems` too.
         """
         return self._works.counts.totals()
 
@@ -214,6 +214,7 @@ class Solver:
         Raises:
             MapgradError: As for a call.
         """
+        started = time.perf_counter()
         works: list[tuple[SolverAtWork, list[int]]] = []
         for members in group_rows(theta, problems):
             served: dict[int, tuple[SolverAtWork, list[list[int]]]] = {}
@@ -228,6 +229,7 @@ class Solver:
                     of_rows = [problems[row] for row in rows]
                     works.append((work.of_siblings(of_rows if len(set(of_rows)) > 1 else of_rows[:1]), rows))
         require_any([work for work, _ in works])
+        self._works.counts.add({"seconds": time.perf_counter() - started})
         return works
 
     def _solve_each(self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]) -> Solutions:
@@ -270,7 +272,7 @@ class Solver:
             solutions.z = torch.stack(z) if z else theta.clone()
             if solutions.forbidden is not None:
                 solutions.forbidden = torch.stack(solutions.forbidden)
-        solutions.seconds = time.perf_counter() - started
+        solutions.stats["seconds"] = solutions.seconds = time.perf_counter() - started
         if failed:
             raise error_of(failed, (len(problems),), solutions)
         return solutions
@@ -340,7 +342,9 @@ def get_solver(
             for the cheapest exact solver installed, a solver class or object, or a function θ [N, *shape] → z. What
             making a solver costs counts for problems that calls bring, with ``problems=``.
         problem: The feasible set; None if each call brings one problem a row. What can be known without a problem is
-            refused at once, and the rest on the first call.
+            refused at once, and the rest on the first call. Solvers of the last 512 problems are kept: a step with
+            more of them builds each again, every time. Programs that `IntegerProgram.replace` makes, of other sides
+            and bounds alone, share one solver, and count as one.
         workers: None or 1 solves in the calling thread; n in n threads, each with its own native model;
             ``"processes:n"`` in n processes; a `mapgrad.Workers` in those, with whatever else is given it; any
             `concurrent.futures.Executor` in its workers. A solver that takes whole batches always runs in the calling

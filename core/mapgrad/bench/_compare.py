@@ -54,5 +54,5 @@ def compare(before: Report, now: Report) -> list[Change]:
         if (old := earlier.get(row.key)) and row.judged and old.judged and row.ratio and old.ratio
     ]
     if not changes:
-        raise MapgradError("the two reports have no figure in common: run the same cases, both with or without --quick")
+        raise MapgradError("the two reports have no figure in common: run the same cases")
     return changes

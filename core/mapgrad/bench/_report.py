@@ -117,6 +117,7 @@ class Report:
         machine: CPU, cores, load and the like.
         versions: Of mapgrad and of what it ran on.
         seeds: What random numbers were drawn from.
+        is_quick: Whether the figures are rough, so that they can't be compared.
     """
 
     suite: str
@@ -125,6 +126,7 @@ class Report:
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
     seeds: Mapping[str, int]
+    is_quick: bool = False
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return a header and rows of text; columns that would be empty are left out."""

@@ -69,7 +69,7 @@ def run_suite(
     Args:
         name: One of `suite_names`.
         quick: Measure a few small cases roughly.
-        only: Beginnings of the names of cases; none of them for all cases.
+        only: Beginnings of the names of cases, × also written as x; none of them for all cases.
         methods: Beginnings of the names of methods, in suite `training`; none of them for all.
         seed: The first of the seeds that figures of `training` are means over; None for 0.
         known: Earlier runs of `training` with the same seeds, whose rows aren't measured again.
@@ -83,7 +83,8 @@ def run_suite(
         raise MapgradError(f"there is no suite {name!r}: take one of {', '.join(_MODULES)}")
     suite: Suite = importlib.import_module(_MODULES[name]).SUITE
     chosen = suite.quick if quick else tuple(suite.cases)
-    cases = [case for case in chosen if not only or case.startswith(tuple(only))]
+    beginnings = tuple(each.replace("×", "x") for each in only)
+    cases = [case for case in chosen if not only or case.replace("×", "x").startswith(beginnings)]
     if not cases:
         raise MapgradError(f"no case of suite {name!r} begins so: take from {'; '.join(chosen)}")
     effort, seeds = QUICK if quick else Effort(), {"θ and noise": SEED}
@@ -103,7 +104,7 @@ def run_suite(
             rows += _measured(case, suite.cases[case](effort))
         found["share of two cores at the end"] = round(idle_share(), 2)
         found["quiet"] = min(found["share of two cores"], found["share of two cores at the end"]) >= QUIET
-    return Report(name, suite.title, rows, found, versions(), seeds)
+    return Report(name, suite.title, rows, found, versions(), seeds, is_quick=quick)
 
 
 def _known(known: Sequence[Report], suite: str, seeds: Mapping[str, int]) -> dict[str, Row]:

@@ -64,7 +64,16 @@ def bench(
     from mapgrad.bench import compare as compared
     from mapgrad.bench import plot as draw
 
+    if quick and compare is not None:
+        raise typer.BadParameter("figures of --quick are too rough to be judged: leave out --quick or --compare")
+    if quick and plot is not None and suite is not Suite.GROWTH:
+        raise typer.BadParameter("--quick measures one size, which makes no curve: leave out --quick")
     earlier = None if compare is None else Report.read(compare)
+    if earlier is not None and earlier.is_quick:
+        raise typer.BadParameter(
+            f"{compare} is of a run with --quick, whose figures are too rough to be judged: measure it again without",
+            param_hint="--compare",
+        )
     known = [*map(Report.read, resume or ())]
     console = console_for_tables()
     with console.status("Measuring") as status:

@@ -45,6 +45,11 @@ def tune(
     show_table(f"{len(sample)} rows of {problem}", *tuning.table(), console, left=("solver", "result"))
     options = "".join(f", {name}={value!r}" for name, value in tuning.options.items())
     console.print(Text(f'mapgrad.get_solver("{tuning.name}", problem{options})', "bold"), soft_wrap=True)
+    if Path(problem).is_file():
+        how = "from_lp" if ".lp" in Path(problem).suffixes else "from_mps"
+        console.print(Text(f'problem = mapgrad.IntegerProgram.{how}("{problem}")', "bold"), soft_wrap=True)
+    else:
+        console.print(Text(f"problem = mapgrad.{problem}", "bold"), soft_wrap=True)
     console.print(Text(tuning.verdict), soft_wrap=True)
 
 

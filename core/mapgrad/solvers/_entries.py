@@ -180,6 +180,12 @@ def require_problem(problem: Any) -> Problem:
         TypeError: `problem` isn't a `Problem`.
     """
     if not isinstance(problem, Problem):
+        several: list[Any] = [*problem] if type(problem) in (list, tuple) else []
+        if any(isinstance(each, Problem) for each in several):
+            raise TypeError(
+                f"problem must be one problem, such as mapgrad.KSubset(10, 3), got {len(several)} in a list: "
+                f"solvers and layers take several, one a row, as problems= when called"
+            )
         raise TypeError(
             f"problem must be a problem, such as mapgrad.KSubset(10, 3), got {problem!r}{advice_on(problem)}"
         )

@@ -37,6 +37,8 @@ def unknown_options(
     names = sorted(unknown)
     near = sorted({each for name in names for each in near_to(name, [*known, *common])})
     hint = f"; {did_you_mean(near)}" if near else ""
+    if {"warm_start", "start", "warmstart"} & {*names} and "reuse" in common:
+        hint += "; reuse=True lets a solver begin where earlier rows ended"
     if "minimize" in names:
         hint += "; minimize belongs to MAPLayer: negate θ here"
     own = f"its options are {', '.join(known)}" if known else "it has no options of its own"

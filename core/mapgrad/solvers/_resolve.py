@@ -37,6 +37,14 @@ SolverLike: TypeAlias = "str | SolverClass | SolverObject | Callable[[Tensor], T
 _QUICK: Final = 1e-2
 """Seconds a row, up to which ``"auto"`` takes a solver of the problem's own class before it makes a program of it."""
 
+_FAR_FASTER: Final = 10
+"""How many times as fast a solver that isn't installed must be declared to be told of."""
+
+_MATTERS: Final = 2e-5
+"""Seconds a row, below which the solver isn't what a step's time goes to, so that a faster one needn't be told of."""
+
+_told: Final[set[str]] = set()
+
 _BASES: Final[tuple[Any, ...]] = (InstanceSolver, BatchSolver, ProgramSolver)
 
 _logger = logging.getLogger("mapgrad")
@@ -262,6 +270,7 @@ def _cheapest_exact(problem: Problem, rows: float) -> SolverFactory:
             continue
         if factory.factory.traits.exact:
             _logger.info("%r: %r goes to %s", AUTO, problem, entry.label)
+            _tell_of_faster(problem, entry)
             return factory
         inexact.append(entry.name)
     missing = [entry for entry in entries_for(problem) if entry.missing()]
@@ -269,6 +278,32 @@ def _cheapest_exact(problem: Problem, rows: float) -> SolverFactory:
         raise MissingDependencyError(f"no exact solver of {problem!r} is installed; these may do: {_needs(missing)}")
     heuristics = f"; heuristics, which must be named: {', '.join(inexact)}" if inexact else ""
     raise UnsupportedProblemError(f"no exact solver takes {problem!r}{_reasons(problem)}{heuristics}")
+
+
+def _tell_of_faster(problem: Problem, chosen: SolverEntry) -> None:
+    """Warn, once for each of them, of a solver that isn't installed and is declared to be far faster."""
+    seconds = chosen.seconds(problem)
+    if not _MATTERS <= seconds < math.inf:
+        return
+    missing = [entry for entry in all_entries() if entry.name not in _told and entry.missing()]
+    faster = [
+        (cost, entry)
+        for entry in missing
+        if (cost := entry.seconds(problem)) * _FAR_FASTER <= seconds and entry.refusal(problem) is None
+    ]
+    if not faster:
+        return
+    cost, entry = min(faster, key=lambda pair: (pair[0], pair[1].name))
+    _told.add(entry.name)
+    _logger.warning(
+        "%r takes %s, declared to take %.2g µs a row; %s, declared to take %.2g µs, %s",
+        AUTO,
+        chosen.name,
+        seconds * 1e6,
+        entry.name,
+        cost * 1e6,
+        entry.missing(),
+    )
 
 
 def _reasons(problem: Problem) -> str:
