@@ -66,7 +66,7 @@ def bench(
 
     if quick and compare is not None:
         raise typer.BadParameter("figures of --quick are too rough to be judged: leave out --quick or --compare")
-    if quick and plot is not None and suite is not Suite.GROWTH:
+    if quick and plot is not None and suite in (Suite.STEP, Suite.PEERS):
         raise typer.BadParameter("--quick measures one size, which makes no curve: leave out --quick")
     earlier = None if compare is None else Report.read(compare)
     if earlier is not None and earlier.is_quick:
