@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mapgrad.gradients._sides import Sides
     from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Forward
-    from mapgrad.gradients.estimators._with_pool import Snapshot
     from mapgrad.pool import StatePool
     from mapgrad.problems import Problem
 
@@ -88,6 +87,11 @@ class Pooled(PoolEstimator):
             require_density(noise, self.temperature)
 
     @property
+    def copies(self) -> int:
+        """2M."""
+        return 2 * self.draws
+
+    @property
     def advice(self) -> str:
         """To take a longer step, or more states."""
         return (
@@ -123,15 +127,12 @@ class Pooled(PoolEstimator):
             others = forward.solve_perturbed(torch.stack(rows), self.temperature).z
             own = torch.cat([own, *others])
         self.record(forward, others)
-        both = zip(sides.away, sides.toward, strict=True)
-        return torch.stack([self._difference(snapshot, forward, away, toward, own) for away, toward in both])
-
-    def _difference(self, snapshot: Snapshot, forward: Forward, away: Tensor, toward: Tensor, own: Tensor) -> Tensor:
-        """Return the mean difference of answers [B, *shape] over M noises, for rows [B, *shape] on both sides."""
         noise = forward.sampler.others(self.draws if forward.sampler.has_noise else 1)
-        one = snapshot.best(noise.perturb(away, self.temperature), own)
-        other = snapshot.best(noise.perturb(toward, self.temperature), own)
-        return (one - other).mean(dim=0)
+        found: list[Tensor] = []
+        for both in zip(sides.away, sides.toward, strict=True):  # sample by sample, as each takes 2M rows
+            one, other = snapshot.best(noise.perturb(torch.stack(both).unsqueeze(1), self.temperature), own)
+            found.append((one - other).mean(dim=0))
+        return torch.stack(found)
 
     def extra_repr(self) -> str:
         """Return the arguments."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mapgrad.batching import to_list
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import scores
-from mapgrad.gradients._ranks import gathered, is_alone
+from mapgrad.gradients._ranks import gathered
 from mapgrad.gradients._steps import Recent
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 from mapgrad.pool import StatePool
@@ -18,16 +20,20 @@ if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._sampler import Sampler
     from mapgrad.gradients._temperature import Temperature
+    from mapgrad.pool import Version
     from mapgrad.problems import Problem
 
 _STATES: Final = 512
 """How many states a pool holds that the user didn't bring."""
 
-_REMEMBERED: Final = 64
-"""How many of a pool's latest versions are kept, for backward passes that are still to come."""
-
 _FORGETS: Final = 0.2
 """The share that one step has in `seen`."""
+
+_HEAD: Final = 3
+"""Numbers before the first state's entries in what is saved."""
+
+_DIGITS: Final = 12
+"""Hexadecimal digits that stand for a problem there, as many as float64 holds."""
 
 
 class Snapshot(NamedTuple):
@@ -44,7 +50,7 @@ class Snapshot(NamedTuple):
     seen: float
 
     def best(self, rows: Tensor, own: Tensor | None = None) -> Tensor:
-        """Return the best states for rows [M, B, *shape], of the pool's and each row's own [K, B, *shape]."""
+        """Return the best states for rows [..., M, B, *shape], of the pool's and each row's own [K, B, *shape]."""
         if len(self.states) == 0 and own is None:
             return torch.zeros_like(rows)
         states = self.states.to(rows)
@@ -52,11 +58,12 @@ class Snapshot(NamedTuple):
         found = states[place] if len(states) else torch.zeros_like(rows)
         if own is None or rows.numel() == 0:
             return found
-        by_row = rows.masked_fill(rows.isneginf(), 0.0).flatten(2).transpose(0, 1)
+        event = own.shape[2:]
+        by_row = rows.masked_fill(rows.isneginf(), 0.0).reshape(-1, own.shape[1], event.numel()).transpose(0, 1)
         values, places = (by_row @ own.flatten(2).permute(1, 2, 0)).max(dim=2)
         batch = torch.arange(len(values), device=rows.device).unsqueeze(1)
-        is_better = (value < values.T).reshape(*value.shape, *[1] * (rows.ndim - 2))
-        return torch.where(is_better, own[places, batch].transpose(0, 1), found)
+        is_better = (value < values.T.view_as(value)).view(*value.shape, *[1] * len(event))
+        return torch.where(is_better, own[places, batch].transpose(0, 1).reshape(rows.shape), found)
 
     def derivative(
         self,
@@ -127,9 +134,7 @@ class PoolEstimator(Estimator):
         self.pool = StatePool(problem, max_bytes=_STATES * StatePool.bytes_of(problem)) if pool is None else pool
         self.draws = draws
         self.seen = 0.0
-        self._steps: Recent[int] = Recent()
-        self._versions: Recent[Snapshot] = Recent(_REMEMBERED)
-        self._version = 0
+        self._steps: Recent[tuple[Version, float]] = Recent()
         self._answers: list[Tensor] = []
         self._others: list[Tensor] = []
 
@@ -148,16 +153,14 @@ class PoolEstimator(Estimator):
         return Gaussian()
 
     def begin(self, key: int) -> None:
-        """Take in what the steps before have found, and keep what this step may use."""
-        self._take_in(gathered(self._found(self._answers)), gathered(self._found(self._others)))
-        latest = self._versions.get(self._version, None)
-        if latest is None or latest.states is not self.pool.states or latest.seen != self.seen:
-            self._version += 1
-            self._versions.note(self._version, self._now())
-        self._steps.note(key, self._version)
-
-    def _now(self) -> Snapshot:
-        return Snapshot(self.pool, self.pool.states, self.seen)
+        """Take in what the steps before have found, and note what this step may use."""
+        answers, others = (gathered(self._joined(rows)) for rows in (self._answers, self._others))
+        self._answers.clear()
+        self._others.clear()
+        if len(answers):
+            known = self.pool.add(torch.cat([answers, others]) if len(others) else answers)
+            self.seen += _FORGETS * (float(known[: len(answers)].double().mean()) - self.seen)
+        self._steps.note(key, (self.pool.version, self.seen))
 
     def snapshot(self, forward: Forward) -> Snapshot:
         """Return what a pass may use.
@@ -167,32 +170,25 @@ class PoolEstimator(Estimator):
         """
         key = forward.sampler.key
         if key is None:
-            return self._now()
-        found = self._versions.get(self._steps.find(key), None)
-        if found is None:
-            raise RuntimeError(
-                f"the pool of {type(self).__name__} changed more than {_REMEMBERED} times between a forward pass and "
-                f"its backward pass, which needs the states as they were: go back earlier, or take TwoSided()"
-            )
-        return found
+            return Snapshot(self.pool, self.pool.states, self.seen)
+        version, seen = self._steps.find(key)
+        return Snapshot(self.pool, self.pool.at(version), seen)
 
     def record(self, forward: Forward, others: Tensor | None = None) -> None:
         """Note the states of a training pass, and others [..., *shape] that were solved for on its way back."""
         if forward.is_training:
-            self._answers.append(forward.z.detach().clone().reshape(-1, *self.problem.shape))
+            self._answers.append(self._rows(forward.z.detach(), copy=True))  # users may write to the layer's output
             if others is not None:
-                self._others.append(others.reshape(-1, *self.problem.shape))
+                self._others.append(self._rows(others))
 
-    def _found(self, recorded: list[Tensor]) -> Tensor:
-        return torch.cat([each.to(self.pool.states) for each in recorded] or [self.pool.states[:0]])
+    def _rows(self, z: Tensor, *, copy: bool = False) -> Tensor:
+        states = self.pool.states
+        return z.to(states.device, states.dtype, copy=copy).reshape(-1, *self.problem.shape)
 
-    def _take_in(self, answers: Tensor, others: Tensor) -> None:
-        if len(answers):
-            share = float(self.pool.contains(answers).double().mean())
-            self.seen += _FORGETS * (share - self.seen)
-            self.pool.add(torch.cat([answers, others]))
-        self._answers.clear()
-        self._others.clear()
+    def _joined(self, recorded: list[Tensor]) -> Tensor:
+        """Return all recorded rows, on the pool's device."""
+        parts = [each.to(self.pool.states) for each in recorded]
+        return parts[0] if len(parts) == 1 else torch.cat(parts or [self.pool.states[:0]])
 
     @property
     def stats(self) -> dict[str, float]:
@@ -200,21 +196,40 @@ class PoolEstimator(Estimator):
         return {"pool": len(self.pool), "seen": self.seen}
 
     def get_extra_state(self) -> Tensor:
-        """Return `seen`, once what was found is taken in; where ranks may share that, it waits for them."""
-        if is_alone():
-            self._take_in(self._found(self._answers), self._found(self._others))
-        return torch.tensor(self.seen, dtype=torch.float64, device="cpu")
+        """Return `seen`, what stands for the problem, how many answers wait for the next step, and their entries.
+
+        Entries of other states that wait follow. Ranks of DistributedDataParallel each have those that they found.
+        """
+        answers, others = (self._joined(rows).flatten().double() for rows in (self._answers, self._others))
+        count = sum(map(len, self._answers))
+        return torch.cat([answers.new_tensor([self.seen, self._mark, count]), answers, others])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on with a saved `seen`.
+        """Go on where a saved estimator was; one for another problem, whose pool isn't taken either, begins anew.
 
         Raises:
-            ValueError: it isn't one.
+            ValueError: it isn't what `get_extra_state` returned.
         """
-        if not isinstance(state, Tensor) or state.ndim or not 0 <= float(state) <= 1:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
-            raise ValueError(
-                f"a saved {type(self).__name__} has a number from 0 to 1 as its extra state, got {state!r}"
-            )
-        self.seen = float(state)
-        self._answers.clear()
-        self._others.clear()
+        if not isinstance(state, Tensor) or state.ndim != 1 or len(state) < _HEAD:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+            raise ValueError(_refused(self, state))
+        seen, mark, count = to_list(state[:_HEAD])
+        rows = state[_HEAD:]
+        if mark != self._mark:
+            seen, count, rows = 0.0, 0, rows[:0]
+        size = math.prod(self.problem.shape)
+        if not 0 <= seen <= 1 or len(rows) % size or count not in range(len(rows) // size + 1):
+            raise ValueError(_refused(self, state))
+        answers, others = self._rows(rows).tensor_split([int(count)])
+        self.seen, self._answers, self._others = seen, [answers], [others]
+
+    @property
+    def _mark(self) -> int:
+        return int(self.problem.digest[:_DIGITS], 16)
+
+
+def _refused(estimator: PoolEstimator, state: object) -> str:
+    came = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__
+    return (
+        f"a saved {type(estimator).__name__} has three numbers and the entries of whole states as its extra state, a "
+        f"tensor of one dimension, got {came}: is the file another module's?"
+    )
