@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 import mapgrad
 from mapgrad.exact import enumerate_states, topk_marginals
 from mapgrad.gradients import _parts
+from mapgrad.gradients.estimators import _with_pool
 from mapgrad.gradients.estimators._with_pool import Snapshot
 from mapgrad.pool import StatePool
 
@@ -75,6 +76,27 @@ def test_the_best_of_pool_and_own_states_is_that_of_enumeration(problem, has_own
             best = max(values, default=-torch.inf)
             if best > -torch.inf:
                 assert float(torch.where(z == 0, 0, row * z).sum()) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
+@pytest.mark.parametrize("forbids", [False, True])
+@pytest.mark.parametrize("share", [0, 3])
+@pytest.mark.parametrize("draws", [None, 3])
+@pytest.mark.parametrize("block", [1, 1 << 22])
+def test_the_difference_is_that_of_the_best_states(problem, forbids, share, draws, block, monkeypatch):
+    monkeypatch.setattr(_with_pool, "_BLOCK", block)
+    states = enumerate_states(problem).double()
+    snapshot = Snapshot(pool := pool_of(problem, states[: share * 4 : max(share, 1)]), pool.states, 0.0)
+    sides, noise = normal(2, 4, 7, *problem.shape), normal(3, 7, *problem.shape, seed=1)
+    if forbids:
+        sides.view(2, 4, 7, -1)[..., 0] = -torch.inf
+    allowed = states[states.flatten(1)[:, 0] == 0] if forbids else states
+    own = allowed[torch.arange(14).reshape(2, 7) % len(allowed)]
+    found = snapshot.difference(sides, None if draws is None else noise, own)
+    rows = sides.unsqueeze(2) + (torch.zeros_like(noise[:1]) if draws is None else noise)
+    one, other = snapshot.best(rows, own)
+    assert found.any()
+    torch.testing.assert_close(found, (one - other).mean(dim=1))
 
 
 def test_without_states_multi_fidelity_is_symmetric_imle():

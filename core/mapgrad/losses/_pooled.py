@@ -109,7 +109,7 @@ class PooledLoss(Loss):
         self.pool = pool_of(self.require_problem(), pool)
         self._feeder = feeder  # which has a domain policy of its own
         self.keys = KeyStream(0)  # without noise: a key stands for a pass, also where a checkpoint repeats it
-        self.seen: Recent[Version] = Recent()
+        self.versions: Recent[Version] = Recent()
         self.handle = new_handle(self)
 
     def utilities(self, pred: object, problems: Sequence[Problem] | None = None) -> Tensor:
@@ -222,10 +222,10 @@ def _fed(
     loss: PooledLoss, theta: Tensor, z_true: Tensor, drawn: Tensor | None, key: int, lead: tuple[int, ...]
 ) -> Tensor:
     """Return the states that a training pass sees, once it has fed the pool; one that is repeated had them before."""
-    version = loss.seen.get(key, None)
+    version = loss.versions.get(key, None)
     if version is None:
         _feed(loss, theta, z_true, drawn, lead)
-        loss.seen.note(key, version := loss.pool.version)
+        loss.versions.note(key, version := loss.pool.version)
     return loss.pool.at(version)
 
 

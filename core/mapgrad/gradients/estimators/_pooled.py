@@ -40,9 +40,10 @@ class Pooled(PoolEstimator):
     as the pool holds the states that the noise reaches, and too short else.
 
     The states of a step are used from the next one on: a row's gradient doesn't depend on the rows beside it. Rows with
-    problems of their own get `TwoSided`'s gradient, without a pool. `state_dict` has the pool. Within
-    DistributedDataParallel all ranks share what they found, so that their pools are equal, and equal to that of one
-    rank with the whole batch; not under its `join`.
+    problems of their own get `TwoSided`'s gradient, without a pool. `state_dict` has the pool, and what waits for it.
+    Within DistributedDataParallel all ranks share what they found, so that their pools are equal, and equal to that of
+    one rank with the whole batch; not under its `join`. To be resumed bit for bit, each rank saves and loads its own
+    `state_dict`.
 
     Args:
         problem: What the layer solves.
@@ -87,11 +88,6 @@ class Pooled(PoolEstimator):
             require_density(noise, self.temperature)
 
     @property
-    def copies(self) -> int:
-        """2M."""
-        return 2 * self.draws
-
-    @property
     def advice(self) -> str:
         """To take a longer step, or more states."""
         return (
@@ -127,12 +123,10 @@ class Pooled(PoolEstimator):
             others = forward.solve_perturbed(torch.stack(rows), self.temperature).z
             own = torch.cat([own, *others])
         self.record(forward, others)
-        noise = forward.sampler.others(self.draws if forward.sampler.has_noise else 1)
-        found: list[Tensor] = []
-        for both in zip(sides.away, sides.toward, strict=True):  # sample by sample, as each takes 2M rows
-            one, other = snapshot.best(noise.perturb(torch.stack(both).unsqueeze(1), self.temperature), own)
-            found.append((one - other).mean(dim=0))
-        return torch.stack(found)
+        noise = None
+        if forward.sampler.has_noise:
+            noise = forward.sampler.others(self.draws).perturb(torch.zeros_like(forward.theta), self.temperature)
+        return snapshot.difference(torch.stack([sides.away, sides.toward]), noise, own)
 
     def extra_repr(self) -> str:
         """Return the arguments."""

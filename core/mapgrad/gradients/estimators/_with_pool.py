@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from mapgrad.batching import to_list
 from mapgrad.gradients._laws import Gaussian
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from mapgrad.pool import Version
     from mapgrad.problems import Problem
 
-_STATES: Final = 512
-"""How many states a pool holds that the user didn't bring."""
+_STATES: Final = 585
+"""How many states a pool holds that the user didn't bring; once it is full, 512 of them and what came since."""
+
+_BLOCK: Final = 1 << 22
+"""Scores that are worked out at a time."""
 
 _FORGETS: Final = 0.2
 """The share that one step has in `seen`."""
@@ -65,6 +69,39 @@ class Snapshot(NamedTuple):
         is_better = (value < values.T.view_as(value)).view(*value.shape, *[1] * len(event))
         return torch.where(is_better, own[places, batch].transpose(0, 1).reshape(rows.shape), found)
 
+    def difference(self, sides: Tensor, noise: Tensor | None, own: Tensor) -> Tensor:
+        """Return by how much the best states of rows on two sides differ, in the mean over M noises.
+
+        ⟨row + ε, z⟩ = ⟨row, z⟩ + ⟨ε, z⟩, so that the product of noise and states serves all sides.
+
+        Args:
+            sides: [2, S, B, *shape], rows.
+            noise: [M, B, *shape], what is added to all of them; None for nothing.
+            own: As for `best`.
+
+        Returns:
+            [S, B, *shape], the mean of one side's states less that of the other's.
+        """
+        states = self.states.to(sides)
+        draws = 1 if noise is None else len(noise)
+        size = max(_BLOCK // (draws * (len(states) + len(own))), 1)
+        found = torch.empty_like(sides[0])
+        for start in range(0, sides.shape[2], size):
+            block = slice(start, start + size)
+            rows, mine = sides[:, :, block], own[:, block]
+            values = self._values(rows.flatten(0, 1), states, mine)
+            of_noise = None if noise is None else self._values(noise[:, block], states, mine)
+            places = [(each[None] if of_noise is None else of_noise + each).argmax(dim=2) for each in values]
+            best = torch.stack(places).view(*rows.shape[:2], draws, -1)
+            found[:, block] = _mean_difference(best, states.flatten(1), mine.flatten(2)).view_as(rows[0])
+        return found
+
+    def _values(self, rows: Tensor, states: Tensor, own: Tensor) -> Tensor:
+        """Return what the pool's states and each row's own are worth to rows [R, B, *shape], [R, B, P + K]."""
+        finite = rows.masked_fill(rows.isneginf(), 0.0).flatten(2).transpose(0, 1)
+        of_own = (finite @ own.flatten(2).permute(1, 2, 0)).transpose(0, 1)
+        return torch.cat([self.pool.scores(rows, states), of_own], dim=2)
+
     def derivative(
         self,
         law: Any,
@@ -93,16 +130,34 @@ class Snapshot(NamedTuple):
         return (values.reshape(*values.shape, *[1] * (theta.ndim - 1)) * slopes).mean(dim=0).div_(tau)
 
 
+def _mean_difference(places: Tensor, states: Tensor, own: Tensor) -> Tensor:
+    """Return the difference of the mean states of two sides, [S, B, n].
+
+    Args:
+        places: [2, S, M, B], from P on those of a row's own states.
+        states: [P, n].
+        own: [K, B, n].
+    """
+    _, samples, draws, batch = places.shape
+    first = torch.arange(batch, device=places.device) * len(own)  # of a row's own states
+    places = torch.where(places < len(states), places, places + first)
+    signs = states.new_ones(samples * batch, 2 * draws)
+    signs[:, 1::2] = -1.0  # in turn, so that equal states leave 0
+    table = torch.cat([states, own.transpose(0, 1).flatten(0, 1)])
+    bags = places.permute(1, 3, 2, 0).reshape(samples * batch, 2 * draws)
+    return (embedding_bag(bags, table, mode="sum", per_sample_weights=signs) / draws).view(samples, batch, -1)
+
+
 class PoolEstimator(Estimator):
     """An estimator that takes the states of earlier steps for candidates, and adds those of its own.
 
     What a step finds waits until the next one begins, so that a row's gradient depends neither on the rows beside it
     nor on how they are split. States come in whatever order the rows had; within DistributedDataParallel, from all
-    ranks.
+    ranks. What waits is saved, so that a run goes on as if it hadn't been interrupted; each rank saves its own.
 
     Args:
         problem: What the layer solves.
-        pool: Its states; None for a pool of 512.
+        pool: Its states; None for a pool of 512 to 585, once it is full.
         noise: ρ(ε); "auto" for Gaussian noise, or none where the problem's domain would clip it.
         samples: S.
         temperature: τ.
