@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Any, Final
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mapgrad.batching import full_precision
+from mapgrad.batching import full_precision, name_problem
 from mapgrad.errors import ShapeError
 from mapgrad.workers import new_lock
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mapgrad.problems import Problem
 
 _MAX_BYTES: Final = 1 << 26
@@ -23,25 +26,72 @@ _BLOCK: Final = 1 << 22
 _MULTIPLIER: Final = -0x61C8864680B583EB
 """SplitMix64's odd constant, as int64 has it."""
 
+_PAST_BYTES: Final = 1 << 26
+_PAST: Final = 64
+"""How much, and how many, of the memory that a pool has left behind is kept for its earlier versions."""
+
 _changing: Final = new_lock()
 """Held while a pool changes; of all pools, as a lock of its own could neither be copied nor pickled."""
 
+Version = tuple[int, int]
+"""Which memory a pool had its states in, by number, and how many of them."""
+
+
+class _Held(NamedTuple):
+    """What a pool holds.
+
+    Attributes:
+        memory: [A, *shape], whose first P rows are the states; the others are free.
+        states: These P rows.
+        keys: Their hashes, int64 [P].
+        order: The places of the keys in ascending order, int64 [P].
+        used: When each was added last, int64 [P]; written to.
+        number: That of the memory.
+    """
+
+    memory: Tensor
+    states: Tensor
+    keys: Tensor
+    order: Tensor
+    used: Tensor
+    number: int
+
+    @classmethod
+    def of(cls, memory: Tensor, keys: Tensor, used: Tensor, number: int) -> _Held:
+        """Return the first states of a memory, of which there are as many as keys."""
+        return cls(memory, memory[: len(keys)], keys, keys.argsort(), used, number)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # copies share no memory, and have no free one
+        return _Held.of, (self.states.clone(), self.keys, self.used, self.number)
+
+    def find(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the places of some keys [N], and which of them are here."""
+        if len(self.keys) == 0:
+            return torch.zeros_like(keys), torch.zeros_like(keys, dtype=torch.bool)
+        below = torch.searchsorted(self.keys[self.order], keys).clamp_(max=len(self.keys) - 1)
+        places = self.order[below]
+        return places, self.keys[places] == keys
+
 
 class StatePool(nn.Module):
-    """Distinct states of one problem, those that were added last first.
+    """Distinct states of one problem.
 
     A feasible set is the same for all rows and steps, so what a solver returned for one row is a candidate for all
     others: the best of the pool is found by a matrix product. States move with the module, and are in its `state_dict`.
     Threads may share a pool.
 
+    New states are written behind the others, so that what the pool was before stays in the same memory: `at` gives it
+    for a `version`. A pool that is full lets an eighth of its states go at a time.
+
     Args:
         problem: The feasible set.
         max_bytes: What the states may take; where there are more, those go that weren't added for longest. At least
-            one stays.
+            one stays. Versions may take 64 MiB more, or one memory if that is larger.
 
     Attributes:
         problem: As given.
-        states: [P, *shape], float32, to which other states are rounded. Never written to: `add` makes a new tensor.
+        states: [P, *shape], float32, to which other states are rounded, in the order in which they came. Never written
+            to: `add` makes another tensor where it changes.
 
     Example:
         >>> import torch, mapgrad
@@ -63,15 +113,44 @@ class StatePool(nn.Module):
         self.max_bytes = max_bytes
         self.register_buffer("_problem", _digest(problem))
         # no buffers, which DistributedDataParallel would take to be of one shape on all ranks
-        self._held = torch.empty(0, *problem.shape), torch.empty(0, dtype=torch.int64)
+        nothing = torch.empty(0, dtype=torch.int64)
+        self._held = _Held.of(torch.empty(0, *problem.shape), nothing, nothing.clone(), 0)
+        self._past: OrderedDict[int, Tensor] = OrderedDict()
+        self._clock = 0
 
     @property
     def states(self) -> Tensor:
         """As the class says."""
-        return self._held[0]
+        return self._held.states
 
     def __len__(self) -> int:
         return len(self.states)
+
+    @property
+    def version(self) -> Version:
+        """What stands for the states as they are now."""
+        held = self._held
+        return held.number, len(held.states)
+
+    def at(self, version: Version) -> Tensor:
+        """Return `states` as they were.
+
+        Args:
+            version: What `version` was then.
+
+        Raises:
+            RuntimeError: they have been let go since.
+        """
+        number, count = version
+        with _changing:
+            held = self._held
+            memory = held.memory if number == held.number else self._past.get(number)
+        if memory is None:
+            raise RuntimeError(
+                f"a backward pass needs the pool of {name_problem(self.problem)} as it was in the forward pass, and "
+                f"since then it let too many states go: take the backward pass earlier, or give the pool more max_bytes"
+            )
+        return memory[:count]
 
     @property
     def capacity(self) -> int:
@@ -83,32 +162,56 @@ class StatePool(nn.Module):
         """Return what one state takes."""
         return 4 * max(math.prod(problem.shape), 1)
 
+    @torch.inference_mode(mode=False)  # its memory is written to outside of that mode too
     @torch.no_grad()
-    def add(self, z: Tensor) -> None:
-        """Add states; those that are there already move to the front.
-
-        What comes first and what goes doesn't depend on the order of z: of states that are new together, those of the
-        smaller hash come first.
+    def add(self, z: Tensor) -> Tensor:
+        """Add states, those of a batch by ascending hash, so that their order in z doesn't matter.
 
         Args:
             z: [*batch, *shape], any floating dtype and device; rows with NaN, which stand for no state, are left out.
 
+        Returns:
+            Which of them were here before, bool [*batch].
+
         Raises:
             ShapeError: z hasn't the problem's shape.
         """
-        _, rows = self._state_rows(z)
-        rows = rows[rows.flatten(1).isfinite().all(dim=1)]
-        new = self._hash(rows)
+        lead, rows = self._state_rows(z)
+        keys = self._hash(rows)
         with _changing:
-            states, before = self._held
-            every = torch.cat([new, before])
-            distinct, place = _unique(every)
-            first = torch.full((len(distinct),), len(place), device=place.device)
-            first.scatter_reduce_(0, place, torch.arange(len(place), device=place.device), "amin")
-            is_new = torch.zeros(len(distinct), dtype=torch.bool, device=place.device)
-            is_new[place[: len(rows)]] = True
-            kept = torch.cat([first[is_new], first[~is_new].sort().values])[: self.capacity]
-            self._held = torch.cat([rows, states])[kept], every[kept]
+            held = self._held
+            places, is_known = held.find(keys)
+            self._clock += 1
+            held.used[places[is_known]] = self._clock
+            if not bool(is_known.all()):
+                new = _firsts(keys, ~is_known & rows.flatten(1).isfinite().all(dim=1))
+                self._append(rows[new], keys[new])
+        return is_known.reshape(lead)
+
+    def _append(self, rows: Tensor, keys: Tensor) -> None:
+        """Add rows [N, *shape] that aren't here, with their hashes."""
+        held = self._held
+        before, after = len(held.keys), len(held.keys) + len(keys)
+        keys, used = torch.cat([held.keys, keys]), torch.cat([held.used, torch.full_like(keys, self._clock)])
+        if after > self.capacity:
+            kept = _ages(keys, used).argsort()[: self.capacity - self.capacity // 8].sort().values
+            old = int((kept < before).sum())
+            self._move([held.states[kept[:old]], rows[kept[old:] - before]], keys[kept], used[kept])
+        elif after > len(held.memory):
+            self._move([held.states, rows], keys, used)
+        else:
+            held.memory.data[before:after] = rows  # .data: states that autograd has saved count as they were
+            self._held = _Held.of(held.memory, keys, used, held.number)
+
+    def _move(self, parts: Sequence[Tensor], keys: Tensor, used: Tensor) -> None:
+        """Hold other states, in a memory of their own with room for as many again."""
+        held = self._held
+        memory = held.memory.new_empty(min(2 * len(keys), self.capacity), *self.problem.shape)
+        torch.cat([*parts], out=memory[: len(keys)])
+        self._past[held.number] = held.memory
+        while len(self._past) > 1 and (len(self._past) > _PAST or _bytes(self._past) > _PAST_BYTES):
+            self._past.popitem(last=False)
+        self._held = _Held.of(memory, keys, used, held.number + 1)
 
     @torch.no_grad()
     def contains(self, z: Tensor) -> Tensor:
@@ -118,12 +221,7 @@ class StatePool(nn.Module):
             ShapeError: z hasn't the problem's shape.
         """
         lead, rows = self._state_rows(z)
-        states, held = self._held
-        if len(states) == 0 or len(rows) == 0:
-            return torch.zeros(lead, dtype=torch.bool, device=z.device)
-        ordered, order = held.sort()
-        place = order[torch.searchsorted(ordered, self._hash(rows)).clamp(max=len(states) - 1)]
-        return (states[place] == rows).flatten(1).all(dim=1).reshape(lead)
+        return self._held.find(self._hash(rows))[1].reshape(lead)
 
     @torch.no_grad()
     def best(self, theta: Tensor, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -199,49 +297,77 @@ class StatePool(nn.Module):
         return ((bits ^ (bits >> 29)) * weights).sum(dim=1)
 
     def get_extra_state(self) -> Tensor:
-        """Return the states."""
-        return self.states
+        """Return the states [P, 1 + n], each behind its age: how many others were added later."""
+        with _changing:
+            held = self._held
+            return torch.cat([_ages(held.keys, held.used)[:, None].to(held.states), held.states.flatten(1)], dim=1)
 
+    @torch.inference_mode(mode=False)
     def set_extra_state(self, state: Tensor) -> None:
         """Take the states of a saved pool; those of another problem, with a warning, aren't taken.
 
         Raises:
             TypeError: it isn't what `get_extra_state` returns.
         """
-        shape = self.problem.shape
+        size = math.prod(self.problem.shape)
         own = _digest(self.problem).to(self._problem.device)
         is_own = torch.equal(self._problem, own)  # which has been loaded before
         self._problem = own
-        if not isinstance(state, Tensor) or (is_own and tuple(state.shape) != (len(state), *shape)):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+        if not isinstance(state, Tensor) or (is_own and tuple(state.shape) != (len(state), 1 + size)):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
             came = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__  # pyright: ignore[reportUnnecessaryIsInstance] (as above)
-            raise TypeError(f"a saved pool has its states as its extra state, a tensor [P, *{shape}], got {came}")
+            raise TypeError(
+                f"a saved pool has the age and the entries of each state as its extra state, a tensor [P, {1 + size}], "
+                f"got {came}"
+            )
         if not is_own:
             warnings.warn(
                 f"the saved pool has states of another problem than {self.problem!r}: this one begins empty",
                 stacklevel=2,
             )
-            state = state.new_empty(0, *shape)
+            state = state.new_empty(0, 1 + size)
         with _changing:
-            states = state.to(self.states)[: self.capacity]
-            self._held = states, self._hash(states)
+            state = state.to(self.states)
+            state = state[state[:, 0] < self.capacity]
+            states = state[:, 1:].reshape(-1, *self.problem.shape)
+            self._move([states], self._hash(states), -state[:, 0].long())
 
     def _apply(self, fn: Any, recurse: bool = True) -> StatePool:
         super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
         with _changing:
-            device = fn(self.states).device  # float32 whatever dtype the model is cast to
-            states, keys = self._held
-            self._held = states.to(device), keys.to(device)
+            held = self._held
+            device = fn(held.states).device  # float32 whatever dtype the model is cast to
+            if device != held.states.device:
+                memory, keys, used = (each.to(device) for each in (held.memory, held.keys, held.used))
+                self._held = _Held.of(memory, keys, used, held.number)
+                self._past = OrderedDict((number, each.to(device)) for number, each in self._past.items())
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_past": OrderedDict()}
 
     def extra_repr(self) -> str:
         """Return what is in it."""
         return f"{self.problem!r}, {len(self)} states"
 
 
-def _unique(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Return distinct keys in ascending order, and the place of each key among them."""
-    unique: Any = torch.unique  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped in torch)
-    return unique(keys, return_inverse=True)
+def _firsts(keys: Tensor, chosen: Tensor) -> Tensor:
+    """Return the place of the first of each chosen key [N], by ascending key."""
+    places = chosen.nonzero().squeeze(1)
+    ordered, order = keys[places].sort(stable=True)
+    is_first = torch.ones_like(ordered, dtype=torch.bool)
+    torch.ne(ordered[1:], ordered[:-1], out=is_first[1:])
+    return places[order[is_first]]
+
+
+def _ages(keys: Tensor, used: Tensor) -> Tensor:
+    """Return for each of P states how many others were used later, or at once and have a smaller key."""
+    order = keys.argsort()
+    order = order[used[order].argsort(descending=True, stable=True)]
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+
+def _bytes(memories: OrderedDict[int, Tensor]) -> int:
+    return sum(each.nbytes for each in memories.values())
 
 
 def _scores(rows: Tensor, states: Tensor) -> Tensor:

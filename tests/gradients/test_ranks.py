@@ -204,9 +204,9 @@ def pooled_model(kind):
 
     return Model()
 
-def learn(model, take, ranks, counts):
+def learn(model, take, ranks, counts, first=0):
     def losses():
-        for number, count in enumerate(counts):  # of 1 row, one rank has none
+        for number, count in enumerate(counts, first):  # of 1 row, one rank has none
             mine = [row for row in take if row < count]
             x = torch.randn(9, 6, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
             z = model(x[mine], IDS[mine])
@@ -227,6 +227,12 @@ for kind in ("pooled", "multi-fidelity"):
     result[kind] = learn(DistributedDataParallel(model), PLACES[rank], 2, (9, 6, 9, 3, 1, 9))
     model(THETA.double(), IDS)  # takes in this rank's own
     result[kind, "pool"] = model.layer.estimator.pool.states
+    model = pooled_model(kind)
+    learn(DistributedDataParallel(model), PLACES[rank], 2, (9,))
+    torch.save(model.state_dict(), f"{{folder}}/saved{{rank}}.pt")
+    model = pooled_model(kind)
+    model.load_state_dict(torch.load(f"{{folder}}/saved{{rank}}.pt", weights_only=True))
+    result[kind, "resumed"] = learn(DistributedDataParallel(model), PLACES[rank], 2, (6, 9, 3, 1, 9), 1)
     model = DistributedDataParallel(pooled_model(kind))
     with model.join():
         result[kind, "uneven"] = len(learn(model, PLACES[rank], 2, (9,) * (6 - 3 * rank)))
@@ -241,6 +247,13 @@ def test_two_ranks_with_a_pool_learn_what_one_does(pooled, kind):
     for found in pooled:
         torch.testing.assert_close(found[kind], expected)
         assert len(found[kind, "pool"]) > 9
+
+
+@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity"])
+def test_ranks_that_are_resumed_go_on_as_uninterrupted_ones(pooled, kind):
+    for found in pooled:
+        assert len(found[kind, "resumed"]) == 10
+        assert all(map(torch.equal, found[kind, "resumed"], found[kind][2:]))
 
 
 @pytest.mark.parametrize("kind", ["pooled", "multi-fidelity"])

@@ -1,11 +1,13 @@
 """Losses over a pool of states: what feeds it, what it is worth, and that it is one object for many."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 
 import mapgrad
 import mapgrad.losses
@@ -261,6 +263,59 @@ def test_states_that_are_none_never_enter_the_pool(loss_class, draw):
 def test_problems_of_rows_are_refused_with_advice(loss_class, draw):
     with pytest.raises(TypeError, match=rf"{loss_class.__name__} compares .*problems=: make a loss for each problem"):
         loss_class(SOLVER)(draw(2, 6), STATES[:2], problems=[SUBSET, SUBSET])
+
+
+def micro_batches(loss_class, run, *, sets_back=False, steps=3):
+    """Gradients of steps of two micro-batches, what they fed to the pool, and how many rows were solved."""
+    torch.manual_seed(0)
+    with mapgrad.get_solver("topk", SUBSET) as solver:
+        loss, head, found = loss_class(solver, solve_ratio=0.7), torch.nn.Linear(6, 6), []
+        for step in range(steps):
+            head.zero_grad()
+            total = torch.zeros(())
+            for number in (2 * step, 2 * step + 1):
+                if sets_back:
+                    torch.manual_seed(0)
+                x = torch.randn(3, 6, generator=torch.Generator().manual_seed(number)).requires_grad_()
+                true = torch.randn(3, 6, generator=torch.Generator().manual_seed(100 + number))
+                targets = (true, SOLVER(true)) if loss_class in RANKING else (SOLVER(true),)
+                total = total + run(lambda x, targets=targets: loss(head(x), *targets), x)
+            total.backward()
+            found.append(head.weight.grad.clone())
+        return [*found, loss.pool.states, torch.tensor(solver.stats["rows"]), torch.rand(2)]
+
+
+@pytest.mark.parametrize("loss_class", [*CONTRASTIVE, *RANKING])
+@pytest.mark.parametrize("sets_back", [False, True])
+def test_what_a_checkpoint_repeats_sees_the_pool_as_it_was(loss_class, sets_back):
+    expected = micro_batches(loss_class, lambda function, x: function(x), sets_back=sets_back)
+    assert all(gradient.any() for gradient in expected[:3])
+    for use_reentrant in (False, True):
+        run = partial(checkpoint, use_reentrant=use_reentrant)
+        assert all(map(torch.equal, micro_batches(loss_class, run, sets_back=sets_back), expected))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it compiles
+def test_what_a_compiled_checkpoint_repeats_sees_the_pool_as_it_was():
+    torch._dynamo.reset()
+    loss_class = mapgrad.losses.NoiseContrastive
+    calls = {
+        "plain": lambda function, x: torch.compile(function, fullgraph=True, backend="aot_eager")(x),
+        "checkpoint": lambda function, x: torch.compile(
+            lambda y: checkpoint(function, y, use_reentrant=False), fullgraph=True, backend="aot_eager_decomp_partition"
+        )(x),
+    }
+    expected, found = (micro_batches(loss_class, run, steps=1) for run in calls.values())
+    assert expected[0].any()
+    assert all(map(torch.equal, found[:3], expected[:3]))
+
+
+def test_a_checkpoint_that_does_not_restore_the_generator_is_refused(draw):
+    loss = mapgrad.losses.NoiseContrastive(SOLVER)
+    pred = draw(3, 6).requires_grad_()
+    value = checkpoint(loss, pred, STATES[:3].double(), use_reentrant=False, preserve_rng_state=False)
+    with pytest.raises(RuntimeError, match="leave preserve_rng_state=True"):
+        value.backward()
 
 
 def test_bad_arguments(loss_class):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mapgrad.batching import SolverAtWork
-    from mapgrad.gradients._owner import Owner
+    from mapgrad.gradients._owner import Keyed, Owner
 
 
 def sample(
@@ -124,10 +124,10 @@ def step_key(owner: Owner, works: Sequence[SolverAtWork], thetas: list[Tensor]) 
     return next_key(owner, thetas) if has_noise or estimator.is_adaptive else None
 
 
-def next_key(owner: Owner, thetas: list[Tensor]) -> int | Tensor:
+def next_key(owner: Keyed, thetas: list[Tensor]) -> int | Tensor:
     """Begin a step with a pass of all θ given, and return its key: a number, or [] int64 where somebody traces."""
     if not any(map(is_traced, thetas)):
-        return owner.keys.next(thetas, owner.estimator.begin)
+        return owner.keys.next(thetas, owner.begin)
     # of two calls with equal arguments, a compiler would keep one; aten.empty it never merges
     return ops.key(torch.empty((), dtype=torch.int64, device="cpu"), [*map(torch.detach, thetas)], owner.handle)
 

@@ -36,6 +36,10 @@ class Observed(nn.Module):
         self.monitor = Monitor()
         self.callbacks = Callbacks()
 
+    def begin(self, key: int) -> None:
+        """Begin a training step, as `Estimator.begin`; a call of the layer does so."""
+        self.estimator.begin(key)
+
     @property
     def stats(self) -> dict[str, float]:
         """Counts; reading them changes nothing.

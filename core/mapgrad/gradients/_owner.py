@@ -11,7 +11,23 @@ if TYPE_CHECKING:
     from mapgrad.gradients.estimators import Estimator
 
 
-class Owner(Protocol):
+class Keyed(Protocol):
+    """What has training steps, each with a key.
+
+    Attributes:
+        keys: Gives each pass its key.
+        handle: The number under which ops find it.
+    """
+
+    keys: KeyStream
+    handle: int
+
+    def begin(self, key: int) -> None:
+        """Begin a training step, as `Estimator.begin`."""
+        ...
+
+
+class Owner(Keyed, Protocol):
     """What a pass needs of a layer, and the ops, which find it by its handle.
 
     Attributes:
@@ -21,8 +37,6 @@ class Owner(Protocol):
         minimize: Whether the layer's input are costs.
         normalize: Whether each row is divided by its own spread.
         training: Whether the layer is in training mode.
-        keys: Gives each pass the key of its noise.
-        handle: The number under which ops find the layer.
     """
 
     estimator: Estimator
@@ -31,8 +45,6 @@ class Owner(Protocol):
     minimize: bool
     normalize: bool
     training: bool
-    keys: KeyStream
-    handle: int
 
     @property
     def stats(self) -> dict[str, float]:

@@ -27,16 +27,17 @@ _NUMBERS: Final = 1 << 62
 """How many numbers tell passes apart."""
 
 _UNKNOWN: Final = (
-    f"a MAP layer was called inside a backward pass, where it can only repeat one of its last {_REMEMBERED:,} training "
-    f"passes, but it drew other random numbers than these did: leave preserve_rng_state=True, torch.utils.checkpoint's "
-    f"default, so that the pass finds its noise again. A pass that repeats none belongs outside of the backward pass, "
-    f"or into eval mode"
+    f"a MAP layer or a loss was called inside a backward pass, where it can only repeat one of its last "
+    f"{_REMEMBERED:,} training passes, but it drew other random numbers than these did: leave preserve_rng_state=True, "
+    f"torch.utils.checkpoint's default, so that the pass finds its noise, or its pool, again. A pass that repeats none "
+    f"belongs outside of the backward pass, or into eval mode"
 )
 
 _AMBIGUOUS: Final = (
-    "a seeded MAP layer can't tell which of several training passes a checkpoint repeats: they drew the same random "
-    "numbers, as the generator was set back between them, and either their θ is the same, or the repeated pass got "
-    "another θ. Don't set torch's generator back between forward passes that come before their backward pass"
+    "a MAP layer with a seed, or a loss, can't tell which of several training passes a checkpoint repeats: they drew "
+    "the same random numbers, as the generator was set back between them, and either their θ is the same, or the "
+    "repeated pass got another θ. Don't set torch's generator back between forward passes that come before their "
+    "backward pass"
 )
 
 

@@ -20,7 +20,7 @@ from mapgrad.gradients.estimators._checks import require_state_like
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mapgrad.gradients._owner import Owner
+    from mapgrad.gradients._owner import Keyed
 
 ops = torch.ops.mapgrad
 
@@ -98,8 +98,8 @@ def _new_pass(
 
 
 def _key(_fresh: Tensor, thetas: list[Tensor], owner: int) -> Tensor:
-    layer: Owner = find(owner)
-    return torch.tensor(layer.keys.next(thetas, layer.estimator.begin), device="cpu")
+    keyed: Keyed = find(owner)
+    return torch.tensor(keyed.keys.next(thetas, keyed.begin), device="cpu")
 
 
 def _key_vmap(_info: Any, dims: Any, fresh: Tensor, thetas: list[Tensor], owner: int) -> Any:

@@ -96,6 +96,9 @@ class Loss(nn.Module):
         """Return how many dimensions of θ are those of the batch."""
         return self.solver.at_work().lead_ndim(theta) if problems is None else 1
 
+    def begin(self, key: int) -> None:
+        """Begin a training step, which no loss here learns from; a call of one with random numbers does so."""
+
     def require_problem(self) -> Problem:
         """Return the solver's problem.
 

@@ -22,7 +22,9 @@ from mapgrad.batching import (
     row_numbers,
 )
 from mapgrad.errors import NonFiniteError, ProblemError, RowsError
+from mapgrad.gradients import KeyStream, next_key
 from mapgrad.gradients._arguments import number
+from mapgrad.gradients._steps import Recent
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._values import linear_of, require_finite, require_solver
 from mapgrad.pool import StatePool
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from mapgrad.losses._loss import Reduction
     from mapgrad.losses._values import SolverOrFunction
+    from mapgrad.pool import Version
     from mapgrad.problems import Problem
 
 _BLOCK: Final = 1 << 22
@@ -67,7 +70,8 @@ class PooledLoss(Loss):
     In training, true states z* are added to the pool, and the states MAP(θ) of rows that are drawn with the probability
     `solve_ratio`; the loss is over all that is in the pool then. In eval mode the pool stays as it is, so that rows for
     validation don't leak into it. States of a data set are added by ``loss.pool.add(states)``. Ranks have pools of
-    their own. The pool moves to the device of the predictions.
+    their own. The pool moves to the device of the predictions. What a checkpoint repeats adds nothing, and
+    sees the pool as the repeated pass did.
 
     A pool is of one problem: `problems=`, one a row, is refused with TypeError. Make a loss for each problem, or take
     one without a pool, such as `SPOPlus` or `FenchelYoung`.
@@ -108,6 +112,8 @@ class PooledLoss(Loss):
         self.solve_ratio = float(solve_ratio)
         self.pool = pool_of(self.require_problem(), pool)
         self._feeder = feeder  # which has a domain policy of its own
+        self.keys = KeyStream(0)  # without noise: a key stands for a pass, also where a checkpoint repeats it
+        self.versions: Recent[Version] = Recent()
         self.handle = new_handle(self)
 
     def utilities(self, pred: object, problems: Sequence[Problem] | None = None) -> Tensor:
@@ -151,8 +157,9 @@ class PooledLoss(Loss):
         drawn = None
         if self.training and 0 < self.solve_ratio < 1:
             drawn = torch.rand(theta.shape[:split], device=theta.device) < self.solve_ratio
+        key = next_key(self, [theta, z_true]) if self.training else None
         op = torch.ops.mapgrad.pooled if is_traced(theta) or is_traced(z_true) else _pooled
-        values, slope, z = op(theta.detach(), z_true, t, drawn, self.handle)
+        values, slope, z = op(theta.detach(), z_true, t, drawn, key, self.handle)
         return self.result(linear_of(theta, values, slope, split), z)
 
     def extra_repr(self) -> str:
@@ -181,7 +188,7 @@ def pool_of(problem: Problem, pool: StatePool | None) -> StatePool:
 
 
 def _pooled(
-    theta: Tensor, z_true: Tensor, t: Tensor | None, drawn: Tensor | None, handle: int
+    theta: Tensor, z_true: Tensor, t: Tensor | None, drawn: Tensor | None, key: int | Tensor | None, handle: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return values [*batch], their derivatives [*batch, *shape], and the pool's best states for each row."""
     loss: PooledLoss = find(handle)
@@ -193,13 +200,11 @@ def _pooled(
     for name, each in (("pred", theta), ("true", t)):
         _require_small(name, each, shape)
     loss.require_states(z_true, row_numbers(~loss.pool.contains(z_true).flatten()))  # what is in the pool is one
-    if loss.training:
-        _feed(loss, theta, z_true, drawn, lead)
+    held = loss.pool.states if key is None else _fed(loss, theta, z_true, drawn, int(key), lead)
     rows, best = (each.double().reshape(-1, *shape) for each in (theta, z_true))
     true = None if t is None else t.double().reshape(-1, *shape)
     values, slope = rows.new_empty(len(rows)), torch.empty_like(rows)
     places = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-    held = loss.pool.states  # which another thread may replace
     states = held.to(rows.dtype).flatten(1)
     size = max(_BLOCK // max(len(states), 1), 1)
     for start in range(0, len(rows), size):
@@ -235,8 +240,19 @@ def _require_small(name: str, values: Tensor | None, shape: tuple[int, ...]) -> 
         raise NonFiniteError(f"{name} exceeds {_LARGEST:g} in {rows}: scale the problem's values down", rows=bad)
 
 
+def _fed(
+    loss: PooledLoss, theta: Tensor, z_true: Tensor, drawn: Tensor | None, key: int, lead: tuple[int, ...]
+) -> Tensor:
+    """Return the states that a training pass sees, once it has fed the pool; one that is repeated had them before."""
+    version = loss.versions.get(key, None)
+    if version is None:
+        _feed(loss, theta, z_true, drawn, lead)
+        loss.versions.note(key, version := loss.pool.version)
+    return loss.pool.at(version)
+
+
 def _feed(loss: PooledLoss, theta: Tensor, z_true: Tensor, drawn: Tensor | None, lead: tuple[int, ...]) -> None:
-    """Add the states of rows that are drawn, and true ones, which come last and stay longest."""
+    """Add the states of rows that are drawn, and then true ones."""
     work = loss._feeder.at_work()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] (of this module)
     rows = theta.reshape(-1, *loss.pool.problem.shape)
     chosen = range(len(rows)) if drawn is None else row_numbers(drawn.flatten())
@@ -268,7 +284,7 @@ def _scores(pool: StatePool, states: Tensor, rows: Tensor, best: Tensor, t: Tens
 
 
 def _fake(
-    theta: Tensor, z_true: Tensor, t: Tensor | None, drawn: Tensor | None, handle: int
+    theta: Tensor, z_true: Tensor, t: Tensor | None, drawn: Tensor | None, key: Tensor | None, handle: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     loss: PooledLoss = find(handle)
     lead = theta.shape[: theta.ndim - len(loss.pool.problem.shape)]
@@ -276,16 +292,17 @@ def _fake(
     return theta.new_empty(lead, dtype=torch.float64), like, torch.empty_like(like)
 
 
-def _vmap(info: Any, dims: Any, theta: Tensor, z_true: Tensor, t: Any, drawn: Any, handle: int) -> Any:
+def _vmap(info: Any, dims: Any, theta: Tensor, z_true: Tensor, t: Any, drawn: Any, key: Any, handle: int) -> Any:
     tensors = [
         each if each is None else each.expand(info.batch_size, *each.shape) if dim is None else each.movedim(dim, 0)
         for each, dim in zip((theta, z_true, t, drawn), dims, strict=False)
     ]
-    return torch.ops.mapgrad.pooled(*tensors, handle), (0, 0, 0)
+    return torch.ops.mapgrad.pooled(*tensors, key, handle), (0, 0, 0)
 
 
 define(
-    "pooled(Tensor theta, Tensor z_true, Tensor? t, Tensor? drawn, int handle) -> (Tensor, Tensor, Tensor)",
+    "pooled(Tensor theta, Tensor z_true, Tensor? t, Tensor? drawn, Tensor? key, int handle) -> "
+    "(Tensor, Tensor, Tensor)",
     _pooled,
     _fake,
     _vmap,

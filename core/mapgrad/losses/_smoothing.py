@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 from torch import Tensor
@@ -50,6 +50,10 @@ class Smoothed(Protocol):
     keys: KeyStream
     handle: int
 
+    def begin(self, key: int) -> None:
+        """Begin a training step."""
+        ...
+
     def perturbed(self, theta: Tensor, noise: Tensor) -> Tensor:
         """Return rows, [S, *] of θ [*] and noise τε [S, *]."""
         ...
@@ -77,7 +81,7 @@ def drawn(loss: Smoothed, theta: Tensor, ids: Tensor | None) -> tuple[Tensor, Te
     Raises:
         RowsError: rows can't be solved; they are numbered as in θ.
     """
-    key = next_key(cast("Any", loss), [theta])
+    key = next_key(loss, [theta])
     if is_traced(theta):
         return torch.ops.mapgrad.smoothed(theta, key, ids, [], loss.handle)
     return _smoothed(theta, key, ids, (), loss.handle)
@@ -98,7 +102,7 @@ def drawn_each(
     require_untraced(theta)
     if ids is None:
         ids = torch.arange(len(theta), device=theta.device) + first_id()
-    key = int(next_key(cast("Any", loss), [theta[rows] for _, rows in works]))
+    key = int(next_key(loss, [theta[rows] for _, rows in works]))
     noise = theta.new_zeros((loss.estimator.samples, *theta.shape))
     z, record = torch.empty_like(noise), Record((len(theta),), theta.dtype)
     for (work, rows), law in zip(works, laws, strict=True):

@@ -91,7 +91,7 @@ class MultiFidelity(PoolEstimator):
         self.record(forward, solved)
         difference = solved[0] - solved[1]
         forward.observe(difference, gradient)
-        one, other = (snapshot.best(sampler.perturb(side, temperature)) for side in (away, toward))
+        one, other = snapshot.best(sampler.perturb(torch.stack([away, toward]), temperature))
         found = (difference - (one - other)) * (self.correction / 2)
         found = divided(found, divisor).mean(dim=0)
         if sampler.has_noise and len(snapshot.states):

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mapgrad.gradients._sides import Sides
     from mapgrad.gradients._temperature import Temperature
     from mapgrad.gradients.estimators._estimator import Forward
-    from mapgrad.gradients.estimators._with_pool import Snapshot
     from mapgrad.pool import StatePool
     from mapgrad.problems import Problem
 
@@ -41,9 +40,10 @@ class Pooled(PoolEstimator):
     as the pool holds the states that the noise reaches, and too short else.
 
     The states of a step are used from the next one on: a row's gradient doesn't depend on the rows beside it. Rows with
-    problems of their own get `TwoSided`'s gradient, without a pool. `state_dict` has the pool. Within
-    DistributedDataParallel all ranks share what they found, so that their pools are equal, and equal to that of one
-    rank with the whole batch; not under its `join`.
+    problems of their own get `TwoSided`'s gradient, without a pool. `state_dict` has the pool, and what waits for it.
+    Within DistributedDataParallel all ranks share what they found, so that their pools are equal, and equal to that of
+    one rank with the whole batch; not under its `join`. To be resumed bit for bit, each rank saves and loads its own
+    `state_dict`.
 
     Args:
         problem: What the layer solves.
@@ -123,15 +123,10 @@ class Pooled(PoolEstimator):
             others = forward.solve_perturbed(torch.stack(rows), self.temperature).z
             own = torch.cat([own, *others])
         self.record(forward, others)
-        both = zip(sides.away, sides.toward, strict=True)
-        return torch.stack([self._difference(snapshot, forward, away, toward, own) for away, toward in both])
-
-    def _difference(self, snapshot: Snapshot, forward: Forward, away: Tensor, toward: Tensor, own: Tensor) -> Tensor:
-        """Return the mean difference of answers [B, *shape] over M noises, for rows [B, *shape] on both sides."""
-        noise = forward.sampler.others(self.draws if forward.sampler.has_noise else 1)
-        one = snapshot.best(noise.perturb(away, self.temperature), own)
-        other = snapshot.best(noise.perturb(toward, self.temperature), own)
-        return (one - other).mean(dim=0)
+        noise = None
+        if forward.sampler.has_noise:
+            noise = forward.sampler.others(self.draws).perturb(torch.zeros_like(forward.theta), self.temperature)
+        return snapshot.difference(torch.stack([sides.away, sides.toward]), noise, own)
 
     def extra_repr(self) -> str:
         """Return the arguments."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
+from mapgrad.batching import to_list
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import scores
-from mapgrad.gradients._ranks import gathered, is_alone
+from mapgrad.gradients._ranks import gathered
 from mapgrad.gradients._steps import Recent
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 from mapgrad.pool import StatePool
@@ -18,16 +21,23 @@ if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._sampler import Sampler
     from mapgrad.gradients._temperature import Temperature
+    from mapgrad.pool import Version
     from mapgrad.problems import Problem
 
-_STATES: Final = 512
-"""How many states a pool holds that the user didn't bring."""
+_STATES: Final = 585
+"""How many states a pool holds that the user didn't bring; once it is full, 512 of them and what came since."""
 
-_REMEMBERED: Final = 64
-"""How many of a pool's latest versions are kept, for backward passes that are still to come."""
+_BLOCK: Final = 1 << 22
+"""Scores that are worked out at a time."""
 
 _FORGETS: Final = 0.2
 """The share that one step has in `seen`."""
+
+_HEAD: Final = 3
+"""Numbers before the first state's entries in what is saved."""
+
+_DIGITS: Final = 12
+"""Hexadecimal digits that stand for a problem there, as many as float64 holds."""
 
 
 class Snapshot(NamedTuple):
@@ -44,7 +54,7 @@ class Snapshot(NamedTuple):
     seen: float
 
     def best(self, rows: Tensor, own: Tensor | None = None) -> Tensor:
-        """Return the best states for rows [M, B, *shape], of the pool's and each row's own [K, B, *shape]."""
+        """Return the best states for rows [..., M, B, *shape], of the pool's and each row's own [K, B, *shape]."""
         if len(self.states) == 0 and own is None:
             return torch.zeros_like(rows)
         states = self.states.to(rows)
@@ -52,11 +62,45 @@ class Snapshot(NamedTuple):
         found = states[place] if len(states) else torch.zeros_like(rows)
         if own is None or rows.numel() == 0:
             return found
-        by_row = rows.masked_fill(rows.isneginf(), 0.0).flatten(2).transpose(0, 1)
+        event = own.shape[2:]
+        by_row = rows.masked_fill(rows.isneginf(), 0.0).reshape(-1, own.shape[1], event.numel()).transpose(0, 1)
         values, places = (by_row @ own.flatten(2).permute(1, 2, 0)).max(dim=2)
         batch = torch.arange(len(values), device=rows.device).unsqueeze(1)
-        is_better = (value < values.T).reshape(*value.shape, *[1] * (rows.ndim - 2))
-        return torch.where(is_better, own[places, batch].transpose(0, 1), found)
+        is_better = (value < values.T.view_as(value)).view(*value.shape, *[1] * len(event))
+        return torch.where(is_better, own[places, batch].transpose(0, 1).reshape(rows.shape), found)
+
+    def difference(self, sides: Tensor, noise: Tensor | None, own: Tensor) -> Tensor:
+        """Return by how much the best states of rows on two sides differ, in the mean over M noises.
+
+        ⟨row + ε, z⟩ = ⟨row, z⟩ + ⟨ε, z⟩, so that the product of noise and states serves all sides.
+
+        Args:
+            sides: [2, S, B, *shape], rows.
+            noise: [M, B, *shape], what is added to all of them; None for nothing.
+            own: As for `best`.
+
+        Returns:
+            [S, B, *shape], the mean of one side's states less that of the other's.
+        """
+        states = self.states.to(sides)
+        draws = 1 if noise is None else len(noise)
+        size = max(_BLOCK // (draws * (len(states) + len(own))), 1)
+        found = torch.empty_like(sides[0])
+        for start in range(0, sides.shape[2], size):
+            block = slice(start, start + size)
+            rows, mine = sides[:, :, block], own[:, block]
+            values = self._values(rows.flatten(0, 1), states, mine)
+            of_noise = None if noise is None else self._values(noise[:, block], states, mine)
+            places = [(each[None] if of_noise is None else of_noise + each).argmax(dim=2) for each in values]
+            best = torch.stack(places).view(*rows.shape[:2], draws, -1)
+            found[:, block] = _mean_difference(best, states.flatten(1), mine.flatten(2)).view_as(rows[0])
+        return found
+
+    def _values(self, rows: Tensor, states: Tensor, own: Tensor) -> Tensor:
+        """Return what the pool's states and each row's own are worth to rows [R, B, *shape], [R, B, P + K]."""
+        finite = rows.masked_fill(rows.isneginf(), 0.0).flatten(2).transpose(0, 1)
+        of_own = (finite @ own.flatten(2).permute(1, 2, 0)).transpose(0, 1)
+        return torch.cat([self.pool.scores(rows, states), of_own], dim=2)
 
     def derivative(
         self,
@@ -86,16 +130,34 @@ class Snapshot(NamedTuple):
         return (values.reshape(*values.shape, *[1] * (theta.ndim - 1)) * slopes).mean(dim=0).div_(tau)
 
 
+def _mean_difference(places: Tensor, states: Tensor, own: Tensor) -> Tensor:
+    """Return the difference of the mean states of two sides, [S, B, n].
+
+    Args:
+        places: [2, S, M, B], from P on those of a row's own states.
+        states: [P, n].
+        own: [K, B, n].
+    """
+    _, samples, draws, batch = places.shape
+    first = torch.arange(batch, device=places.device) * len(own)  # of a row's own states
+    places = torch.where(places < len(states), places, places + first)
+    signs = states.new_ones(samples * batch, 2 * draws)
+    signs[:, 1::2] = -1.0  # in turn, so that equal states leave 0
+    table = torch.cat([states, own.transpose(0, 1).flatten(0, 1)])
+    bags = places.permute(1, 3, 2, 0).reshape(samples * batch, 2 * draws)
+    return (embedding_bag(bags, table, mode="sum", per_sample_weights=signs) / draws).view(samples, batch, -1)
+
+
 class PoolEstimator(Estimator):
     """An estimator that takes the states of earlier steps for candidates, and adds those of its own.
 
     What a step finds waits until the next one begins, so that a row's gradient depends neither on the rows beside it
     nor on how they are split. States come in whatever order the rows had; within DistributedDataParallel, from all
-    ranks.
+    ranks. What waits is saved, so that a run goes on as if it hadn't been interrupted; each rank saves its own.
 
     Args:
         problem: What the layer solves.
-        pool: Its states; None for a pool of 512.
+        pool: Its states; None for a pool of 512 to 585, once it is full.
         noise: ρ(ε); "auto" for Gaussian noise, or none where the problem's domain would clip it.
         samples: S.
         temperature: τ.
@@ -127,9 +189,7 @@ class PoolEstimator(Estimator):
         self.pool = StatePool(problem, max_bytes=_STATES * StatePool.bytes_of(problem)) if pool is None else pool
         self.draws = draws
         self.seen = 0.0
-        self._steps: Recent[int] = Recent()
-        self._versions: Recent[Snapshot] = Recent(_REMEMBERED)
-        self._version = 0
+        self._steps: Recent[tuple[Version, float]] = Recent()
         self._answers: list[Tensor] = []
         self._others: list[Tensor] = []
 
@@ -148,16 +208,14 @@ class PoolEstimator(Estimator):
         return Gaussian()
 
     def begin(self, key: int) -> None:
-        """Take in what the steps before have found, and keep what this step may use."""
-        self._take_in(gathered(self._found(self._answers)), gathered(self._found(self._others)))
-        latest = self._versions.get(self._version, None)
-        if latest is None or latest.states is not self.pool.states or latest.seen != self.seen:
-            self._version += 1
-            self._versions.note(self._version, self._now())
-        self._steps.note(key, self._version)
-
-    def _now(self) -> Snapshot:
-        return Snapshot(self.pool, self.pool.states, self.seen)
+        """Take in what the steps before have found, and note what this step may use."""
+        answers, others = (gathered(self._joined(rows)) for rows in (self._answers, self._others))
+        self._answers.clear()
+        self._others.clear()
+        if len(answers):
+            known = self.pool.add(torch.cat([answers, others]) if len(others) else answers)
+            self.seen += _FORGETS * (float(known[: len(answers)].double().mean()) - self.seen)
+        self._steps.note(key, (self.pool.version, self.seen))
 
     def snapshot(self, forward: Forward) -> Snapshot:
         """Return what a pass may use.
@@ -167,32 +225,25 @@ class PoolEstimator(Estimator):
         """
         key = forward.sampler.key
         if key is None:
-            return self._now()
-        found = self._versions.get(self._steps.find(key), None)
-        if found is None:
-            raise RuntimeError(
-                f"the pool of {type(self).__name__} changed more than {_REMEMBERED} times between a forward pass and "
-                f"its backward pass, which needs the states as they were: go back earlier, or take TwoSided()"
-            )
-        return found
+            return Snapshot(self.pool, self.pool.states, self.seen)
+        version, seen = self._steps.find(key)
+        return Snapshot(self.pool, self.pool.at(version), seen)
 
     def record(self, forward: Forward, others: Tensor | None = None) -> None:
         """Note the states of a training pass, and others [..., *shape] that were solved for on its way back."""
         if forward.is_training:
-            self._answers.append(forward.z.detach().clone().reshape(-1, *self.problem.shape))
+            self._answers.append(self._rows(forward.z.detach(), copy=True))  # users may write to the layer's output
             if others is not None:
-                self._others.append(others.reshape(-1, *self.problem.shape))
+                self._others.append(self._rows(others))
 
-    def _found(self, recorded: list[Tensor]) -> Tensor:
-        return torch.cat([each.to(self.pool.states) for each in recorded] or [self.pool.states[:0]])
+    def _rows(self, z: Tensor, *, copy: bool = False) -> Tensor:
+        states = self.pool.states
+        return z.to(states.device, states.dtype, copy=copy).reshape(-1, *self.problem.shape)
 
-    def _take_in(self, answers: Tensor, others: Tensor) -> None:
-        if len(answers):
-            share = float(self.pool.contains(answers).double().mean())
-            self.seen += _FORGETS * (share - self.seen)
-            self.pool.add(torch.cat([answers, others]))
-        self._answers.clear()
-        self._others.clear()
+    def _joined(self, recorded: list[Tensor]) -> Tensor:
+        """Return all recorded rows, on the pool's device."""
+        parts = [each.to(self.pool.states) for each in recorded]
+        return parts[0] if len(parts) == 1 else torch.cat(parts or [self.pool.states[:0]])
 
     @property
     def stats(self) -> dict[str, float]:
@@ -200,21 +251,40 @@ class PoolEstimator(Estimator):
         return {"pool": len(self.pool), "seen": self.seen}
 
     def get_extra_state(self) -> Tensor:
-        """Return `seen`, once what was found is taken in; where ranks may share that, it waits for them."""
-        if is_alone():
-            self._take_in(self._found(self._answers), self._found(self._others))
-        return torch.tensor(self.seen, dtype=torch.float64, device="cpu")
+        """Return `seen`, what stands for the problem, how many answers wait for the next step, and their entries.
+
+        Entries of other states that wait follow. Ranks of DistributedDataParallel each have those that they found.
+        """
+        answers, others = (self._joined(rows).flatten().double() for rows in (self._answers, self._others))
+        count = sum(map(len, self._answers))
+        return torch.cat([answers.new_tensor([self.seen, self._mark, count]), answers, others])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on with a saved `seen`.
+        """Go on where a saved estimator was; one for another problem, whose pool isn't taken either, begins anew.
 
         Raises:
-            ValueError: it isn't one.
+            ValueError: it isn't what `get_extra_state` returned.
         """
-        if not isinstance(state, Tensor) or state.ndim or not 0 <= float(state) <= 1:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
-            raise ValueError(
-                f"a saved {type(self).__name__} has a number from 0 to 1 as its extra state, got {state!r}"
-            )
-        self.seen = float(state)
-        self._answers.clear()
-        self._others.clear()
+        if not isinstance(state, Tensor) or state.ndim != 1 or len(state) < _HEAD:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+            raise ValueError(_refused(self, state))
+        seen, mark, count = to_list(state[:_HEAD])
+        rows = state[_HEAD:]
+        if mark != self._mark:
+            seen, count, rows = 0.0, 0, rows[:0]
+        size = math.prod(self.problem.shape)
+        if not 0 <= seen <= 1 or len(rows) % size or count not in range(len(rows) // size + 1):
+            raise ValueError(_refused(self, state))
+        answers, others = self._rows(rows).tensor_split([int(count)])
+        self.seen, self._answers, self._others = seen, [answers], [others]
+
+    @property
+    def _mark(self) -> int:
+        return int(self.problem.digest[:_DIGITS], 16)
+
+
+def _refused(estimator: PoolEstimator, state: object) -> str:
+    came = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__
+    return (
+        f"a saved {type(estimator).__name__} has three numbers and the entries of whole states as its extra state, a "
+        f"tensor of one dimension, got {came}: is the file another module's?"
+    )
