@@ -98,6 +98,7 @@ class StatePool(nn.Module):
         >>> from mapgrad.pool import StatePool
         >>> pool = StatePool(mapgrad.KSubset(3, 1))
         >>> pool.add(torch.eye(3)[:2])
+        tensor([False, False])
         >>> value, place = pool.best(torch.tensor([[1.0, 2.0, 5.0]]))
         >>> pool.states[place].tolist(), value.item()
         ([[0.0, 1.0, 0.0]], 2.0)

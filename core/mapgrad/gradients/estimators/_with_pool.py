@@ -76,7 +76,7 @@ class Snapshot(NamedTuple):
 
         Args:
             sides: [2, S, B, *shape], rows.
-            noise: [M, B, *shape], what is added to all of them; None for nothing.
+            noise: [M, B, *shape], finite, what is added to all of them; None for nothing.
             own: As for `best`.
 
         Returns:
@@ -90,16 +90,16 @@ class Snapshot(NamedTuple):
             block = slice(start, start + size)
             rows, mine = sides[:, :, block], own[:, block]
             values = self._values(rows.flatten(0, 1), states, mine)
-            of_noise = None if noise is None else self._values(noise[:, block], states, mine)
+            of_noise = None if noise is None else self._values(noise[:, block], states, mine, is_finite=True)
             places = [(each[None] if of_noise is None else of_noise + each).argmax(dim=2) for each in values]
             best = torch.stack(places).view(*rows.shape[:2], draws, -1)
             found[:, block] = _mean_difference(best, states.flatten(1), mine.flatten(2)).view_as(rows[0])
         return found
 
-    def _values(self, rows: Tensor, states: Tensor, own: Tensor) -> Tensor:
+    def _values(self, rows: Tensor, states: Tensor, own: Tensor, *, is_finite: bool = False) -> Tensor:
         """Return what the pool's states and each row's own are worth to rows [R, B, *shape], [R, B, P + K]."""
-        finite = rows.masked_fill(rows.isneginf(), 0.0).flatten(2).transpose(0, 1)
-        of_own = (finite @ own.flatten(2).permute(1, 2, 0)).transpose(0, 1)
+        finite = rows if is_finite else rows.masked_fill(rows.isneginf(), 0.0)
+        of_own = (finite.flatten(2).transpose(0, 1) @ own.flatten(2).permute(1, 2, 0)).transpose(0, 1)
         return torch.cat([self.pool.scores(rows, states), of_own], dim=2)
 
     def derivative(
