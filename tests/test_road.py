@@ -18,7 +18,7 @@ STAGES = [
     "batching/_theta",
     "batching/_proofs",
     "batching/_host",
-    "batching/_workers",
+    "workers/_workers",
     "the solver",
     "batching/_host",
     "batching/_policy",
@@ -65,7 +65,7 @@ TAKES_THETA_ON = {
     "batching/_at_work": "try_to_solve",
     "batching/_theta": "admit",
     "batching/_proofs": "solve_unproved",
-    "batching/_workers": "solve",
+    "workers/_workers": "solve",
     "the solver": "solve",
     "batching/_policy": "failed_rows",
 }

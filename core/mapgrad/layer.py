@@ -29,7 +29,7 @@ from mapgrad.solvers import advice_on
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mapgrad.batching import SolverAtWork
+    from mapgrad.batching import ErrorPolicy, SolverAtWork
     from mapgrad.problems import Problem
     from mapgrad.solvers import MAPSolver
 
@@ -70,6 +70,14 @@ class MAPLayer(Observed):
         seed: None takes noise from torch's default generators; an int makes it a function of (seed, step, row id,
             sample), and (seed, step) are saved in `state_dict`. Two layers with one seed draw the same noise for a row:
             `seed_layers` gives each layer of a model a stream of its own.
+        on_error: What becomes of rows that fail, in place of what `get_solver` was told, in the same words; None for
+            that. Under ``"nan"`` and ``"zero_grad"`` a row with S samples has an answer if all its samples have one;
+            else its z is NaN, or 0. As a loss still counts such a row, ``layer.last.mask`` says which to keep:
+            ``loss(z[mask], y[mask])``. Nothing is solved for it in the backward pass. Its gradient is 0 under
+            ``"zero_grad"``; under ``"nan"`` it is NaN, as z is, unless the loss leaves the row out, so that its ∂L/∂z
+            is 0. A row that fails in the backward pass alone gets a gradient of 0, and counts as `unsolved_backward` in
+            `stats`. Under torch.compile, torch.vmap and torch.func, which leave no `last`, take ``"nan"``, and NaN
+            tells.
 
     Shape:
         θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device. An entry −inf
@@ -96,6 +104,7 @@ class MAPLayer(Observed):
         reduction: Reduction = "mean",
         normalize: bool = False,
         seed: int | None = None,
+        on_error: ErrorPolicy | None = None,
     ) -> None:
         if estimator is not None and not isinstance(estimator, Estimator):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise TypeError(f"estimator must be an Estimator, such as mapgrad.IMLE(), got {estimator!r}")
@@ -108,7 +117,8 @@ class MAPLayer(Observed):
                 f"make one with mapgrad.get_solver({name}, problem){advice_on(solver)}"
             )
         super().__init__()
-        self.solver = solver if isinstance(solver, Solver) else Solver.of_function(solver)
+        solver = solver if isinstance(solver, Solver) else Solver.of_function(solver)
+        self.solver = solver if on_error is None else solver.under(on_error=on_error)
         self.estimator = default_for(self.solver.problem) if estimator is None else estimator
         require_same_problem(self.estimator, self.solver.problem)
         self.minimize = minimize
@@ -126,11 +136,17 @@ class MAPLayer(Observed):
         *context: Any,
         problems: Sequence[Problem] | None = None,
         rows: RowIds | None = None,
+        deadline: float | None = None,
         **named: Any,
     ) -> Tensor: ...
     @overload
     def forward(
-        self, theta: Sequence[Tensor], *, problems: Sequence[Problem], rows: RowIds | None = None
+        self,
+        theta: Sequence[Tensor],
+        *,
+        problems: Sequence[Problem],
+        rows: RowIds | None = None,
+        deadline: float | None = None,
     ) -> list[Tensor]: ...
     def forward(
         self,
@@ -138,6 +154,7 @@ class MAPLayer(Observed):
         *context: Any,
         problems: Sequence[Problem] | None = None,
         rows: RowIds | None = None,
+        deadline: float | None = None,
         **named: Any,
     ) -> Tensor | list[Tensor]:
         """Return z for θ (costs if `minimize`).
@@ -151,6 +168,8 @@ class MAPLayer(Observed):
                 noise is then the same wherever in a batch, in whatever batch and on whatever rank it is. None for
                 rank · 2³² + place, with the rank in torch.distributed. Under torch.compile a tensor; under torch.vmap,
                 ids that aren't mapped too stand for other noise in each element unless it shall be the same.
+            deadline: Seconds that this call may take, and its backward pass once more; None for those that
+                `get_solver` was given.
             named: The same as `context`, by name; not `problems`, `rows` and `deadline`, the layer's own words.
 
         Returns:
@@ -160,15 +179,15 @@ class MAPLayer(Observed):
             TypeError: there is context, but the solver isn't a function; its name is one of the layer's own words; or
                 `rows` aren't integers.
             ShapeError: `rows` haven't the batch's shape; or as the class says.
-            RuntimeError: there is context where torch.compile, torch.vmap or torch.func trace.
+            RuntimeError: there is context, or a deadline, where torch.compile, torch.vmap or torch.func trace.
         """
         if problems is not None:
             if self.solver.takes_problems:
                 require_no_context(self.solver, context, named)
             if torch.compiler.is_compiling():
-                return self._forward_uncompiled(theta, problems, rows)
-            return self._forward_each(theta, problems, rows)
-        work, theta = at_work_on(self.solver, theta, context, named)
+                return self._forward_uncompiled(theta, problems, rows, deadline)
+            return self._forward_each(theta, problems, rows, deadline)
+        work, theta = at_work_on(self.solver, theta, context, named, deadline)
         ids = self._ids(work, theta, rows)
         samples, is_mean = self._asked()
         return sample(self, work, theta, samples=samples, perturb=self.training, is_mean=is_mean, ids=ids)
@@ -210,7 +229,14 @@ class MAPLayer(Observed):
     def _ids(self, work: SolverAtWork, theta: Tensor, rows: RowIds | None) -> Tensor | None:
         return None if rows is None else require_row_ids(rows, theta.shape[: work.lead_ndim(theta)], theta.device)
 
-    def submit(self, theta: Tensor, *context: Any, rows: RowIds | None = None, **named: Any) -> Pending:
+    def submit(
+        self,
+        theta: Tensor,
+        *context: Any,
+        rows: RowIds | None = None,
+        deadline: float | None = None,
+        **named: Any,
+    ) -> Pending:
         """Begin to work out z for θ in a thread of its own, and return at once.
 
         ``layer.submit(theta).result()`` is ``layer(theta)``, with the same noise and gradient; between the two the
@@ -222,6 +248,7 @@ class MAPLayer(Observed):
             theta: As for `forward`.
             context: As for `forward`.
             rows: As for `forward`.
+            deadline: As for `forward`; what is given to a layer before doesn't count.
             named: As for `forward`, but without `problems`.
 
         Returns:
@@ -240,7 +267,7 @@ class MAPLayer(Observed):
         """
         if "problems" in named:
             raise TypeError("submit takes no problems=, one problem a row: call the layer itself with them")
-        work, theta = at_work_on(self.solver, theta, context, named)
+        work, theta = at_work_on(self.solver, theta, context, named, deadline)
         if is_traced(theta):
             raise RuntimeError(_NO_TRACED_SUBMIT)
         ids = self._ids(work, theta, rows)
@@ -248,18 +275,27 @@ class MAPLayer(Observed):
         return submit(self, work, theta, samples=samples, perturb=self.training, is_mean=is_mean, ids=ids)
 
     def _forward_uncompiled(
-        self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], rows: RowIds | None
+        self,
+        theta: Tensor | Sequence[Tensor],
+        problems: Sequence[Problem],
+        rows: RowIds | None,
+        deadline: float | None,
     ) -> Tensor | list[Tensor]:
         disable: Any = torch.compiler.disable  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped in torch)
-        return disable(self._forward_each)(theta, problems, rows)
+        return disable(self._forward_each)(theta, problems, rows, deadline)
 
     def _forward_each(
-        self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem], row_ids: RowIds | None
+        self,
+        theta: Tensor | Sequence[Tensor],
+        problems: Sequence[Problem],
+        row_ids: RowIds | None,
+        deadline: float | None,
     ) -> Tensor | list[Tensor]:
         if not self.solver.takes_problems:
             raise TypeError(f"problems= needs a solver from mapgrad.get_solver, but this layer has {self.solver!r}")
         samples, is_mean = self._asked()
-        return sample_problems(self, self.solver, theta, problems, row_ids, samples=samples, is_mean=is_mean)
+        solver = self.solver.within(deadline, theta)
+        return sample_problems(self, solver, theta, problems, row_ids, samples=samples, is_mean=is_mean)
 
     @property
     def problem(self) -> Problem | None:
@@ -311,11 +347,17 @@ class MAPLayer(Observed):
             *context: Any,
             problems: Sequence[Problem] | None = None,
             rows: RowIds | None = None,
+            deadline: float | None = None,
             **named: Any,
         ) -> Tensor: ...
         @overload
         def __call__(
-            self, theta: Sequence[Tensor], *, problems: Sequence[Problem], rows: RowIds | None = None
+            self,
+            theta: Sequence[Tensor],
+            *,
+            problems: Sequence[Problem],
+            rows: RowIds | None = None,
+            deadline: float | None = None,
         ) -> list[Tensor]: ...
         def __call__(self, *arguments: Any, **named: Any) -> Any: ...  # noqa: D102 (forward has it)
 

@@ -34,7 +34,7 @@ _MEANINGS: Final = {
     Status.FEASIBLE: "the answer is feasible, but not proved optimal",
     Status.INFEASIBLE: "the feasible set is empty; check the problem's constraints, and which entries θ = −inf forbids",
     Status.UNBOUNDED: "the objective is unbounded; give every priced variable finite bounds",
-    Status.TIME_LIMIT: 'the time limit came first; raise time_limit or take on_error="incumbent"',
+    Status.TIME_LIMIT: 'the time limit came first; raise time_limit or deadline, or take on_error="incumbent"',
 }
 
 
@@ -76,6 +76,8 @@ class Solutions:
         causes: What rows raised, by their numbers over the flattened batch.
         samples: S; where it isn't 1, all of these have a dimension [S] before those of the batch.
         forbidden: Bool, like z: the entries that θ = −inf forbids; None where there are none.
+        failed: Bool, like the status: the rows without an acceptable answer whose z is filled in, as ``on_error="nan"``
+            or ``"zero_grad"`` says; None where there are none.
     """
 
     z: Any
@@ -88,12 +90,17 @@ class Solutions:
     causes: dict[int, BaseException] = field(default_factory=dict[int, BaseException], repr=False)
     samples: int = 1
     forbidden: Any = None
+    failed: Any = None
 
     @property
     def mask(self) -> Tensor:
         """[*batch] bool: the rows that have an answer, proved optimal or not, in all samples."""
         z: Tensor | list[Tensor] = self.z
         if isinstance(z, list):
-            return self.status.new_tensor([bool(row.isfinite().all()) for row in z]).bool()
-        answered = z.flatten(self.status.ndim).isfinite().all(dim=-1)
-        return answered if self.samples == 1 else answered.all(dim=0)
+            answered = self.status.new_tensor([bool(row.isfinite().all()) for row in z]).bool()
+        else:
+            answered = z.flatten(self.status.ndim).isfinite().all(dim=-1)
+            answered = answered if self.samples == 1 else answered.all(dim=0)
+        if self.failed is not None:
+            answered &= ~(self.failed if self.samples == 1 else self.failed.any(dim=0))
+        return answered

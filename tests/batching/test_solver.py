@@ -403,7 +403,7 @@ def test_pickle_and_deepcopy_keep_the_settings():
         ({"workers": "threads:2"}, ValueError, r'"processes:n".*got \'threads:2\''),
         ({"workers": True}, TypeError, r"got True"),
         ({"workers": 2.0}, TypeError, r"got 2.0"),
-        ({"on_error": "ignore"}, ValueError, r"on_error must be one of 'raise', 'incumbent', got 'ignore'"),
+        ({"on_error": "ignore"}, ValueError, r"on_error must be 'raise', 'incumbent', .* got 'ignore'"),
         ({"domain": "wrap"}, ValueError, r"domain must be one of 'clip', 'raise', got 'wrap'"),
         ({"gap": 0.1}, TypeError, r"Recorder.*gap"),
     ],

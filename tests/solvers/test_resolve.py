@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("install")
 
 PROBLEM = KSubset(4, 2)
-COMMON_ONES = " (every solver has workers, on_error, time_limit, domain, reuse, merge)"
+COMMON_ONES = " (every solver has workers, on_error, time_limit, deadline, domain, reuse, merge)"
 
 
 class Exact(InstanceSolver):

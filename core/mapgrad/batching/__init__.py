@@ -2,15 +2,17 @@
 
 from mapgrad.batching._at_work import SolverAtWork
 from mapgrad.batching._byte_cache import ByteCache
+from mapgrad.batching._clock import Clock, thread_state
 from mapgrad.batching._exported import exported, without_gradient
 from mapgrad.batching._families import group_rows
+from mapgrad.batching._get_solver import get_solver
 from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._host import Staged
 from mapgrad.batching._op import define
-from mapgrad.batching._policy import FailedRow, describe_failed, error_of
+from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
 from mapgrad.batching._proofs import Known
 from mapgrad.batching._record import Record
-from mapgrad.batching._solver import Solver, get_solver
+from mapgrad.batching._solver import Solver
 from mapgrad.batching._theta import (
     Culprit,
     admit,
@@ -35,10 +37,13 @@ from mapgrad.batching._tracing import (
     may_be_repeated,
     without_transforms,
 )
+from mapgrad.batching._users_level import users_level
 
 __all__ = [
     "ByteCache",
+    "Clock",
     "Culprit",
+    "ErrorPolicy",
     "FailedRow",
     "Known",
     "Record",
@@ -70,7 +75,9 @@ __all__ = [
     "non_finite_error",
     "require_float",
     "row_numbers",
+    "thread_state",
     "to_list",
+    "users_level",
     "without_gradient",
     "without_transforms",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mapgrad.batching._arrivals import arriving
 from mapgrad.batching._batches import ask_function, give_shape, joined, solve_batch
+from mapgrad.batching._clock import Clock
 from mapgrad.batching._counts import NO_COUNTS, Counts
 from mapgrad.batching._families import does_serve, model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
@@ -23,12 +24,11 @@ from mapgrad.batching._handles import new_handle
 from mapgrad.batching._host import Staged
 from mapgrad.batching._lowered import solve_lowered
 from mapgrad.batching._perturbed import mean_perturbed, solve_perturbed
-from mapgrad.batching._policy import describe_failed, error_of, failed_rows, with_values
+from mapgrad.batching._policy import Policy, error_of, with_values
 from mapgrad.batching._proofs import Known, are_worth_it, solve_unproved
 from mapgrad.batching._record import Record
 from mapgrad.batching._theta import (
     COMPUTED,
-    DomainPolicy,
     admit,
     compute_dtype,
     exact_dtypes,
@@ -44,6 +44,7 @@ from mapgrad.workers import Job, Runner
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mapgrad.batching._fallbacks import Fallbacks
     from mapgrad.batching._settings import Settings
     from mapgrad.problems import Problem
     from mapgrad.solvers import CounterNoise, SolverFactory
@@ -64,6 +65,7 @@ class SolverAtWork:
         proves: Whether equal and known rows are looked for.
         is_function: Whether the solver is a user's function, which gets whole batches in order.
         problems: The problem, or the B of a batch's rows, all of one family.
+        policy: What becomes of rows that fail.
         handle: The number under which ops find this object.
     """
 
@@ -85,6 +87,7 @@ class SolverAtWork:
         self._lowering = None if problem is None else factory.lowering(problem)
         self._runner = Runner(plugin) if isinstance(plugin, InstanceSolver) else None
         self._batch_solver = plugin if isinstance(plugin, BatchSolver) else None
+        self._is_started = False
         self._hand_over = None
         if self.traits.gives_up and problem is not None:
 
@@ -101,6 +104,7 @@ class SolverAtWork:
         self.problems: Sequence[Problem | None] = (problem,)
         self._limits: Limits | None = None
         self._counts = Counts() if counts is None else counts
+        self.policy = Policy(settings, factory.label, self._counts, exact=self.traits.exact)
         self.handle = new_handle(self)
 
     def with_context(self, context: tuple[Any, ...], named: dict[str, Any]) -> SolverAtWork:
@@ -115,14 +119,26 @@ class SolverAtWork:
         bound._batch_solver = self.plugin.with_context(context, named)  # noqa: SLF001 (an object of this class)
         return bound
 
-    def under(self, domain: DomainPolicy) -> SolverAtWork:
-        """Return the same solver at work under a domain policy; native models and counts are shared."""
-        if domain == self._settings.domain:
+    def under(self, settings: Settings, fallbacks: Fallbacks | None) -> SolverAtWork:
+        """Return the same solver at work under other policies; native models and counts are shared.
+
+        Args:
+            settings: Of which the domain, what becomes of rows that fail, and the deadline count.
+            fallbacks: Who gets rows that fail; None for nobody.
+        """
+        own, names = self._settings, ("domain", "on_error", "deadline")
+        if fallbacks is self.policy.fallbacks and all(getattr(settings, name) == getattr(own, name) for name in names):
             return self
         bound = copy.copy(self)
-        bound._settings = replace(self._settings, domain=domain)  # noqa: SLF001 (an object of this class)
+        bound._settings = replace(own, **{name: getattr(settings, name) for name in names})  # noqa: SLF001 (an object of this class)
+        label, exact = self.factory.label, self.traits.exact
+        bound.policy = Policy(settings, label, self._counts, fallbacks, exact=exact)
         bound.handle = new_handle(bound)
         return bound
+
+    def new_clock(self) -> Clock | None:
+        """Return a clock that begins with a batch; None where there is no deadline."""
+        return None if self._settings.deadline is None else Clock(self._settings.deadline)
 
     @property
     def takes_whole_batches(self) -> bool:
@@ -193,6 +209,7 @@ class SolverAtWork:
         batch: tuple[int, ...] | None = None,
         priced: bool = False,
         may_forbid: Callable[[], Tensor] | None = None,
+        clock: Clock | None = None,
     ) -> Solutions:
         """Return z and status of rows [N, *shape].
 
@@ -204,26 +221,29 @@ class SolverAtWork:
             priced: Whether objectives and bounds are asked for too.
             may_forbid: Returns bool, which entries −inf may forbid, [N, *shape] or []; only asked where rows aren't
                 finite. None for all.
+            clock: Of a batch of which these rows are a part; None for one of their own.
 
         Raises:
             NonFiniteError: rows have NaN or infinite entries that forbid nothing.
             DomainError: rows lie outside the problem's domain, under ``domain="raise"``.
-            RowsError: a row has no acceptable answer; the error carries `rows` and the others' `solutions`.
+            RowsError: a row has no acceptable answer, where that isn't filled in; the error carries `rows` and the
+                others' `solutions`.
         """
         try:
-            solutions, failed = self.try_to_solve(rows, known, calls, priced=priced, may_forbid=may_forbid)
+            solutions, failed = self.try_to_solve(rows, known, calls, priced=priced, may_forbid=may_forbid, clock=clock)
         except (NonFiniteError, DomainError) as error:
             if batch is None:
                 raise
             record = Record(batch)
-            record.fail(error, range(len(rows)), self.factory.label, self.problems)
+            record.fail(error, range(len(rows)), self.policy.label, self.problems)
         else:
             if batch is not None and len(batch) != 1:
                 give_shape(solutions, batch)
             if not failed:
                 return solutions
-            described = describe_failed(failed, solutions, self.factory.label, self.problems)
-            raise error_of(dict(zip(failed, described, strict=True)), tuple(solutions.status.shape), solutions)
+            raise error_of(
+                self.policy.described(failed, solutions, self.problems), tuple(solutions.status.shape), solutions
+            )
         raise record.error()
 
     def try_to_solve(
@@ -234,9 +254,11 @@ class SolverAtWork:
         *,
         priced: bool = False,
         may_forbid: Callable[[], Tensor] | None = None,
+        clock: Clock | None = None,
     ) -> tuple[Solutions, list[int]]:
-        """Return the answers to rows, and the numbers of those without an acceptable one; else as `solve`."""
+        """Return the answers to rows, and the numbers of those for which an error is to be raised; else as `solve`."""
         started = time.perf_counter()
+        clock = self.new_clock() if clock is None else clock
         dtype = rows.dtype
         if rows.requires_grad:
             rows = rows.detach()
@@ -248,21 +270,24 @@ class SolverAtWork:
             empty = torch.empty(0, dtype=torch.int64, device=rows.device)
             solutions, is_clean = Solutions(torch.empty_like(rows), empty), True
         elif self.proves:
-            solutions, is_clean = self._solve_unproved(rows, known, calls, counts, priced=priced, is_masked=is_masked)
+            solutions, is_clean = self._solve_unproved(
+                rows, known, calls, clock, counts, priced=priced, is_masked=is_masked
+            )
         else:
-            solutions, is_clean = self._ask(rows, None, calls, priced=priced, is_masked=is_masked)
+            solutions, is_clean = self._ask(rows, None, calls, clock, priced=priced, is_masked=is_masked)
             counts |= {"solves": count} | solutions.stats
         if is_masked:
             is_clean &= refuse_forbidden(solutions, rows, is_of_function=self.is_function)
         if solutions.z.dtype != dtype:
             solutions.z = solutions.z.to(dtype)
-        failed = [] if is_clean else failed_rows(solutions, self._settings.on_error, exact=self.traits.exact)
+        failed = [] if is_clean else self.policy.failed(solutions, rows, self.problems, counts)
         if priced or failed:
             with_values(solutions, rows.masked_fill(solutions.forbidden, 0.0) if is_masked else rows)
             if solutions.variables is not None:
                 solutions.variables = solutions.variables.to(rows.device)
         if failed:
             counts["failed"] = len(failed)
+            failed = self.policy.filled(solutions, failed, self.problems)
         counts["seconds"] = solutions.seconds = time.perf_counter() - started
         self._counts.add(counts)
         solutions.stats = {**NO_COUNTS, **counts} if priced or failed else counts
@@ -270,7 +295,7 @@ class SolverAtWork:
 
     def adds_noise_on(self, device: torch.device) -> bool:
         """Whether `solve_perturbed` is worth asking: on the CPU, noise in blocks that its cache holds costs as much."""
-        return self._adds_noise and device.type != "cpu"
+        return self._adds_noise and device.type != "cpu" and self._settings.deadline is None
 
     def solve_perturbed(
         self, theta: Tensor, noise: CounterNoise, may_forbid: Callable[[], Tensor] | None = None
@@ -286,7 +311,7 @@ class SolverAtWork:
 
     def averages_on(self, device: torch.device) -> bool:
         """Whether `mean_perturbed` is worth asking."""
-        return self._averages and device.type != "cpu"
+        return self._averages and device.type != "cpu" and self._settings.deadline is None
 
     def mean_perturbed(
         self,
@@ -308,6 +333,7 @@ class SolverAtWork:
         rows: Tensor,
         known: Known | None,
         calls: int,
+        clock: Clock | None,
         counts: dict[str, float],
         *,
         priced: bool,
@@ -321,7 +347,7 @@ class SolverAtWork:
             counts["solves"] = left.shape[0]
             if left.shape[0] == 0:
                 return Solutions(torch.empty_like(left), torch.empty(0, dtype=torch.int64, device=left.device))
-            solutions, is_clean = self._ask(left, near, calls, priced=priced, is_masked=is_masked)
+            solutions, is_clean = self._ask(left, near, calls, clock, priced=priced, is_masked=is_masked)
             counts.update(solutions.stats)
             return solutions
 
@@ -330,7 +356,7 @@ class SolverAtWork:
         return solve_unproved(rows, known, solve, counts), is_clean
 
     def _ask(
-        self, rows: Tensor, near: Tensor | None, calls: int, *, priced: bool, is_masked: bool
+        self, rows: Tensor, near: Tensor | None, calls: int, clock: Clock | None, *, priced: bool, is_masked: bool
     ) -> tuple[Solutions, bool]:
         """Have rows [N, *shape], N ≥ 1, solved.
 
@@ -340,19 +366,24 @@ class SolverAtWork:
         lowering, solver = self._lowering, self._batch_solver
         if solver is None:
             near = near if self._settings.reuse else None
-            answers = self.ask(rows, near, priced=priced, is_masked=is_masked)
+            answers = self.ask(rows, near, clock, priced=priced, is_masked=is_masked)
             if answers[1] or self._hand_over is None:
                 return answers
-            return self._hand_over.complete(self, answers, rows, near, priced=priced, is_masked=is_masked)
+            return self._hand_over.complete(self, answers, rows, near, clock, priced=priced, is_masked=is_masked)
         if lowering is not None and lowering.is_lowered:
-            return solve_lowered(solver, lowering, rows, is_masked=is_masked)
+            return solve_lowered(solver, lowering, rows, clock, is_masked=is_masked)
         unserved: list[int] = []
         if is_masked and not self.traits.masks:
             rows, unserved = with_penalties(rows, rows.isneginf(), self.problem)
-        answers = ask_function(solver, rows.chunk(calls)) if self.is_function else solve_batch(solver, rows)
+        if self.is_function:
+            answers = ask_function(solver, rows.chunk(calls), clock)
+        else:
+            answers = solve_batch(solver, rows, clock)
         return fail_unserved(*answers, unserved) if unserved else answers
 
-    def ask(self, rows: Tensor, near: Tensor | None, *, priced: bool, is_masked: bool) -> tuple[Solutions, bool]:
+    def ask(
+        self, rows: Tensor, near: Tensor | None, clock: Clock | None, *, priced: bool, is_masked: bool
+    ) -> tuple[Solutions, bool]:
         """Have an instance solver, and no other, solve rows [N, *shape], N ≥ 1; returns what `_ask` does."""
         assert self._lowering is not None
         assert self._runner is not None
@@ -370,7 +401,11 @@ class SolverAtWork:
                 patience=None if self._hand_over is None else self._hand_over.patience,
                 limits=None if self._limits is None else self._limits.of_rows(numbers),
             )
-            self._workers.solve(self._runner, self._job, staged.block)
+            if clock is None:
+                self._workers.solve(self._runner, self._job, staged.block)
+            else:
+                clock.solve(self._workers, self._runner, self._job, staged.block, is_first=not self._is_started)
+            self._is_started = True
             parts.append((staged, rows[numbers.start : numbers.stop]))
             answers.append(staged.answers(parts[-1][1], priced=priced))
         is_clean = all(succeeded for _, succeeded in answers)

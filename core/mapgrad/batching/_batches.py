@@ -16,19 +16,35 @@ from mapgrad.workers import detach
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mapgrad.batching._clock import Clock
     from mapgrad.solvers import BatchSolver
 
 _OPTIMAL: Final = int(Status.OPTIMAL)
 _FEASIBLE: Final = int(Status.FEASIBLE)
 
 
-def solve_batch(plugin: BatchSolver[Any], rows: Tensor) -> tuple[Solutions, bool]:
+def solve_batch(plugin: BatchSolver[Any], rows: Tensor, clock: Clock | None = None) -> tuple[Solutions, bool]:
     """Have rows [N, *shape] solved; whatever the solver raises fails all of them.
+
+    Under a deadline it gets rows of its own, and is left behind where it doesn't keep it.
+
+    Args:
+        plugin: The solver.
+        rows: The rows.
+        clock: The deadline; None for any time.
 
     Returns:
         z [N, *shape] of the rows' dtype and device, status [N], the rest as the solver gave it; and whether all rows
         succeeded: each has a state, and is OPTIMAL or, from a heuristic, FEASIBLE.
     """
+    if clock is None:
+        return _solved(plugin, rows)
+    own = with_version(rows.clone())
+    found = clock.call(lambda: _solved(plugin, own), rows.device)
+    return _all_failed(rows, clock.error(), Status.TIME_LIMIT) if found is None else found
+
+
+def _solved(plugin: BatchSolver[Any], rows: Tensor) -> tuple[Solutions, bool]:
     rows = with_version(rows)
     version = rows._version  # noqa: SLF001 (torch documents it for this use)
     try:
@@ -42,9 +58,13 @@ def solve_batch(plugin: BatchSolver[Any], rows: Tensor) -> tuple[Solutions, bool
         raise
     except BaseException as error:  # noqa: BLE001 (whatever a solver raises fails its rows)
         detach(error)
-        failed = torch.full((len(rows),), int(Status.ERROR), device=rows.device)
-        causes = dict.fromkeys(range(len(rows)), error)
-        return Solutions(torch.full_like(rows, torch.nan), failed, causes=causes), False
+        return _all_failed(rows, error, Status.ERROR)
+
+
+def _all_failed(rows: Tensor, error: BaseException, status: Status) -> tuple[Solutions, bool]:
+    failed = torch.full((len(rows),), int(status), device=rows.device)
+    causes = dict.fromkeys(range(len(rows)), error)
+    return Solutions(torch.full_like(rows, torch.nan), failed, causes=causes), False
 
 
 def with_version(theta: Tensor) -> Tensor:
@@ -114,12 +134,14 @@ def _fail_unusable(solutions: Solutions) -> None:
         solutions.z[failed] = torch.nan
 
 
-def ask_function(solver: BatchSolver[Any], batches: Sequence[Tensor]) -> tuple[Solutions, bool]:
+def ask_function(
+    solver: BatchSolver[Any], batches: Sequence[Tensor], clock: Clock | None = None
+) -> tuple[Solutions, bool]:
     """Have a function solve batches; it may return one buffer again and again, and write to θ through NumPy."""
     parts: list[Solutions] = []
     is_clean = True
     for rows in batches:
-        part, succeeded = solve_batch(solver, rows.clone())
+        part, succeeded = solve_batch(solver, rows.clone(), clock)
         part.z = part.z.clone()
         parts.append(part)
         is_clean &= succeeded
@@ -148,6 +170,8 @@ def give_shape(solutions: Solutions, batch: tuple[int, ...]) -> None:
     solutions.status = solutions.status.reshape(batch)
     if solutions.forbidden is not None:
         solutions.forbidden = solutions.forbidden.reshape(solutions.z.shape)
+    if solutions.failed is not None:
+        solutions.failed = solutions.failed.reshape(batch)
     for name in ("objective", "bound"):
         values: Tensor | None = getattr(solutions, name)
         if values is not None:  # left out where nobody asked

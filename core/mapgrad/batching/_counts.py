@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NO_COUNTS: Final[Mapping[str, float]] = dict.fromkeys(
-    ("rows", "solves", "equal", "known", "clipped", "handed_over", "failed", "seconds"), 0.0
+    ("rows", "solves", "equal", "known", "clipped", "handed_over", "incumbent", "fallback", "failed", "seconds"), 0.0
 )
 """What is counted, under the names of `Solver.stats`."""
 
@@ -21,12 +21,19 @@ class Counts:
     def __init__(self) -> None:
         self._totals = {**NO_COUNTS}
         self._lock = new_lock()
+        self._has_warned = False
 
     def add(self, counts: Mapping[str, float]) -> None:
         """Add what was done."""
         with self._lock:
             for name, number in counts.items():
                 self._totals[name] += number
+
+    def may_warn(self) -> bool:
+        """Tell, once, whether nobody has warned yet that rows fail."""
+        with self._lock:
+            is_first, self._has_warned = not self._has_warned, True
+        return is_first
 
     def totals(self) -> dict[str, float]:
         """Return the sums so far."""

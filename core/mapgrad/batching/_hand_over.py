@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from mapgrad.batching._clock import Clock
     from mapgrad.problems import Problem
     from mapgrad.solutions import Solutions
     from mapgrad.solvers import SolverFactory
@@ -45,7 +46,9 @@ class Work(Protocol):
 
     def can_serve(self, problem: Problem) -> bool: ...
     def of_siblings(self, problems: Sequence[Problem]) -> Work: ...
-    def ask(self, rows: Tensor, near: Tensor | None, *, priced: bool, is_masked: bool) -> Answers: ...
+    def ask(
+        self, rows: Tensor, near: Tensor | None, clock: Clock | None, *, priced: bool, is_masked: bool
+    ) -> Answers: ...
     def close(self) -> None: ...
 
 
@@ -107,7 +110,15 @@ class HandOver:
         self._patience = seconds if self._limit is None or seconds <= _OF_LIMIT * self._limit else None
 
     def complete(
-        self, work: Work, answers: Answers, rows: Tensor, near: Tensor | None, *, priced: bool, is_masked: bool
+        self,
+        work: Work,
+        answers: Answers,
+        rows: Tensor,
+        near: Tensor | None,
+        clock: Clock | None,
+        *,
+        priced: bool,
+        is_masked: bool,
     ) -> Answers:
         """Have the rows solved that were given up.
 
@@ -116,6 +127,7 @@ class HandOver:
             answers: What it answered, and whether all rows succeeded; the first is written to.
             rows: [N, *shape].
             near: States to start from, or None.
+            clock: The batch's deadline; None for any time.
             priced: Whether objectives are asked for.
             is_masked: Whether rows have forbidden entries.
 
@@ -130,8 +142,9 @@ class HandOver:
 
         def ask(solver: Work, part: list[int]) -> None:
             own = solver.of_siblings([problems[row % len(problems)] for row in part] if len(problems) > 1 else problems)
-            found, _ = own.ask(rows[part], None if near is None else near[part], priced=priced, is_masked=is_masked)
-            _write(solutions, part, found)
+            starts = None if near is None else near[part]
+            found, _ = own.ask(rows[part], starts, clock, priced=priced, is_masked=is_masked)
+            write_answers(solutions, part, found)
 
         def ask_others(part: list[int]) -> None:
             groups: dict[int, tuple[Work, list[int]]] = {}
@@ -171,13 +184,17 @@ def _given_up(solutions: Solutions) -> list[int]:
     return row_numbers((solutions.status == Status.TIME_LIMIT) & solutions.z.flatten(1)[:, 0].isnan())
 
 
-def _write(solutions: Solutions, rows: Sequence[int], found: Solutions) -> None:
-    """Put the answers to some rows in their places."""
+def write_answers(
+    solutions: Solutions, rows: Sequence[int], found: Solutions, places: Sequence[int] | None = None
+) -> None:
+    """Put answers in the places of some rows: those at these places, or all of them in turn."""
+    places = range(len(rows)) if places is None else places
     for name in ("z", "status", "objective", "bound", "variables"):
         held, values = getattr(solutions, name), getattr(found, name)
         if held is not None:
-            held[rows] = torch.nan if values is None else values
-    for place, row in enumerate(rows):
+            is_there = values is not None and values.shape[1:] == held.shape[1:]
+            held[rows] = values[list(places)].to(held) if is_there else torch.nan  # pyright: ignore[reportOptionalSubscript, reportUnknownMemberType] (attributes by name)
+    for place, row in zip(places, rows, strict=True):
         solutions.causes.pop(row, None)
         if place in found.causes:
             solutions.causes[row] = found.causes[place]

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from mapgrad.batching._clock import Clock
     from mapgrad.solutions import Solutions
     from mapgrad.solvers import BatchSolver, Lowering
 
 
 def solve_lowered(
-    solver: BatchSolver[Any], lowering: Lowering, rows: Tensor, *, is_masked: bool
+    solver: BatchSolver[Any], lowering: Lowering, rows: Tensor, clock: Clock | None, *, is_masked: bool
 ) -> tuple[Solutions, bool]:
     """Have a batch solver solve rows of another problem than its own."""
 
@@ -41,7 +42,7 @@ def solve_lowered(
             asked, unserved = with_penalties(native, forbidden, lowering.native)
     else:
         asked = native = on_host(lowering.rows, rows)
-    solutions, clean = solve_batch(solver, asked)
+    solutions, clean = solve_batch(solver, asked, clock)
     if unserved:
         solutions, clean = fail_unserved(solutions, clean, unserved)
     value = (native.double() * solutions.z.double()).flatten(1).sum(dim=1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+import warnings
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import torch
 
 from mapgrad.batching._theta import IN_BACKWARD, name_problem, name_rows, row_numbers, to_list
+from mapgrad.batching._users_level import users_level
 from mapgrad.errors import InfeasibleError, RowsError, SolverCrashError, SolveTimeoutError, UnboundedError
 from mapgrad.solutions import Status
 from mapgrad.workers import text_of
@@ -16,10 +18,28 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from mapgrad.batching._counts import Counts
+    from mapgrad.batching._fallbacks import Fallbacks
     from mapgrad.problems import Problem
     from mapgrad.solutions import Solutions
 
-ErrorPolicy = Literal["raise", "incumbent"]
+
+class _Settings(Protocol):
+    """What a user asked for."""
+
+    @property
+    def on_error(self) -> ErrorPolicy: ...
+    @property
+    def deadline(self) -> float | None: ...
+
+
+ErrorPolicy = str
+"""``"raise"``, ``"incumbent"``, ``"nan"``, ``"zero_grad"``, or ``"fallback:"`` with names of solvers between commas."""
+
+_FILLS: Final = {"nan": torch.nan, "zero_grad": 0.0}
+"""What stands for the state of a row that failed, under the policies that don't raise."""
+
+_FALLBACK: Final = "fallback:"
 
 _ERRORS: Final[dict[Status, type[RowsError]]] = {
     Status.ERROR: SolverCrashError,
@@ -28,6 +48,27 @@ _ERRORS: Final[dict[Status, type[RowsError]]] = {
     Status.UNBOUNDED: UnboundedError,
     Status.TIME_LIMIT: SolveTimeoutError,
 }
+
+
+def require_policy(value: object) -> None:
+    """Refuse what isn't a policy.
+
+    Raises:
+        ValueError: it isn't one.
+    """
+    if value not in ("raise", "incumbent", *_FILLS) and not (isinstance(value, str) and all(fallbacks_of(value))):
+        raise ValueError(
+            f"on_error must be 'raise', 'incumbent', {', '.join(map(repr, _FILLS))} or 'fallback:' with names of "
+            f"solvers, such as 'fallback:highs,scip', got {value!r}"
+        )
+
+
+def fallbacks_of(policy: ErrorPolicy) -> list[str]:
+    """Return the names of the solvers that a policy falls back to; one that is empty where it names none."""
+    if policy in ("raise", "incumbent", *_FILLS):
+        return []
+    is_fallback = policy.startswith(_FALLBACK)
+    return [name.strip() for name in policy[len(_FALLBACK) :].split(",")] if is_fallback else [""]
 
 
 def unusable_rows(z: Tensor, status: Tensor) -> dict[int, ValueError]:
@@ -55,7 +96,7 @@ def failed_rows(solutions: Solutions, policy: ErrorPolicy, *, exact: bool) -> li
 
     Args:
         solutions: z [N, *shape], status [N].
-        policy: "raise", or "incumbent" to accept any state.
+        policy: Under "incumbent", any state is accepted.
         exact: Whether the solver is; from a heuristic, FEASIBLE is success.
     """
     status: Tensor = solutions.status
@@ -66,6 +107,32 @@ def failed_rows(solutions: Solutions, policy: ErrorPolicy, *, exact: bool) -> li
         answered = solutions.z.flatten(1).isfinite().all(dim=1)
         accepted |= answered & ((status == Status.FEASIBLE) | (status == Status.TIME_LIMIT))
     return [] if bool(accepted.all()) else row_numbers(~accepted)
+
+
+def _are_unsolved(status: Tensor, *, exact: bool) -> Tensor:
+    """Tell which rows of this status have no answer where no incumbent and no other solver's answer is accepted."""
+    unsolved = status != Status.OPTIMAL
+    return unsolved if exact else unsolved & (status != Status.FEASIBLE)
+
+
+def _fill_in(solutions: Solutions, failed: Sequence[int], value: float) -> None:
+    """Put a number for the states of rows that failed, which have no objective then.
+
+    Args:
+        solutions: z [N, *shape], the rest [N].
+        failed: The rows' numbers.
+        value: The number.
+    """
+    solutions.failed = torch.zeros_like(solutions.status, dtype=torch.bool)
+    solutions.failed[failed] = True
+    solutions.z = solutions.z.clone()  # the solver may keep its own
+    solutions.z[failed] = value
+    for name in ("objective", "variables"):
+        values: Tensor | None = getattr(solutions, name)
+        if values is not None:
+            values = values.clone()
+            values[failed] = torch.nan
+            setattr(solutions, name, values)
 
 
 class FailedRow(NamedTuple):
@@ -90,6 +157,78 @@ def describe_failed(
     """Return what became of some rows, numbered over the flattened batch, which has these problems in turn."""
     statuses, count = to_list(solutions.status.flatten()), len(problems)
     return [FailedRow(Status(statuses[row]), solutions.causes.get(row), label, problems[row % count]) for row in rows]
+
+
+class Policy:
+    """What becomes of the rows of a solver at work that fail.
+
+    Args:
+        settings: What the user asked for.
+        label: The solver's name, with that of its distribution.
+        counts: Those of the solver, which warns once.
+        fallbacks: Who gets rows that fail; None for nobody.
+        exact: Whether the solver is.
+
+    Attributes:
+        label: As given, with the names of the solvers that come after it.
+        fallbacks: As given.
+        filling: What stands for the states of rows that fail; None where they raise.
+    """
+
+    def __init__(
+        self, settings: _Settings, label: str, counts: Counts, fallbacks: Fallbacks | None = None, *, exact: bool
+    ) -> None:
+        self._settings, self._own_label, self._counts, self._exact = settings, label, counts, exact
+        self.fallbacks = fallbacks
+        self.label = label + "".join(f", then {name}," for name in (fallbacks.names if fallbacks else ()))
+        self.filling = _FILLS.get(settings.on_error)
+
+    def are_unsolved(self, status: Tensor) -> Tensor:
+        """Tell which rows of this status failed, where such rows are filled in."""
+        return _are_unsolved(status, exact=self._exact)
+
+    def failed(
+        self, solutions: Solutions, rows: Tensor, problems: Sequence[Problem | None], counts: dict[str, float]
+    ) -> list[int]:
+        """Return the numbers of the rows that have no acceptable answer, once other solvers were asked.
+
+        Args:
+            solutions: The batch's answers, z [N, *shape]; gets those of other solvers.
+            rows: [N, *shape], as they were solved.
+            problems: What was solved: one for all rows, or one for each.
+            counts: Gets what was accepted beside optima.
+        """
+        policy = self._settings.on_error
+        failed = failed_rows(solutions, policy, exact=self._exact)
+        if policy == "incumbent":
+            incumbents = int(self.are_unsolved(solutions.status).sum()) - len(failed)
+            counts |= {"incumbent": incumbents} if incumbents else {}
+        if not failed or self.fallbacks is None:
+            return failed
+        described = describe_failed(failed, solutions, self._own_label, problems)
+        left = self.fallbacks.answer(solutions, failed, rows, problems, self._settings.deadline)
+        counts["fallback"] = found = len(failed) - len(left)
+        if found and self._counts.may_warn():
+            _warn_of(described, failed, len(rows), f"{' or '.join(self.fallbacks.names)} answered {found} of them")
+        return left
+
+    def filled(self, solutions: Solutions, failed: list[int], problems: Sequence[Problem | None]) -> list[int]:
+        """Fill in rows that failed where the policy says so; return those for which an error is to be raised."""
+        value = self.filling
+        if value is None:
+            return failed
+        described = describe_failed(failed, solutions, self._own_label, problems)
+        _fill_in(solutions, failed, value)
+        if self._counts.may_warn():
+            what = f'under on_error="{self._settings.on_error}" their z is {value:g}, and their mask False'
+            _warn_of(described, failed, len(solutions.status), what)
+        return []
+
+    def described(
+        self, failed: Sequence[int], solutions: Solutions, problems: Sequence[Problem | None]
+    ) -> dict[int, FailedRow]:
+        """Return what became of rows that failed, by their numbers."""
+        return dict(zip(failed, describe_failed(failed, solutions, self.label, problems), strict=True))
 
 
 def error_of(
@@ -138,3 +277,14 @@ def with_values(solutions: Solutions, rows: torch.Tensor) -> None:
     solutions.objective = torch.where(said.isnan(), value, said)
     unproved = torch.where(solutions.status == Status.OPTIMAL, solutions.objective, torch.inf)
     solutions.bound = torch.where(bound.isnan(), unproved, bound)
+
+
+def _warn_of(described: Sequence[FailedRow], failed: Sequence[int], count: int, what: str) -> None:
+    """Warn that rows failed of so many, and what became of them."""
+    row = described[0]
+    said = "" if row.cause is None else f" ({text_of(row.cause)})"
+    warnings.warn(
+        f"{row.label} has no acceptable answer to {len(failed)} of {count} rows: {what}. The first of them is row "
+        f"{failed[0]}: {row.status.name}, {row.status.meaning}{said}. From now on such rows are only counted, in stats",
+        stacklevel=users_level(),
+    )

@@ -18,6 +18,7 @@ from mapgrad.solutions import Solutions
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mapgrad.batching._clock import Clock
     from mapgrad.problems import Problem
 
 
@@ -31,6 +32,7 @@ class _Piece(NamedTuple):
         forbidden: Bool, like z; None where nothing is.
         values: Objectives and bounds, [2, S, N]; None where nobody told them.
         variables: Those of the program that was solved, [S N, num_vars], on any device; None where none was.
+        failed: Bool, like the status, rows that were filled in; None where none were.
     """
 
     numbers: Sequence[int]
@@ -39,6 +41,7 @@ class _Piece(NamedTuple):
     forbidden: Tensor | None
     values: Tensor | None
     variables: Tensor | None
+    failed: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -68,13 +71,16 @@ class Record:
     Attributes:
         rows: How many rows were solved, each sample counted.
         clipped: How many of them were moved into a domain.
+        unsolved: How many of the batch's rows failed and were filled in.
+        clock: What is left of the batch's deadline; None where there is none, or before it begins.
     """
 
-    __slots__ = ("_deferred", "_dtypes", "_failures", "_pieces", "batch", "clipped", "rows")
+    __slots__ = ("_deferred", "_dtypes", "_failures", "_pieces", "batch", "clipped", "clock", "rows", "unsolved")
 
     def __init__(self, batch: tuple[int, ...], dtypes: torch.dtype | list[torch.dtype] | None = None) -> None:
         self.batch = batch
-        self.rows = self.clipped = 0
+        self.rows = self.clipped = self.unsolved = 0
+        self.clock: Clock | None = None
         self._dtypes = dtypes
         self._pieces: list[_Piece] = []
         self._failures: _Failures | None = None
@@ -92,6 +98,7 @@ class Record:
         status: Tensor,
         forbidden: Tensor | None,
         variables: Tensor | None,
+        failed: Tensor | None = None,
     ) -> None:
         """Note the answers to rows of these numbers.
 
@@ -101,10 +108,11 @@ class Record:
             status: [S, N].
             forbidden: Bool [N, *shape], the entries that θ = −inf forbids; None where there are none.
             variables: [S N, num_vars]; None where no program was solved.
+            failed: Bool [S, N], the answers that are filled in; None where none are.
         """
         if forbidden is not None:
             forbidden = forbidden.expand(z.shape)
-        self._pieces.append(_Piece(numbers, z, status, forbidden, None, variables))
+        self._pieces.append(_Piece(numbers, z, status, forbidden, None, variables, failed))
 
     def defer(self, note: Callable[[Tensor], object], theta: Tensor) -> None:
         """Have answers to rows θ noted by ``note(θ)``, which adds them, once somebody asks for answers."""
@@ -218,6 +226,12 @@ class Record:
             ]
             dtypes = [torch.bool] * count if isinstance(self._dtypes, list) else torch.bool
             solutions.forbidden = self._gathered(forbidden, lead, dtypes)
+        if any(piece.failed is not None for piece in pieces):
+            failed = torch.zeros_like(status, dtype=torch.bool)
+            for piece in pieces:
+                if piece.failed is not None:
+                    failed[:, list(piece.numbers)] = piece.failed
+            solutions.failed = failed.reshape(lead)
         if any(piece.values is not None for piece in pieces):
             solutions.objective, solutions.bound = values.reshape(2, *lead)
         if self._failures is not None:

@@ -6,7 +6,7 @@ import pickle
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
-from mapgrad.batching._policy import ErrorPolicy
+from mapgrad.batching._policy import ErrorPolicy, require_policy
 from mapgrad.batching._theta import DomainPolicy
 from mapgrad.workers import WorkersLike, require_workers
 
@@ -18,6 +18,7 @@ class Settings:
     workers: WorkersLike = None
     on_error: ErrorPolicy = "raise"
     time_limit: float | None = None
+    deadline: float | None = None
     domain: DomainPolicy = "clip"
     reuse: bool = False
     merge: bool = True
@@ -31,9 +32,30 @@ class Settings:
             TypeError: `workers` is nothing that can be.
         """
         require_workers(self.workers)
-        _require_choice("on_error", self.on_error, get_args(ErrorPolicy))
+        require_policy(self.on_error)
         _require_choice("domain", self.domain, get_args(DomainPolicy))
-        _require_time_limit(self.time_limit)
+        _require_seconds("time_limit", self.time_limit)
+        _require_seconds("deadline", self.deadline)
+
+    def bound(
+        self,
+        domain: DomainPolicy | None = None,
+        on_error: ErrorPolicy | None = None,
+        deadline: float | None = None,
+    ) -> Settings:
+        """Return the same with what isn't None in place of what was asked for.
+
+        Raises:
+            ValueError: as `require_valid` does.
+        """
+        changed = replace(
+            self,
+            domain=self.domain if domain is None else domain,
+            on_error=self.on_error if on_error is None else on_error,
+            deadline=self.deadline if deadline is None else deadline,
+        )
+        changed.require_valid()
+        return changed
 
     def without_options(self) -> Settings:
         """Return the same for another solver than the one that was asked for."""
@@ -55,6 +77,6 @@ def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def _require_time_limit(value: object) -> None:
+def _require_seconds(name: str, value: object) -> None:
     if value is not None and not (isinstance(value, int | float) and value > 0):
-        raise ValueError(f"time_limit must be None or a positive number of seconds, got {value!r}")
+        raise ValueError(f"{name} must be None or a positive number of seconds, got {value!r}")

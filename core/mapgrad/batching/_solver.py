@@ -1,4 +1,4 @@
-"""`get_solver`: a problem and a solver, found by name, ready for batches."""
+"""A solver, ready for batches of one problem or of several."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import copy
 import time
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Self, cast, overload
 
 import torch
 from torch import Tensor
 
 from mapgrad.batching._counts import NO_COUNTS
 from mapgrad.batching._exported import exported
+from mapgrad.batching._fallbacks import Fallbacks
 from mapgrad.batching._families import group_rows
 from mapgrad.batching._op import solve_op
-from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
+from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of, fallbacks_of
 from mapgrad.batching._record import gathered_variables
 from mapgrad.batching._settings import Settings
 from mapgrad.batching._theta import (
@@ -34,7 +35,6 @@ from mapgrad.solvers import (
     FunctionSolver,
     SolverFactory,
     Traits,
-    advice_on,
     context_names,
     require_no_reserved,
     require_solver,
@@ -46,9 +46,12 @@ if TYPE_CHECKING:
 
     from mapgrad.batching._at_work import SolverAtWork
     from mapgrad.solvers import SolverLike, SolverSpec
-    from mapgrad.workers import WorkersLike
 
 _NO_PROMISE: Final = Traits(exact=False, history_free=False, deterministic=False)
+
+_NO_TRACED_DEADLINE: Final = (
+    "deadline= of a call can't be traced by torch.compile, torch.vmap or torch.func: give it to mapgrad.get_solver"
+)
 
 
 class Solver:
@@ -76,6 +79,9 @@ class Solver:
         self._works = Works(solver, settings)
         is_function = isinstance(solver, SolverFactory) and isinstance(solver.factory, FunctionSolver)
         self._own = None if problem is None and not is_function else self._works.start(problem)
+        self._fallbacks = self._fallbacks_of(settings)
+        if self._own is not None:
+            self._own = self._own.under(settings, self._fallbacks)
 
     @classmethod
     def of_function(cls, function: Callable[[Tensor], Tensor]) -> Solver:
@@ -89,14 +95,51 @@ class Solver:
         problem = problem if isinstance(problem, Problem) else None
         return Solver(resolve(function, problem), problem, Settings())
 
-    def under(self, domain: DomainPolicy) -> Solver:
-        """Return this solver under another domain policy: models, workers and counts are shared."""
-        if domain == self._settings.domain:
+    def _fallbacks_of(self, settings: Settings) -> Fallbacks | None:
+        """Return the solvers that get rows which fail.
+
+        Raises:
+            MapgradError: as `get_solver` does of one of them.
+            ValueError: the problem isn't known.
+        """
+        names = fallbacks_of(settings.on_error)
+        if not names:
+            return None
+        if self.problem is None and not self.takes_problems:
+            raise ValueError(
+                f'on_error="{settings.on_error}" needs to know the problem: give the function an attribute problem, or '
+                f"make the solver by mapgrad.get_solver(function, problem)"
+            )
+        for name in names:
+            if self.problem is None:
+                require_solver(name, {})
+            else:
+                resolve(name, self.problem)
+        others = replace(settings.without_options(), on_error="raise", workers=self._works.workers)
+        return Fallbacks(names, [Works(name, others) for name in names])
+
+    def under(
+        self,
+        domain: DomainPolicy | None = None,
+        on_error: ErrorPolicy | None = None,
+        deadline: float | None = None,
+    ) -> Solver:
+        """Return this solver under other policies, where they aren't None: models, workers and counts are shared.
+
+        Raises:
+            ValueError: a policy isn't one.
+            MapgradError: As for `get_solver`, about a solver to fall back to.
+        """
+        settings = self._settings.bound(domain, on_error, deadline)
+        own = self._settings
+        if (settings.domain, settings.on_error, settings.deadline) == (own.domain, own.on_error, own.deadline):
             return self
         bound = object.__new__(Solver)
         bound.__dict__ |= self.__dict__
-        bound._settings = replace(self._settings, domain=domain)
-        bound._own = None if self._own is None else self._own.under(domain)
+        bound._settings = settings
+        if (settings.domain, settings.on_error) != (own.domain, own.on_error):
+            bound._fallbacks = self._fallbacks_of(settings)
+        bound._own = None if self._own is None else self._own.under(settings, bound._fallbacks)
         return bound
 
     @property
@@ -118,6 +161,11 @@ class Solver:
         return _NO_PROMISE if self._own is None else self._own.traits
 
     @property
+    def on_error(self) -> ErrorPolicy:
+        """What becomes of rows that fail."""
+        return self._settings.on_error
+
+    @property
     def takes_problems(self) -> bool:
         """Whether a call may bring problems of its own; a function has one only."""
         return self._own is None or not self._own.is_function
@@ -128,17 +176,40 @@ class Solver:
 
         `rows` given; `solves` that a solver did; `equal` rows answered by an equal one of the same batch; `known` rows
         answered by what was solved before; `clipped` rows moved into the domain; `handed_over` rows that the
-        solver gave up and another one solved; `failed` rows; `seconds` of wall-clock time, that to build
+        solver gave up and another one solved; `incumbent` rows whose state isn't proved optimal and was accepted;
+        `fallback` rows that the solver failed and one of `on_error` solved; `failed` rows, without an acceptable
+        answer, whatever became of them; `seconds` of wall-clock time, that to build
         solvers of `problems` too.
         """
         return self._works.counts.totals()
 
+    def within(self, deadline: float | None, theta: Tensor | Sequence[Tensor]) -> Solver:
+        """Return this solver under the deadline of a call, and itself where that has none.
+
+        Raises:
+            ValueError: it isn't a positive number.
+            RuntimeError: it is there, and somebody traces.
+        """
+        if deadline is None:
+            return self
+        if any(map(is_traced, [theta] if isinstance(theta, Tensor) else theta)):
+            raise RuntimeError(_NO_TRACED_DEADLINE)
+        return self.under(deadline=deadline)
+
     @overload
-    def __call__(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> Tensor: ...
-    @overload
-    def __call__(self, theta: Sequence[Tensor], problems: Sequence[Problem]) -> list[Tensor]: ...
     def __call__(
-        self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem] | None = None
+        self, theta: Tensor, problems: Sequence[Problem] | None = None, *, deadline: float | None = None
+    ) -> Tensor: ...
+    @overload
+    def __call__(
+        self, theta: Sequence[Tensor], problems: Sequence[Problem], *, deadline: float | None = None
+    ) -> list[Tensor]: ...
+    def __call__(
+        self,
+        theta: Tensor | Sequence[Tensor],
+        problems: Sequence[Problem] | None = None,
+        *,
+        deadline: float | None = None,
     ) -> Tensor | list[Tensor]:
         """Return argmax ⟨θ, z⟩ over the problem's set for each row; no gradient flows.
 
@@ -146,6 +217,7 @@ class Solver:
             theta: [*batch, *shape], any float dtype and device; not written to. With `problems`, [B, *shape], or a
                 list of B tensors of their shapes. An entry −inf is forbidden: z is 0 there, or the row is infeasible.
             problems: One problem a row, in place of the solver's own.
+            deadline: Seconds for the whole batch; None for those that `get_solver` was given.
 
         Returns:
             z of θ's shape, dtype and device; a list where θ is one.
@@ -154,8 +226,12 @@ class Solver:
             ShapeError: θ's shape or dtype doesn't fit the problem.
             NonFiniteError: θ has NaN or infinite entries, other than −inf where the lower bound is 0.
             DomainError: θ leaves the problem's domain, under ``domain="raise"``.
-            RowsError: a row has no acceptable answer; the error carries `rows` and the others' `solutions`.
+            RowsError: a row has no acceptable answer, and `on_error` says nothing else; the error carries `rows` and
+                the others' `solutions`.
+            RuntimeError: torch.compile or torch.vmap traces, and there are `problems` or a `deadline`.
         """
+        if deadline is not None:
+            return cast("Any", self.within(deadline, theta))(theta, problems)
         if problems is not None:
             return self._solve_each(theta, problems).z
         work = self.at_work()
@@ -167,15 +243,26 @@ class Solver:
         return work.solve(theta.reshape(-1, *theta.shape[split:]), batch=theta.shape[:split]).z
 
     @overload
-    def solve(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> Solutions: ...
+    def solve(
+        self, theta: Tensor, problems: Sequence[Problem] | None = None, *, deadline: float | None = None
+    ) -> Solutions: ...
     @overload
-    def solve(self, theta: Sequence[Tensor], problems: Sequence[Problem]) -> Solutions: ...
-    def solve(self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem] | None = None) -> Solutions:
+    def solve(
+        self, theta: Sequence[Tensor], problems: Sequence[Problem], *, deadline: float | None = None
+    ) -> Solutions: ...
+    def solve(
+        self,
+        theta: Tensor | Sequence[Tensor],
+        problems: Sequence[Problem] | None = None,
+        *,
+        deadline: float | None = None,
+    ) -> Solutions:
         """Solve each row and report how it went.
 
         Args:
             theta: As for a call.
             problems: As for a call.
+            deadline: As for a call.
 
         Returns:
             z, status, objective and bound for each row, with the time taken and the counts of this call; z is a list
@@ -184,6 +271,8 @@ class Solver:
         Raises:
             MapgradError: As for a call.
         """
+        if deadline is not None:
+            return cast("Any", self.within(deadline, theta)).solve(theta, problems)
         if problems is not None:
             return self._solve_each(theta, problems)
         work = self.at_work()
@@ -201,7 +290,7 @@ class Solver:
             return self._own
         if problem is None:
             raise TypeError(f"{self!r} was made without a problem: pass problems=[…], one for each row")
-        return self._works.serving(problem, self._own).under(self._settings.domain).of_siblings([problem])
+        return self._works.serving(problem, self._own).under(self._settings, self._fallbacks).of_siblings([problem])
 
     def works_on(
         self, theta: Tensor | Sequence[Tensor], problems: Sequence[Problem]
@@ -222,7 +311,7 @@ class Solver:
                 server = self._works.serving(problem, self._own, len(rows))
                 served.setdefault(id(server), (server, []))[1].append(rows)
             for server, groups in served.values():
-                work = server.under(self._settings.domain)
+                work = server.under(self._settings, self._fallbacks)
                 if work.traits.masks:
                     groups = [sorted(chain.from_iterable(groups))] if len(groups) > 1 else groups
                 for rows in groups:
@@ -249,9 +338,10 @@ class Solver:
         objective, bound = torch.full((2, len(z)), torch.nan, dtype=torch.float64, device=device)
         solutions = Solutions(z, status, objective, bound, stats={**NO_COUNTS})
         failed: dict[int, FailedRow] = {}
+        clock = works[0][0].new_clock() if works else None
         variables: list[tuple[Sequence[int], Tensor]] = []
         for (work, rows), utilities in zip(works, stacked, strict=True):
-            found, bad = work.try_to_solve(utilities, priced=True)
+            found, bad = work.try_to_solve(utilities, priced=True, clock=clock)
             for row, answer in zip(rows, found.z, strict=True):
                 z[row] = answer.to(theta[row].dtype)
             if found.variables is not None:
@@ -261,9 +351,13 @@ class Solver:
                     solutions.forbidden = [torch.zeros_like(row, dtype=torch.bool) for row in theta]
                 for row, entries in zip(rows, found.forbidden, strict=True):
                     solutions.forbidden[row] = entries
+            if found.failed is not None:
+                if solutions.failed is None:
+                    solutions.failed = torch.zeros_like(status, dtype=torch.bool)
+                solutions.failed[rows] = found.failed
             status[rows], objective[rows], bound[rows] = found.status, found.objective, found.bound
             solutions.causes.update({rows[row]: cause for row, cause in found.causes.items()})
-            described = describe_failed(bad, found, work.factory.label, work.problems)
+            described = describe_failed(bad, found, work.policy.label, work.problems)
             failed.update({rows[row]: each for row, each in zip(bad, described, strict=True)})
             for name, number in found.stats.items():
                 solutions.stats[name] += number
@@ -304,6 +398,8 @@ class Solver:
         if self._own is not None:
             self._own.close()
         self._works.close()
+        if self._fallbacks is not None:
+            self._fallbacks.close()
 
     def __enter__(self) -> Self:
         return self
@@ -321,56 +417,3 @@ class Solver:
 
     def __repr__(self) -> str:
         return f"<Solver {self.name} of {name_problem(self.problem)}>"
-
-
-def get_solver(
-    solver: SolverLike,
-    problem: Problem | None,
-    *,
-    workers: WorkersLike = None,
-    on_error: ErrorPolicy = "raise",
-    time_limit: float | None = None,
-    domain: DomainPolicy = "clip",
-    reuse: bool = False,
-    merge: bool = True,
-    **options: Any,
-) -> Solver:
-    """Return a solver for a problem.
-
-    Args:
-        solver: A name (``"plugin.solver"``, or ``"plugin"`` for its cheapest one that takes the problem), ``"auto"``
-            for the cheapest exact solver installed, a solver class or object, or a function θ [N, *shape] → z. What
-            making a solver costs counts for problems that calls bring, with ``problems=``.
-        problem: The feasible set; None if each call brings one problem a row. What can be known without a problem is
-            refused at once, and the rest on the first call. Solvers of the last 512 problems are kept: a step with
-            more of them builds each again, every time. Programs that `IntegerProgram.replace` makes, of other sides
-            and bounds alone, share one solver, and count as one.
-        workers: None or 1 solves in the calling thread; n in n threads, each with its own native model;
-            ``"processes:n"`` in n processes; a `mapgrad.Workers` in those, with whatever else is given it; any
-            `concurrent.futures.Executor` in its workers. A solver that takes whole batches always runs in the calling
-            thread.
-        on_error: ``"raise"`` when a row isn't solved to optimality by an exact solver, or ``"incumbent"`` to accept a
-            feasible state where there is one.
-        time_limit: Seconds that one row may take, for solvers whose engine has a limit; None for no limit.
-        domain: ``"clip"`` θ to the problem's domain and count it, or ``"raise"``.
-        reuse: Whether what earlier rows left behind (a basis, the forward pass's answer) may speed up later ones. The
-            objectives stay the same; among equal optima another one may be found.
-        merge: Whether equal rows are solved once: those of a batch, and a target row that equals its forward row. They
-            are looked for only where the solver is deterministic and a solve is declared to take longer than that.
-        options: The solver's own options.
-
-    Raises:
-        UnknownSolverError: No plugin offers this name.
-        MissingDependencyError: The solver's package isn't installed.
-        PluginError: The solver's plugin is broken or blocked.
-        UnsupportedProblemError: The solver can't take this problem.
-        TypeError: An option is unknown to the solver, which the message lists, or an argument has the wrong type.
-    """
-    if isinstance(solver, Solver):
-        raise TypeError(f"{solver!r} is made already: call it, or pass its name, {solver.name!r}, for another problem")
-    if advice := advice_on(solver):
-        raise TypeError(
-            f'a solver was expected, such as "auto", got {solver!r}{advice}, and pass it beside the solver\'s name: '
-            f"get_solver(name, problem)"
-        )
-    return Solver(solver, problem, Settings(workers, on_error, time_limit, domain, reuse, merge, options))

@@ -35,13 +35,14 @@ class Works:
 
     Attributes:
         counts: What all of them did.
+        workers: Who runs their rows.
     """
 
     def __init__(self, solver: SolverLike | SolverFactory, settings: Settings) -> None:
         self._solver, self._settings = solver, settings
         given = settings.workers
-        self._workers = given if isinstance(given, Workers) else Workers(given)
-        self._is_shared = self._workers is given
+        self.workers = given if isinstance(given, Workers) else Workers(given)
+        self._is_shared = self.workers is given
         self._kept: OrderedDict[Problem, SolverAtWork] = OrderedDict()
         self._alike: dict[Hashable, OrderedDict[Problem, SolverAtWork]] = {}
         self._lock = new_lock()
@@ -51,7 +52,7 @@ class Works:
         """Put the solver to work on a problem, which isn't kept; `rows` says for how many it is worth to be made."""
         solver = self._solver
         factory = solver if isinstance(solver, SolverFactory) else resolve(solver, problem, rows)
-        return SolverAtWork(factory, problem, self._settings, self._workers, self.counts)
+        return SolverAtWork(factory, problem, self._settings, self.workers, self.counts)
 
     def serving(self, problem: Problem, own: SolverAtWork | None, rows: float = math.inf) -> SolverAtWork:
         """Return what serves a problem: the solver's own, one that is kept, or a new one.
@@ -107,7 +108,7 @@ class Works:
         for work in works:
             work.close()
         if not self._is_shared:
-            self._workers.close()
+            self.workers.close()
 
 
 class Refusing(InstanceSolver[Problem, None]):

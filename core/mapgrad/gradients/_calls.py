@@ -14,16 +14,19 @@ if TYPE_CHECKING:
 
 
 def at_work_on(
-    solver: Solver, theta: object, context: tuple[Any, ...], named: dict[str, Any]
+    solver: Solver, theta: object, context: tuple[Any, ...], named: dict[str, Any], deadline: float | None = None
 ) -> tuple[SolverAtWork, Tensor]:
     """Return what solves θ, in this context, and θ, typed.
 
     Raises:
         TypeError, ShapeError: θ doesn't fit; there is context, but the solver isn't a function; or a name is reserved.
-        RuntimeError: there is context where somebody traces.
+        ValueError: `deadline` isn't a positive number.
+        RuntimeError: there is context, or a deadline, where somebody traces.
     """
     work = solver.at_work()
     theta = work.require_theta(theta)
+    if deadline is not None:
+        work = solver.within(deadline, theta).at_work()
     if context or named:
         if not work.is_function:
             require_no_context(solver, context, named)

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 def end_forward(owner: Owner, record: Record, passes: Sequence[tuple[Pass, Tensor]]) -> None:
-    """Warn where nearly all rows of many passes were clipped, and call callbacks after a training pass.
+    """Count rows that failed, warn where nearly all of many passes were clipped, and call callbacks after training.
 
     Args:
         owner: The layer.
         record: What became of the batch.
         passes: The passes that it took, each with its θ.
     """
+    owner.monitor.unsolved += record.unsolved
     if owner.monitor.finds_clipped(record):
         owner.monitor.warn_of_clipping([pass_.clipping(theta) for pass_, theta in passes])
     if owner.training:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from mapgrad.batching import name_problem, to_list
+from mapgrad.batching import name_problem, to_list, users_level
 from mapgrad.gradients._scale import counted, spread
-from mapgrad.gradients._users_level import users_level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -85,11 +84,14 @@ class Monitor:
         last: What the last forward pass answered; None after one that failed or that somebody traced.
         scale: The median spread of rows of θ in the last backward pass that was looked at; None before one.
         clipped_backward: How many rows of backward passes were moved into the domain.
+        unsolved: How many rows of forward passes failed and were filled in.
+        unsolved_backward: How many rows failed in backward passes alone, and got a gradient of 0.
     """
 
     def __init__(self) -> None:
         self.last: Record | None = None
         self.clipped_backward = 0
+        self.unsolved = self.unsolved_backward = 0
         self._passes = self._rows = 0
         self._clipped = self._clipped_before = 0
         self._warned_of_clipping = False
@@ -199,6 +201,8 @@ class Monitor:
         counts = {
             "clipped": self._clipped,
             "clipped_backward": self.clipped_backward,
+            "unsolved": self.unsolved,
+            "unsolved_backward": self.unsolved_backward,
             "improvable": self._totals[0] + recent[0],
             "dead": self._totals[1] + recent[1],
         }

@@ -49,8 +49,10 @@ class Observed(nn.Module):
         leave the domain. Over the backward passes with a target, `improvable` counts the rows that another answer, of
         those that other rows and samples got, would serve better to first order, and `dead` those of them whose answer
         the step didn't change: by their means where the solver averages, and some rows for all of a pass of more than
-        8,192 entries. A checkpoint's repeated call counts only in what the solver did. Estimators may add more: `lam`
-        or `beta`, λ or β of the last step or the coming one.
+        8,192 entries. `unsolved` counts the rows of this layer's forward passes that ``on_error="nan"`` or
+        ``"zero_grad"`` filled in, and `unsolved_backward` those that failed in a backward pass alone, whose gradient
+        is 0; `failed` counts each solve of both. A checkpoint's repeated call counts only in what the solver did.
+        Estimators may add more: `lam` or `beta`, λ or β of the last step or the coming one.
 
         As they were lately, not since the beginning, and once there is something to tell: `sparsity`, which share of
         the gradient's entries the answers of all samples left at 0, and, for several samples that weren't averaged by
@@ -98,9 +100,10 @@ class Observed(nn.Module):
         """What the last call answered, or a call of its distribution; None before one, or after it failed.
 
         `z`, `status` and a program's `variables` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn,
-        lists as θ; `mask`, [*batch] bool, tells which rows have an answer in all samples. z may share memory with the
-        layer's output; where the solver averages, it is found again now, from θ as it was. `layer.solver.solve` tells
-        objectives and bounds. It is kept until the next call, isn't saved or copied with the layer, and is None after
-        one that torch.compile, torch.vmap or torch.func traced. A checkpoint's repeated call leaves it as it is.
+        lists as θ; `mask`, [*batch] bool, tells which rows have an answer in all samples, and `failed` which states
+        were filled in, as ``on_error="nan"`` or ``"zero_grad"`` says. z may share memory with the layer's output; where
+        the solver averages, it is found again now, from θ as it was. `layer.solver.solve` tells objectives and bounds.
+        It is kept until the next call, isn't saved or copied with the layer, and is None after one that torch.compile,
+        torch.vmap or torch.func traced. A checkpoint's repeated call leaves it as it is.
         """
         return None if self.monitor.last is None else self.monitor.last.solutions()

@@ -13,6 +13,7 @@ from mapgrad.batching import Known, are_finite, full_precision, to_list
 from mapgrad.errors import RowsError
 from mapgrad.gradients import _solver_noise
 from mapgrad.gradients._culprits import blamed
+from mapgrad.gradients._failing import Failing, failed_in, filled
 from mapgrad.gradients._forbidden import PLAIN, SolveOfForward
 from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._parts import cut, is_small, merged, part_of, pieces_of
@@ -28,7 +29,7 @@ from mapgrad.problems import Domain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from mapgrad.batching import Record, SolverAtWork
+    from mapgrad.batching import Clock, Record, SolverAtWork
     from mapgrad.gradients._noise import Noise
     from mapgrad.gradients._owner import Owner
     from mapgrad.solutions import Solutions
@@ -60,6 +61,7 @@ class Pass:
 
     __slots__ = (
         "_clipped",
+        "_clock",
         "_numbers",
         "by_row",
         "estimator",
@@ -103,6 +105,7 @@ class Pass:
         self.by_row = owner.keys.seed is not None
         self.is_masked = False
         self._clipped = 0
+        self._clock: Clock | None = None
         self.lead: tuple[int, ...] = ()
         self.event: tuple[int, ...] = ()
 
@@ -130,7 +133,7 @@ class Pass:
         if forward is None:
             return None
         forward.theta, forward.sampler = utilities, sampler
-        return self._output(forward.z, theta), forward
+        return self._output(forward, theta, record), forward
 
     def _states(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
         parts = self._parts(theta, self.samples)
@@ -144,6 +147,8 @@ class Pass:
         """Return the numbers of the B rows in the user's batch."""
         self._clipped = 0
         record.rows += self.samples * count
+        record.clock = record.clock or self.work.new_clock()
+        self._clock = record.clock
         if self._numbers is not None:
             return self._numbers
         record.batch = self.lead
@@ -151,7 +156,9 @@ class Pass:
 
     def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
         perturb = partial(_solver_noise.perturb_forward, self)
-        solve = SolveOfForward(self._solve, perturb, self.estimator, theta, self.work.problem)
+        failing = Failing.of(self.work)
+        own = self._solve if failing is None else failing.noting(self._solve)
+        solve = SolveOfForward(own, perturb, self.estimator, theta, self.work.problem)
         try:
             with full_precision(theta):
                 forward = self.estimator.forward(theta, sampler, solve)
@@ -161,6 +168,8 @@ class Pass:
             return None
         if type(self.estimator).forward not in PLAIN:
             require_forward(self.estimator, forward, theta, self.samples)
+        if failing is not None:
+            forward.status = failing.marked(forward.status, self.work)
         if not self.work.proves:
             forward.rows = None
         return forward
@@ -177,12 +186,15 @@ class Pass:
     ) -> bool:
         problem = self.work.problem
         error, culprit = blamed(error, problem, self.estimator, self.noise, theta, sampler, is_backward=is_backward)
-        return record.fail(error, numbers, self.work.factory.label, self.work.problems, culprit)
+        return record.fail(error, numbers, self.work.policy.label, self.work.problems, culprit)
 
     def _note_answers(self, found: Forward | None, theta: Tensor, numbers: Sequence[int], record: Record) -> None:
         if found is not None:
             forbidden = theta.isneginf() if self.is_masked else None
-            record.add(numbers, found.z, found.status, forbidden, found.variables)
+            z, failed = found.z, failed_in(self.work, found.status)
+            if failed is not None:
+                z = filled(z, failed, self.work)
+            record.add(numbers, z, found.status, forbidden, found.variables, failed)
 
     def clipping(self, theta: Tensor) -> Clipping | None:
         """Return what moves rows of θ, as `forward` takes it, into the problem's domain; None where nothing can."""
@@ -248,7 +260,12 @@ class Pass:
         )
         return utilities, sampler
 
-    def _output(self, z: Tensor, theta: Tensor) -> Tensor:
+    def _output(self, forward: Forward, theta: Tensor, record: Record) -> Tensor:
+        z, failed = forward.z, failed_in(self.work, forward.status)
+        if failed is not None:
+            is_failed = failed.any(dim=0, keepdim=True)
+            record.unsolved += int(is_failed.sum())
+            z = filled(z, is_failed, self.work)
         if not self.is_mean:
             return z.reshape(self.samples, *theta.shape).detach()
         # no view, but it may have the memory, and then the version, of the states that the backward pass needs
@@ -295,11 +312,21 @@ class Pass:
         return forward.sampler.noise_std(forward.theta, self.estimator.largest_temperature)
 
     def _gradient_of(self, forward: Forward, gradient: Tensor, numbers: Sequence[int], record: Record) -> Tensor | None:
-        """Return the gradient of some rows, NaN for those whose ∂L/∂z isn't finite: nothing is solved for them."""
-        if are_finite(gradient):
+        """Return the gradient of some rows, without a solve for those that failed or whose ∂L/∂z isn't finite.
+
+        It is NaN where ∂L/∂z isn't finite. Where the forward pass failed, it is 0 if z is, or if ∂L/∂z is and the loss
+        leaves the row out; else NaN, as z is.
+        """
+        failed = failed_in(self.work, forward.status)
+        if failed is None and are_finite(gradient):
             return self._estimated(forward, gradient, self._solve_again, numbers, record)
-        well = gradient.isfinite().flatten(2).all(dim=2).all(dim=0).nonzero().squeeze(1)
+        is_well = gradient.isfinite().flatten(2).all(dim=2).all(dim=0)
         found = torch.full_like(forward.theta, torch.nan)
+        if failed is not None:
+            failed = failed.any(dim=0)
+            is_well &= ~failed
+            found[failed & ((gradient == 0).flatten(2).all(dim=2).all(dim=0) | (self.work.policy.filling == 0))] = 0.0
+        well = is_well.nonzero().squeeze(1)
         if len(well) == 0:
             return found
         if self.work.takes_whole_batches:
@@ -319,6 +346,8 @@ class Pass:
     ) -> Tensor | None:
         again, average = partial(_solver_noise.perturb_again, self), partial(_solver_noise.average_again, self)
         is_training, problem = self.is_training, self.work.problem
+        failing = Failing.of(self.work, forward.z)
+        solve = solve if failing is None else failing.noting(solve)
         forward.begin_backward(solve, again, average, self._observe, is_training=is_training, problem=problem)
         try:
             with full_precision(gradient):
@@ -328,6 +357,9 @@ class Pass:
                 raise
             return None
         require_gradient(self.estimator, found, forward.theta)
+        if failing is not None and failing.rows is not None:
+            self.monitor.unsolved_backward += int(failing.rows.sum())
+            found = found.masked_fill(failing.rows.reshape(-1, *[1] * len(self.event)), 0.0)
         return found
 
     def _solve(self, rows: Tensor, known: Known | None = None, *, may_forbid: Callable[[], Tensor]) -> Solutions:
@@ -336,12 +368,15 @@ class Pass:
         calls = 1
         if self.work.is_function:  # one sample of one mapped element at a time
             calls = max(lead.numel() // max(math.prod(self.lead[len(self.mapped) :]), 1), 1)
-        solutions = self.work.solve(rows.reshape(-1, *self.event), known, calls, may_forbid=may_forbid)
+        flat = rows.reshape(-1, *self.event)
+        solutions = self.work.solve(flat, known, calls, may_forbid=may_forbid, clock=self._clock)
         if "clipped" in solutions.stats:
             self._clipped += int(solutions.stats["clipped"])
         if solutions.forbidden is not None:
             self.is_masked = True
         solutions.z, solutions.status = solutions.z.view_as(rows), solutions.status.view(*lead)
+        if solutions.failed is not None:
+            solutions.failed = solutions.failed.view(*lead)
         return solutions
 
     def _solve_again(self, rows: Tensor, forward: Forward) -> Solutions:

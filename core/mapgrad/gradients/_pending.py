@@ -6,12 +6,12 @@ import atexit
 import threading
 import time
 import weakref
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
+from mapgrad.batching import thread_state
 from mapgrad.workers._runner import stop_all
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ class Background:
         if theta.is_cuda:
             self._stream = torch.cuda.Stream(theta.device)
             self._stream.wait_stream(torch.cuda.current_stream(theta.device))
-        kind = theta.device.type
-        self._autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        self._enter = thread_state(theta.device, self._stream)
         self._thread = threading.Thread(target=self._run, name="mapgrad_submitted", daemon=True)
         self._thread.start()
 
@@ -97,13 +96,8 @@ class Background:
             before.wait()
         if _is_ending.is_set():
             return
-        kind, dtype, is_enabled = self._autocast
         try:
-            with ExitStack() as stack:
-                stack.enter_context(torch.no_grad())
-                stack.enter_context(torch.autocast(kind, dtype, is_enabled))
-                if self._stream is not None:
-                    stack.enter_context(torch.cuda.stream(self._stream))
+            with self._enter():
                 self._found = self._pass.forward(self._theta, self._record)
         except BaseException as error:  # noqa: BLE001 (the caller's, whatever it is)
             self._error = error

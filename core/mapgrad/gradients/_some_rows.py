@@ -96,6 +96,8 @@ def solve_among_all(
         whole = before.expand(*lead, *forward.theta.shape).clone().index_copy_(dim, chosen, rows)
         answers = solve(whole, forward)
         answers.z, answers.status = answers.z.index_select(dim, chosen), answers.status.index_select(dim, chosen)
+        if answers.failed is not None:
+            answers.failed = answers.failed.index_select(dim, chosen)
         return answers
 
     return solve_some

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from mapgrad.gradients._arguments import positive
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._values import inner
@@ -41,6 +43,8 @@ class DirectionalGradient(Loss):
     Raises:
         ValueError: `width` isn't positive and finite.
     """
+
+    takes_nan = True
 
     def __init__(
         self,
@@ -82,5 +86,6 @@ class DirectionalGradient(Loss):
         far = theta - step
         z = self.solve(near, name, problems)
         z_far = self.solve(far, "pred − width · true", problems)
+        z, z_far = self.dropped(torch.stack((z, z_far)), theta, split)
         values = (inner(far, z_far, split) - inner(near, z, split)) / ((1 + self.central) * self.width)
         return self.result(values, z)

@@ -10,7 +10,7 @@ from mapgrad.gradients import Gaussian, KeyStream, StraightThrough, log_mean, re
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._regularisers import Regulariser
 from mapgrad.losses._smoothing import drawn, drawn_each, regularised
-from mapgrad.losses._values import linear_of
+from mapgrad.losses._values import linear_of, unfilled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +70,8 @@ class FenchelYoung(Loss):
         UnsupportedProblemError, ProblemError: `Gibbs` has no exact oracle for the problem.
     """
 
+    takes_nan = True
+
     def __init__(
         self,
         solver: SolverOrFunction,
@@ -100,6 +102,7 @@ class FenchelYoung(Loss):
         self.estimator: Estimator = StraightThrough(noise, samples=samples, temperature=temperature)
         if self.regulariser is not None:
             self._require_regular(self.regulariser, multiplicative=multiplicative)
+            self.solver, self.drops = unfilled(self.solver, takes_nan=False), False
         self.multiplicative = multiplicative
         self.noise = self.estimator.noise_for(self.solver.problem)
         scales = multiplicative and self.noise is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -18,7 +18,15 @@ from mapgrad.batching import (
 )
 from mapgrad.errors import DomainError, NonFiniteError, ProblemError, UndecidedError
 from mapgrad.gradients import first_order, widened
-from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver, saturated
+from mapgrad.losses._values import (
+    inner,
+    require_finite,
+    require_like,
+    require_priced,
+    require_solver,
+    saturated,
+    unfilled,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +47,12 @@ class Loss(nn.Module):
     torch.vmap and torch.func; a second derivative is refused. A loss is the same in training and in eval mode, but for
     what `PooledLoss` says.
 
+    A row that a solve fails is an error, unless the solver's `on_error` says otherwise: with an incumbent or another
+    solver's answer the loss goes on as with any other. Under ``"nan"``, `SPOPlus`, `StructuredSVM`,
+    `DirectionalGradient` and `FenchelYoung` with noise or without smoothing are NaN for such a row, and so is its
+    gradient; under ``"zero_grad"`` both are 0 there, and a mean still counts the row. The others raise under both. A
+    deadline holds for each solve of a loss.
+
     Args:
         solver: A `Solver` from `get_solver`, or a function θ [B, *shape] → z [B, *shape], as for `MAPLayer`.
         minimize: Whether predictions and true values are costs, to be minimised, instead of utilities.
@@ -51,6 +65,9 @@ class Loss(nn.Module):
         UnsupportedProblemError: the problem's states are worth more than ⟨θ, z⟩.
     """
 
+    takes_nan: ClassVar[bool] = False
+    """Whether rows whose states are NaN are NaN themselves, and change no other ones."""
+
     def __init__(
         self,
         solver: SolverOrFunction,
@@ -62,7 +79,9 @@ class Loss(nn.Module):
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')
         super().__init__()
-        self.solver = require_solver(solver).under("raise")
+        made = require_solver(solver).under("raise")
+        self.solver = unfilled(made, takes_nan=self.takes_nan)
+        self.drops = made.on_error == "zero_grad" and self.takes_nan
         self.minimize = minimize
         self.reduction: Reduction = reduction
         self.return_solution = return_solution
@@ -195,8 +214,9 @@ class Loss(nn.Module):
             ProblemError: a value is negative as z* isn't a state of the problem, or infinite as it holds a forbidden
                 entry.
         """
-        difference = z - z_true
-        lead = rows.ndim - z_true.ndim + self.split(z_true, problems)
+        split = self.split(z_true, problems)
+        difference = self.dropped(z - z_true, z_true, split)
+        lead = rows.ndim - z_true.ndim + split
         values = inner(rows, difference, lead)
         if not is_traced(values) and bool(((values < 0) | values.isinf()).any()):
             rounding = inner(rows.detach().abs(), difference.abs(), lead) * 1e-6
@@ -204,6 +224,20 @@ class Loss(nn.Module):
             for each in rows.reshape(-1, *z_true.shape):
                 self.require_allowed(each, z_true, problems)
         return values
+
+    def dropped(self, values: Tensor, like: Tensor, split: int) -> Tensor:
+        """Return values with zeros in the rows that have NaN in any sample, where such rows count for nothing.
+
+        Args:
+            values: [..., *batch, *shape], made of states.
+            like: [*batch, *shape].
+            split: How many dimensions those of the batch are.
+        """
+        if not self.drops:
+            return values
+        failed = values.isnan().flatten(values.ndim - like.ndim + split).any(dim=-1)
+        failed = failed.reshape(-1, *like.shape[:split]).any(dim=0)
+        return values.masked_fill(failed.reshape(*failed.shape, *[1] * (like.ndim - split)), 0.0)
 
     def require_states(self, z_true: Tensor, bad: list[int], problems: Sequence[Problem] | None = None) -> None:
         """Refuse true states of some rows [..., *batch] that aren't; an inexact solver may find less than one, too."""
@@ -225,11 +259,12 @@ class Loss(nn.Module):
         """Return what a call does.
 
         Args:
-            values: [*batch], one a row; finite.
+            values: [*batch], one a row; finite, but for rows that failed.
             z: [*batch, *shape], the solution.
         """
         loss = values if self.reduction == "none" else values.mean() if self.reduction == "mean" else values.sum()
         loss = saturated(loss, z.dtype)
+        z = z.nan_to_num(nan=0.0) if self.drops else z
         return (loss, z) if self.return_solution else loss
 
     def extra_repr(self) -> str:

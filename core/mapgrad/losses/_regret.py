@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 
 from mapgrad.batching import compute_dtype, require_float
 from mapgrad.losses._unambiguous import worst_states
-from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver
+from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver, unfilled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,6 +197,7 @@ def _regret_and_optimum(
     unambiguous: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return ⟨t, z* − z⟩ and ⟨t, z*⟩, [*batch] float64."""
+    solver = unfilled(solver, takes_nan=not unambiguous)
     sign = -1 if minimize else 1
     theta = require_float(pred)
     theta = sign * theta.detach().to(compute_dtype(theta.dtype))

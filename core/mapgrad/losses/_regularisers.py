@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import torch
 from torch import Tensor
 
-from mapgrad.batching import name_problem
+from mapgrad.batching import name_problem, users_level
 from mapgrad.errors import ProblemError, UnsupportedProblemError
 from mapgrad.exact import oracle
 from mapgrad.gradients import Relative, require_scalable, row_scale
 from mapgrad.gradients._projection import nearest
-from mapgrad.gradients._users_level import users_level
 from mapgrad.losses._values import inner
 from mapgrad.solutions import Solutions
 

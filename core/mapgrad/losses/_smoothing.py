@@ -105,13 +105,14 @@ def drawn_each(
     key = int(next_key(loss, [theta[rows] for _, rows in works]))
     noise = theta.new_zeros((loss.estimator.samples, *theta.shape))
     z, record = torch.empty_like(noise), Record((len(theta),), theta.dtype)
+    clock = works[0][0].new_clock()
     for (work, rows), law in zip(works, laws, strict=True):
         utilities = theta[rows]
         sampler = _sampler(loss, law, key, utilities, (len(rows),), work.problem, ids=ids[rows])
         noise[:, rows] = made = sampler.perturb(torch.zeros_like(utilities), loss.estimator.temperature)
         perturbed = loss.perturbed(utilities, made)
         try:
-            found = work.solve(perturbed.flatten(0, 1), may_forbid=_may_forbid(utilities, perturbed))
+            found = work.solve(perturbed.flatten(0, 1), may_forbid=_may_forbid(utilities, perturbed), clock=clock)
         except RowsError as error:
             if not record.fail(error, rows, work.factory.label, work.problems):
                 raise

@@ -32,6 +32,8 @@ class SPOPlus(Loss):
         return_solution: Whether MAP(2θ − t) comes back too.
     """
 
+    takes_nan = True
+
     def forward(
         self, pred: Tensor, true: Tensor, z_true: Tensor | None = None, *, problems: Sequence[Problem] | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:

@@ -38,6 +38,8 @@ class StructuredSVM(Loss):
         ValueError: `weight` isn't positive and finite.
     """
 
+    takes_nan = True
+
     def __init__(
         self,
         solver: SolverOrFunction,

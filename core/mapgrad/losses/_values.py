@@ -43,6 +43,13 @@ def require_solver(solver: SolverOrFunction) -> Solver:
     return made
 
 
+def unfilled(solver: Solver, *, takes_nan: bool) -> Solver:
+    """Return a solver that gives no row zeros for a state it hasn't: NaN where that is taken, else an error."""
+    if solver.on_error not in ("nan", "zero_grad"):
+        return solver
+    return solver.under(on_error="nan" if takes_nan else "raise")
+
+
 def require_priced(problems: Sequence[Problem | None]) -> None:
     """Refuse problems whose states are worth more than ⟨θ, z⟩.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-COMMON: Final = ("workers", "on_error", "time_limit", "domain", "reuse", "merge")
+COMMON: Final = ("workers", "on_error", "time_limit", "deadline", "domain", "reuse", "merge")
 """What `get_solver` takes for every solver."""
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mapgrad.batching import users_level
 from mapgrad.gradients._arguments import positive
 from mapgrad.gradients._constant_sums import without_sums
 from mapgrad.gradients._projection import along_face, nearest, room_for
-from mapgrad.gradients._users_level import users_level
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 from mapgrad.problems import Domain
 from mapgrad.solutions import Solutions

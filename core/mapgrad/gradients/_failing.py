@@ -1,0 +1,91 @@
+"""Rows that fail where ``on_error`` fills them in: what estimators see in their places, and what comes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from mapgrad.batching import SolverAtWork
+    from mapgrad.solutions import Solutions
+
+
+def failed_in(work: SolverAtWork, status: Tensor) -> Tensor | None:
+    """Tell which answers of this status failed and are filled in, bool like it; None where none are."""
+    if work.policy.filling is None:
+        return None
+    failed = work.policy.are_unsolved(status)
+    return failed if bool(failed.any()) else None
+
+
+def filled(z: Tensor, failed: Tensor, work: SolverAtWork) -> Tensor:
+    """Return states [S, B, *shape] with those that failed, [S or 1, B], filled in."""
+    assert work.policy.filling is not None
+    return z.masked_fill(_like(failed, z), work.policy.filling)
+
+
+class Failing:
+    """The rows that fail while an estimator solves in one direction of a pass.
+
+    It sees a state in their places that does no harm to other rows: zeros, or that of the forward pass.
+
+    Args:
+        states: [S or 1, B, *shape], those of the forward pass; None for zeros.
+
+    Attributes:
+        rows: Bool [B], those that failed in any solve; None before one did.
+    """
+
+    def __init__(self, states: Tensor | None) -> None:
+        self._states = states
+        self._status: Tensor | None = None
+        self.rows: Tensor | None = None
+
+    @classmethod
+    def of(cls, work: SolverAtWork, states: Tensor | None = None) -> Failing | None:
+        """Return what notes failing rows; None where they raise."""
+        return None if work.policy.filling is None else cls(states)
+
+    def noting(self, solve: Callable[..., Solutions]) -> Callable[..., Solutions]:
+        """Return what solves rows [..., B, *shape] and notes those that fail."""
+
+        def run(*arguments: Any, **named: Any) -> Solutions:
+            answers = solve(*arguments, **named)
+            if answers.failed is not None:
+                self._note(answers)
+            return answers
+
+        return run
+
+    def _note(self, answers: Solutions) -> None:
+        z: Tensor = answers.z
+        failed: Tensor = answers.failed
+        status = torch.where(failed, answers.status, -1).reshape(-1, failed.shape[-1]).amax(dim=0)
+        if self.rows is None or self._status is None:
+            self.rows, self._status = status >= 0, status
+        else:
+            self._status = torch.where(self.rows, self._status, status)
+            self.rows = self.rows | (status >= 0)
+        if self._states is None:
+            answers.z = z.masked_fill(_like(failed, z), 0.0)
+            return
+        states = self._states
+        if z.ndim < states.ndim or len(states) not in (1, z.shape[-states.ndim]):  # of other samples
+            states = states[0]
+        answers.z = torch.where(_like(failed, z), states, z)
+
+    def marked(self, status: Tensor, work: SolverAtWork) -> Tensor:
+        """Return the status [S, B] of a forward pass, in which each row shows whether any of its solves failed."""
+        if self.rows is None or self._status is None:
+            return status
+        is_hidden = self.rows & ~work.policy.are_unsolved(status).any(dim=0)
+        return torch.where(is_hidden, self._status, status)
+
+
+def _like(failed: Tensor, z: Tensor) -> Tensor:
+    return failed.reshape(*failed.shape, *[1] * (z.ndim - failed.ndim))
