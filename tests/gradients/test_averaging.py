@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mapgrad
-from mapgrad.batching import SolverAtWork
+from mapgrad.batching._perturbed import NoiseAdder
 from mapgrad.gradients._counter import counter_noise
 from mapgrad.gradients._laws import Gumbel
 
@@ -42,7 +42,7 @@ def noise_of(noise, theta):
 
 @pytest.fixture(autouse=True)
 def _on_the_cpu_too(monkeypatch):
-    monkeypatch.setattr(SolverAtWork, "averages_on", lambda work, _: work._averages)
+    monkeypatch.setattr(NoiseAdder, "averages_on", lambda adder, _: adder._averages)
     monkeypatch.setattr("mapgrad.gradients._solver_noise._MANY", 0)
     monkeypatch.setattr(Averages, "asked", 0)
 

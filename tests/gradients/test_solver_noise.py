@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import mapgrad
-from mapgrad.batching import SolverAtWork
+from mapgrad.batching._perturbed import NoiseAdder
 from mapgrad.gradients._counter import counter_noise, mix
 from mapgrad.gradients._quantiles import quantiles
 
@@ -73,7 +73,7 @@ class Plain(Adds):
 
 @pytest.fixture(autouse=True)
 def _on_the_cpu_too(monkeypatch):
-    monkeypatch.setattr(SolverAtWork, "adds_noise_on", lambda work, _: work._adds_noise)
+    monkeypatch.setattr(NoiseAdder, "adds_on", lambda adder, _: adder._adds)
     monkeypatch.setattr(Adds, "asked", 0)
 
 

@@ -23,7 +23,7 @@ from mapgrad.batching._hand_over import HandOver
 from mapgrad.batching._handles import new_handle
 from mapgrad.batching._host import Staged
 from mapgrad.batching._lowered import solve_lowered
-from mapgrad.batching._perturbed import mean_perturbed, solve_perturbed
+from mapgrad.batching._perturbed import NoiseAdder
 from mapgrad.batching._policy import Policy, error_of, with_values
 from mapgrad.batching._proofs import Known, are_worth_it, solve_unproved
 from mapgrad.batching._record import Record
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from mapgrad.batching._fallbacks import Fallbacks
     from mapgrad.batching._settings import Settings
     from mapgrad.problems import Problem
-    from mapgrad.solvers import CounterNoise, SolverFactory
+    from mapgrad.solvers import SolverFactory
     from mapgrad.workers import Workers
 
 
@@ -66,6 +66,7 @@ class SolverAtWork:
         is_function: Whether the solver is a user's function, which gets whole batches in order.
         problems: The problem, or the B of a batch's rows, all of one family.
         policy: What becomes of rows that fail.
+        adder: A solver that adds a layer's noise itself; None where it doesn't, or under a deadline.
         handle: The number under which ops find this object.
     """
 
@@ -99,11 +100,13 @@ class SolverAtWork:
         self._dtypes = exact_dtypes(problem)
         self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()
         self.is_function = isinstance(plugin, FunctionSolver)
-        self._adds_noise = self._can_add_noise("solve_perturbed")
-        self._averages = self._can_add_noise("mean_perturbed")
         self.problems: Sequence[Problem | None] = (problem,)
         self._limits: Limits | None = None
         self._counts = Counts() if counts is None else counts
+        self.adder: NoiseAdder | None = None
+        is_native = self._lowering is not None and not self._lowering.is_lowered
+        if problem is not None and self._batch_solver is not None and is_native and not self.proves:
+            self.adder = NoiseAdder.of(self._batch_solver, problem, self._counts)
         self.policy = Policy(settings, factory.label, self._counts, exact=self.traits.exact)
         self.handle = new_handle(self)
 
@@ -131,6 +134,7 @@ class SolverAtWork:
             return self
         bound = copy.copy(self)
         bound._settings = replace(own, **{name: getattr(settings, name) for name in names})  # noqa: SLF001 (an object of this class)
+        bound.adder = self.adder if settings.deadline is None else None
         label, exact = self.factory.label, self.traits.exact
         bound.policy = Policy(settings, label, self._counts, fallbacks, exact=exact)
         bound.handle = new_handle(bound)
@@ -293,41 +297,6 @@ class SolverAtWork:
         solutions.stats = {**NO_COUNTS, **counts} if priced or failed else counts
         return solutions, failed
 
-    def adds_noise_on(self, device: torch.device) -> bool:
-        """Whether `solve_perturbed` is worth asking: on the CPU, noise in blocks that its cache holds costs as much."""
-        return self._adds_noise and device.type != "cpu" and self._settings.deadline is None
-
-    def solve_perturbed(
-        self, theta: Tensor, noise: CounterNoise, may_forbid: Callable[[], Tensor] | None = None
-    ) -> Solutions | None:
-        """Return states of θ [G, S or 1, B, *shape] with noise that the solver adds itself: see the function."""
-        solver = self._batch_solver
-        assert solver is not None
-        assert self.problem is not None
-        found = solve_perturbed(solver, self.problem, theta, noise, may_forbid)
-        if found is not None:
-            self._counts.add(found.stats)
-        return found
-
-    def averages_on(self, device: torch.device) -> bool:
-        """Whether `mean_perturbed` is worth asking."""
-        return self._averages and device.type != "cpu" and self._settings.deadline is None
-
-    def mean_perturbed(
-        self,
-        theta: Tensor,
-        noise: CounterNoise,
-        less: Tensor | None = None,
-        may_forbid: Callable[[], Tensor] | None = None,
-    ) -> Solutions | None:
-        """Return means of states of θ [B, *shape], less others, with noise that the solver adds: see the function."""
-        solver = self._batch_solver
-        assert solver is not None
-        assert self.problem is not None
-        found = mean_perturbed(solver, self.problem, theta, noise, less, may_forbid)
-        self._counts.add({} if found is None else found.stats)
-        return found
-
     def _solve_unproved(
         self,
         rows: Tensor,
@@ -412,11 +381,6 @@ class SolverAtWork:
         if len(parts) > 1 and not is_clean:  # a failing row's error carries the values of all
             answers = [staged.answers(like, priced=True) for staged, like in parts]
         return joined([solutions for solutions, _ in answers]), is_clean
-
-    def _can_add_noise(self, method: str) -> bool:
-        is_asked = self._lowering is not None and not self._lowering.is_lowered and not self.proves
-        plain: Any = vars(BatchSolver)[method]
-        return is_asked and getattr(type(self._batch_solver), method, plain) is not plain
 
     def _is_worth_proofs(self) -> bool:
         cost = self.factory.spec and self.factory.spec.cost

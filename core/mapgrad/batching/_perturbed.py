@@ -14,15 +14,70 @@ from mapgrad.batching._forbidden import refuse_forbidden
 from mapgrad.batching._theta import are_finite, extremes, has_forbidden
 from mapgrad.problems import Domain
 from mapgrad.solutions import Solutions, Status
+from mapgrad.solvers import BatchSolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mapgrad.batching._counts import Counts
     from mapgrad.problems import Problem
-    from mapgrad.solvers import BatchSolver, CounterNoise
+    from mapgrad.solvers import CounterNoise
 
 _LARGEST: Final = 2.0**120
 """Up to which θ and temperature can't make a sum that overflows float32."""
+
+
+class NoiseAdder:
+    """A solver of batches that adds a layer's noise itself, where it is worth asking.
+
+    Args:
+        solver: The solver.
+        problem: What it solves.
+        counts: Get what it does.
+    """
+
+    def __init__(self, solver: BatchSolver[Any], problem: Problem, counts: Counts) -> None:
+        self._solver, self._problem, self._counts = solver, problem, counts
+        self._adds, self._averages = _has(solver, "solve_perturbed"), _has(solver, "mean_perturbed")
+
+    @classmethod
+    def of(cls, solver: BatchSolver[Any], problem: Problem, counts: Counts) -> NoiseAdder | None:
+        """Return what asks the solver; None where it adds no noise."""
+        adder = cls(solver, problem, counts)
+        return adder if adder._adds or adder._averages else None
+
+    def adds_on(self, device: torch.device) -> bool:
+        """Whether `solve` is worth asking: on the CPU, noise in blocks that its cache holds costs as much."""
+        return self._adds and device.type != "cpu"
+
+    def averages_on(self, device: torch.device) -> bool:
+        """Whether `mean` is worth asking."""
+        return self._averages and device.type != "cpu"
+
+    def solve(
+        self, theta: Tensor, noise: CounterNoise, may_forbid: Callable[[], Tensor] | None = None
+    ) -> Solutions | None:
+        """Return states of θ [G, S or 1, B, *shape] with noise that the solver adds: see `solve_perturbed`."""
+        found = solve_perturbed(self._solver, self._problem, theta, noise, may_forbid)
+        self._counts.add({} if found is None else found.stats)
+        return found
+
+    def mean(
+        self,
+        theta: Tensor,
+        noise: CounterNoise,
+        less: Tensor | None = None,
+        may_forbid: Callable[[], Tensor] | None = None,
+    ) -> Solutions | None:
+        """Return means of states of θ [B, *shape], less others, with noise that the solver adds: `mean_perturbed`."""
+        found = mean_perturbed(self._solver, self._problem, theta, noise, less, may_forbid)
+        self._counts.add({} if found is None else found.stats)
+        return found
+
+
+def _has(solver: BatchSolver[Any], method: str) -> bool:
+    plain: Any = vars(BatchSolver)[method]
+    return getattr(type(solver), method, plain) is not plain
 
 
 def solve_perturbed(

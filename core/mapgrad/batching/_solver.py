@@ -21,14 +21,10 @@ from mapgrad.batching._record import gathered_variables
 from mapgrad.batching._settings import Settings
 from mapgrad.batching._theta import (
     DomainPolicy,
-    admit,
-    domain_error,
     name_problem,
-    non_finite_error,
 )
 from mapgrad.batching._tracing import is_traced
-from mapgrad.batching._works import Works, require_any
-from mapgrad.errors import DomainError, NonFiniteError
+from mapgrad.batching._works import Works, require_any, require_solvable
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions
 from mapgrad.solvers import (
@@ -331,7 +327,7 @@ class Solver:
                 "and torch.vmap, or make a solver of each problem with get_solver"
             )
         stacked = [work.require_theta(torch.stack([theta[row] for row in rows])) for work, rows in works]
-        self._refuse(works, stacked, (len(problems),))
+        require_solvable(works, stacked, self._settings.domain)
         z: list[Tensor] = [torch.full_like(row, torch.nan) for row in theta]
         device = theta.device if isinstance(theta, Tensor) else z[0].device if z else torch.device("cpu")
         status = torch.zeros(len(z), dtype=torch.int64, device=device)
@@ -370,28 +366,6 @@ class Solver:
         if failed:
             raise error_of(failed, (len(problems),), solutions)
         return solutions
-
-    def _refuse(
-        self, works: list[tuple[SolverAtWork, list[int]]], stacked: list[Tensor], batch: tuple[int, ...]
-    ) -> None:
-        """Refuse rows that can't be solved, by their numbers in the whole batch, before any is."""
-        infinite: list[int] = []
-        kept = ""
-        outside: list[int] = []
-        for (work, rows), utilities in zip(works, stacked, strict=True):
-            try:
-                admit(utilities.detach(), work.problem, self._settings.domain)
-            except NonFiniteError as error:
-                infinite += [rows[row] for row in error.rows]
-                kept = kept or error.kept
-            except DomainError as error:
-                outside += [rows[row] for row in error.rows]
-        if infinite:
-            raise non_finite_error(sorted(infinite), batch, kept=kept)
-        if outside:
-            problem = next(work.problem for work, rows in works if outside[0] in rows)
-            assert problem is not None
-            raise domain_error(problem, sorted(outside), batch)
 
     def close(self) -> None:
         """Stop the workers and free the native models; rows that are at work finish, and a later call starts anew."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from mapgrad.batching._at_work import SolverAtWork
 from mapgrad.batching._counts import Counts
 from mapgrad.batching._families import model_key
-from mapgrad.errors import UnsupportedProblemError
+from mapgrad.batching._theta import admit, domain_error, non_finite_error
+from mapgrad.errors import DomainError, NonFiniteError, UnsupportedProblemError
 from mapgrad.problems import Problem
 from mapgrad.solvers import InstanceSolver, Request, SolverFactory, resolve
 from mapgrad.workers import Workers, new_lock
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from mapgrad.batching._settings import Settings
+    from mapgrad.batching._theta import DomainPolicy
     from mapgrad.solvers import SolverLike
 
 _PROBLEMS_KEPT: Final = 512
@@ -137,3 +140,36 @@ def require_any(works: Sequence[SolverAtWork]) -> None:
     refusals = [work.plugin.error for work in works if isinstance(work.plugin, Refusing)]
     if refusals and len(refusals) == len(works):
         raise refusals[0]
+
+
+def require_solvable(
+    works: Sequence[tuple[SolverAtWork, list[int]]], stacked: Sequence[Tensor], domain: DomainPolicy
+) -> None:
+    """Refuse rows that can't be solved, by their numbers in the whole batch, before any is.
+
+    Args:
+        works: The solvers at work on a batch's problems, each with the numbers of its rows.
+        stacked: Those rows, for each.
+        domain: What becomes of rows outside of their problem's domain.
+
+    Raises:
+        NonFiniteError, DomainError: there are such rows.
+    """
+    batch = (sum(len(rows) for _, rows in works),)
+    infinite: list[int] = []
+    kept = ""
+    outside: dict[int, Problem] = {}
+    for (work, rows), utilities in zip(works, stacked, strict=True):
+        try:
+            admit(utilities.detach(), work.problem, domain)
+        except NonFiniteError as error:
+            infinite += [rows[row] for row in error.rows]
+            kept = kept or error.kept
+        except DomainError as error:
+            assert work.problem is not None
+            outside.update((rows[row], work.problem) for row in error.rows)
+    if infinite:
+        raise non_finite_error(sorted(infinite), batch, kept=kept)
+    if outside:
+        numbers = sorted(outside)
+        raise domain_error(outside[numbers[0]], numbers, batch)

@@ -29,6 +29,37 @@ def filled(z: Tensor, failed: Tensor, work: SolverAtWork) -> Tensor:
     return z.masked_fill(_like(failed, z), work.policy.filling)
 
 
+def gradient_beside(
+    work: SolverAtWork, theta: Tensor, gradient: Tensor, failed: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient for θ of the rows for which nothing is solved, and which the others are.
+
+    It is NaN where ∂L/∂z isn't finite. Where the forward pass failed, it is 0 if z is, or if ∂L/∂z is, as of a row that
+    the loss leaves out; else NaN, as z is.
+
+    Args:
+        work: The solver.
+        theta: [B, *shape].
+        gradient: ∂L/∂z, [S or 1, B, *shape].
+        failed: As from `failed_in`, [S, B].
+
+    Returns:
+        [B, *shape], to be completed, and the other rows' numbers, [N] int64.
+    """
+    is_well = _hold(gradient.isfinite())
+    found = torch.full_like(theta, torch.nan)
+    if failed is not None:
+        of_row = failed.any(dim=0)
+        is_well &= ~of_row
+        found[of_row & (_hold(gradient == 0) | (work.policy.filling == 0))] = 0.0
+    return found, is_well.nonzero().squeeze(1)
+
+
+def _hold(entries: Tensor) -> Tensor:
+    """Tell for which rows of [S, B, *shape] all entries are true."""
+    return entries.flatten(2).all(dim=2).all(dim=0)
+
+
 class Failing:
     """The rows that fail while an estimator solves in one direction of a pass.
 

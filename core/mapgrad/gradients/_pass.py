@@ -13,7 +13,7 @@ from mapgrad.batching import Known, are_finite, full_precision, to_list
 from mapgrad.errors import RowsError
 from mapgrad.gradients import _solver_noise
 from mapgrad.gradients._culprits import blamed
-from mapgrad.gradients._failing import Failing, failed_in, filled
+from mapgrad.gradients._failing import Failing, failed_in, filled, gradient_beside
 from mapgrad.gradients._forbidden import PLAIN, SolveOfForward
 from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._parts import cut, is_small, merged, part_of, pieces_of
@@ -60,26 +60,9 @@ class Pass:
     """
 
     __slots__ = (
-        "_clipped",
-        "_clock",
-        "_numbers",
-        "by_row",
-        "estimator",
-        "event",
-        "first",
-        "ids",
-        "is_masked",
-        "is_mean",
-        "is_training",
-        "key",
-        "lead",
-        "mapped",
-        "minimize",
-        "monitor",
-        "noise",
-        "samples",
-        "work",
-    )
+        "_clipped", "_clock", "_numbers", "by_row", "estimator", "event", "first", "ids", "is_masked", "is_mean",
+        "is_training", "key", "lead", "mapped", "minimize", "monitor", "noise", "samples", "work",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -246,12 +229,11 @@ class Pass:
         scale = None
         if self.noise is not None:
             scale = scale_for(self.estimator.temperature, utilities, len(self.event), self.work.problem)
+        shape = self.samples, self.lead, self.event
         sampler = Sampler(
             self.noise,
             self.key,
-            self.samples,
-            self.lead,
-            self.event,
+            *shape,
             mapped=self.mapped,
             ids=self.ids,
             first=self.first,
@@ -312,21 +294,11 @@ class Pass:
         return forward.sampler.noise_std(forward.theta, self.estimator.largest_temperature)
 
     def _gradient_of(self, forward: Forward, gradient: Tensor, numbers: Sequence[int], record: Record) -> Tensor | None:
-        """Return the gradient of some rows, without a solve for those that failed or whose ∂L/∂z isn't finite.
-
-        It is NaN where ∂L/∂z isn't finite. Where the forward pass failed, it is 0 if z is, or if ∂L/∂z is and the loss
-        leaves the row out; else NaN, as z is.
-        """
+        """Return the gradient of some rows, without a solve for those that failed or whose ∂L/∂z isn't finite."""
         failed = failed_in(self.work, forward.status)
         if failed is None and are_finite(gradient):
             return self._estimated(forward, gradient, self._solve_again, numbers, record)
-        is_well = gradient.isfinite().flatten(2).all(dim=2).all(dim=0)
-        found = torch.full_like(forward.theta, torch.nan)
-        if failed is not None:
-            failed = failed.any(dim=0)
-            is_well &= ~failed
-            found[failed & ((gradient == 0).flatten(2).all(dim=2).all(dim=0) | (self.work.policy.filling == 0))] = 0.0
-        well = is_well.nonzero().squeeze(1)
+        found, well = gradient_beside(self.work, forward.theta, gradient, failed)
         if len(well) == 0:
             return found
         if self.work.takes_whole_batches:

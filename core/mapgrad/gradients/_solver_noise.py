@@ -53,13 +53,14 @@ def solve_perturbed(
         temperature: τ.
         may_forbid: Returns bool [B, *shape] or [], where −inf may forbid; None for all.
     """
-    noise = sampler.counted(temperature, theta.device) if work.adds_noise_on(theta.device) else None
-    if noise is None or work.problem is None:
+    adder = work.adder
+    noise = None if adder is None or not adder.adds_on(theta.device) else sampler.counted(temperature, theta.device)
+    if adder is None or noise is None or work.problem is None:
         return None
     split = theta.ndim - len(work.problem.shape)
     lead, rows = theta.shape[: max(split - 2, 0)], theta.shape[split - 1 :]
     theta = theta.reshape(-1, theta.shape[split - 2] if split > 1 else 1, *rows)
-    found = work.solve_perturbed(
+    found = adder.solve(
         theta, noise, None if may_forbid is None else lambda: may_forbid().expand(theta.shape).flatten(0, 2)
     )
     if found is not None:
@@ -77,7 +78,8 @@ def perturb_forward(pass_: _Pass, theta: Tensor, sampler: Sampler, temperature: 
 
 def perturb_again(pass_: _Pass, theta: Tensor, forward: Forward, temperature: Temperature) -> Solutions | None:
     """Return `solve_perturbed` of a backward pass, whose forbidden entries are those of its forward pass."""
-    if not pass_.work.adds_noise_on(theta.device):
+    adder = pass_.work.adder
+    if adder is None or not adder.adds_on(theta.device):
         return None
     forbidden = _forbidden(pass_, forward)
     rows = theta.masked_fill(forbidden, -torch.inf) if pass_.is_masked else theta
@@ -93,13 +95,13 @@ def average_forward(pass_: _Pass, theta: Tensor, sampler: Sampler) -> Forward | 
     None where somebody may need the states, or the solver doesn't average.
     """
     work, estimator = pass_.work, type(pass_.estimator)
-    if not work.averages_on(theta.device):
+    if work.adder is None or not work.adder.averages_on(theta.device):
         return None
     is_enough = estimator.forward in PLAIN and estimator.gradient in AVERAGED and not pass_.estimator.is_adaptive
     if not (is_enough and pass_.is_mean):
         return None
     noise = _noise_to_average(work, theta, sampler, pass_.estimator.temperature)
-    found = None if noise is None else work.mean_perturbed(theta, noise)
+    found = None if noise is None else work.adder.mean(theta, noise)
     if found is None:
         return None
     pass_.is_masked |= found.forbidden is not None
@@ -123,7 +125,7 @@ def average_again(
     """
     work = pass_.work
     noise = _noise_to_average(work, theta, forward.sampler, temperature)
-    if noise is None:
+    if noise is None or work.adder is None:
         return None
     forbidden = _forbidden(pass_, forward)
     sides = (None if rows is None else rows[0] for rows in (theta, less))
@@ -131,7 +133,7 @@ def average_again(
         sides = (None if rows is None else rows.masked_fill(forbidden, -torch.inf) for rows in sides)
     rows, other = sides
     assert rows is not None
-    found = work.mean_perturbed(rows, noise, other, lambda: forbidden.expand(forward.theta.shape))
+    found = work.adder.mean(rows, noise, other, lambda: forbidden.expand(forward.theta.shape))
     if found is None:
         return None
     require_own_memory(found, forward, work.factory.label)
@@ -149,7 +151,8 @@ def _noise_to_average(
     work: SolverAtWork, theta: Tensor, sampler: Sampler, temperature: Temperature
 ) -> CounterNoise | None:
     """Return the noise with which the solver averages S states of θ [..., *shape]; None where states are found."""
-    is_worth_it = sampler.samples > 1 and sampler.samples * theta.numel() > _MANY and work.averages_on(theta.device)
+    is_large = sampler.samples > 1 and sampler.samples * theta.numel() > _MANY
+    is_worth_it = is_large and work.adder is not None and work.adder.averages_on(theta.device)
     return sampler.counted(temperature, theta.device) if is_worth_it else None
 
 
