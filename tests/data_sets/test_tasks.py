@@ -183,7 +183,7 @@ def test_the_covariance_of_returns_is_the_one_that_is_limited(noise):
     assert abs(residuals.mean()) < 2e-4
     assert problem.risk == pytest.approx(2.25 * np.full(4, 0.25) @ problem.covariance @ np.full(4, 0.25))
     np.testing.assert_allclose(problem.covariance, noise**2 * PORTFOLIOS.problem.covariance)
-    loadings = PortfolioTask(assets=4000, noise=noise)._loadings
+    loadings = PortfolioTask(assets=1000, noise=noise)._loadings
     assert np.abs(loadings).max() <= 0.0025 * noise
     assert loadings.std() == pytest.approx(0.0025 * noise / 3**0.5, rel=0.03)
     assert dataclasses.replace(task, fully_invested=True).problem.fully_invested

@@ -29,12 +29,15 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 
 from mapgrad.solvers import InstanceSolver
+
+over = threading.Event()  # by which threads that hang end with their test
 
 
 class Factory:
@@ -68,7 +71,7 @@ class Base(InstanceSolver):
         if what == -3:
             os._exit(3)
         if what == -4:
-            time.sleep(1000)
+            over.wait(1000)
         if what == -5:
             raise ValueError("minus five")
 
@@ -110,6 +113,13 @@ def module(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield importlib.import_module("processed_solvers")
+
+
+@pytest.fixture
+def hangs(module):
+    module.over.clear()
+    yield module.Base
+    module.over.set()
 
 
 @pytest.fixture(scope="module")
@@ -194,24 +204,24 @@ def kill_all_that(pids, seconds):
 
 
 @pytest.mark.parametrize("kind", [None, 2, "processes:2"])
-def test_a_row_that_hangs_costs_itself_alone_at_the_deadline(module, kind):
+def test_a_row_that_hangs_costs_itself_alone_at_the_deadline(hangs, kind):
     workers = Workers(kind)
-    solve(workers, module.Base, [1])
+    solve(workers, hangs, [1])
     began = time.monotonic()
     first = [*range(60), -4] if kind is None else [*range(30), -4, *range(30)]
-    block = solve(workers, module.Base, first, deadline=0.7)
+    block = solve(workers, hangs, first, deadline=0.7)
     assert 0.6 < time.monotonic() - began < 5
     hung = first.index(-4)
     assert_answered(block, failed=[hung])
     assert block.status[hung] == Status.TIME_LIMIT
     assert str(block.causes[hung]) == "the deadline of 0.7 s passed while it was solved"
-    assert_answered(solve(workers, module.Base, range(10), deadline=5.0))
+    assert_answered(solve(workers, hangs, range(10), deadline=5.0))
     workers.close()
 
 
-def test_rows_whose_turn_has_not_come_say_so(module):
+def test_rows_whose_turn_has_not_come_say_so(hangs):
     workers = Workers()
-    block = solve(workers, module.Base, [1, -4, 2], deadline=0.3)
+    block = solve(workers, hangs, [1, -4, 2], deadline=0.3)
     assert_answered(block, failed=[1, 2])
     assert "before its turn came" in str(block.causes[2])
 
