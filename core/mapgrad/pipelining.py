@@ -24,10 +24,11 @@ def pipelined(
 ) -> Iterator[tuple[X, Tensor]]:
     """Yield each input x with ``layer(network(x))``, whose solver works while the network computes the next ones.
 
-    Noise and gradients are those of a plain loop that accumulates them: as the network is ahead, its weights must stay
-    as they are until the last micro-batch, and an optimizer's step comes after the loop. It pays where solves of the
-    forward pass take about as long as the network: on a GPU, or where the solver releases the GIL and cores are left.
-    Each micro-batch that is ahead takes the memory of its graph.
+    Noise and gradients are those of a plain loop that accumulates them; but what an estimator learns in one backward
+    pass, as `Pooled`, `MultiFidelity` and `AdaptiveIMLE` do, the next forward passes don't know yet, as many as the
+    network is ahead. Its weights must stay as they are until the last micro-batch, and an optimizer's step comes after
+    the loop. It pays where solves of the forward pass take about as long as the network: on a GPU, or where the solver
+    releases the GIL and cores are left. Each micro-batch that is ahead takes the memory of its graph.
 
     Args:
         network: From an input to θ [*batch, *shape].

@@ -162,7 +162,7 @@ def _try(tableau, rows, memory, theta, low, high, sides_low, sides_high, z):
 
 @once
 def _begin(tableau, rows, memory, theta, low, high, sides_low, sides_high, z):
-    """Begin a row; tell whether its bounds leave values. z may hold a state to start from."""
+    """Begin a row; tell whether its bounds and sides leave values. z may hold a state to start from."""
     width = len(theta)
     counts = memory.counts
     counts[HAS_BEGUN] = 1
@@ -175,6 +175,8 @@ def _begin(tableau, rows, memory, theta, low, high, sides_low, sides_high, z):
             return False
         tableau.lower[j], tableau.upper[j], memory.x[j] = low[j], high[j], z[j]
     for i in range(len(sides_low)):
+        if sides_low[i] > sides_high[i]:  # between which there is no multiple of the row's unit
+            return False
         tableau.lower[width + i], tableau.upper[width + i] = sides_low[i], sides_high[i]
     if can_start:
         _try(tableau, rows, memory, theta, low, high, sides_low, sides_high, z)

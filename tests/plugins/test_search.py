@@ -233,6 +233,13 @@ def test_a_packing_for_which_both_searches_are_needed():
     assert solver.solve(torch.tensor(theta, dtype=torch.float64)).objective.item() == pytest.approx(2.63065, abs=1e-5)
 
 
+def test_a_row_without_an_integer_between_its_sides_is_infeasible_at_once():
+    solver = Search(IntegerProgram(A_eq=[[2] * 40], b_eq=[21]))
+    block = Block(np.random.default_rng(0).standard_normal((2, 40)), seconds=1e-3)
+    solver.solve_rows(solver.init(), block)
+    assert block.status.tolist() == [Status.INFEASIBLE] * 2
+
+
 def test_a_time_limit_is_kept_with_the_best_state_found():
     program, theta = hard()
     solver = Search(program)
