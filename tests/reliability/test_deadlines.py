@@ -3,6 +3,7 @@
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -171,3 +172,10 @@ def test_deadlines_are_positive_and_not_traced():
         torch.func.vmap(lambda theta: layer.eval()(theta, deadline=1.0))(rows(3, 2))
     bound = mapgrad.MAPLayer(mapgrad.get_solver("topk", PROBLEM, deadline=5.0)).eval()
     assert torch.func.vmap(bound)(rows(3, 2)).argmax(dim=1).tolist() == [3, 2]
+
+
+def test_a_given_executor_has_no_deadline():
+    with ThreadPoolExecutor(1) as executor:
+        solver = mapgrad.get_solver("networkx.assignment", mapgrad.Assignment(2), workers=executor, deadline=1.0)
+        with pytest.raises(ValueError, match="a deadline needs workers that can be left behind"):
+            solver(torch.rand(3, 2, 2))

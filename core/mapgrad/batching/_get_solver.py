@@ -56,7 +56,8 @@ def get_solver(
             `on_error` to decide on; None for any time. Each forward and each backward pass of a layer has it whole, and
             so has each solver of a fallback. The first start of workers doesn't count. What can't be stopped goes on
             in a thread that nobody waits for, as all solvers of whole batches and functions do, which get a copy of θ
-            for that; on a GPU what was begun there holds up what comes after it.
+            for that; on a GPU what was begun there holds up what comes after it. A given executor keeps none: calls are
+            refused.
         domain: ``"clip"`` θ to the problem's domain and count it, or ``"raise"``.
         reuse: Whether what earlier rows left behind (a basis, the forward pass's answer) may speed up later ones. The
             objectives stay the same; among equal optima another one may be found.

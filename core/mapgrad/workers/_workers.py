@@ -71,9 +71,15 @@ class Workers:
 
         Raises:
             KeyboardInterrupt: It came in the main thread; or whatever else a signal's handler raises there.
+            ValueError: There is a deadline, which a given executor can't keep.
         """
         if len(block) == 0:
             return
+        if deadline is not None and isinstance(self._crew, Given):
+            raise ValueError(
+                "a deadline needs workers that can be left behind, which a given executor's can't: take a number of "
+                'threads or "processes:n" as workers, or a time_limit for each row'
+            )
         if self._crew is not None:
             self._crew.solve(runner, job, block, deadline)
         elif deadline is None:
