@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import mapgrad
 from mapgrad import Status, Workers
@@ -238,16 +240,23 @@ def test_a_process_is_replaced_after_so_many_rows_or_so_much_memory(module):
 
 
 def test_solvers_share_workers_that_they_are_given(module):
-    with pytest.MonkeyPatch.context():
-        workers = Workers("processes:1")
-        solvers = [mapgrad.get_solver(module.Telling, mapgrad.KSubset(3, k), workers=workers) for k in (1, 2)]
-        import torch
+    workers = Workers("processes:1")
+    solvers = [mapgrad.get_solver(module.Telling, mapgrad.KSubset(3, k), workers=workers) for k in (1, 2)]
+    pids = {solver(torch.rand(2, 3, dtype=torch.float64))[0, 0].item() for solver in solvers}
+    assert len(pids) == 1
+    solvers[0].close()  # which doesn't end what another one uses
+    assert solvers[1](torch.rand(1, 3, dtype=torch.float64))[0, 0].item() in pids
+    workers.close()
 
-        pids = {solver(torch.rand(2, 3, dtype=torch.float64))[0, 0].item() for solver in solvers}
-        assert len(pids) == 1
-        solvers[0].close()  # which doesn't end what another one uses
-        assert solvers[1](torch.rand(1, 3, dtype=torch.float64))[0, 0].item() in pids
-        workers.close()
+
+def test_workers_that_are_dropped_leave_no_thread_of_a_deadline(module):
+    before = set(threading.enumerate())
+    workers = Workers()
+    assert_answered(solve(workers, module.Base, range(3), deadline=5.0))
+    assert any(thread.name == "mapgrad_0" for thread in set(threading.enumerate()) - before)
+    del workers
+    gc.collect()
+    wait_until(lambda: not {thread for thread in threading.enumerate() if thread.name == "mapgrad_0"} - before)
 
 
 @pytest.mark.parametrize(("options", "error"), [({"solves": 0}, ValueError), ({"memory": 1.5}, ValueError)])

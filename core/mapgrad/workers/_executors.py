@@ -175,7 +175,7 @@ class Given(_Foreign):
         call_after_fork(self)
 
     def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> None:
-        """Solve a block: see `Threads.solve`."""
+        """Solve a block; without a deadline, which `Workers.solve` refuses."""
         if self._executor is None:
             _interrupts.run(runner, block)
             return

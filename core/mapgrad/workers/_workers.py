@@ -47,9 +47,10 @@ class Workers:
     def __init__(self, workers: WorkersLike = None, *, solves: int | None = None, memory: int | None = None) -> None:
         self._given = workers, solves, memory
         self._crew = _crew(workers, solves, memory)
-        self._watched: Threads | None = None
-        if self._crew is not None:
-            weakref.finalize(self, _close, self._crew)
+        self._apart = Threads(1)  # in place of the calling thread, which can't be left behind at a deadline
+        for crew in (self._crew, self._apart):
+            if crew is not None:
+                weakref.finalize(self, _close, crew)
 
     @property
     def count(self) -> int:
@@ -84,9 +85,8 @@ class Workers:
             self._crew.solve(runner, job, block, deadline)
         elif deadline is None:
             _interrupts.run(runner, block)
-        else:  # a thread can be left behind, the caller can't
-            self._watched = self._watched or Threads(1)
-            self._watched.solve(runner, job, block, deadline)
+        else:
+            self._apart.solve(runner, job, block, deadline)
 
     def forget(self, token: str) -> None:
         """Have a job's native models freed where they are in other processes; those here are the runner's.
@@ -102,7 +102,7 @@ class Workers:
 
         A given executor stays open, and is told to free the native models as by `forget`. Later rows start new workers.
         """
-        for crew in (self._crew, self._watched):
+        for crew in (self._crew, self._apart):
             if crew is not None:
                 _close(crew)
 
