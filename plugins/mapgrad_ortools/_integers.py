@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from mapgrad.problems import RowFacts
+
 # CP-SAT refuses sums that may exceed 2⁶² in absolute value, and was seen to be right up to 2⁶¹.
 _SUM_BITS: Final = 60
 _TOLERANCE: Final = 1e-9  # of max |θ|, within which an answer is optimal
 _OBJECTIVE_BITS: Final = 30  # 2⁻³⁰ is just below it
 _TIGHTENING_ROUNDS: Final = 20
-_ROOM: Final = 1e-9  # relative; a row of integer variables counts as met within it
+_ROOM: Final = 1e-9  # relative; by so much bounds that rows imply are wider than they must be
 _COEFFICIENT_DIGITS: Final = 1e-12  # relative; rounding errors in how a coefficient came about
 
 
@@ -31,16 +33,14 @@ class Row(NamedTuple):
         name: What messages call it.
         columns: Its variables.
         integers: Their coefficients.
-        scale: A positive integer.
-        largest: The largest coefficient in the program, in absolute value.
+        scale: A positive number.
         literal: As CP-SAT has it: the row holds only where it is true; None for one that always holds.
     """
 
     name: str
     columns: NDArray[np.int64]
     integers: list[int]
-    scale: int
-    largest: float
+    scale: Fraction
     literal: int | None
 
 
@@ -124,7 +124,7 @@ def integer_form(program: mapgrad.IntegerProgram, rows: list[Row] | None = None)
 
     Variables without bounds get those that the rows imply. A coefficient is read as the first convergent of its
     continued fraction that agrees to 12 digits: 0.1 and 0.3 - 0.2 are 1/10. Nothing else is rounded, so that whether a
-    row is met differs from what `IntegerProgram.contains` says only within the latter's tolerance.
+    row without a unit is met differs from what `IntegerProgram.contains` says only within the latter's tolerance.
 
     Args:
         program: The program.
@@ -148,8 +148,10 @@ def integer_form(program: mapgrad.IntegerProgram, rows: list[Row] | None = None)
         return reason
     reach = np.maximum(np.abs(lower), np.abs(upper))
     form = IntegerForm(lower.astype(np.int64), upper.astype(np.int64), rows or list(_rows(program)), [])
-    sides = [*zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)]
-    sides += [(least, most) for *_, least, most in program.indicators]
+    sides = [*_ends(program.row_facts, program.row_lower, program.row_upper)]
+    if program.indicators:
+        *_, least, most = zip(*program.indicators, strict=True)
+        sides += _ends(program.indicator_facts, np.array(least), np.array(most))
     for row, (least, most) in zip(form.rows, sides, strict=True):
         terms = zip(row.integers, reach[row.columns].tolist(), strict=True)
         total = sum(abs(integer) * int(bound) for integer, bound in terms)
@@ -158,41 +160,44 @@ def integer_form(program: mapgrad.IntegerProgram, rows: list[Row] | None = None)
                 f"{row.name} in integers takes more than 64 bits, and CP-SAT rounds nothing: give its coefficients "
                 "fewer digits"
             )
-        form.sides.append((_in_integers(row, least, -1, total), _in_integers(row, most, 1, total)))
+        form.sides.append((_first(row, least, total), -_first(row, -most, total)))
     return form
 
 
+def _ends(facts: RowFacts, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
+    least, most = facts.anywhere(lower, upper)
+    return zip(least.tolist(), most.tolist(), strict=True)
+
+
 def _rows(program: mapgrad.IntegerProgram) -> Iterator[Row]:
-    for number in range(program.matrix.shape[0]):
-        yield _row(f"row {number}", *program.matrix.row(number), None)
-    for number, (variable, value, row, *_) in enumerate(program.indicators):
-        yield _row(f"indicator {number}", *row.row(0), variable if value else -variable - 1)
+    for number, unit in enumerate(program.row_facts.units.tolist()):
+        yield _row(f"row {number}", *program.matrix.row(number), unit, None)
+    units = program.indicator_facts.units.tolist()
+    for number, ((variable, value, row, *_), unit) in enumerate(zip(program.indicators, units, strict=True)):
+        yield _row(f"indicator {number}", *row.row(0), unit, variable if value else -variable - 1)
 
 
-def _row(name: str, columns: NDArray[np.int64], coefficients: NDArray[np.float64], literal: int | None) -> Row:
-    scale, integers = _common_scale(coefficients.tolist())
-    return Row(name, columns, integers, scale, float(np.abs(coefficients).max(initial=0)), literal)
+def _row(
+    name: str, columns: NDArray[np.int64], coefficients: NDArray[np.float64], unit: float, literal: int | None
+) -> Row:
+    scale, integers = _common_scale(coefficients.tolist(), unit)
+    return Row(name, columns, integers, scale, literal)
 
 
-def _in_integers(row: Row, bound: float, side: int, total: int) -> int:
-    """Return the last multiple of 1 / scale that a row's bound lets pass, as an integer just beyond ±total at most."""
-    if math.isinf(bound):
-        return side * (total + 1)
-    if row.scale == 1 and bound.is_integer():
-        last = int(bound)  # a miss is a whole number, which no tolerance may hide
-    else:
-        room = Fraction(_ROOM * max(abs(bound), row.largest))
-        last = side * math.floor(row.scale * (side * Fraction(bound) + room))
-    return max(-total - 1, min(last, total + 1))
+def _first(row: Row, least: float, total: int) -> int:
+    """Return the first integer from which a row holds; one just beyond ±total where it lies further away."""
+    if math.isinf(least):
+        return -total - 1
+    return max(-total - 1, min(math.ceil(Fraction(least) * row.scale), total + 1))
 
 
-def _common_scale(values: list[float]) -> tuple[int, list[int]]:
-    """Return the least integer whose products with all values are integers, and these products."""
-    if all(value.is_integer() for value in values):
-        return 1, [int(value) for value in values]
+def _common_scale(values: list[float], unit: float) -> tuple[Fraction, list[int]]:
+    """Return the least number whose products with all values are integers, and these products."""
+    if unit > 0:
+        return 1 / Fraction(unit), [round(value / unit) for value in values]
     fractions = [_simplest_fraction(value) for value in values]
     scale = math.lcm(*(fraction.denominator for fraction in fractions))
-    return scale, [int(scale * fraction) for fraction in fractions]
+    return Fraction(scale), [int(scale * fraction) for fraction in fractions]
 
 
 def _simplest_fraction(value: float) -> Fraction:

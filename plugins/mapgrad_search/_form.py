@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -14,13 +16,15 @@ if TYPE_CHECKING:
 
     import mapgrad
 
-_ROOM: Final = 1e-9  # relative; a row of integer variables counts as met within it
-_DIGITS: Final = 6
-_ROUNDING: Final = 2.0**-51  # of a decimal that becomes a float and is multiplied by a power of ten
 _EXACT: Final = 2.0**50
+"""Multiples of a unit up to here are added up without rounding, also by a tableau."""
+
+WIDE: Final = 1e-9
+"""A row that isn't made of integers may be missed by so much of its largest number; what is found is checked then."""
 
 
-class Form(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Form:
     """A program's rows, each divided by a unit, then by a power of two so that the largest coefficient is in [½, 1).
 
     Attributes:
@@ -28,14 +32,14 @@ class Form(NamedTuple):
         units: [h]; 0 for a row that isn't made of integers.
         scales: [h], the powers of two.
         largest: [h], the program's own largest coefficients, in absolute value.
-        are_whole: [h], whether these are integers.
+        program: What it is the form of.
     """
 
     rows: Rows
     units: NDArray[np.float64]
     scales: NDArray[np.float64]
     largest: NDArray[np.float64]
-    are_whole: NDArray[np.bool_]
+    program: mapgrad.IntegerProgram
 
     @classmethod
     def of(cls, program: mapgrad.IntegerProgram) -> Form:
@@ -43,8 +47,8 @@ class Form(NamedTuple):
         matrix = program.matrix
         height, width = matrix.shape
         dense = matrix.toarray()
-        units = np.array([_unit(matrix.row(row)[1]) for row in range(height)])
-        largest = np.abs(dense).max(axis=1, initial=0)
+        units = program.row_facts.units
+        units = np.where(np.abs(dense).sum(axis=1) * LARGEST <= _EXACT * units, units, 0)
         scaled = np.where(units[:, None] > 0, np.rint(dense / np.where(units > 0, units, 1)[:, None]), dense)
         scales = np.exp2(np.frexp(np.abs(scaled).max(axis=1, initial=0))[1])
         scaled /= scales[:, None]
@@ -62,29 +66,44 @@ class Form(NamedTuple):
             ((scaled > 0) & above | (scaled < 0) & below).sum(axis=0),
             ((scaled < 0) & above | (scaled > 0) & below).sum(axis=0),
         )
-        return cls(rows, units, scales, largest, (dense % 1 == 0).all(axis=1))
+        return cls(rows, units, scales, np.abs(dense).max(axis=1, initial=0), program)
+
+    @cached_property
+    def is_rough(self) -> NDArray[np.bool_]:
+        """Which rows aren't made of integers: [h]."""
+        return self.units == 0
+
+    @cached_property
+    def own_sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Wide sides of the program's own rows, [1, h]."""
+        return self.sides(self.program.row_lower[None], self.program.row_upper[None], WIDE)
 
     def sides(
-        self, lower: NDArray[np.float64], upper: NDArray[np.float64]
+        self, lower: NDArray[np.float64], upper: NDArray[np.float64], tolerance: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the least and the most that rows may come to, [m, h], for sides [m, h] of the program's rows."""
-        unit = np.where(self.units > 0, self.units, 1)
-        low, high = (lower - self._room(lower)) / unit, (upper + self._room(upper)) / unit
-        low, high = np.where(self.units > 0, np.ceil(low), low), np.where(self.units > 0, np.floor(high), high)
+        """Return the least and the most that rows may come to, [m, h], for sides [m, h] of the program's rows.
+
+        Args:
+            lower: The lower sides.
+            upper: The upper sides.
+            tolerance: By how much a row without a unit may miss them, in sizes of its largest number.
+        """
+        facts, unit = self.program.row_facts, np.where(self.is_rough, 1, self.units)
+        exact, about = facts.inner(lower, upper), facts.about(lower, upper, self.largest, tolerance)
+        low, high = (
+            np.where(self.is_rough, *ends) for ends in zip(about, (np.rint(end / unit) for end in exact), strict=True)
+        )
         return np.ascontiguousarray(low / self.scales + 0.0), np.ascontiguousarray(high / self.scales + 0.0)
 
-    def _room(self, sides: NDArray[np.float64]) -> NDArray[np.float64]:
-        room = _ROOM * np.maximum(self.largest, np.where(np.isfinite(sides), np.abs(sides), 0))
-        return np.where(self.are_whole & (sides == np.rint(sides)), np.minimum(room, 0.5), room)
-
-
-def _unit(coefficients: NDArray[np.float64]) -> float:
-    """Return a number of which all coefficients of a row are multiples, decimals among them; 0 where none is found."""
-    for factor in 10.0 ** np.arange(_DIGITS + 1):
-        multiples = np.rint(coefficients * factor)
-        if (np.abs(coefficients * factor - multiples) > _ROUNDING * np.abs(multiples)).any():
-            continue
-        if np.abs(multiples).sum() * LARGEST > _EXACT:
-            return 0.0
-        return float(np.gcd.reduce(multiples.astype(np.int64), initial=0)) / factor
-    return 0.0
+    def breaks(
+        self, x: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Tell which points x [m, n] break a row that isn't made of integers, given sides [1 or m, h]: bool [m]."""
+        activity = self.program.matrix.activities(x)
+        missed = ((activity < lower) | (activity > upper)) & self.is_rough
+        few = np.flatnonzero(missed.any(axis=1))
+        lower, upper = (np.broadcast_to(side, missed.shape)[few] for side in (lower, upper))
+        least, most = self.program.row_facts.reach(x[few], lower, upper)
+        broken = np.zeros(len(x), dtype=np.bool_)
+        broken[few] = (((activity[few] < least) | (activity[few] > most)) & self.is_rough).any(axis=1)
+        return broken

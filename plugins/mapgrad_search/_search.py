@@ -10,7 +10,7 @@ import numpy as np
 
 import mapgrad
 from mapgrad_search import refusal
-from mapgrad_search._form import Form
+from mapgrad_search._form import WIDE, Form
 from mapgrad_search._knapsack import pack
 from mapgrad_search._memory import BEST, POSITION, SAVED, Memory
 from mapgrad_search._simplex import Tableau
@@ -35,7 +35,11 @@ _ALLOWANCE: Final = 2e7
 
 _SECONDS_PER_ENTRY: Final = 1e-9
 _OPEN: Final = -1
+
 _LEAST: Final = 2.0**-10
+
+_NARROW: Final = 2.0**-45
+"""By so much a row that isn't made of integers may be missed where a wide side let a state pass that breaks it."""
 
 
 @dataclass(eq=False)
@@ -47,13 +51,14 @@ class _State:
 class _Task:
     """Rows [m, n] with bounds [1 or m, n] and sides [1 or m, h], and where answers go."""
 
-    def __init__(self, block: mapgrad.Block, program: mapgrad.IntegerProgram, form: Form) -> None:
-        limits = mapgrad.Limits.of(program) if block.limits is None else block.limits
+    def __init__(self, block: mapgrad.Block, form: Form) -> None:
+        limits = mapgrad.Limits.of(form.program) if block.limits is None else block.limits
         lower, upper, row_lower, row_upper = (np.atleast_2d(each) for each in limits)
         if block.forbidden is not None:
             lower, upper = np.where(block.forbidden, 0.0, lower), np.where(block.forbidden, 0.0, upper)
         self.bounds = np.array(lower, order="C"), np.array(upper, order="C")
-        self.sides = form.sides(row_lower, row_upper)
+        self.form, self.given = form, (row_lower, row_upper)
+        self.sides = form.own_sides if block.limits is None else form.sides(*self.given, WIDE)
         self.theta, self.z, self.status = block.theta, block.z, block.status
 
     @property
@@ -68,6 +73,14 @@ class _Task:
         self.z[rows] = np.where(is_better[:, None], found, known)
         self.status[rows[self.status[rows] == int(mapgrad.Status.INFEASIBLE)]] = int(mapgrad.Status.OPTIMAL)
 
+    def reopen(self) -> bool:
+        """Open rows again whose states break a row of the program, for narrow sides; tell whether there are any."""
+        known = np.flatnonzero(np.isfinite(self.z).all(axis=1))
+        broken = known[self.form.breaks(self.z[known], *(_of(side, known) for side in self.given))]
+        self.z[broken], self.status[broken] = np.nan, _OPEN
+        self.sides = self.form.sides(*self.given, _NARROW)
+        return len(broken) > 0
+
     @property
     def steps(self) -> int:
         """How often bounds may be tightened on the way to a leaf."""
@@ -80,16 +93,14 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
 
     Knapsacks are searched depth first in the order of utility per weight, bounded by a sum of their constraints. What
     takes longer, and all other programs, are searched with linear programs as bounds, by the dual simplex method from
-    node to node; a node is left only by a bound that its prices prove without the tableau's rounding. Rows of integers
-    and decimals are met exactly, others to 1e-9 of their largest coefficient.
+    node to node; a node is left only by a bound that its prices prove without the tableau's rounding.
     """
 
     traits = mapgrad.Traits(releases_gil=True, masks=True, limits=True, gives_up=True, stoppable=True)
 
     def __init__(self, problem: mapgrad.Knapsack | mapgrad.IntegerProgram, **options: Any) -> None:
         super().__init__(problem, **options)
-        self._program = problem.to_ilp()
-        self._form = Form.of(self._program)
+        self._form = Form.of(problem.to_ilp())
         matrix = self._form.rows.matrix
         is_packing = bool((matrix >= 0).all()) and 0 < len(matrix) <= _CONSTRAINTS
         self._weights = np.ascontiguousarray(matrix.T) if is_packing else None
@@ -108,7 +119,7 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
 
     def solve_rows(self, state: _State, block: mapgrad.Block) -> None:
         """Write a best state of each row."""
-        task = _Task(block, self._program, self._form)
+        task = _Task(block, self._form)
         if task.steps > len(state.memory.trail):
             height, width = self._form.rows.matrix.shape
             state.memory = Memory.of_size(height, width, task.steps)
@@ -118,6 +129,8 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         if self._weights is not None and task.is_packing:
             self._pack(state, task, block)
         self._search(state, task, block)
+        if self._form.is_rough.any() and task.reopen():
+            self._search(state, task, block)
         is_open = task.status == _OPEN
         task.z[is_open], task.status[is_open] = np.nan, int(mapgrad.Status.TIME_LIMIT)
 
@@ -168,6 +181,10 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
                     if memory.work[BEST] == -np.inf:
                         task.z[portion] = np.nan
                     break
+
+
+def _of(sides: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    return sides if len(sides) == 1 else sides[rows]
 
 
 def _portions(rows: NDArray[np.int64], size: int, block: mapgrad.Block) -> Iterator[NDArray[np.int64]]:

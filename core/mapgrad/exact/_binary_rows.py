@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 _DIGITS: Final = 9
 """Decimals up to which coefficients are taken as decimal numbers, which merge better than the floats next to them."""
 
-_TOLERANCE: Final = 1e-9
-"""By which a row of integer variables may be missed, times its largest number: that of `IntegerProgram.contains`."""
-
 _LARGEST: Final = 2**60
 """Below which the activities of a row lie, in integers."""
 
@@ -94,11 +91,13 @@ def binary_rows(problem: Problem) -> BinaryRows:
     place = np.empty(program.num_vars, dtype=np.int64)
     order = np.concatenate((program.decision, program.others))
     place[order] = np.arange(program.num_vars)
+    facts = program.row_facts
+    ends = zip(*facts.anywhere(program.row_lower, program.row_upper), strict=True)
     rows: list[BinaryRow] = []
-    for number, (low, high) in enumerate(zip(program.row_lower.tolist(), program.row_upper.tolist(), strict=True)):
+    for number, (unit, (least, most)) in enumerate(zip(facts.units, ends, strict=True)):
         columns, values = program.matrix.row(number)
         by_place = np.argsort(place[columns])
-        row = _in_integers(number, place[columns][by_place], values[by_place], low, high)
+        row = _in_integers(number, place[columns][by_place], values[by_place], float(unit), float(least), float(most))
         if row is not None:
             rows.append(row)
     may_be = np.stack((program.lower[order] == 0, program.upper[order] == 1))
@@ -106,43 +105,47 @@ def binary_rows(problem: Problem) -> BinaryRows:
 
 
 def _in_integers(
-    number: int, columns: NDArray[np.int64], values: NDArray[np.float64], low: float, high: float
+    number: int, columns: NDArray[np.int64], values: NDArray[np.float64], unit: float, least: float, most: float
 ) -> BinaryRow | None:
-    """Return a row times a number that makes its coefficients integers; None if it always holds."""
-    scale, integers = _scaled(values)
+    """Return a row as one of integers; None if it always holds.
+
+    Args:
+        number: The row's.
+        columns: [k].
+        values: [k], its coefficients.
+        unit: Of which these are multiples; 0 if none is known.
+        least: What it may come to.
+        most: As above.
+    """
+    if unit > 0:
+        scale, integers = 1 / Fraction(unit), [int(multiple) for multiple in np.rint(values / unit).tolist()]
+    else:
+        scale, integers = _scaled(values)
     total = sum(map(abs, integers))
     if total >= _LARGEST:
         raise UnsupportedProblemError(
             f"diagrams count activities of rows in 64-bit integers, but the coefficients of row {number}, such as "
             f"{float(values[0])!r}, need more: round them to fewer digits, or scale the row down"
         )
-    largest, is_whole = float(np.abs(values).max(initial=0)), not (values % 1).any()
-    bounds = -total - 1, total + 1
-    lower, upper = bounds
-    if low > -math.inf:
-        lower = min(max(math.ceil((Fraction(low) - _room(low, largest, is_whole)) * scale), bounds[0]), bounds[1])
-    if high < math.inf:
-        upper = min(max(math.floor((Fraction(high) + _room(high, largest, is_whole)) * scale), bounds[0]), bounds[1])
+    lower, upper = -total - 1, total + 1
+    if least > -math.inf:
+        lower = max(lower, min(math.ceil(Fraction(least) * scale), upper))
+    if most < math.inf:
+        upper = min(upper, max(math.floor(Fraction(most) * scale), -total - 1))
     coefficients = np.array(integers, dtype=np.int64)
     if lower <= coefficients[coefficients < 0].sum() and upper >= coefficients[coefficients > 0].sum():
         return None
     return BinaryRow(columns, coefficients, lower, upper)
 
 
-def _scaled(values: NDArray[np.float64]) -> tuple[int, list[int]]:
+def _scaled(values: NDArray[np.float64]) -> tuple[Fraction, list[int]]:
     """Return a factor, and the integers that it makes of numbers: as decimals if they have few digits."""
     for digits in range(_DIGITS + 1):
         scale = 10**digits
         with np.errstate(over="ignore"):
             rounded = np.rint(values * scale)
         if np.array_equal(rounded / scale, values):
-            return scale, [int(value) for value in rounded.tolist()]
-    ratios = [value.as_integer_ratio() for value in values.tolist()]
-    scale = max(denominator for _, denominator in ratios)
-    return scale, [numerator * (scale // denominator) for numerator, denominator in ratios]
-
-
-def _room(side: float, largest: float, is_whole: bool) -> Fraction:
-    """Return by how much a row may miss a side; less than one where a miss is a whole number."""
-    room = Fraction(_TOLERANCE * max(largest, abs(side)))
-    return min(room, Fraction(1, 2)) if is_whole and side % 1 == 0 else room
+            return Fraction(scale), [int(value) for value in rounded.tolist()]
+    fractions = [Fraction(value) for value in values.tolist()]
+    scale = max(fraction.denominator for fraction in fractions)
+    return Fraction(scale), [int(fraction * scale) for fraction in fractions]

@@ -11,6 +11,7 @@ from mapgrad.problems._nesting import columns_of
 from mapgrad.problems._paths import ShortestPath
 from mapgrad.problems._portfolio import Portfolio
 from mapgrad.problems._program import IntegerProgram
+from mapgrad.problems._row_facts import RowFacts
 from mapgrad.problems._sparse import SparseRows
 from mapgrad.problems._subsets import KSubset, Ranking
 from mapgrad.problems._tours import AsymmetricTravelingSalesman, TravelingSalesman
@@ -30,6 +31,7 @@ __all__ = [
     "Portfolio",
     "Problem",
     "Ranking",
+    "RowFacts",
     "ShortestPath",
     "SpanningTree",
     "SparseRows",

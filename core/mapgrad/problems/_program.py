@@ -70,6 +70,7 @@ class IntegerProgram(ProgramData):
         matrix: All rows, those of A_ub first.
         row_lower: Their lower sides, float64: -inf for the rows of A_ub, b_eq for those of A_eq.
         row_upper: Their upper sides, float64: b_ub, then b_eq.
+        row_facts: Within which of them a row holds, `mapgrad.problems.RowFacts`.
         objective: What the file priced the variables with, [num_vars] float64, to be minimised; None where the program
             comes from no file. It plays no part in solving, comparing and hashing.
         offset: The constant of that objective.
@@ -182,7 +183,7 @@ class IntegerProgram(ProgramData):
         """
         sibling = self._with(**changed(self, changes))
         if not changes.keys() & set(_STRUCTURE):
-            shared = vars(self).keys() & {"others", "structure", "_row_facts"}
+            shared = vars(self).keys() & {"others", "structure", "row_facts", "indicator_facts"}
             vars(sibling).update({name: vars(self)[name] for name in shared})
         return sibling
 
@@ -346,7 +347,7 @@ class IntegerProgram(ProgramData):
             return super().completion_values(z)
         if self.features:
             return self.reformulated().completion_values(z)
-        return membership.completion_values(self, self._row_facts, z)
+        return membership.completion_values(self, z)
 
     def __repr__(self) -> str:
         """The constructor's call, without what is left at its default."""
@@ -369,17 +370,13 @@ class IntegerProgram(ProgramData):
             return super().__reduce__()
         return made, (IntegerProgram, {name: getattr(self, name) for name in _STORED})
 
-    @cached_property
-    def _row_facts(self) -> membership.RowFacts:
-        return membership.RowFacts(self.matrix, self.integrality, self.others)
-
     def in_box(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
         return membership.in_box(self, z)
 
     def are_states(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:
         if self.features and len(self.others):
             return self.reformulated().are_states(z)
-        return membership.are_states(self, self._row_facts, z)
+        return membership.are_states(self, z)
 
     def iterate_states(self) -> Iterator[NDArray[np.float64]]:
         if not self.integrality[self.decision].all():

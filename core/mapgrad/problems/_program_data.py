@@ -9,7 +9,8 @@ import numpy as np
 
 from mapgrad.problems._arrays import frozen_array
 from mapgrad.problems._base import Problem
-from mapgrad.problems._features import FEATURES
+from mapgrad.problems._features import FEATURES, stacked
+from mapgrad.problems._row_facts import RowFacts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +91,16 @@ class ProgramData(Problem):
         """
         matrix, shifts = self.matrix.scaled(bits)
         return matrix, np.ldexp(self.row_lower, shifts), np.ldexp(self.row_upper, shifts)
+
+    @cached_property
+    def row_facts(self) -> RowFacts:
+        """When rows of `matrix` hold."""
+        return RowFacts(self.matrix, self.integrality, self.others)
+
+    @cached_property
+    def indicator_facts(self) -> RowFacts:
+        """When rows of `indicators` hold."""
+        return RowFacts(stacked(self.indicators, self.num_vars), self.integrality, self.others)
 
     @cached_property
     def hull(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

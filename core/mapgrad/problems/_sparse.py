@@ -186,9 +186,9 @@ class SparseRows:
         """Return ⟨row, x⟩ for each x and row: float64 [N, m] from float64 [N, n]."""
         return self._by_row(np.add, x, self.data)
 
-    def magnitudes(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the largest |coefficient| · max(1, |x_j|) of each row: float64 [N, m] from float64 [N, n]."""
-        return self._by_row(np.maximum, np.maximum(np.abs(x), 1), np.abs(self.data))
+    def magnitudes(self, x: NDArray[np.float64], least: NDArray[np.float64] | float = 1.0) -> NDArray[np.float64]:
+        """Return the largest |coefficient_j| · max(least_j, |x_j|) of each row: float64 [N, m] from x [N, n]."""
+        return self._by_row(np.maximum, np.maximum(np.abs(x), least), np.abs(self.data))
 
     def _by_row(
         self, reduce: np.ufunc, x: NDArray[np.float64], coefficients: NDArray[np.float64]

@@ -37,9 +37,6 @@ _DENSE: Final = 50_000
 _WIDE: Final = 1e4
 """So many times its smallest coefficient is the largest one of a wide row."""
 
-_EXACT: Final = 2.0**53
-"""Integers up to here are float64 numbers."""
-
 _POLISHED: Final = 2_000
 """Columns and rows, up to which the vertex near a point is looked for."""
 
@@ -60,11 +57,7 @@ class Rows:
         self.is_wide = _is_wide(program.matrix)
         self._own = Limits.of(program)
         self._is_open = bool(program.unbounded_integers.any())
-        fractional = (program.matrix.data % 1 != 0) | ~program.integrality[program.matrix.indices]
-        self._is_whole = np.ones(height, dtype=np.bool_)
-        self._is_whole[program.matrix.row_of_entry[fractional]] = False
-        self._divisors = _common_divisors(program.matrix, self._is_whole)
-        self._divided = np.flatnonzero(self._divisors > 1)
+        self._facts = program.row_facts
 
     def is_open(self, limits: Limits) -> bool:
         """Tell whether an integer variable lacks a bound: engines were seen to be wrong there, too."""
@@ -73,16 +66,9 @@ class Rows:
         return bool(np.isinf((limits.lower, limits.upper))[:, self._integrality].any())
 
     def exclude_all(self, limits: Limits) -> bool:
-        """Tell whether a row has integers alone, and what divides all of it has no multiple between its sides.
-
-        Searches may go on for ever there.
-        """
-        rows = self._divided
-        if not len(rows):
-            return False
-        divisors, lower, upper = self._divisors[rows], limits.row_lower[rows], limits.row_upper[rows]
-        is_whole = (np.rint(lower) == lower) & (np.rint(upper) == upper)
-        return bool((is_whole & (np.floor(upper / divisors) * divisors < lower)).any())
+        """Tell whether a row has no multiple of its unit between its sides: searches may go on for ever there."""
+        least, most = self._facts.inner(limits.row_lower, limits.row_upper)
+        return bool((least > most).any())
 
     def rounded(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:
         """Return x within the bounds, integer where it must be."""
@@ -106,16 +92,18 @@ class Rows:
         return x if np.abs(x).max(initial=0) <= _LOST else np.clip(0.0, limits.lower, limits.upper)
 
     def hold(self, x: NDArray[np.float64], limits: Limits, digits: float = 0.0) -> bool:
-        """Tell whether all rows hold at x, each to its own terms.
+        """Tell whether all rows hold at x, each to its unit or to its own terms.
 
-        A row may also be missed by `digits` of its largest coefficient times the largest |x_j|.
+        One with continuous variables may also be missed by `digits` of its largest coefficient times the largest |x_j|.
         """
         activity = self._activity(x)
         excess = np.maximum(limits.row_lower - activity, activity - limits.row_upper)
         if excess.max(initial=0) <= 0:
             return True
-        missed = np.flatnonzero(~(excess <= 0)).tolist()
-        return all(excess[row] <= self._room(row, x, limits, digits) for row in missed)
+        missed = np.flatnonzero(~(excess <= 0))
+        least, most = self._facts.inner(limits.row_lower, limits.row_upper)
+        excess = np.maximum(least - activity, activity - most)
+        return all(excess[row] <= self._room(row, x, limits, digits) for row in missed.tolist())
 
     def vertex_near(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64] | None:
         """Return a point near x that attains all bounds and rows that x nearly attains; None if it breaks a row.
@@ -155,23 +143,18 @@ class Rows:
         return self._matrix.activities(x[None])[0] if self._dense is None else self._dense @ x
 
     def _room(self, row: int, x: NDArray[np.float64], limits: Limits, digits: float) -> float:
-        """Return by how much a row may be missed: by nothing near 1 where all of it is integer."""
+        """Return by how much a row may miss its inner sides: by half its unit if it has one."""
+        unit = float(self._facts.units[row])
+        if unit > 0:
+            return unit / 2
         columns, coefficients = self._matrix.row(row)
         sides = np.array((limits.row_lower[row], limits.row_upper[row]))
         sides = sides[np.isfinite(sides)]
         largest = max(np.abs(coefficients * x[columns]).max(initial=0), np.abs(sides).max(initial=0))
-        room = max(_TOLERANCE * largest, digits * np.abs(coefficients).max(initial=0) * np.abs(x).max())
-        return min(room, 0.5) if self._is_whole[row] and not (sides % 1).any() else room
-
-
-def _common_divisors(matrix: SparseRows, is_whole: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the greatest common divisor of the coefficients of each row that has integers alone, 1 for the others."""
-    divisors = np.ones(len(is_whole))
-    filled = is_whole & (np.diff(matrix.indptr) > 0)
-    if filled.any() and np.abs(matrix.data).max() <= _EXACT:
-        part = matrix.select(filled)
-        divisors[filled] = np.gcd.reduceat(part.data.astype(np.int64), part.indptr[:-1])
-    return divisors
+        room = _TOLERANCE * largest
+        if self._facts.are_integer[row]:
+            return room
+        return max(room, digits * np.abs(coefficients).max(initial=0) * np.abs(x).max())
 
 
 def _is_wide(matrix: SparseRows) -> bool:

@@ -1,0 +1,134 @@
+"""When a row of a program holds: the one definition, for membership, engines, kernels and diagrams."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapgrad.problems._sparse import SparseRows
+
+TOLERANCE: Final = 1e-6
+"""By how much a coordinate may miss a bound or a whole number, and a row with real terms a side, beside their size."""
+
+_INTEGER_ROW_TOLERANCE: Final = 1e-9  # such a row is evaluated at integers: only its own coefficients are rounded
+_DIGITS: Final = 6  # with more, units would be less than what engines tell from nothing
+_ROUNDING: Final = 2.0**-51  # of a decimal that becomes a float and is multiplied by a power of ten
+_WHOLE: Final = 2.0**53  # integers up to here are float64 numbers
+_DECIMALS: Final = 2.0**41  # numbers of more digits look like decimals by chance
+
+
+class RowFacts:
+    """What can be said of rows whatever their sides are: programs that differ in sides and bounds share it.
+
+    A row of integer variables whose coefficients are integers or decimals of up to 6 places has a unit, the largest
+    number of which all of them are multiples. Such a row comes to multiples of it, so that it holds or doesn't: its
+    sides are moved inwards to the next multiples, which they may miss themselves by 1e-9 of their size and less than
+    half a unit. Another row holds if it is missed by at most 1e-9 of its largest term or side; 1e-6 where a variable is
+    continuous.
+
+    Args:
+        matrix: [m, n].
+        integrality: [n] bool.
+        others: The columns that θ doesn't price.
+    """
+
+    def __init__(self, matrix: SparseRows, integrality: NDArray[np.bool_], others: NDArray[np.int64]) -> None:
+        self._matrix, self._integrality, self._others = matrix, integrality, others
+
+    @cached_property
+    def units(self) -> NDArray[np.float64]:
+        """Each row's unit: float64 [m], 0 where it has none. A row without coefficients has the unit 1."""
+        return _units(self._matrix) * self.are_integer
+
+    @cached_property
+    def are_integer(self) -> NDArray[np.bool_]:
+        """Which rows have integer variables only: bool [m]."""
+        return ~self._matrix.touches(~self._integrality)
+
+    @cached_property
+    def are_settled(self) -> NDArray[np.bool_]:
+        """Which rows speak of priced variables only: bool [m]."""
+        other = np.zeros(self._matrix.shape[1], dtype=np.bool_)
+        other[self._others] = True
+        return ~self._matrix.touches(other)
+
+    @cached_property
+    def other_columns(self) -> Any:
+        """The columns that θ doesn't price, as a scipy.sparse array."""
+        return self._matrix.to_scipy()[:, self._others]
+
+    def inner(
+        self, lower: NDArray[np.float64], upper: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return sides [..., m] moved inwards to multiples of the units; those of rows without a unit stay.
+
+        Where a lower side exceeds the upper one then, nothing lies between them.
+        """
+        return -self._inner(-lower), self._inner(upper)
+
+    def _inner(self, upper: NDArray[np.float64]) -> NDArray[np.float64]:
+        units = np.where(self.units > 0, self.units, 1)
+        multiples = upper / units
+        room = np.minimum(_INTEGER_ROW_TOLERANCE * np.abs(multiples), 0.5)
+        return np.where(self.units > 0, np.floor(multiples + room) * units, upper)
+
+    def reach(
+        self, x: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what rows may come to at least and at most at points x [N, n], given sides [m]: two arrays [N, m]."""
+        terms = self._matrix.magnitudes(x, np.where(self._integrality, 0.0, 1.0))
+        return self.about(lower, upper, terms, np.where(self.are_integer, _INTEGER_ROW_TOLERANCE, TOLERANCE))
+
+    def anywhere(
+        self, lower: NDArray[np.float64], upper: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what a row of integer variables may come to whatever the point is, given sides [m]: two arrays [m].
+
+        For a row without a unit, its smallest coefficient stands for its terms.
+        """
+        smallest = np.full(len(lower), np.inf)
+        np.minimum.at(smallest, self._matrix.row_of_entry, np.abs(self._matrix.data))
+        return self.about(lower, upper, smallest, _INTEGER_ROW_TOLERANCE)
+
+    def about(
+        self,
+        lower: NDArray[np.float64],
+        upper: NDArray[np.float64],
+        sizes: NDArray[np.float64],
+        tolerance: NDArray[np.float64] | float,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return sides [..., m] with what may be missed of them, which is half a unit, or that part of a row's size.
+
+        Where a row of integers without a unit excludes 0, so does what is returned.
+        """
+        ends: list[NDArray[np.float64]] = []
+        for side, end, sign in zip((lower, upper), self.inner(lower, upper), (-1, 1), strict=True):
+            size = np.where(np.isfinite(side), np.abs(side), 0)
+            room = tolerance * np.maximum(sizes, size)
+            room = np.where(self.are_integer & (sign * side < 0), np.minimum(room, size / 2), room)
+            ends.append(end + sign * np.where(self.units > 0, self.units / 2, room))
+        return ends[0], ends[1]
+
+
+def _units(matrix: SparseRows) -> NDArray[np.float64]:
+    """Return the largest number of which all coefficients of a row are multiples, [m]; 0 where none is found."""
+    lengths = np.diff(matrix.indptr)
+    units = np.where(lengths > 0, 0.0, 1.0)
+    for digits in range(_DIGITS + 1):
+        is_open = units == 0
+        if not is_open.any():
+            break
+        factor, most = 10.0**digits, _DECIMALS if digits else _WHOLE
+        values = np.clip(matrix.data[is_open[matrix.row_of_entry]], -_WHOLE, _WHOLE) * factor
+        multiples = np.rint(values)
+        sizes = np.abs(multiples)
+        fits = (np.abs(values - multiples) <= _ROUNDING * sizes) & (sizes < most)
+        starts = np.append(0, lengths[is_open].cumsum()[:-1])
+        divisors = np.gcd.reduceat(np.where(fits, multiples, 1).astype(np.int64), starts)
+        units[is_open] = np.where(np.logical_and.reduceat(fits, starts), divisors / factor, 0)
+    return units

@@ -1,0 +1,113 @@
+"""When a row holds is said in one place, and membership, kernels, diagrams and CP-SAT agree with it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mapgrad
+from mapgrad import IntegerProgram, Status
+
+
+def program(row, side, upper):
+    return IntegerProgram(A_ub=[row], b_ub=[side], upper=upper, integrality=1)
+
+
+def best_values(problem, theta):
+    """Return the best values by enumeration of the points that `contains` lets pass; None where there is none."""
+    ends = [np.arange(low, high + 1) for low, high in zip(problem.lower, problem.upper, strict=True)]
+    points = np.stack([axis.ravel() for axis in np.meshgrid(*ends, indexing="ij")], axis=1)
+    states = points[problem.contains_rows(points)]
+    return torch.tensor((theta.numpy() @ states.T).max(axis=1)) if len(states) else None
+
+
+@pytest.mark.parametrize(
+    ("row", "unit"),
+    [
+        ([4, -6], 2),
+        ([0.5, 0.75], 0.25),
+        ([1e6, 1e-3], 1e-3),
+        ([0.3 - 0.2, 0.7], 0.1),
+        ([1e15, 3], 1),
+        ([0, 0], 1),
+        ([1 / 3, 1], 0),
+        ([1e-9, 1], 0),
+        ([1e300, 1], 0),
+    ],
+)
+def test_unit_of_a_row(row, unit):
+    assert program(row, 1, 1).row_facts.units == pytest.approx([unit], rel=1e-12)
+
+
+def test_a_row_with_a_continuous_variable_has_no_unit():
+    assert not IntegerProgram(A_ub=[[2, 4]], b_ub=[5], upper=1, integrality=[1, 0]).row_facts.units.any()
+
+
+@pytest.mark.parametrize("solver", ["search", "ortools.cp_sat"])
+@pytest.mark.parametrize(
+    ("row", "side", "most"),
+    [
+        ([1e10, 1], 10.5, 10),
+        ([1e12, 1], 10.5, 10),
+        ([1e9, 0.5], 5, 10),
+        ([1e6, 1e-3], 0.01, 10),
+        ([-1e9, 1], 0.5, 0),
+        ([-1e12, 1], 0, 0),
+        ([1e10 * math.pi, math.e], 2.5 * math.e, 2),
+        ([0.1, 0.2], 0.3 - 1e-17, 1),
+    ],
+)
+def test_what_a_large_coefficient_leaves_to_a_small_one(row, side, most, solver):
+    """No room that comes of one variable's coefficient lets another one in where the first is 0."""
+    problem = program(row, side, [1, 16])
+    theta = torch.tensor([[-100.0, 1.0]], dtype=torch.float64)
+    assert mapgrad.get_solver(solver, problem)(theta).tolist() == [[0, most]]
+    assert problem.contains(torch.tensor([[0.0, most], [0.0, most + 1]])).tolist() == [True, False]
+
+
+def test_a_packing_beside_a_weight_that_dwarfs_the_others():
+    problem = mapgrad.Knapsack([[1e9, 1, 1, 1]], [2.5])
+    theta = torch.tensor([[0.0, 1.0, 1.0, 1.0]])
+    for solver in ("search", "diagram", "ortools.cp_sat", "ortools.knapsack"):
+        assert float(mapgrad.get_solver(solver, problem)(theta).sum()) == 2, solver
+
+
+@pytest.mark.filterwarnings("ignore:.*no acceptable answer")
+@pytest.mark.parametrize("solver", ["search", "ortools.cp_sat"])
+@pytest.mark.parametrize("row", [[0, 0], [math.pi, math.e], [2, 4]])
+def test_nothing_is_less_than_nothing(row, solver):
+    problem = program(row, -1e-12, 3)
+    answers = mapgrad.get_solver(solver, problem, on_error="nan").solve(torch.ones(1, 2))
+    assert answers.status.tolist() == [int(Status.INFEASIBLE)]
+    assert not problem.contains(torch.zeros(1, 2)).item()
+
+
+@pytest.mark.filterwarnings("ignore:.*no acceptable answer")
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["decimals", "floats", "powers"]))
+@settings(deadline=None, max_examples=25)
+def test_all_agree_on_rows_of_any_spread(seed, kind):
+    generator = np.random.default_rng(seed)
+    height, width = int(generator.integers(1, 4)), int(generator.integers(2, 6))
+    matrix = generator.integers(-9, 10, (height, width)).astype(float)
+    if kind == "floats":
+        matrix *= generator.normal(size=(height, width)) * 10.0 ** generator.integers(-2, 4, (height, width))
+    else:
+        matrix *= 10.0 ** generator.integers(-3, 10, (height, width if kind == "powers" else 1))
+    inside = matrix @ generator.integers(0, 2, width)
+    upper = inside + generator.choice([0, 0.5, -1e-12, 1e-3, 0.7], height)
+    lower = np.where(generator.random(height) < 0.2, upper, -np.inf)
+    problem = IntegerProgram.from_rows(matrix, lower, upper)
+    theta = torch.tensor(generator.normal(size=(3, width)))
+    best = best_values(problem, theta)
+    for solver in ("search", "ortools.cp_sat", "diagram"):
+        try:
+            answers = mapgrad.get_solver(solver, problem, on_error="nan").solve(theta)
+        except mapgrad.UnsupportedProblemError:
+            continue
+        if best is None:
+            assert (answers.status == int(Status.INFEASIBLE)).all(), solver
+        else:
+            torch.testing.assert_close(answers.objective, best, rtol=1e-12, atol=1e-12, msg=solver)
