@@ -165,6 +165,24 @@ def test_loading_forgets_what_was_recorded_before():
     assert layer.stats["beta"] == 1.0
 
 
+def test_a_step_that_is_saved_half_way_goes_on_as_if_it_were_not():
+    def train(save):
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.AdaptiveIMLE(step=0.25, decay=0.5), seed=0)
+        for step in range(3):
+            generator = torch.Generator().manual_seed(step)
+            halves = [torch.randn(size, 6, generator=generator).requires_grad_() for size in (1, 5)]
+            losses = [layer(half).pow(2).sum() for half in halves]
+            losses[0].backward()
+            if save:
+                layer.state_dict()
+            losses[1].backward()
+        return layer.state_dict()
+
+    assert all(
+        torch.equal(value, saved) for value, saved in zip(train(False).values(), train(True).values(), strict=True)
+    )
+
+
 def test_a_layer_that_is_gone_says_so():
     handle = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET)).handle
     with pytest.raises(RuntimeError, match=f"what stood behind handle {handle} is gone: keep a reference to the layer"):

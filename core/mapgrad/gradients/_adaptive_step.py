@@ -24,9 +24,9 @@ class AdaptiveStep(Stepping):
     After each step, with nnz the mean number of non-zero entries of a sample's difference of answers over all its
     backward passes: n ← decay · n + (1 − decay) · nnz, and β ← max(β + δ, 0) with δ = momentum · δ_previous + step if
     n < target, else − step. The state lives in buffers. A backward pass only records, and the next training forward
-    pass (or `state_dict`) updates: so a step's β is always the one that its forward pass saw. Passes in eval mode, and
-    those that a checkpoint repeats, change nothing. The buffers stay in float32 at least, whatever dtype the model is
-    cast to: in bfloat16, 1 + step is 1.
+    pass updates: so a step's β is always the one that its forward pass saw. `state_dict` has what that pass would find,
+    and changes nothing. Nor do passes in eval mode, and those that a checkpoint repeats. The buffers stay in float32 at
+    least, whatever dtype the model is cast to: in bfloat16, 1 + step is 1.
 
     With several ranks no call of its own waits for the others, so that they may have different numbers of batches.
     DistributedDataParallel hands rank 0's buffers to all ranks as a forward pass begins (`broadcast_buffers`, its
@@ -129,8 +129,10 @@ class AdaptiveStep(Stepping):
                 self._buffers[name] = old.to(new.device)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        self._update()
         super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+        if self._recorded:
+            names = (f"{prefix}{name}" for name in ("beta", "nonzeros", "change"))
+            destination.update(zip(names, self._updated(), strict=True))
 
     def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
         self._recorded.clear()
