@@ -290,11 +290,13 @@ class IntegerProgram(ProgramData):
         vars(program).update(objective=frozen_array(model.costs, np.float64), offset=model.offset)
         return program
 
-    def to_mps(self, path: str | PathLike[str]) -> None:
-        """Write all in full form to a .mps, .mps.gz or .mps.bz2 file, for `from_mps` to read an equal program.
+    def to_mps(self, path: str | PathLike[str], theta: ArrayLike | None = None) -> None:
+        """Write all but `decision`, `fixed` and `shape` to a .mps, .mps.gz or .mps.bz2 file, as `from_mps` reads it.
 
-        The costs are `objective` and `offset`, zeros without them. The format has no place for `decision`, `fixed` and
-        `shape`.
+        Args:
+            path: The file.
+            theta: [*shape], for the costs −θ and −`fixed`; −inf fixes a variable at 0. None for `objective` and
+                `offset`, zeros without them.
 
         Raises:
             ProblemError: a finite bound or right side is 1e20 or more in absolute value, or a semi-continuous variable
@@ -302,7 +304,13 @@ class IntegerProgram(ProgramData):
         """
         from mapgrad.problems._mps_writer import write_mps
 
-        write_mps(self._full, path)
+        write_mps(self._full if theta is None else self._priced(np.asarray(theta, np.float64)), path)
+
+    def _priced(self, theta: NDArray[np.float64]) -> IntegerProgram:
+        costs = -self.embed(theta[None])[0]
+        box = {name: np.where(costs == np.inf, 0, getattr(self, name)) for name in ("lower", "upper", "semicontinuous")}
+        full = self._full.replace(**box)
+        return full._with(objective=np.where(costs == np.inf, 0, costs), offset=0.0)  # noqa: SLF001 (an object of this class)
 
     def to_ilp(self) -> IntegerProgram:
         """Return this program itself."""
