@@ -470,3 +470,14 @@ def test_it_may_be_on_while_others_are_traced_or_interrupted(solvers, tmp_path):
     with mapgrad.record(tmp_path) as recorder:
         assert torch.func.vmap(layer)(theta(3, 0, 3)).isnan().all(dim=1).tolist() == [False, True, False]
     assert recorder.written == 1
+
+
+def test_a_row_whose_problem_the_solver_does_not_take(tmp_path):
+    problems = [mapgrad.KSubset(4, 1), mapgrad.Assignment(2)]
+    solver = mapgrad.get_solver("topk", None, on_error="nan")
+    with mapgrad.record(tmp_path):
+        solver([torch.ones(4), torch.ones(2, 2)], problems)
+    (path,) = rows_in(tmp_path)
+    with pytest.raises(mapgrad.UnsupportedProblemError):
+        mapgrad.replay(path)
+    assert mapgrad.replay(path, "scipy.assignment").objective == 2.0

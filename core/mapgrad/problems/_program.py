@@ -17,7 +17,7 @@ from mapgrad.problems._features import FEATURES
 from mapgrad.problems._identity import digest_of, made, short
 from mapgrad.problems._program_data import ProgramData
 from mapgrad.problems._reformulation import reformulation
-from mapgrad.problems._siblings import changed
+from mapgrad.problems._siblings import changed, priced
 from mapgrad.problems._sparse import SparseRows
 
 if TYPE_CHECKING:
@@ -300,17 +300,12 @@ class IntegerProgram(ProgramData):
 
         Raises:
             ProblemError: a finite bound or right side is 1e20 or more in absolute value, or a semi-continuous variable
-                has a negative lower bound or the upper bound 0.
+                has a negative lower bound or the upper bound 0; or θ has another shape, NaN or +inf.
         """
         from mapgrad.problems._mps_writer import write_mps
 
-        write_mps(self._full if theta is None else self._priced(np.asarray(theta, np.float64)), path)
-
-    def _priced(self, theta: NDArray[np.float64]) -> IntegerProgram:
-        costs = -self.embed(theta[None])[0]
-        box = {name: np.where(costs == np.inf, 0, getattr(self, name)) for name in ("lower", "upper", "semicontinuous")}
-        full = self._full.replace(**box)
-        return full._with(objective=np.where(costs == np.inf, 0, costs), offset=0.0)  # noqa: SLF001 (an object of this class)
+        full = self._full
+        write_mps(full if theta is None else full._with(**priced(self, theta)), path)  # noqa: SLF001 (as `self._with`)
 
     def to_ilp(self) -> IntegerProgram:
         """Return this program itself."""

@@ -4,82 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import re
 import uuid
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
 from mapgrad.errors import MapgradError
 from mapgrad.problems import IntegerProgram
+from mapgrad.recording._facts import facts_of_answer, facts_of_solver, program_of, utilities, versions
 from mapgrad.recording._row import packed, text_of_row
 from mapgrad.recording._script import script_of
 from mapgrad.recording._values import encoded
 from mapgrad.solutions import Status
-from mapgrad.solvers import FunctionSolver, lower
 from mapgrad.workers import new_lock, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping
     from os import PathLike
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from mapgrad.problems import Problem
-    from mapgrad.solutions import Solutions
-    from mapgrad.solvers import Lowering, SolverFactory
+    from mapgrad.recording._facts import Asked, Found
 
 _OURS: Final = re.compile(r".*-[0-9a-f]{16}\.(json|npz|mps|py)|mapgrad-[0-9a-f]{32}\.(part|mps)")
 _COUNTED_AGAIN: Final = 64
 """Other processes may write to the folder: its files are counted anew after that part of the size was written."""
 _BYTES_OF_ENTRY: Final = 12
 """The fewest that an entry of a program takes in a file in MPS format."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Who was asked for rows, and how.
-
-    Attributes:
-        factory: Makes the solver.
-        options: Its options.
-        problems: What was solved: one for all rows, or one for each; None where it isn't known.
-        time_limit: Seconds for a row, or None.
-        deadline: Seconds for a batch, or None.
-        workers: Who ran them.
-    """
-
-    factory: SolverFactory
-    options: Mapping[str, Any]
-    problems: Sequence[Problem | None]
-    time_limit: float | None
-    deadline: float | None
-    workers: object
-
-
-@dataclass(frozen=True)
-class Found:
-    """What came of them.
-
-    Attributes:
-        rows: θ as it was solved, [N, *shape].
-        solutions: Their answers, before anything is filled in.
-        numbers: Those to be written.
-        seconds: That the batch took.
-    """
-
-    rows: Tensor
-    solutions: Solutions
-    numbers: Sequence[int]
-    seconds: float
 
 
 class Recorder:
@@ -123,7 +79,7 @@ class Recorder:
         theta: NDArray[Any] = found.rows[number].detach().cpu().numpy()
         status = Status(int(found.solutions.status[number]))
         arrays: dict[str, NDArray[Any]] = {"theta": theta}
-        facts = _facts_of_solver(asked, arrays) | {"problem": encoded(problem, arrays), "shown": repr(problem)}
+        facts = facts_of_solver(asked, arrays) | {"problem": encoded(problem, arrays), "shown": repr(problem)}
         key = hashlib.sha256(repr((facts, status, theta.shape, theta.dtype.str)).encode())
         for array in arrays.values():
             key.update(np.ascontiguousarray(array).data)
@@ -132,8 +88,8 @@ class Recorder:
         )
         if (self.folder / f"{name}.json").exists():
             return
-        facts |= _facts_of_answer(found, number, status, theta, arrays)
-        facts |= {"versions": _versions(asked.factory), "written": datetime.now(UTC).isoformat(timespec="seconds")}
+        facts |= facts_of_answer(found, number, status, theta, arrays)
+        facts |= {"versions": versions(asked.factory), "written": datetime.now(UTC).isoformat(timespec="seconds")}
         data = packed(arrays)
         self._put(f"{name}.npz", data)
         facts["mps"] = self._write_program(asked, problem, theta, name, facts)
@@ -147,13 +103,13 @@ class Recorder:
         if problem is None:
             return "the problem isn't known"
         try:
-            lowering = _program_of(asked.factory, problem)
+            lowering = program_of(asked.factory, problem)
             native = lowering.native
             assert isinstance(native, IntegerProgram)
             if _BYTES_OF_ENTRY * (len(native.matrix.data) + native.num_vars) > self.max_bytes - self._used:
                 return "the program is larger than what is left of max_bytes"
             with _temporary(self.folder, ".mps") as part:
-                native.to_mps(part, theta=_utilities(lowering, theta))
+                native.to_mps(part, theta=utilities(lowering, theta))
                 self._take(f"{name}.mps", part)
             self._put(f"{name}.py", script_of(asked.factory, facts).encode())
         except (MapgradError, _FullError) as error:
@@ -214,29 +170,28 @@ class Recorders:
 
     Attributes:
         active: The one that was opened last; None where nothing is recorded.
+        wants_all: Whether it writes rows that don't fail, too.
     """
 
     def __init__(self) -> None:
         self._lock = new_lock()
         self._open: list[Recorder] = []
         self.active: Recorder | None = None
+        self.wants_all = False
 
     def add(self, recorder: Recorder) -> None:
         """Open one."""
-        with self._lock:
-            self._open.append(recorder)
-            self.active = recorder
+        self._change(lambda others: [*others, recorder])
 
     def remove(self, recorder: Recorder) -> None:
         """Close one, which may be closed already."""
-        with self._lock:
-            self._open = [each for each in self._open if each is not recorder]
-            self.active = self._open[-1] if self._open else None
+        self._change(lambda others: [each for each in others if each is not recorder])
 
-    @property
-    def wants_all(self) -> bool:
-        """Whether rows are written that don't fail."""
-        return self.active is not None and not self.active.failing
+    def _change(self, change: Callable[[list[Recorder]], list[Recorder]]) -> None:
+        with self._lock:
+            self._open = change(self._open)
+            self.active = self._open[-1] if self._open else None
+            self.wants_all = self.active is not None and not self.active.failing
 
 
 RECORDERS: Final = Recorders()
@@ -299,82 +254,3 @@ def _temporary(folder: Path, suffix: str) -> Generator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
-
-
-def _facts_of_solver(asked: Asked, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    factory, options, left_out = asked.factory, dict[str, Any](), dict[str, str]()
-    for name, value in asked.options.items():
-        try:
-            options[name] = encoded(value, arrays)
-        except TypeError:
-            left_out[name] = repr(value)
-    workers = asked.workers if isinstance(asked.workers, int | str | None) else repr(asked.workers)
-    facts = {"name": _path_of(factory), "label": factory.label, "options": options, "options_left_out": left_out}
-    facts |= {"time_limit": asked.time_limit, "deadline": asked.deadline, "workers": workers}
-    return {"solver": facts}
-
-
-def _path_of(factory: SolverFactory) -> str:
-    """Return a solver's name or, for a class, an object or a function of a user's, where that is."""
-    if factory.spec is not None:
-        return factory.name
-    solver: Any = factory.factory
-    solver = solver.function if isinstance(solver, FunctionSolver) else solver
-    kind = solver if hasattr(solver, "__qualname__") else cast("Any", type(solver))
-    return f"{kind.__module__}:{kind.__qualname__}"
-
-
-def _facts_of_answer(
-    found: Found, number: int, status: Status, theta: NDArray[Any], arrays: dict[str, NDArray[Any]]
-) -> dict[str, Any]:
-    solutions = found.solutions
-    z: NDArray[Any] = solutions.z[number].detach().cpu().numpy()
-    objective = None
-    if np.isfinite(z).all():
-        arrays["z"] = z
-        given: Any = solutions.objective
-        objective = float("nan") if given is None else float(given[number])
-        if np.isnan(objective):
-            priced = np.where(np.isneginf(theta), 0.0, theta.astype(np.float64))
-            objective = float(np.vdot(priced, z.astype(np.float64)))
-    cause = solutions.causes.get(number)
-    return {
-        "status": status.name,
-        "cause": "" if cause is None else text_of(cause),
-        "objective": encoded(objective, arrays),
-        "row": number,
-        "rows": len(found.rows),
-        "seconds_of_all_rows": round(found.seconds, 6),
-    }
-
-
-def _program_of(factory: SolverFactory, problem: Problem) -> Lowering:
-    """Return how a problem becomes an integer program: that of the solver, if it gets one.
-
-    Raises:
-        UnsupportedProblemError: it has none.
-    """
-    lowering = factory.lowering(problem)
-    return lowering if isinstance(lowering.native, IntegerProgram) else lower(problem, (IntegerProgram,))
-
-
-def _utilities(lowering: Lowering, theta: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the utilities of a program's variables, −inf for those that must be 0."""
-    entries = np.isneginf(theta)[None]
-    rows = lowering.rows(np.where(entries, 0.0, theta[None]).astype(np.float64))
-    return np.where(lowering.forbidden(entries), -np.inf, rows).reshape(lowering.native.shape)
-
-
-def _versions(factory: SolverFactory) -> dict[str, str]:
-    """Return the versions of Python, mapgrad and what the solver needs."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("mapgrad", "torch", "numpy", *(factory.spec.requires if factory.spec is not None else ())):
-        for name in _distributions().get(package, [package]):
-            with suppress(PackageNotFoundError):
-                found[name] = version(name)
-    return found
-
-
-@cache
-def _distributions() -> Mapping[str, Sequence[str]]:
-    return packages_distributions()
