@@ -80,6 +80,8 @@ if TYPE_CHECKING:
         TravelingSalesman,
         columns_of,
     )
+    from mapgrad.recording import record
+    from mapgrad.replaying import replay
     from mapgrad.seeding import seed_layers
     from mapgrad.solutions import Solution, Solutions, Status
     from mapgrad.solvers import (
@@ -201,7 +203,9 @@ __all__ = [
     "losses",
     "pipelined",
     "pool",
+    "record",
     "register",
+    "replay",
     "seed_layers",
     "testing",
     "tune",
@@ -270,6 +274,8 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "layer": ("MAPLayer",),
     "pipelining": ("pipelined",),
+    "recording": ("record",),
+    "replaying": ("replay",),
     "seeding": ("seed_layers",),
     "problems": (
         "Arborescence",

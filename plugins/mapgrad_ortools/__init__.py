@@ -20,6 +20,12 @@ __all__ = ["CpModelProblem", "from_cp_model", "from_mathopt", "mapgrad_solvers"]
 _KNAPSACK_SIZE: Final = 2.0**31  # items times capacity, beyond which too few bits are left for θ
 _CHARACTERS_PER_ENTRY: Final = 30  # of a row, in the text of a model
 
+_SCRIPT: Final = """\
+from ortools.linear_solver.python import model_builder
+model, engine = model_builder.Model(), model_builder.Solver("{}")
+model.import_from_mps_file(path)
+print(engine.solve(model), engine.objective_value)"""
+
 
 @mapgrad.hookimpl
 def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
@@ -32,6 +38,7 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
             accepts=(mapgrad.IntegerProgram,),
             cost=_mip_cost,
             settings=({"engine": "scip"}, {"engine": "cbc"}),
+            script=_SCRIPT.format("scip"),
         ),
         spec(
             name="cp_sat",
@@ -40,6 +47,7 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
             supports=_cp_sat_refusal,
             cost=_cp_sat_cost,
             native=("indicators",),
+            script=_SCRIPT.format("sat"),
         ),
         spec(
             name="knapsack",

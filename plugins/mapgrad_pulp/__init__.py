@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import mapgrad
 
@@ -42,12 +42,24 @@ def from_model(lp_problem: pulp.LpProblem, variables: object) -> mapgrad.Integer
     return _native.from_model(lp_problem, variables)
 
 
+_SCRIPT: Final = """\
+import cbcbox
+import subprocess
+subprocess.run([cbcbox.cbc_bin_path(), path, "-solve"])"""
+
+
 @mapgrad.hookimpl
 def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
     """Return this plugin's solvers."""
     spec = partial(mapgrad.SolverSpec, accepts=(mapgrad.IntegerProgram,), install="pip install 'mapgrad[pulp]'")
     return [
-        spec(name="cbc", factory="mapgrad_pulp._cbc:Cbc", requires=("pulp", "cbcbox"), cost=_cbc_cost),
+        spec(
+            name="cbc",
+            factory="mapgrad_pulp._cbc:Cbc",
+            requires=("pulp", "cbcbox"),
+            cost=_cbc_cost,
+            script=_SCRIPT,
+        ),
         spec(name="highs", factory="mapgrad_pulp._highs:HiGHS", requires=("pulp", "highspy"), cost=_highs_cost),
     ]
 

@@ -5,10 +5,23 @@
 
 import math
 from functools import partial
+from typing import Final
 
 import mapgrad
 
 __all__ = ["mapgrad_solvers"]
+
+
+_SCRIPT: Final = """\
+import highspy  # reads the file; SciPy's own HiGHS solves it
+from scipy import optimize, sparse
+reader = highspy.Highs()
+reader.readModel(path)
+lp = reader.getLp()
+columns = (lp.a_matrix_.value_, lp.a_matrix_.index_, lp.a_matrix_.start_)
+rows = optimize.LinearConstraint(sparse.csc_array(columns, (lp.num_row_, lp.num_col_)), lp.row_lower_, lp.row_upper_)
+box, integer = optimize.Bounds(lp.col_lower_, lp.col_upper_), [int(kind) for kind in lp.integrality_]
+print(optimize.milp(lp.col_cost_, integrality=integer or None, bounds=box, constraints=rows))"""
 
 
 @mapgrad.hookimpl
@@ -45,6 +58,7 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
             factory="mapgrad_scipy._milp:Milp",
             accepts=(mapgrad.IntegerProgram,),
             cost=_milp_cost,
+            script=_SCRIPT,
         ),
     ]
 

@@ -189,9 +189,14 @@ def test_ranks_with_more_steps_than_others_wait_for_nobody(trained):
 POOLED = """
 from torch.nn.parallel import DistributedDataParallel
 
-def pooled_model(kind):
+def seeded_model(kind):
     torch.manual_seed(0)
-    estimator = {"pooled": mapgrad.Pooled, "multi-fidelity": mapgrad.MultiFidelity}[kind](SUBSET)
+    estimator = {
+        "pooled": mapgrad.Pooled,
+        "multi-fidelity": mapgrad.MultiFidelity,
+        "default": lambda problem: None,
+        "I-MLE": lambda problem: mapgrad.IMLE(mapgrad.Gumbel(), samples=2),
+    }[kind](SUBSET)
     layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), estimator, seed=5)
 
     class Model(torch.nn.Module):
@@ -222,41 +227,44 @@ def pooled(on_two_ranks, tmp_path_factory):
     script = f"""
 {POOLED}
 result = {{}}
-for kind in ("pooled", "multi-fidelity"):
-    model = pooled_model(kind)
+for kind in ("pooled", "multi-fidelity", "default", "I-MLE"):
+    model = seeded_model(kind)
     result[kind] = learn(DistributedDataParallel(model), PLACES[rank], 2, (9, 6, 9, 3, 1, 9))
     model(THETA.double(), IDS)  # takes in this rank's own
-    result[kind, "pool"] = model.layer.estimator.pool.states
-    model = pooled_model(kind)
+    if hasattr(model.layer.estimator, "pool"):
+        result[kind, "pool"] = model.layer.estimator.pool.states
+    model = seeded_model(kind)
     learn(DistributedDataParallel(model), PLACES[rank], 2, (9,))
     torch.save(model.state_dict(), f"{{folder}}/saved{{rank}}.pt")
-    model = pooled_model(kind)
+    model = seeded_model(kind)
     model.load_state_dict(torch.load(f"{{folder}}/saved{{rank}}.pt", weights_only=True))
     result[kind, "resumed"] = learn(DistributedDataParallel(model), PLACES[rank], 2, (6, 9, 3, 1, 9), 1)
-    model = DistributedDataParallel(pooled_model(kind))
+    model = DistributedDataParallel(seeded_model(kind))
     with model.join():
         result[kind, "uneven"] = len(learn(model, PLACES[rank], 2, (9,) * (6 - 3 * rank)))
 """
     return on_two_ranks(script, tmp_path_factory.mktemp("pooled"))
 
 
-@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity"])
-def test_two_ranks_with_a_pool_learn_what_one_does(pooled, kind):
-    expected = NAMES["learn"](NAMES["pooled_model"](kind), range(9), 1, (9, 6, 9, 3, 1, 9))
+@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity", "default", "I-MLE"])
+def test_two_ranks_whose_batches_differ_learn_what_one_does(pooled, kind):
+    expected = NAMES["learn"](NAMES["seeded_model"](kind), range(9), 1, (9, 6, 9, 3, 1, 9))
     assert all(gradient.any() for gradient in expected)
     for found in pooled:
         torch.testing.assert_close(found[kind], expected)
-        assert len(found[kind, "pool"]) > 9
+        assert all(map(torch.equal, found[kind], pooled[0][kind]))
+        if kind in ("pooled", "multi-fidelity"):
+            assert len(found[kind, "pool"]) > 9
 
 
-@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity"])
+@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity", "default", "I-MLE"])
 def test_ranks_that_are_resumed_go_on_as_uninterrupted_ones(pooled, kind):
     for found in pooled:
         assert len(found[kind, "resumed"]) == 10
         assert all(map(torch.equal, found[kind, "resumed"], found[kind][2:]))
 
 
-@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity"])
+@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity", "default", "I-MLE"])
 def test_ranks_with_more_batches_wait_for_no_pool(pooled, kind):
     assert [found[kind, "uneven"] for found in pooled] == [12, 6]
 

@@ -182,3 +182,15 @@ def test_no_engine_is_needed(tmp_path: Path, example: IntegerProgram, monkeypatc
     monkeypatch.setitem(sys.modules, "highspy", None)
     example.to_mps(tmp_path / "a.mps")
     assert IntegerProgram.from_mps(tmp_path / "a.mps") == example
+
+
+def test_a_row_is_the_files_objective(tmp_path):
+    program = IntegerProgram(A_ub=[[1, 2, 3]], b_ub=[4], lower=[0, -1, 0], decision=[2, 1], fixed=[0.5], shape=(2, 1))
+    program.to_mps(tmp_path / "row.mps", [[2.0], [-np.inf]])
+    again = IntegerProgram.from_mps(tmp_path / "row.mps")
+    assert again.objective.tolist() == [-0.5, 0.0, -2.0]
+    assert (again.lower.tolist(), again.upper.tolist()) == ([0, 0, 0], [1, 0, 1])
+    assert again.matrix == program.matrix
+    for wrong in ([2.0, 1.0], [[2.0], [np.nan]], [[np.inf], [1.0]]):
+        with pytest.raises(ProblemError, match=r"theta must be one row of shape \(2, 1\), of numbers or −inf"):
+            program.to_mps(tmp_path / "row.mps", wrong)

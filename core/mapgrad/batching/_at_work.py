@@ -27,16 +27,11 @@ from mapgrad.batching._perturbed import NoiseAdder
 from mapgrad.batching._policy import Policy, error_of, with_values
 from mapgrad.batching._proofs import Known, are_worth_it, solve_unproved
 from mapgrad.batching._record import Record
-from mapgrad.batching._theta import (
-    COMPUTED,
-    admit,
-    compute_dtype,
-    exact_dtypes,
-    require_float,
-    require_representable,
-)
+from mapgrad.batching._recorded import record_rows
+from mapgrad.batching._theta import COMPUTED, admit, compute_dtype, exact_dtypes, require_float, require_representable
 from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.problems import IntegerProgram, batch_shape
+from mapgrad.recording import RECORDERS
 from mapgrad.solutions import Solutions
 from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver, Limits, cost_of
 from mapgrad.workers import Job, Runner
@@ -262,6 +257,7 @@ class SolverAtWork:
     ) -> tuple[Solutions, list[int]]:
         """Return the answers to rows, and the numbers of those for which an error is to be raised; else as `solve`."""
         started = time.perf_counter()
+        priced |= RECORDERS.wants_all
         clock = self.new_clock() if clock is None else clock
         dtype = rows.dtype
         if rows.requires_grad:
@@ -282,6 +278,8 @@ class SolverAtWork:
             counts |= {"solves": count} | solutions.stats
         if is_masked:
             is_clean &= refuse_forbidden(solutions, rows, is_of_function=self.is_function)
+        if RECORDERS.active is not None and not (is_clean and RECORDERS.active.failing):
+            record_rows(self, self._settings, rows, solutions, time.perf_counter() - started)
         if solutions.z.dtype != dtype:
             solutions.z = solutions.z.to(dtype)
         failed = [] if is_clean else self.policy.failed(solutions, rows, self.problems, counts)

@@ -13,6 +13,7 @@ from mapgrad.batching._batches import plain_status, with_version
 from mapgrad.batching._forbidden import refuse_forbidden
 from mapgrad.batching._theta import are_finite, extremes, has_forbidden
 from mapgrad.problems import Domain
+from mapgrad.recording import RECORDERS
 from mapgrad.solutions import Solutions, Status
 from mapgrad.solvers import BatchSolver
 
@@ -48,11 +49,11 @@ class NoiseAdder:
 
     def adds_on(self, device: torch.device) -> bool:
         """Whether `solve` is worth asking: on the CPU, noise in blocks that its cache holds costs as much."""
-        return self._adds and device.type != "cpu"
+        return self._adds and device.type != "cpu" and not RECORDERS.wants_all
 
     def averages_on(self, device: torch.device) -> bool:
         """Whether `mean` is worth asking."""
-        return self._averages and device.type != "cpu"
+        return self._averages and device.type != "cpu" and not RECORDERS.wants_all
 
     def solve(
         self, theta: Tensor, noise: CounterNoise, may_forbid: Callable[[], Tensor] | None = None

@@ -1,4 +1,4 @@
-"""The command line: ``mapgrad solvers``, ``check``, ``demo``, ``bench``, ``lab`` and ``tune``."""
+"""The command line: ``mapgrad solvers``, ``check``, ``demo``, ``bench``, ``lab``, ``tune`` and ``replay``."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from mapgrad.cli._bench import bench
 from mapgrad.cli._check import check
 from mapgrad.cli._demo import demo
 from mapgrad.cli._lab import lab
+from mapgrad.cli._replay import replay
 from mapgrad.cli._solvers import solvers
 from mapgrad.cli._tune import tune
 
@@ -43,6 +44,7 @@ app.command()(demo)
 app.command()(bench)
 app.command()(lab)
 app.command()(tune)
+app.command()(replay)
 
 
 def _print_version(wanted: bool) -> None:

@@ -17,7 +17,7 @@ from mapgrad.problems._features import FEATURES
 from mapgrad.problems._identity import digest_of, made, short
 from mapgrad.problems._program_data import ProgramData
 from mapgrad.problems._reformulation import reformulation
-from mapgrad.problems._siblings import changed
+from mapgrad.problems._siblings import changed, priced
 from mapgrad.problems._sparse import SparseRows
 
 if TYPE_CHECKING:
@@ -291,19 +291,22 @@ class IntegerProgram(ProgramData):
         vars(program).update(objective=frozen_array(model.costs, np.float64), offset=model.offset)
         return program
 
-    def to_mps(self, path: str | PathLike[str]) -> None:
-        """Write all in full form to a .mps, .mps.gz or .mps.bz2 file, for `from_mps` to read an equal program.
+    def to_mps(self, path: str | PathLike[str], theta: ArrayLike | None = None) -> None:
+        """Write all but `decision`, `fixed` and `shape` to a .mps, .mps.gz or .mps.bz2 file, as `from_mps` reads it.
 
-        The costs are `objective` and `offset`, zeros without them. The format has no place for `decision`, `fixed` and
-        `shape`.
+        Args:
+            path: The file.
+            theta: [*shape], for the costs −θ and −`fixed`; −inf fixes a variable at 0. None for `objective` and
+                `offset`, zeros without them.
 
         Raises:
             ProblemError: a finite bound or right side is 1e20 or more in absolute value, or a semi-continuous variable
-                has a negative lower bound or the upper bound 0.
+                has a negative lower bound or the upper bound 0; or θ has another shape, NaN or +inf.
         """
         from mapgrad.problems._mps_writer import write_mps
 
-        write_mps(self._full, path)
+        full = self._full
+        write_mps(full if theta is None else full._with(**priced(self, theta)), path)  # noqa: SLF001 (as `self._with`)
 
     def to_ilp(self) -> IntegerProgram:
         """Return this program itself."""

@@ -10,10 +10,10 @@ from mapgrad.errors import ProblemError
 from mapgrad.problems import _arguments as arguments
 from mapgrad.problems import _features as features
 from mapgrad.problems._features import FEATURES
-from mapgrad.problems._identity import unknown_argument
+from mapgrad.problems._identity import short, unknown_argument
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from mapgrad.problems._program_data import ProgramData
 
@@ -52,6 +52,27 @@ def changed(program: ProgramData, changes: dict[str, Any]) -> dict[str, Any]:
         box = (attributes.get(name, getattr(program, name)) for name in ("integrality", "lower", "upper"))
         attributes["indicators"] = features.indicators(changes.get("indicators", program.indicators), *box)
     return attributes
+
+
+def priced(program: ProgramData, theta: ArrayLike) -> dict[str, Any]:
+    """Return the attributes of a program of all variables, with the costs that a row θ, of `shape`, gives them.
+
+    Raises:
+        ProblemError: θ has another shape, NaN or +inf.
+    """
+    row = np.asarray(theta, np.float64)
+    if row.shape != program.shape or np.isnan(row).any() or (row == np.inf).any():
+        raise ProblemError(
+            f"theta must be one row of shape {program.shape}, of numbers or −inf, got shape {row.shape}: {short(row)}"
+        )
+    utilities = np.empty(program.num_vars)
+    is_other = np.ones(program.num_vars, np.bool_)
+    is_other[program.decision] = False
+    utilities[is_other], utilities[program.decision] = program.fixed, row.ravel()
+    is_open = utilities > -np.inf
+    box = {name: np.where(is_open, getattr(program, name), 0) for name in ("lower", "upper")}
+    costs = np.where(is_open, -utilities, 0.0)
+    return box | {"semicontinuous": program.semicontinuous & is_open, "objective": costs, "offset": 0.0}
 
 
 def _sides(program: ProgramData, changes: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -248,6 +248,8 @@ class SolverSpec:
         setup: Expected seconds to make the solver for a problem, such as those of compiling it; as for `cost`. They
             count where calls bring problems of their own, shared among a problem's rows of the call. None for next to
             none.
+        script: Lines of Python by which the engine alone solves the file `path` in MPS format and prints its answer,
+            for who looks into a row that `record` wrote. HiGHS solves it where there are none.
     """
 
     name: str
@@ -260,3 +262,4 @@ class SolverSpec:
     native: tuple[str, ...] = ()
     settings: tuple[Mapping[str, Any], ...] = ()
     setup: Callable[[Any], float] | None = None
+    script: str = ""

@@ -87,6 +87,7 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
         lambda value: isinstance(value, tuple) and all(isinstance(each, str) for each in _values(value)),
     ),
     "install": ("a str", lambda value: isinstance(value, str)),
+    "script": ("a str", lambda value: isinstance(value, str)),
     "cost": ("None or a function of a problem", _is_optional_function),
     "setup": ("None or a function of a problem", _is_optional_function),
     "native": (

@@ -1,0 +1,116 @@
+"""One row's files: JSON for what people read, and beside it an array file of NumPy, without pickled objects."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+
+from mapgrad.errors import MapgradError
+from mapgrad.recording._values import decoded, decoded_problem
+from mapgrad.solutions import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from os import PathLike
+
+    from numpy.typing import NDArray
+
+    from mapgrad.problems import Problem
+
+FORMAT: Final = "mapgrad row 1"
+
+
+@dataclass(frozen=True)
+class RecordedRow:
+    """A row as a file has it.
+
+    Attributes:
+        theta: θ as it was solved, within the problem's domain, [*shape] float32 or float64.
+        problem: The feasible set; None where it wasn't known.
+        solver: The solver's full name; for a class or function of a user's its path, ``module:name``.
+        label: Its name, with distribution and version of its plugin.
+        options: Its options, as far as a file can hold them.
+        time_limit: Seconds for the row, or None.
+        deadline: Seconds for its batch, or None.
+        workers: Who ran it, in the words of `get_solver`.
+        status: How it ended.
+        cause: What was raised; empty if nothing was.
+        objective: ⟨θ, z⟩, with the utilities of what θ doesn't price; None without a state.
+        z: The state, [*shape]; None if there is none.
+        versions: Of Python, mapgrad and the packages that took part.
+    """
+
+    theta: NDArray[Any]
+    problem: Problem | None
+    solver: str
+    label: str
+    options: Mapping[str, Any]
+    time_limit: float | None
+    deadline: float | None
+    workers: int | str | None
+    status: Status
+    cause: str
+    objective: float | None
+    z: NDArray[Any] | None
+    versions: Mapping[str, str]
+
+
+def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the contents of an array file."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return stream.getvalue()
+
+
+def text_of_row(facts: Mapping[str, Any]) -> bytes:
+    """Return the contents of a row's JSON."""
+    return json.dumps({"format": FORMAT, **facts}, indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def read_row(path: str | PathLike[str], modules: Collection[str] = ()) -> RecordedRow:
+    """Return a row that `record` wrote.
+
+    Args:
+        path: One of the row's files.
+        modules: Modules of the user's that define its problem.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MapgradError: it isn't such a row, or needs a module that isn't named.
+    """
+    text, data = (Path(path).with_suffix(suffix) for suffix in (".json", ".npz"))
+    try:
+        facts: Any = json.loads(text.read_bytes())
+        if not isinstance(facts, dict) or cast("dict[str, Any]", facts).get("format") != FORMAT:
+            raise ValueError(f"it isn't in the format {FORMAT!r}")  # noqa: TRY301 (told like all that may be wrong)
+        with np.load(data, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return _row(cast("dict[str, Any]", facts), arrays, modules)
+    except (FileNotFoundError, MapgradError):
+        raise
+    except Exception as error:
+        raise MapgradError(f"{text} isn't a row that mapgrad.record wrote, or is damaged: {error}") from error
+
+
+def _row(facts: dict[str, Any], arrays: dict[str, NDArray[Any]], modules: Collection[str]) -> RecordedRow:
+    solver = facts["solver"]
+    return RecordedRow(
+        theta=arrays["theta"],
+        problem=decoded_problem(facts["problem"], arrays, modules),
+        solver=str(solver["name"]),
+        label=str(solver["label"]),
+        options={name: decoded(value, arrays, modules) for name, value in solver["options"].items()},
+        time_limit=solver["time_limit"],
+        deadline=solver["deadline"],
+        workers=solver["workers"],
+        status=Status[facts["status"]],
+        cause=str(facts["cause"]),
+        objective=decoded(facts["objective"], arrays, modules),
+        z=arrays.get("z"),
+        versions=facts["versions"],
+    )
