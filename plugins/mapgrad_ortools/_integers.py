@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mapgrad.problems import RowFacts
-
 # CP-SAT refuses sums that may exceed 2⁶² in absolute value, and was seen to be right up to 2⁶¹.
 _SUM_BITS: Final = 60
 _TOLERANCE: Final = 1e-9  # of max |θ|, within which an answer is optimal
@@ -164,7 +162,9 @@ def integer_form(program: mapgrad.IntegerProgram, rows: list[Row] | None = None)
     return form
 
 
-def _ends(facts: RowFacts, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
+def _ends(
+    facts: mapgrad.RowFacts, lower: NDArray[np.float64], upper: NDArray[np.float64]
+) -> Iterator[tuple[float, float]]:
     least, most = facts.anywhere(lower, upper)
     return zip(least.tolist(), most.tolist(), strict=True)
 
