@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_COST_BITS: Final = 7
-"""Costs are multiplied by 2⁷: HiGHS takes a solution for optimal that is worse than the best by its tolerance."""
+_COST_BITS: Final = 12
+"""Costs are multiplied by 2¹²: HiGHS takes a solution for optimal that is worse than the best by its tolerance."""
+
+GRID_BITS: Final = 39
+"""HiGHS 1.16 presolves optima away where costs, or differences of them, are smaller than its dual tolerance and not
+zero. No difference of costs that are multiples of 2⁻³⁹ times 2¹² is smaller than 75 times that tolerance."""
 
 TOLERANCE: Final = 1e-9
 """How far a row, a bound or integrality may be missed; HiGHS's own 1e-6 lets in integer points that break a row."""
@@ -51,8 +55,8 @@ _HEURISTICS: Final = {
 
 
 def _tolerances(value: float) -> dict[str, float]:
-    names = ("mip_feasibility_tolerance", "primal_feasibility_tolerance", "dual_feasibility_tolerance")
-    return dict.fromkeys(names, value)
+    names = ("mip_feasibility_tolerance", "primal_feasibility_tolerance")
+    return dict.fromkeys(names, value) | {"dual_feasibility_tolerance": 1e-10}
 
 
 _INTEGER_WAYS: Final[tuple[Mapping[str, Any], ...]] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import mapgrad
-from mapgrad_highs._model import WAYS, Model, is_narrow
+from mapgrad_highs._model import GRID_BITS, WAYS, Model, is_narrow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,7 @@ class HiGHS(mapgrad.ProgramSolver[Model]):
     traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = WAYS
     fits = False
+    grid_bits = GRID_BITS
 
     def serves(self, other: mapgrad.IntegerProgram) -> bool:
         """Tell whether another program is searched in the same way."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from mapgrad_pulp._model import Model
 
-_COST_BITS: Final = 7
-"""Costs are multiplied by 2⁷: HiGHS takes a solution for optimal that is worse than the best by its tolerance."""
+_COST_BITS: Final = 12
+"""Costs are multiplied by 2¹²: HiGHS takes a solution for optimal that is worse than the best by its tolerance."""
 
 _OPTIONS: Final = {
     "output_flag": False,
@@ -51,8 +51,8 @@ _SMALL_OPTIONS: Final = {
 
 
 def _tolerances(value: float) -> dict[str, float]:
-    names = ("mip_feasibility_tolerance", "primal_feasibility_tolerance", "dual_feasibility_tolerance")
-    return dict.fromkeys(names, value)
+    names = ("mip_feasibility_tolerance", "primal_feasibility_tolerance")
+    return dict.fromkeys(names, value) | {"dual_feasibility_tolerance": 1e-10}
 
 
 _WAYS: Final[tuple[dict[str, Any], ...]] = (
@@ -81,6 +81,7 @@ class HiGHS(PulpSolver):
 
     traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = len(_WAYS)
+    grid_bits = 39  # where costs are smaller than the dual tolerance and not zero, presolving cuts optima off
 
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""

@@ -27,7 +27,8 @@ _COST_BITS: Final = 12
 
 def _way(*, presolve: bool, tolerance: float, **options: float) -> dict[str, float]:
     tolerances = {"mip_feasibility_tolerance": tolerance, "primal_feasibility_tolerance": tolerance}
-    always = {"mip_rel_gap": 0.0, "small_matrix_value": 1e-12}  # smaller coefficients are dropped
+    # smaller coefficients are dropped
+    always = {"mip_rel_gap": 0.0, "small_matrix_value": 1e-12, "dual_feasibility_tolerance": 1e-10}
     return {**always, "presolve": presolve, **tolerances, **options}
 
 
@@ -70,6 +71,7 @@ class Milp(mapgrad.ProgramSolver[_Model]):
 
     ways = len(_WAYS)
     fits = False
+    grid_bits = 39  # where costs are smaller than the dual tolerance and not zero, presolving cuts optima off
 
     def build(self, program: mapgrad.IntegerProgram) -> _Model:
         """Bring the rows into the form in which HiGHS reads them."""

@@ -30,6 +30,25 @@ class Fault:
         return self.seen.replace(" ", "_")
 
 
+SPREAD = {
+    "A_ub": [
+        [0, 0, 0, 9, 6, 0, 0, 0, 8, 6, -4, 0, 0],
+        [0, 0, 0, -1, 3, -4, 0, -3, 7, 0, 0, 4, 9],
+        [-9, 0, -5, 8, 0, 9, 0, 0, 0, -4, 9, 0, -3],
+        [0, -2, 3, 0, 0, 0, 0, -6, -4, 0, -5, 0, -3],
+        [0, 3, 0, 0, 0, 0, 0, 3, 0, 0, -4, 0, 0],
+        [-3, 0, 0, 0, 3, 4, 9, 0, -1, 0, 0, 8, 0],
+        [0, 0, 1, -3, 9, 0, -2, 0, 0, -9, 0, -7, 2],
+    ],
+    "b_ub": [12.27, 18.19, 16.5, 1.69, 3.38, 16.07, 8.88],
+}
+
+
+def utilities(least):
+    """Utilities of three variables of `SPREAD` that may all be chosen; the others have none."""
+    return np.eye(13)[4] + 7e7 * np.eye(13)[9] + least * np.eye(13)[12]
+
+
 FAULTS = [
     Fault(
         "GLOP: UNBOUNDED where costs are large",
@@ -262,6 +281,29 @@ FAULTS = [
         [-540, -1095, 900, 0],
         -4185,
     ),
+    *(
+        Fault(
+            f"HiGHS: presolves the best away beside a utility of {least:g}", SPREAD, utilities(least), 7e7 + 1 + least
+        )
+        for least in (0, 6e-9, 6e-6, 6e-4, 6e-2, 6)
+    ),
+    Fault(
+        "HiGHS: a second best of large integers",
+        {
+            "A_ub": [[1.49, 0.69, 1.19, 0.63, 5.18], [0, 1.97, 0.64, 0, 0], [0, 1.63, 0, 0, 0], [4.29, 0, 0, 0, 0]],
+            "b_ub": [213.36, -6.64, -4.78, 618.87],
+            "lower": [0, -3, -3, 0, -2],
+            "upper": [150, 1, -2, 3, 0],
+        },
+        [-10, 100, -1e4, 1e-4, 1e3],
+        29700.0003,
+    ),
+    Fault("HiGHS: breaks a row of 1 beside 1e12", {"A_ub": [[-1e12, 1]], "b_ub": [0], "upper": [1, 16]}, [-1, 1], 15),
+    Fault("HiGHS: breaks a row of 1e-9 beside 1", {"A_ub": [[0, 1, 1e-9]], "b_ub": [0]}, [1, 1, 1], 1),
+    Fault("HiGHS: the same, with room for one", {"A_ub": [[1e-9, 1, 1e-9]], "b_ub": [1e-9]}, [1, 3, 2], 2),
+    Fault("HiGHS: an empty row holds", {"A_ub": [[0, 0]], "b_ub": [-1e-12]}, [1, 1], None, Status.INFEASIBLE),
+    Fault("HiGHS: an empty equation holds", {"A_eq": [[0, 0]], "b_eq": [1e-15]}, [1, 1], None, Status.INFEASIBLE),
+    Fault("HiGHS: a sum of less than 0", {"A_ub": [[1, 1]], "b_ub": [-1e-12]}, [1, 1], None, Status.INFEASIBLE),
 ]
 
 

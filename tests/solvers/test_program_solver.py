@@ -8,6 +8,7 @@ import pytest
 
 import mapgrad
 from mapgrad import EngineAnswer, Request, Status
+from mapgrad.solvers._limits import Limits
 
 INF = float("inf")
 X = np.array([1.0, 0.0, 1.0])
@@ -287,3 +288,23 @@ def test_a_linear_program_that_loses_what_the_engine_had_is_not_believed():
     right = EngineAnswer(Status.OPTIMAL, np.array([1.0, 0.25]), 0.6875)
     fitted = EngineAnswer(Status.OPTIMAL, np.array([1.0, 0.125]))
     assert solved(program, [right, fitted], [0.5, 0.75])[0].z.tolist() == [1, 0.25]
+
+
+def test_a_tightened_row_is_tightened_anew_for_other_limits():
+    built = []
+
+    class Building(Scripted):
+        def build(self, program):
+            built.append((program.matrix.data / program.matrix.data[1]).tolist())
+            return program
+
+    program = mapgrad.IntegerProgram(A_ub=[[-1e12, 1.0]], b_ub=[0.0], upper=[1.0, 16.0])
+    best = EngineAnswer(Status.OPTIMAL, np.array([1.0, 16.0]), 7.5, 7.5)
+    solver = Building(program, [best] * 6)
+    state, theta = solver.init(), np.array([-0.5, 0.5])
+    for side in (0.0, -4.0, -4.0):
+        limits = Limits.of(program.replace(row_upper=side))
+        solution = solver.solve(state, theta, Request(limits=limits))
+        assert (solution.status, solution.z.tolist()) == (Status.OPTIMAL, [1.0, 16.0])
+    assert built == [[-16.0, 1.0], [-20.0, 1.0]]
+    assert not solver.sides

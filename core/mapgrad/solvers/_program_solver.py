@@ -13,6 +13,7 @@ import numpy as np
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solution, Status
+from mapgrad.solvers._boxes import break_a_row, is_distant, on_grid, tightened
 from mapgrad.solvers._contract import InstanceSolver, Traits
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._limits import Limits
@@ -48,6 +49,7 @@ class _Model(Generic[M]):
     limits: Limits
     rows: Rows
     exponents: NDArray[np.int64]
+    is_tightened: bool
 
 
 @dataclass(eq=False)
@@ -89,7 +91,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     - OPTIMAL counts if the point attains the objective and the bound that the engine gives.
     - INFEASIBLE counts once two ways say so, if the engine has two ways, or all of them where coefficients of a row are
       far apart, and none has found a feasible point; or where a row of integers shows it by a divisor of its
-      coefficients.
+      coefficients, or a row lies outside what the bounds allow.
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
@@ -97,7 +99,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
       once another way, asked for a step from there to a better point, finds none.
 
     What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
-    base also keeps deadlines and forbidden entries, and scales rows.
+    base also keeps deadlines and forbidden entries, scales rows, and shrinks an integer's coefficient that is 1e6 times
+    another of its row where the row says the same with a smaller one.
 
     Args:
         problem: A program of rows and bounds alone, every variable of which is priced.
@@ -108,12 +111,16 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         row_bits: The largest coefficient of each row is scaled to [2^row_bits, 2^(row_bits + 1)).
         fits: Whether the continuous variables of a mixed program are fitted to the integer ones even where all rows
             hold: for engines that stop at tolerances larger than 1e-9.
+        grid_bits: Where a variable is integer, utilities are rounded to multiples of 2^-grid_bits, or of so much less
+            that no objective changes by 1e-9 of max |θ|: for engines that err where utilities, or differences of
+            them, are smaller than their tolerances, and not zero. None for no rounding.
     """
 
     traits: Traits = Traits(releases_gil=True, masks=True, limits=True)
     ways: ClassVar[int] = 1
     row_bits: int = 0
     fits: ClassVar[bool] = True
+    grid_bits: ClassVar[int | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -204,12 +211,19 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                 self.free(model.native)
 
     def _model(self, program: IntegerProgram) -> _Model[M]:
-        native = self.build(program.scaled(self.row_bits))
-        return _Model(native, program, Limits.of(program), Rows(program), program.matrix.scaled(self.row_bits)[1])
+        limits = Limits.of(program)
+        tight = tightened(program, limits) if is_distant(program) else program
+        native, exponents = self.build(tight.scaled(self.row_bits)), program.matrix.scaled(self.row_bits)[1]
+        return _Model(native, program, limits, Rows(program), exponents, tight.matrix != program.matrix)
 
     def _hold(self, model: _Model[M], limits: Limits) -> None:
         """Bring a model's bounds and sides to these."""
         held, model.limits = model.limits, limits
+        if model.is_tightened:
+            if not all(map(np.array_equal, limits, held)):
+                self.free(model.native)
+                model.native = self.build(tightened(model.program, limits).scaled(self.row_bits))
+            return
         if limits.lower is not held.lower or limits.upper is not held.upper:
             columns = np.flatnonzero((limits.lower != held.lower) | (limits.upper != held.upper))
             if len(columns):
@@ -230,7 +244,10 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         self._hold(model, row.limits)
         start, reuse = (row.start, row.reuse) if way == 0 else (None, False)
         state.running = model
-        answer = self.maximize(model.native, EngineCall(row.theta, way, state.stopped, seconds, reuse, start))
+        theta = row.theta
+        if self.grid_bits is not None and model.program.integrality.any():
+            theta = on_grid(theta, row.limits, self.grid_bits)
+        answer = self.maximize(model.native, EngineCall(theta, way, state.stopped, seconds, reuse, start))
         state.running = None
         if state.stopped.is_set() or (row.deadline is not None and time.monotonic() >= row.deadline):
             answer = replace(answer, status=Status.TIME_LIMIT)
@@ -254,6 +271,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                 x = self._cleaned(state, model, row, answer.x, way)
                 is_feasible = is_feasible or x is not None
                 if x is None:
+                    if break_a_row(model.rows, model.program.matrix, row.limits):
+                        return Solution(None, Status.INFEASIBLE)
                     comment = ", with a point that breaks a row once its integers are rounded"
                 elif self._is_beyond_doubt(model, row, x, answer):
                     return Solution(x)
@@ -282,10 +301,13 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         """Return x, which a way found, or what is better, once another way finds no better point; None where none does.
 
         The other is asked for the step: its numbers are small where those of x are large, and nothing is lost in them.
+        Rows that are tightened would lose that seen from x, so there the other is asked the same as the first.
         """
+        nearest = np.clip(0.0, row.limits.lower, row.limits.upper)
         others = [(way + step) % self.ways for step in range(1, max(2, self.ways))]
         for _ in range(_STEPS):
-            start = model.rows.near_origin(x, row.limits)
+            start = nearest if model.is_tightened else model.rows.near_origin(x, row.limits)
+            is_proof = model.is_tightened or start is x
             answer = self._run(state, model, replace(row, limits=model.rows.seen_from(start, row.limits)), others[0])
             if answer.status is Status.TIME_LIMIT:
                 return Solution(x, Status.TIME_LIMIT)
@@ -295,10 +317,10 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                 largest, terms = row.sizes(x)
                 if better is not None:
                     gain, slack = row.theta @ (better - x), _OPTIMALITY * largest + _ROUNDING * terms
-                    if gain > slack or (start is not x and gain >= -slack):
+                    if gain > slack or (not is_proof and gain >= -slack):
                         x = better
                         continue
-                    if start is x and row.theta @ (reached - x) <= _OPTIMALITY * (largest + terms):
+                    if is_proof and row.theta @ (reached - x) <= _OPTIMALITY * (largest + terms):
                         return Solution(x)
             others.pop(0)
             if not others:
