@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mapgrad.batching import full_precision, name_problem
+from mapgrad.batching import full_precision, name_problem, require_float
 from mapgrad.errors import ShapeError
 from mapgrad.workers import new_lock
 
@@ -273,7 +273,7 @@ class StatePool(nn.Module):
             ShapeError: they don't end with the problem's shape.
         """
         shape = self.problem.shape
-        split = values.ndim - len(shape)
+        split = require_float(values, what).ndim - len(shape)
         if split < 0 or tuple(values.shape[split:]) != shape:
             raise ShapeError(f"{what} must be [*batch, {', '.join(map(str, shape))}], got {tuple(values.shape)}")
         return values.shape[:split]

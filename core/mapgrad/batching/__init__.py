@@ -12,6 +12,7 @@ from mapgrad.batching._op import define
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
 from mapgrad.batching._proofs import Known
 from mapgrad.batching._record import Record
+from mapgrad.batching._settings import require_seconds
 from mapgrad.batching._solver import Solver
 from mapgrad.batching._theta import (
     Culprit,
@@ -74,6 +75,7 @@ __all__ = [
     "new_handle",
     "non_finite_error",
     "require_float",
+    "require_seconds",
     "row_numbers",
     "thread_state",
     "to_list",

@@ -29,13 +29,16 @@ class Settings:
 
         Raises:
             ValueError: a word or a number is none of those allowed.
-            TypeError: `workers` is nothing that can be.
+            TypeError: `workers` is nothing that can be; or `reuse` or `merge` isn't a bool.
         """
         require_workers(self.workers)
         require_policy(self.on_error)
         _require_choice("domain", self.domain, get_args(DomainPolicy))
-        _require_seconds("time_limit", self.time_limit)
-        _require_seconds("deadline", self.deadline)
+        for name in ("time_limit", "deadline"):
+            require_seconds(name, getattr(self, name), or_none=True)
+        for name in ("reuse", "merge"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
 
     def bound(
         self,
@@ -77,6 +80,12 @@ def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def _require_seconds(name: str, value: object) -> None:
-    if value is not None and not (isinstance(value, int | float) and value > 0):
-        raise ValueError(f"{name} must be None or a positive number of seconds, got {value!r}")
+def require_seconds(name: str, value: object, *, or_none: bool = False) -> None:
+    """Refuse what isn't a positive number of seconds.
+
+    Raises:
+        ValueError: it isn't.
+    """
+    is_positive = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    if not is_positive and not (or_none and value is None):
+        raise ValueError(f"{name} must be {'None or ' * or_none}a positive number of seconds, got {value!r}")

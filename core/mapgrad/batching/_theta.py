@@ -49,17 +49,26 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
-def require_float(theta: object) -> Tensor:
+def require_float(theta: object, name: str = "θ") -> Tensor:
     """Return θ, typed.
 
     Raises:
         TypeError: θ isn't a tensor.
-        ShapeError: θ isn't real floating-point.
+        ShapeError: θ isn't a dense tensor of real floating-point numbers of 16 bits or more, with values.
     """
     if not isinstance(theta, Tensor):
-        raise TypeError(f"θ must be a torch.Tensor, got {type(theta).__name__}: wrap it in torch.as_tensor")
-    if not theta.is_floating_point():
-        raise ShapeError(f"θ must be a floating-point tensor, got {theta.dtype}: convert it, as in theta.float()")
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(theta).__name__}: wrap it in torch.as_tensor")
+    if theta.dtype not in _DTYPES:
+        raise ShapeError(
+            f"{name} must be a floating-point tensor of float16, bfloat16, float32 or float64, got {theta.dtype}: "
+            "convert it, as in theta.float()"
+        )
+    if theta.layout is not torch.strided:
+        raise ShapeError(f"{name} must be a dense tensor, got {theta.layout}: convert it, as in theta.to_dense()")
+    if theta.is_nested:
+        raise ShapeError(f"{name} must be one tensor, got a nested one: pad it, as in theta.to_padded_tensor(0.0)")
+    if theta.is_meta:
+        raise ShapeError(f"{name} must have values, but is on the meta device: load or initialise the model first")
     return theta
 
 

@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from mapgrad.batching import Solver, admit, get_solver
+from mapgrad.batching import Solver, admit, get_solver, require_seconds
 from mapgrad.bench._clock import one_thread
 from mapgrad.bench._race import WRONG, Racer, race
 from mapgrad.bench._report import readable, text_table
@@ -131,8 +131,7 @@ def tune(problem: Problem, theta_sample: Tensor, *, seconds: float = 30.0) -> Tu
         ValueError: `seconds` isn't positive.
         MapgradError: None of the solvers answered rightly; the message has the table.
     """
-    if not seconds > 0:
-        raise ValueError(f"seconds must be positive, got {seconds!r}")
+    require_seconds("seconds", seconds)
     theta = get_solver("auto", problem).at_work().require_theta(theta_sample).detach()
     rows = theta.reshape(-1, *problem.shape)
     if not len(rows):

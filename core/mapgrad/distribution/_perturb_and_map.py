@@ -11,6 +11,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
+from mapgrad.batching import Solver, require_float
 from mapgrad.distribution._exact_law import exact_law
 from mapgrad.distribution._expectation import mean_of, require_draws, values_of, weights_of
 from mapgrad.errors import UnsupportedProblemError
@@ -20,7 +21,6 @@ from mapgrad.gradients import LogDensity, Owner, Perturbed, Relative, has_functi
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mapgrad.batching import Solver
     from mapgrad.distribution._exact_law import ExactLaw
     from mapgrad.distribution._expectation import Baseline
     from mapgrad.problems import Problem
@@ -86,7 +86,9 @@ class PerturbAndMAP(Distribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        split = layer.solver.at_work().lead_ndim(theta)
+        if not isinstance(getattr(layer, "solver", None), Solver):
+            raise TypeError(f"layer must be a mapgrad.MAPLayer, got {type(layer).__name__}: make one of the solver")
+        split = layer.solver.at_work().lead_ndim(require_float(theta))
         self.layer = layer
         self.theta = theta
         self._context = context

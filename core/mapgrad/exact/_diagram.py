@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from mapgrad.batching import ByteCache, is_traced
+from mapgrad.batching import ByteCache, is_traced, require_float, require_seconds
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.exact import _diagram_cache, _host_sweep, _sweeps
 from mapgrad.exact._binary_rows import binary_rows
@@ -80,10 +80,9 @@ class Diagram(Oracle):
     def __init__(
         self, problem: Problem, *, max_nodes: int = 2**20, max_seconds: float = 60.0, max_bytes: int = MAX_BYTES
     ) -> None:
-        if not 0 < max_nodes < 2**31:
-            raise ValueError(f"max_nodes must be from 1 to 2³¹ − 1, got {max_nodes}")
-        if not max_seconds > 0:
-            raise ValueError(f"max_seconds must be positive, got {max_seconds}")
+        if not (isinstance(max_nodes, int) and 0 < max_nodes < 2**31) or isinstance(max_nodes, bool):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+            raise ValueError(f"max_nodes must be an int from 1 to 2³¹ − 1, got {max_nodes!r}")
+        require_seconds("max_seconds", max_seconds)
         if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise TypeError(f"problem must be a mapgrad.Problem, got {type(problem).__name__}")
         self.nodes = _compiled((problem, max_nodes, max_seconds))
@@ -140,7 +139,7 @@ class Diagram(Oracle):
             InfeasibleError: a row has no state without forbidden entries.
         """
         require_unmapped()
-        rows = scaled_rows(self.problem, theta.detach(), 1.0)
+        rows = scaled_rows(self.problem, require_float(theta).detach(), 1.0)
         solutions = self.solve(rows)
         require_states_left(self.problem, solutions.status == Status.OPTIMAL)
         return solutions.z.reshape(theta.shape).to(theta.dtype)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from mapgrad.batching import ByteCache
+from mapgrad.batching import ByteCache, require_float
 from mapgrad.errors import ShapeError
 from mapgrad.exact._chunks import MAX_BYTES, in_chunks
 from mapgrad.exact._oracle import NEARLY_ONE, Moments, Oracle
@@ -59,7 +59,7 @@ def map_state(problem: Problem, theta: Tensor) -> Tensor:
         NonFiniteError: θ has NaN or infinite entries that forbid nothing.
         InfeasibleError: a row has no state without forbidden entries.
     """
-    rows = floored_rows(problem, theta.detach(), 1.0)
+    rows = floored_rows(problem, require_float(theta).detach(), 1.0)
 
     def best(part: Tensor) -> Tensor:
         return torch.stack(_scores(problem, part, 1.0).max(dim=1), dim=1)

@@ -1,0 +1,81 @@
+"""What can't be meant is refused where it is given, in words, by all that take it."""
+
+import pytest
+import torch
+
+import mapgrad
+from mapgrad import exact, losses
+from mapgrad.pool import StatePool
+
+PACKING = mapgrad.Knapsack([[1, 2, 3]], [4])
+ROWS = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+
+
+def solver():
+    return mapgrad.get_solver("search", PACKING)
+
+
+TAKERS = {
+    "solver": lambda theta: solver()(theta),
+    "solve": lambda theta: solver().solve(theta),
+    "layer": lambda theta: mapgrad.MAPLayer(solver())(theta),
+    "marginals": lambda theta: exact.marginals(PACKING, theta),
+    "map_state": lambda theta: exact.map_state(PACKING, theta),
+    "diagram": lambda theta: exact.Diagram(PACKING).map(theta),
+    "distribution": lambda theta: mapgrad.PerturbAndMAP(mapgrad.MAPLayer(solver()), theta),
+    "fenchel_young": lambda theta: losses.FenchelYoung(solver())(theta, torch.ones(2, 3)),
+    "spo_plus": lambda theta: losses.SPOPlus(solver())(theta, ROWS),
+    "regret": lambda theta: losses.regret(solver(), theta, ROWS),
+    "tune": lambda theta: mapgrad.tune(PACKING, theta, seconds=0.1),
+    "pool": lambda theta: StatePool(PACKING).best(theta),
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS.values(), ids=TAKERS)
+@pytest.mark.parametrize(
+    ("theta", "words"),
+    [
+        (ROWS.to_sparse, "dense tensor, got torch.sparse_coo"),
+        (lambda: ROWS.to("meta"), "on the meta device"),
+        (lambda: ROWS.to(torch.float8_e4m3fn), "got torch.float8_e4m3fn: convert it"),
+        (ROWS.int, "got torch.int32: convert it"),
+        (lambda: ROWS + 0j, "got torch.complex64: convert it"),
+        (lambda: torch.nested.as_nested_tensor([*ROWS], layout=torch.jagged), "dense tensor, got torch.jagged"),
+        (lambda: torch.nested.as_nested_tensor([*ROWS]), "a nested one: pad it"),
+    ],
+    ids=["sparse", "meta", "float8", "int", "complex", "jagged", "nested"],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested")
+def test_theta_that_holds_no_plain_numbers(taker, theta, words):
+    given = theta()
+    with pytest.raises(mapgrad.ShapeError, match=words):
+        taker(given)
+
+
+@pytest.mark.parametrize("taker", TAKERS.values(), ids=TAKERS)
+@pytest.mark.parametrize("theta", [ROWS.tolist(), ROWS.numpy(), None], ids=["list", "array", "None"])
+def test_theta_that_is_no_tensor(taker, theta):
+    with pytest.raises(TypeError, match=r"must be a torch\.Tensor, got"):
+        taker(theta)
+
+
+@pytest.mark.parametrize("name", ["reuse", "merge"])
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_a_switch_is_true_or_false(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, got {value!r}"):
+        mapgrad.get_solver("search", PACKING, **{name: value})
+
+
+@pytest.mark.parametrize("value", ["a", None, -1, float("nan"), True, [1]])
+def test_seconds_and_counts(value):
+    with pytest.raises(ValueError, match="seconds must be a positive number of seconds, got"):
+        mapgrad.tune(PACKING, ROWS, seconds=value)
+    with pytest.raises(ValueError, match="max_seconds must be a positive number of seconds, got"):
+        exact.Diagram(PACKING, max_seconds=value)
+    with pytest.raises(ValueError, match="max_nodes must be an int from 1"):
+        mapgrad.get_solver("diagram", PACKING, max_nodes=value)(ROWS)
+
+
+def test_a_distribution_of_a_solver_alone():
+    with pytest.raises(TypeError, match=r"layer must be a mapgrad\.MAPLayer, got Solver"):
+        mapgrad.PerturbAndMAP(solver(), ROWS)
