@@ -1,4 +1,4 @@
-"""Suite `threads`: two workers against one."""
+"""Suite `threads`: two workers against one, and a solver beside a network."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final
 from mapgrad.batching import get_solver
 from mapgrad.bench._cases import Case, assignment, cover, grid, knapsack, path
 from mapgrad.bench._clock import Effort, interleave, seconds_of
-from mapgrad.bench._machine import QUIET, idle_share
-from mapgrad.bench._report import Row, Spread
+from mapgrad.bench._machine import idle_share
+from mapgrad.bench._overlap import compared, two_busy_threads
+from mapgrad.bench._overlap import measure as overlap
+from mapgrad.bench._report import Row
 from mapgrad.bench._suites import Suite
 from mapgrad.errors import MapgradError
 from mapgrad.solvers import InstanceSolver, entries_for
@@ -17,11 +19,11 @@ from mapgrad.solvers import InstanceSolver, entries_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mapgrad.bench._clock import Times
     from mapgrad.problems import Problem
     from mapgrad.solvers import SolverEntry
 
 CASES: Final = path(30), grid(30), assignment(100), knapsack(14, 2), cover(30, 60)
+OVERLAPS: Final = (grid(30), "compiled.shortest_path"), (cover(30, 60), "search"), (cover(30, 60), "highs")
 SECONDS_A_BATCH: Final = 0.25
 MOST_ROWS: Final = 4096
 
@@ -57,32 +59,16 @@ def _measure(entry: SolverEntry, case: Case, effort: Effort) -> Row:
         share = idle_share()
         times = interleave({"one": partial(one, rows), "two": partial(two, rows)}, effort)
         share = min(share, idle_share())
-    quiet = share >= QUIET
-    wall = Spread.of_ratios(times["two"].wall, times["one"].wall)
-    return Row(
-        case.name,
-        entry.name,
-        {"B": count, "n": rows[0].numel()},
-        value=Spread.of(times["two"].wall).times(1e6 / count),
-        unit="µs a row, wall",
-        ratio=wall,
-        against="one worker, wall",
-        extra={
-            "speed-up": 1 / wall.median,
-            "one worker, µs CPU": _micros(times["one"], count),
-            "two, µs CPU": _micros(times["two"], count),
-        },
-        note="" if quiet else f"not quiet: two busy threads got {share:.0%} of two cores",
-        judged=quiet,
-    )
-
-
-def _micros(times: Times, count: int) -> float:
-    return Spread.of(times.cpu).median / count * 1e6
+    size = {"B": count, "n": rows[0].numel()}
+    return compared(case.name, entry.name, size, times, count, "a row", "one worker", share)
 
 
 SUITE: Final = Suite(
-    "Two workers against one, solvers that release the GIL",
-    {case.name: partial(measure, case) for case in CASES},
-    quick=("assignment 100",),
+    "Two workers against one, solvers that release the GIL; and a solver beside a network",
+    {
+        "two busy threads": two_busy_threads,
+        **{case.name: partial(measure, case) for case in CASES},
+        **{f"overlap, {case.name}": partial(overlap, case, solver) for case, solver in OVERLAPS},
+    },
+    quick=("two busy threads", "assignment 100", "overlap, grid 30"),
 )
