@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mapgrad.problems import SparseRows
+from mapgrad.solvers._points import wide_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def break_a_row(rows: Rows, matrix: SparseRows, limits: Limits) -> bool:
 
 def is_distant(program: IntegerProgram) -> bool:
     """Tell whether the coefficients of a row with integer variables are far apart, which may be `tightened`."""
-    return bool(program.integrality.any()) and len(_distant_rows(program.matrix)) > 0
+    return bool(program.integrality.any()) and len(wide_rows(program.matrix, _DISTANT)) > 0
 
 
 def tightened(program: IntegerProgram, limits: Limits) -> IntegerProgram:
@@ -62,7 +63,7 @@ def tightened(program: IntegerProgram, limits: Limits) -> IntegerProgram:
     """
     matrix = program.matrix
     data = matrix.data.copy()
-    for row in _distant_rows(matrix).tolist():
+    for row in wide_rows(matrix, _DISTANT).tolist():
         columns, _ = matrix.row(row)
         part = slice(*matrix.indptr[row : row + 2].tolist())
         sides = float(limits.row_lower[row]), float(limits.row_upper[row])
@@ -72,14 +73,6 @@ def tightened(program: IntegerProgram, limits: Limits) -> IntegerProgram:
     return type(program).from_rows(
         rows, **changes, integrality=program.integrality, decision=program.decision, fixed=program.fixed
     )
-
-
-def _distant_rows(matrix: SparseRows) -> NDArray[np.int64]:
-    sizes = np.abs(matrix.data)
-    least, most = np.full(matrix.shape[0], np.inf), np.zeros(matrix.shape[0])
-    np.minimum.at(least, matrix.row_of_entry, sizes)
-    np.maximum.at(most, matrix.row_of_entry, sizes)
-    return np.flatnonzero(most > _DISTANT * least)
 
 
 def _shrink(

@@ -54,7 +54,7 @@ class Rows:
         self._is_linear, self._is_integer = not program.integrality.any(), bool(program.integrality.all())
         height, width = program.matrix.shape
         self._dense = program.matrix.toarray() if height * width <= _DENSE else None
-        self.is_wide = _is_wide(program.matrix)
+        self.is_wide = len(wide_rows(program.matrix, _WIDE)) > 0
         self._own = Limits.of(program)
         self._is_open = bool(program.unbounded_integers.any())
         self._facts = program.row_facts
@@ -157,9 +157,10 @@ class Rows:
         return max(room, digits * np.abs(coefficients).max(initial=0) * np.abs(x).max())
 
 
-def _is_wide(matrix: SparseRows) -> bool:
+def wide_rows(matrix: SparseRows, ratio: float) -> NDArray[np.int64]:
+    """Return the rows whose largest coefficient is more than so many times their smallest one."""
     sizes = np.abs(matrix.data)
     least, most = np.full(matrix.shape[0], np.inf), np.zeros(matrix.shape[0])
     np.minimum.at(least, matrix.row_of_entry, sizes)
     np.maximum.at(most, matrix.row_of_entry, sizes)
-    return bool((most > _WIDE * least).any())
+    return np.flatnonzero(most > ratio * least)
