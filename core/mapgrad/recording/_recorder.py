@@ -112,8 +112,10 @@ class Recorder:
                 native.to_mps(part, theta=utilities(lowering, theta))
                 self._take(f"{name}.mps", part)
             self._put(f"{name}.py", script_of(asked.factory, facts).encode())
-        except (MapgradError, _FullError) as error:
-            return str(error)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 (a problem of a user's makes the program; the row is written without)
+            return str(error) if isinstance(error, MapgradError | _FullError) else text_of(error)
         return f"{name}.mps"
 
     def _put(self, name: str, contents: bytes) -> None:
