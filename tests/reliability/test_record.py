@@ -395,6 +395,7 @@ def test_no_more_than_max_bytes(solvers, tmp_path):
     ):
         assert solver(rows).isnan().all()
     assert 3 < recorder.written < 30
+    assert {path.stem for path in tmp_path.iterdir()} == {path.stem for path in rows_in(tmp_path)}
     assert 10_000 < sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
     before = len(rows_in(tmp_path))
     with mapgrad.record(tmp_path, max_bytes=20_000) as recorder, pytest.warns(UserWarning, match="max_bytes"):

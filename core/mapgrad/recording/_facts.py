@@ -96,7 +96,7 @@ def facts_of_answer(
 ) -> dict[str, Any]:
     """Return what came of a row; its state is added to the arrays."""
     solutions = found.solutions
-    z: NDArray[Any] = solutions.z[number].detach().cpu().numpy()
+    z: NDArray[Any] = solutions.z[number].detach().to("cpu", found.rows.dtype).numpy()
     objective = None
     if np.isfinite(z).all():
         arrays["z"] = z
