@@ -76,8 +76,11 @@ class MAPLayer(Observed):
             ``loss(z[mask], y[mask])``. Nothing is solved for it in the backward pass. Its gradient is 0 under
             ``"zero_grad"``; under ``"nan"`` it is NaN, as z is, unless the loss leaves the row out, so that its ∂L/∂z
             is 0. A row that fails in the backward pass alone gets a gradient of 0, and counts as `unsolved_backward` in
-            `stats`. Under torch.compile, torch.vmap and torch.func, which leave no `last`, take ``"nan"``, and NaN
-            tells.
+            `stats`. Under ``"nan:any"`` and ``"zero_grad:any"`` a row has an answer if any of its samples has one: the
+            next sample that has stands for one that failed, with its noise, in the mean and in the gradient, and one
+            that fails in the backward pass alone adds nothing. `FrankWolfe`, and estimators of your own with a
+            `forward` of their own, need all. Under torch.compile, torch.vmap and torch.func, which leave no `last`,
+            take ``"nan"``, and NaN tells.
 
     Shape:
         θ [*batch, *shape] of any float dtype, on any device → z of the same shape, dtype and device. An entry −inf

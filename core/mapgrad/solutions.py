@@ -78,6 +78,7 @@ class Solutions:
         forbidden: Bool, like z: the entries that θ = −inf forbids; None where there are none.
         failed: Bool, like the status: the rows without an acceptable answer whose z is filled in, as ``on_error="nan"``
             or ``"zero_grad"`` says; None where there are none.
+        needs_all: Whether a row has an answer only where all its samples have one; False where any is enough.
     """
 
     z: Any
@@ -91,16 +92,20 @@ class Solutions:
     samples: int = 1
     forbidden: Any = None
     failed: Any = None
+    needs_all: bool = True
 
     @property
     def mask(self) -> Tensor:
-        """[*batch] bool: the rows that have an answer, proved optimal or not, in all samples."""
+        """[*batch] bool: the rows that have an answer, proved optimal or not, in all samples or, as said, in any."""
         z: Tensor | list[Tensor] = self.z
         if isinstance(z, list):
-            answered = self.status.new_tensor([bool(row.isfinite().all()) for row in z]).bool()
+            rows = [row[None] if self.samples == 1 else row for row in z]
+            finite = [[bool(row[sample].isfinite().all()) for row in rows] for sample in range(self.samples)]
+            answered = self.status.new_tensor(finite[0] if self.samples == 1 else finite).bool()
         else:
             answered = z.flatten(self.status.ndim).isfinite().all(dim=-1)
-            answered = answered if self.samples == 1 else answered.all(dim=0)
         if self.failed is not None:
-            answered &= ~(self.failed if self.samples == 1 else self.failed.any(dim=0))
-        return answered
+            answered = answered & ~self.failed
+        if self.samples == 1:
+            return answered
+        return answered.all(dim=0) if self.needs_all else answered.any(dim=0)

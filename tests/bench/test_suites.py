@@ -20,7 +20,7 @@ def report_of(suite):
     return run_suite(suite, quick=True)
 
 
-@pytest.mark.parametrize("suite", ["step", "kernels", "road", "threads", "growth"])
+@pytest.mark.parametrize("suite", ["step", "kernels", "road", "threads", "growth", "faults"])
 def test_a_suite_has_figures_and_says_on_what(suite):
     report = report_of(suite)
     assert report.suite == suite
@@ -51,6 +51,14 @@ def test_kernels_are_those_of_all_solvers_with_their_declared_cost():
     assert row.extra["× fastest"] > 1
     assert sum("auto's choice" in row.note for row in rows.values()) == 1
     assert not any("WRONG" in row.note for row in rows.values())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are tested on Linux")
+def test_faults_cost_no_other_rows():
+    rows = report_of("faults").rows
+    assert {row.name for row in rows} == {"inline", "threads:2", "processes:2"}
+    assert {row.case for row in rows} == {"a row that raises", "a row that kills its process"}
+    assert all(row.extra["other rows lost"] == 0 for row in rows)
 
 
 def test_torch_has_its_threads_back():

@@ -206,6 +206,136 @@ def test_all_samples_must_have_an_answer():
     assert z.isnan().all(dim=1).tolist() == [True, False]
 
 
+class Halves(mapgrad.InstanceSolver):
+    """The largest entry, if that isn't one of the first two."""
+
+    def solve(self, state, theta, request):
+        best = int(theta.argmax())
+        if best == 0:
+            raise RuntimeError("not that one")
+        return np.eye(4)[best] if best > 1 else mapgrad.Solution(None, Status.INFEASIBLE)
+
+
+class Given:
+    """Noise that is given: [S, B, 4]."""
+
+    std = 1.0
+
+    def __init__(self, noise):
+        self.noise = noise
+
+    def sample(self, shape, *, generator, dtype, device):
+        return self.noise.to(dtype) if shape == self.noise.shape else torch.zeros(shape, dtype=dtype)
+
+    def log_prob(self, noise):
+        return -0.5 * noise.square()
+
+
+# the second row loses samples 0 and 2, the third one all, and the first one none
+PUSHED = torch.zeros(4, 3, 4)
+PUSHED[[0, 2], 1, [0, 1]] = 9.0
+PUSHED[:, 2, 0] = 99.0
+PUSHED[1, 1, 2] = 2.0
+PUSHED += 0.1 * torch.rand(4, 3, 4, generator=torch.Generator().manual_seed(2))
+SPARED = PUSHED.clone()
+SPARED[[0, 2], 1] = PUSHED[[1, 3], 1]  # by the next samples
+
+GIVEN = {
+    "I-MLE": lambda noise: mapgrad.IMLE(noise, mapgrad.Step(2.0), samples=4),
+    "one side": lambda noise: mapgrad.IMLE(noise, mapgrad.Step(2.0), samples=4, symmetric=False),
+    "adaptive": lambda noise: mapgrad.AdaptiveIMLE(noise, samples=4),
+    "Perturbed": lambda noise: mapgrad.Perturbed(noise, samples=4),
+    "straight through": lambda noise: mapgrad.StraightThrough(noise, samples=4),
+    "pooled": lambda noise: mapgrad.Pooled(PROBLEM, noise=noise, samples=4),
+}
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("name", GIVEN)
+def test_any_sample_is_enough_where_that_is_asked_for(name, reduction, fill):
+    def run(noise, policy):
+        solver = mapgrad.get_solver(Halves, PROBLEM)
+        layer = mapgrad.MAPLayer(solver, GIVEN[name](Given(noise)), on_error=policy, reduction=reduction)
+        theta = torch.tensor([[-40.0, -40.0, -40.0, 5.0], [-4.0, -4.0, 0.5, 1.0], [-9.0, -9.0, -9.0, 0.0]])
+        theta.requires_grad_()
+        z = quiet(layer, theta)
+        weight = torch.tensor([[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, -3.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
+        kept = z.masked_fill(~layer.last.mask[:, None], 0.0)
+        quiet((kept * weight).sum().backward)
+        return layer, z.detach(), theta.grad
+
+    layer, z, gradient = run(PUSHED, f"{fill}:any")
+    assert layer.last.mask.tolist() == [True, True, False]
+    assert layer.last.failed[:, 1].tolist() == [True, False, True, False]
+    assert layer.last.status[:, 1].tolist() == [Status.ERROR, Status.OPTIMAL, Status.INFEASIBLE, Status.OPTIMAL]
+    assert layer.stats["unsolved"] == 1
+    rows = z if reduction == "none" else z[None]
+    assert rows[:, :2].isfinite().all()
+    torch.testing.assert_close(rows[:, 2], torch.full_like(rows[:, 2], FILLS[fill]), equal_nan=True)
+    assert not gradient[2].any()
+    strict, expected, expected_gradient = run(SPARED, fill)
+    assert strict.last.mask.tolist() == [True, True, False]
+    torch.testing.assert_close(z, expected, equal_nan=True)
+    torch.testing.assert_close(gradient, expected_gradient)
+    if name != "adaptive":
+        assert gradient[1].any()
+    refusing, _, _ = run(PUSHED, fill)
+    assert refusing.last.mask.tolist() == [True, False, False]
+
+
+def test_a_sample_that_fails_in_backward_alone_adds_nothing():
+    noise = torch.zeros(2, 1, 4)
+    noise[1, 0, 0] = -1.5  # the first sample moves to where rows fail, the second one elsewhere
+    for policy, moved in (("zero_grad", 0), ("zero_grad:any", 0.5)):
+        estimator = mapgrad.IMLE(Given(noise), mapgrad.Step(1.0), samples=2, symmetric=False)
+        layer = mapgrad.MAPLayer(mapgrad.get_solver(Largest, PROBLEM), estimator, on_error=policy)
+        theta = torch.tensor([[0.0, -9.0, 0.1, 0.5]], requires_grad=True)
+        quiet((layer(theta) * torch.tensor([[-1.0, 0.0, 0.0, 1.0]])).sum().backward)
+        assert theta.grad.tolist() == [[0.0, 0.0, -moved, moved]]
+        assert layer.stats["unsolved_backward"] == (not moved)
+
+
+class Largest(mapgrad.InstanceSolver):
+    """The largest entry; a row fails where that is the first one."""
+
+    def solve(self, state, theta, request):
+        if not theta.argmax():
+            raise RuntimeError("not that one")
+        return np.eye(4)[theta.argmax()]
+
+
+def test_any_sample_under_torch_func_and_in_parts_and_with_problems():
+    def layer_of(**named):
+        estimator = mapgrad.IMLE(mapgrad.Gumbel(), samples=6, temperature=2.0)
+        return mapgrad.MAPLayer(mapgrad.get_solver(Largest, None, **named), estimator, on_error="zero_grad:any", seed=0)
+
+    theta = 2 * torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    problems = [PROBLEM] * 64
+
+    def loss(layer, theta, **named):
+        return (layer(theta, **named) * torch.arange(4.0)).square().sum()
+
+    layer = layer_of()
+    leaf = theta.clone().requires_grad_()
+    quiet(loss, layer, leaf, problems=problems).backward()
+    is_part = layer.last.failed.any(dim=0) & layer.last.mask
+    assert is_part.sum() > 20
+    assert leaf.grad[is_part].any(dim=1).sum() > 10
+    single = mapgrad.MAPLayer(mapgrad.get_solver(Largest, PROBLEM), layer.estimator, on_error="zero_grad:any", seed=0)
+    found = quiet(torch.func.grad(lambda theta: loss(single, theta)), theta)
+    assert torch.equal(found, leaf.grad)
+
+
+def test_estimators_that_ask_for_more_solves_need_all_of_them():
+    layer = layer_of(on_error="nan:any", estimator=mapgrad.FrankWolfe())
+    z = quiet(layer, rows(3, 0))
+    assert layer.last.mask.tolist() == [True, False]
+    assert z.isnan().any(dim=1).tolist() == [False, True]
+    solver = mapgrad.get_solver(Moody, PROBLEM, on_error="zero_grad:any")
+    assert quiet(solver.solve, rows(3, 0)).mask.tolist() == [True, False]
+
+
 def test_a_layer_overrides_its_solver_and_shares_its_counts():
     solver = mapgrad.get_solver(Moody, PROBLEM)
     layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(None), on_error="nan")
@@ -307,7 +437,7 @@ def test_what_falls_back_is_looked_for_at_once():
         mapgrad.get_solver(Moody, PROBLEM, on_error="fallback:nobody")
     with pytest.raises(mapgrad.UnsupportedProblemError):
         mapgrad.get_solver(Moody, PROBLEM, on_error="fallback:scipy.assignment")
-    for wrong in ("fallback:", "fallback:topk,", "ignore", None):
+    for wrong in ("fallback:", "fallback:topk,", "ignore", "raise:any", "any", None):
         with pytest.raises(ValueError, match="on_error must be"):
             mapgrad.get_solver(Moody, PROBLEM, on_error=wrong)
     with pytest.raises(ValueError, match="needs to know the problem"):

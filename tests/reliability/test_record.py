@@ -74,6 +74,11 @@ class Own(mapgrad.Problem):
         return z.sum() == 1
 
 
+class Broken(Own):
+    def to_ilp(self):
+        raise MemoryError("a trillion rows")
+
+
 def largest(theta):
     if (theta.argmax(dim=1) == 0).any():
         raise RuntimeError("out of sorts")
@@ -273,6 +278,8 @@ def test_the_command_replays_in_another_process(solvers, run_program, tmp_path):
         ((own,), 2, "--import recorded_solvers"),
         ((own, "--solver", "nobody"), 2, "no solver is named"),
         ((tmp_path / "nothing.json",), 2, "there is no file"),
+        ((tmp_path,), 2, "there is no file"),
+        ((own, "--time-limit", "0"), 2, "--time-limit"),
     ):
         code, said = command(*arguments)
         assert (code, part in said) == (expected, True), said
@@ -284,7 +291,8 @@ def test_problems_and_functions_of_a_users_own(solvers, tmp_path):
         mapgrad.get_solver(solvers.Raises, problem, on_error="nan")(theta(0))
         mapgrad.MAPLayer(solvers.largest, mapgrad.IMLE(None), on_error="nan")(theta(0))
     of_class, of_function = rows_in(tmp_path)
-    assert "no integer program" in facts_of(of_class)["mps"] or "to_ilp" in facts_of(of_class)["mps"]
+    assert "stands for no integer program" in facts_of(of_class)["mps"]
+    assert facts_of(of_function)["mps"] == "the problem isn't known"
     again = mapgrad.replay(of_class, modules=["recorded_solvers"])
     assert again.is_same
     assert again.row.problem == problem
@@ -294,6 +302,14 @@ def test_problems_and_functions_of_a_users_own(solvers, tmp_path):
     for path in (of_class, of_function):
         with pytest.raises(mapgrad.MapgradError, match=r"modules=\['recorded_solvers'\]"):
             mapgrad.replay(path)
+
+
+def test_a_program_that_can_not_be_made_costs_the_file_of_it_alone(solvers, tmp_path):
+    with mapgrad.record(tmp_path):
+        mapgrad.get_solver(solvers.Raises, solvers.Broken(4), on_error="nan")(theta(0))
+    (path,) = rows_in(tmp_path)
+    assert facts_of(path)["mps"] == "MemoryError: a trillion rows"
+    assert mapgrad.replay(path, modules=["recorded_solvers"]).is_same
 
 
 def test_a_file_has_nothing_imported_or_called(solvers, tmp_path):
@@ -379,6 +395,7 @@ def test_no_more_than_max_bytes(solvers, tmp_path):
     ):
         assert solver(rows).isnan().all()
     assert 3 < recorder.written < 30
+    assert {path.stem for path in tmp_path.iterdir()} == {path.stem for path in rows_in(tmp_path)}
     assert 10_000 < sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
     before = len(rows_in(tmp_path))
     with mapgrad.record(tmp_path, max_bytes=20_000) as recorder, pytest.warns(UserWarning, match="max_bytes"):

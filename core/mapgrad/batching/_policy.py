@@ -34,9 +34,11 @@ class _Settings(Protocol):
 
 
 ErrorPolicy = str
-"""``"raise"``, ``"incumbent"``, ``"nan"``, ``"zero_grad"``, or ``"fallback:"`` with names of solvers between commas."""
+"""``"raise"``, ``"incumbent"``, ``"nan"``, ``"zero_grad"``, the last two also with ``":any"`` behind them, or
+``"fallback:"`` with names of solvers between commas."""
 
-_FILLS: Final = {"nan": torch.nan, "zero_grad": 0.0}
+_ANY: Final = ":any"
+_FILLS: Final = {"nan": torch.nan, "zero_grad": 0.0, f"nan{_ANY}": torch.nan, f"zero_grad{_ANY}": 0.0}
 """What stands for the state of a row that failed, under the policies that don't raise."""
 
 _FALLBACK: Final = "fallback:"
@@ -173,6 +175,7 @@ class Policy:
         label: As given, with the names of the solvers that come after it.
         fallbacks: As given.
         filling: What stands for the states of rows that fail; None where they raise.
+        takes_any: Whether a layer's row has an answer where any of its samples has one.
     """
 
     def __init__(
@@ -182,6 +185,7 @@ class Policy:
         self.fallbacks = fallbacks
         self.label = label + "".join(f", then {name}," for name in (fallbacks.names if fallbacks else ()))
         self.filling = _FILLS.get(settings.on_error)
+        self.takes_any = self.filling is not None and settings.on_error.endswith(_ANY)
 
     def are_unsolved(self, status: Tensor) -> Tensor:
         """Tell which rows of this status failed, where such rows are filled in."""

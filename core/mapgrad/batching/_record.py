@@ -73,14 +73,18 @@ class Record:
         clipped: How many of them were moved into a domain.
         unsolved: How many of the batch's rows failed and were filled in.
         clock: What is left of the batch's deadline; None where there is none, or before it begins.
+        needs_all: `Solutions.needs_all`.
     """
 
-    __slots__ = ("_deferred", "_dtypes", "_failures", "_pieces", "batch", "clipped", "clock", "rows", "unsolved")
+    __slots__ = (
+        "_deferred", "_dtypes", "_failures", "_pieces", "batch", "clipped", "clock", "needs_all", "rows", "unsolved",
+    )  # fmt: skip
 
     def __init__(self, batch: tuple[int, ...], dtypes: torch.dtype | list[torch.dtype] | None = None) -> None:
         self.batch = batch
         self.rows = self.clipped = self.unsolved = 0
         self.clock: Clock | None = None
+        self.needs_all = True
         self._dtypes = dtypes
         self._pieces: list[_Piece] = []
         self._failures: _Failures | None = None
@@ -209,7 +213,7 @@ class Record:
             if piece.values is not None:
                 values[:, :, places] = piece.values
         z = self._gathered([(piece.numbers, piece.z) for piece in pieces], lead, self._dtypes)
-        solutions = Solutions(z, status.reshape(lead), samples=samples)
+        solutions = Solutions(z, status.reshape(lead), samples=samples, needs_all=self.needs_all)
         variables = [
             (piece.numbers, piece.variables.reshape(samples, len(piece.numbers), -1).to(status.device))
             for piece in pieces

@@ -42,6 +42,7 @@ _MODULES: Final = {
     "road": "mapgrad.bench._road",
     "threads": "mapgrad.bench._two_threads",
     "growth": "mapgrad.bench._growth",
+    "faults": "mapgrad.bench._faults",
     "peers": "mapgrad.bench._peers",
     "training": "mapgrad.bench._training",
 }

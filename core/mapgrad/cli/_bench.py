@@ -27,6 +27,7 @@ class Suite(enum.StrEnum):
     ROAD = "road"
     THREADS = "threads"
     GROWTH = "growth"
+    FAULTS = "faults"
     PEERS = "peers"
     TRAINING = "training"
 
@@ -53,7 +54,8 @@ def bench(
 
     step: a training step beside the bare kernels. kernels: all solvers of a problem, and the costs that they declare.
     road: the way to a solver and back. threads: two workers against one. growth: time and memory against B, S and n.
-    peers: other libraries. training: what networks learn by each gradient, and how many solver calls that takes.
+    faults: what rows cost that raise, hang or kill their process. peers: other libraries.
+    training: what networks learn by each gradient, and how many solver calls that takes.
     """
     prepare(json, plot)
     if plot is not None:

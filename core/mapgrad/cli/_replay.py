@@ -28,18 +28,19 @@ def replay(
         list[str] | None,
         typer.Option("--import", metavar="MODULE", help="A module that defines the row's problem or solver."),
     ] = None,
-    time_limit: Annotated[float | None, typer.Option(min=0.0, help="Seconds, in place of the recorded ones.")] = None,
+    time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds, in place of the recorded ones.")] = None,
 ) -> None:
     """Solve a row once more that mapgrad.record wrote; exit code 1 if anything else comes of it.
 
     It is the same where the status is and, if there is an answer, its objective: among equal optima, states may differ.
     """
-    if not path.exists():
-        raise typer.BadParameter(f"there is no file {path}", param_hint="FILE")
     if modules and "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` has it
     limit = {} if time_limit is None else {"time_limit": time_limit}
-    found = mapgrad.replay(path, solver, modules=modules or (), **limit)
+    try:
+        found = mapgrad.replay(path, solver, modules=modules or (), **limit)
+    except FileNotFoundError as error:
+        raise typer.BadParameter(f"there is no file {error.filename}", param_hint="FILE") from error
     console = Console()
     console.print(_table(found))
     console.print(Text("the same came" if found.is_same else "something else came", "bold"))

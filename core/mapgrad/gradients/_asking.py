@@ -12,6 +12,7 @@ from mapgrad.batching import Known
 from mapgrad.gradients import _solver_noise
 from mapgrad.gradients._culprits import blamed
 from mapgrad.gradients._failing import failed_in, filled
+from mapgrad.gradients._forbidden import SPARING
 from mapgrad.gradients._monitor import Clipping
 from mapgrad.gradients._row_ids import first_id
 from mapgrad.gradients._sampler import Sampler
@@ -86,6 +87,11 @@ class Asking:
         self.lead: tuple[int, ...] = ()
         self.event: tuple[int, ...] = ()
 
+    @property
+    def takes_any(self) -> bool:
+        """Whether a row has an answer where any of its samples has one: if what failed is that sample's one solve."""
+        return self.work.policy.takes_any and type(self.estimator).forward in SPARING
+
     def _begin(self, theta: Tensor) -> tuple[Tensor, Sampler]:
         """Return utilities [B, *shape], and their noise."""
         split = self.work.lead_ndim(theta, len(self.mapped))
@@ -114,6 +120,7 @@ class Asking:
         """Return the numbers of the B rows in the user's batch."""
         self._clipped = 0
         record.rows += self.samples * count
+        record.needs_all = not self.takes_any
         record.clock = record.clock or self.work.new_clock()
         self._clock = record.clock
         if self._numbers is not None:

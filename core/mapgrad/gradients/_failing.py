@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mapgrad.gradients._sampler import of_samples
+from mapgrad.gradients.estimators import Forward
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -60,6 +63,29 @@ def _hold(entries: Tensor) -> Tensor:
     return entries.flatten(2).all(dim=2).all(dim=0)
 
 
+def with_stand_ins(forward: Forward, work: SolverAtWork) -> Forward:
+    """Return a forward pass in which the next sample of its row that has an answer stands for each that failed.
+
+    Both its state and its noise do. Rows without any answer are as they were.
+    """
+    failed = failed_in(work, forward.status)
+    if failed is None or bool((failed.all(dim=0) == failed.any(dim=0)).all()):
+        return forward
+    numbers = torch.arange(len(failed), device=failed.device)
+    is_well = ~failed[
+        (numbers[:, None] + numbers) % len(failed)
+    ]  # [s, k, B]: sample s + k, the first one of all being s
+    sources = (numbers[:, None] + is_well.byte().argmax(dim=1)) % len(failed)
+    return Forward(
+        of_samples(forward.z, sources),
+        of_samples(forward.status, sources),
+        None if forward.rows is None else of_samples(forward.rows, sources),
+        forward.state,
+        forward.theta,
+        forward.sampler.from_samples(sources),
+    )
+
+
 class Failing:
     """The rows that fail while an estimator solves in one direction of a pass.
 
@@ -67,20 +93,21 @@ class Failing:
 
     Args:
         states: [S or 1, B, *shape], those of the forward pass; None for zeros.
+        takes_any: Whether a row fails only where all of its samples do, of S > 1 in `states`.
 
     Attributes:
         rows: Bool [B], those that failed in any solve; None before one did.
     """
 
-    def __init__(self, states: Tensor | None) -> None:
-        self._states = states
+    def __init__(self, states: Tensor | None, *, takes_any: bool = False) -> None:
+        self._states, self._takes_any = states, takes_any
         self._status: Tensor | None = None
         self.rows: Tensor | None = None
 
     @classmethod
-    def of(cls, work: SolverAtWork, states: Tensor | None = None) -> Failing | None:
+    def of(cls, work: SolverAtWork, states: Tensor | None = None, *, takes_any: bool = False) -> Failing | None:
         """Return what notes failing rows; None where they raise."""
-        return None if work.policy.filling is None else cls(states)
+        return None if work.policy.filling is None else cls(states, takes_any=takes_any)
 
     def noting(self, solve: Callable[..., Solutions]) -> Callable[..., Solutions]:
         """Return what solves rows [..., B, *shape] and notes those that fail."""
@@ -97,6 +124,10 @@ class Failing:
         z: Tensor = answers.z
         failed: Tensor = answers.failed
         status = torch.where(failed, answers.status, -1).reshape(-1, failed.shape[-1]).amax(dim=0)
+        if self._takes_any and self._states is not None and failed.shape[-2:-1] == self._states.shape[:1]:
+            of_sample = failed.reshape(-1, *failed.shape[-2:]).any(dim=0)  # on either side of a step
+            failed = of_sample.expand(failed.shape)
+            status = torch.where(of_sample.all(dim=0), status, -1)
         if self.rows is None or self._status is None:
             self.rows, self._status = status >= 0, status
         else:

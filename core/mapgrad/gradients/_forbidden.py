@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 
-from mapgrad.gradients.estimators import IMLE, Estimator, StraightThrough, TwoSided
+from mapgrad.gradients.estimators import IMLE, Estimator, Perturbed, StraightThrough, TwoSided
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,9 @@ AVERAGED: Final = (IMLE.gradient, StraightThrough.gradient, TwoSided.gradient)
 
 PLAIN: Final = (Estimator.forward, IMLE.forward)
 """The forward passes of our own that only add noise: −inf stays as it is, and what they return is right."""
+
+SPARING: Final = (*PLAIN, Perturbed.forward)
+"""Those that ask for one solve a sample, and keep nothing of a sample but its state."""
 
 
 class _Solve(Protocol):

@@ -13,7 +13,7 @@ from mapgrad.batching import are_finite, full_precision, to_list
 from mapgrad.errors import RowsError
 from mapgrad.gradients import _solver_noise
 from mapgrad.gradients._asking import Asking
-from mapgrad.gradients._failing import Failing, failed_in, filled, gradient_beside
+from mapgrad.gradients._failing import Failing, failed_in, filled, gradient_beside, with_stand_ins
 from mapgrad.gradients._forbidden import PLAIN, SolveOfForward
 from mapgrad.gradients._parts import cut, is_small, merged, part_of, pieces_of
 from mapgrad.gradients._some_rows import forward_of_some, solve_among_all
@@ -58,7 +58,7 @@ class Pass(Asking):
         if forward is None:
             return None
         forward.theta, forward.sampler = utilities, sampler
-        return self._output(forward, theta, record), forward
+        return self._output(self._with_stand_ins(forward), theta, record), forward
 
     def _states(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
         parts = self._parts(theta, self.samples)
@@ -121,6 +121,9 @@ class Pass(Asking):
         element = 0 if self.estimator.is_rowwise else number
         return taken(state, self.lead, len(self.mapped), element=element, start=start, stop=stop)
 
+    def _with_stand_ins(self, forward: Forward) -> Forward:
+        return with_stand_ins(forward, self.work) if self.takes_any else forward
+
     def _output(self, forward: Forward, theta: Tensor, record: Record) -> Tensor:
         z, failed = forward.z, failed_in(self.work, forward.status)
         if failed is not None:
@@ -174,6 +177,7 @@ class Pass(Asking):
 
     def _gradient_of(self, forward: Forward, gradient: Tensor, numbers: Sequence[int], record: Record) -> Tensor | None:
         """Return the gradient of some rows, without a solve for those that failed or whose ∂L/∂z isn't finite."""
+        forward = self._with_stand_ins(forward)
         failed = failed_in(self.work, forward.status)
         if failed is None and are_finite(gradient):
             return self._estimated(forward, gradient, self._solve_again, numbers, record)
@@ -197,7 +201,7 @@ class Pass(Asking):
     ) -> Tensor | None:
         again, average = partial(_solver_noise.perturb_again, self), partial(_solver_noise.average_again, self)
         is_training, problem = self.is_training, self.work.problem
-        failing = Failing.of(self.work, forward.z)
+        failing = Failing.of(self.work, forward.z, takes_any=self.takes_any)
         solve = solve if failing is None else failing.noting(solve)
         forward.begin_backward(solve, again, average, self._observe, is_training=is_training, problem=problem)
         try:

@@ -74,6 +74,7 @@ class Sampler:
         self._rows = (0, math.prod(lead)) if rows is None else rows
         self._kept: list[Tensor] = [] if kept is None else kept
         self._scale = scale
+        self._sources: Tensor | None = None
 
     def unrepeatable(self, like: Tensor) -> Tensor | None:
         """Return the noise [S, B, *shape] of this pass, of a dtype and device, if its law doesn't give it again."""
@@ -95,6 +96,12 @@ class Sampler:
     def part(self, start: int, stop: int) -> Sampler:
         """Return the sampler of some rows."""
         return self._with(self.key, self.samples, (start, stop), self._kept)
+
+    def from_samples(self, sources: Tensor) -> Sampler:
+        """Return the sampler of the same rows in which each sample has the noise of one of them, int64 [S, B]."""
+        found = self.part(*self._rows)
+        found._sources = sources  # noqa: SLF001 (an object of this class)
+        return found
 
     def others(self, samples: int) -> Sampler:
         """Return the sampler of so many other noises of the same rows, independent of these."""
@@ -154,9 +161,9 @@ class Sampler:
     def counted(self, temperature: Temperature, device: torch.device) -> CounterNoise | None:
         """Return the noise τε_s as numbers that make it.
 
-        None where there is none, its law has no table, or its temperature is relative.
+        None where there is none, its law has no table, its temperature is relative, or samples share noise.
         """
-        if isinstance(temperature, Relative):
+        if isinstance(temperature, Relative) or self._sources is not None:
             return None
         table = quantiles(self._noise, device)
         if table is None or self.key is None or temperature == 0:
@@ -197,6 +204,12 @@ class Sampler:
 
     def _draw(self, law: Noise, like: Tensor) -> tuple[Tensor, bool]:
         """Return ε [S, rows of this part, *shape], and whether it may be written to."""
+        noise, is_fresh = self._draw_each(law, like)
+        if self._sources is None:
+            return noise, is_fresh
+        return of_samples(noise, self._sources), True
+
+    def _draw_each(self, law: Noise, like: Tensor) -> tuple[Tensor, bool]:
         start, stop = self._rows
         if not self._kept:
             count = math.prod(self._lead)
@@ -262,6 +275,12 @@ class Sampler:
                     elements = torch.arange(self._lead[dim], device=numbers.device) * signed(apart)
                     numbers = numbers + elements.reshape(-1, *[1] * (numbers.ndim - dim - 1))
         return numbers.expand(self._lead).reshape(-1)[start:stop]
+
+
+def of_samples(values: Tensor, sources: Tensor) -> Tensor:
+    """Return for each sample [S, B] the values [S, B, *] of the one that it names."""
+    places = sources.reshape(*sources.shape, *[1] * (values.ndim - sources.ndim))
+    return values.gather(0, places.expand(values.shape))
 
 
 def _std(law: Noise, known: object) -> float:

@@ -81,7 +81,7 @@ class Loss(nn.Module):
         super().__init__()
         made = require_solver(solver).under("raise")
         self.solver = unfilled(made, takes_nan=self.takes_nan)
-        self.drops = made.on_error == "zero_grad" and self.takes_nan
+        self.drops = made.on_error.partition(":")[0] == "zero_grad" and self.takes_nan
         self.minimize = minimize
         self.reduction: Reduction = reduction
         self.return_solution = return_solution

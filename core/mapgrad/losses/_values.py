@@ -45,7 +45,7 @@ def require_solver(solver: SolverOrFunction) -> Solver:
 
 def unfilled(solver: Solver, *, takes_nan: bool) -> Solver:
     """Return a solver that gives no row zeros for a state it hasn't: NaN where that is taken, else an error."""
-    if solver.on_error not in ("nan", "zero_grad"):
+    if solver.on_error.partition(":")[0] not in ("nan", "zero_grad"):
         return solver
     return solver.under(on_error="nan" if takes_nan else "raise")
 

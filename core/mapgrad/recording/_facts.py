@@ -96,7 +96,7 @@ def facts_of_answer(
 ) -> dict[str, Any]:
     """Return what came of a row; its state is added to the arrays."""
     solutions = found.solutions
-    z: NDArray[Any] = solutions.z[number].detach().cpu().numpy()
+    z: NDArray[Any] = solutions.z[number].detach().to("cpu", found.rows.dtype).numpy()
     objective = None
     if np.isfinite(z).all():
         arrays["z"] = z
@@ -137,9 +137,17 @@ def versions(factory: SolverFactory) -> dict[str, str]:
     """Return the versions of Python, mapgrad and what the solver needs."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in ("mapgrad", "torch", "numpy", *(factory.spec.requires if factory.spec is not None else ())):
-        for name in _distributions().get(package, [package]):
-            with suppress(PackageNotFoundError):
-                found[name] = version(name)
+        found |= _versions_of(package)
+    return found
+
+
+@cache
+def _versions_of(package: str) -> dict[str, str]:
+    """Return the versions of the distributions that a package is from, by their names."""
+    found: dict[str, str] = {}
+    for name in _distributions().get(package, [package]):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
     return found
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _OURS: Final = re.compile(r".*-[0-9a-f]{16}\.(json|npz|mps|py)|mapgrad-[0-9a-f]{32}\.(part|mps)")
 _COUNTED_AGAIN: Final = 64
 """Other processes may write to the folder: its files are counted anew after that part of the size was written."""
+_REASON: Final = 2_000
+"""The most that a reason why a row has no program takes."""
 _BYTES_OF_ENTRY: Final = 12
 """The fewest that an entry of a program takes in a file in MPS format."""
 
@@ -52,8 +54,8 @@ class Recorder:
         self.folder, self.failing, self.max_bytes = folder, failing, max_bytes
         self.written = 0
         self._lock = new_lock()
-        self._has_warned = False
-        self._since_count = 0
+        self._has_warned = self._is_full = False
+        self._since_count = self._reserved = 0
         _require_writable(folder)
         self._used = self._count()
 
@@ -65,10 +67,11 @@ class Recorder:
         """
         with self._lock:
             try:
-                for number in found.numbers:
+                for number in () if self._is_full else found.numbers:
                     self._write(asked, found, number)
             except Exception as error:  # noqa: BLE001 (the run goes on, whatever keeps a row from its file)
-                what = str(error) if isinstance(error, _FullError) else text_of(error)
+                self._is_full = isinstance(error, _FullError)
+                what = str(error) if self._is_full else text_of(error)
                 if not self._has_warned:
                     self._has_warned = True
                     return f"mapgrad.record can't write all rows to {self.folder}: {what}. Nothing else is said of it"
@@ -90,10 +93,16 @@ class Recorder:
             return
         facts |= facts_of_answer(found, number, status, theta, arrays)
         facts |= {"versions": versions(asked.factory), "written": datetime.now(UTC).isoformat(timespec="seconds")}
+        facts["replay"] = f"mapgrad replay {name}.json"
         data = packed(arrays)
+        self._reserved = len(data) + len(text_of_row(facts)) + _REASON
+        try:
+            self._require_room(0)
+            facts["mps"] = self._write_program(asked, problem, theta, name, facts)
+        finally:
+            self._reserved = 0
         self._put(f"{name}.npz", data)
-        facts["mps"] = self._write_program(asked, problem, theta, name, facts)
-        self._put(f"{name}.json", text_of_row(facts | {"replay": f"mapgrad replay {name}.json"}))
+        self._put(f"{name}.json", text_of_row(facts))  # the last one, as it is what says that there is a row
         self.written += 1
 
     def _write_program(
@@ -106,14 +115,17 @@ class Recorder:
             lowering = program_of(asked.factory, problem)
             native = lowering.native
             assert isinstance(native, IntegerProgram)
-            if _BYTES_OF_ENTRY * (len(native.matrix.data) + native.num_vars) > self.max_bytes - self._used:
+            if _BYTES_OF_ENTRY * (len(native.matrix.data) + native.num_vars) > self._room:
                 return "the program is larger than what is left of max_bytes"
             with _temporary(self.folder, ".mps") as part:
                 native.to_mps(part, theta=utilities(lowering, theta))
                 self._take(f"{name}.mps", part)
             self._put(f"{name}.py", script_of(asked.factory, facts).encode())
-        except (MapgradError, _FullError) as error:
-            return str(error)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 (a problem of a user's makes the program; the row is written without)
+            text = str(error) if isinstance(error, MapgradError | _FullError) else text_of(error)
+            return text[: _REASON // 4]
         return f"{name}.mps"
 
     def _put(self, name: str, contents: bytes) -> None:
@@ -130,10 +142,14 @@ class Recorder:
         self._used += size
         self._since_count += size
 
+    @property
+    def _room(self) -> int:
+        return self.max_bytes - self._used - self._reserved
+
     def _require_room(self, size: int) -> None:
         if self._since_count * _COUNTED_AGAIN > self.max_bytes:
             self._used, self._since_count = self._count(), 0
-        if self._used + size > self.max_bytes:
+        if size > self._room:
             raise _FullError(
                 f"the rows there have max_bytes={self.max_bytes} bytes; take another folder, or allow more"
             )
