@@ -336,3 +336,15 @@ def test_oracles_agree_with_the_cpu():
         there = exact.topk_marginals(theta.to(GPU), 2, noise)
         torch.testing.assert_close(there.cpu(), exact.topk_marginals(theta, 2, noise), rtol=1e-4, atol=1e-5)
     assert problem.contains(exact.map_state(problem, theta.to(GPU))).all()
+
+
+def test_all_rows_on_the_gpu_are_recorded_also_where_a_kernel_would_add_the_noise(tmp_path):
+    estimator = mapgrad.IMLE(mapgrad.Gumbel(), samples=3)
+    layer = mapgrad.MAPLayer(_solver("topk"), estimator, seed=0)
+    with mapgrad.record(tmp_path, failing=False) as recorder:
+        layer(_utilities("topk", 5).to(GPU))
+    assert recorder.written == 15
+    for path in tmp_path.glob("*.json"):
+        again = mapgrad.replay(path)
+        assert again.is_same
+        assert again.has_same_state
