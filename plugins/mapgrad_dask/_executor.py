@@ -33,7 +33,7 @@ class DaskExecutor(Executor):
         if isinstance(client, int):
             # a call that has cost a worker is given back at once, for its caller to find the row at fault
             with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-                self._cluster = LocalCluster(n_workers=client, threads_per_worker=1, dashboard_address=None)
+                self._cluster = LocalCluster(n_workers=client, threads_per_worker=1, dashboard_address=":0")
         self._is_ours = not isinstance(client, Client)
         self._client: Any = client
         if self._is_ours:

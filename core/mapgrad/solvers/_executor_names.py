@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mapgrad.errors import MissingDependencyError, PluginError
@@ -93,6 +94,6 @@ def executors_of(plugin: Plugin) -> list[ExecutorEntry]:
 
 def _known() -> str:
     """List the executors of our plugins, and of those that are loaded: a typo must not run a third party's code."""
-    entries = [entry for plugin in REGISTRY.trusted() for entry in executors_of(plugin)]
+    entries = sorted((entry for plugin in REGISTRY.trusted() for entry in executors_of(plugin)), key=attrgetter("name"))
     texts = [f"{entry.spec.usage or entry.name} ({entry.missing() or 'installed'})" for entry in entries]
     return ", ".join(texts) or "none"

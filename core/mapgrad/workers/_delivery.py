@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mapgrad.workers._batch import Batch
 
 _AHEAD: Final = 2
-"""Portions for each worker that are handed out and not answered yet."""
+"""Portions for each worker that are handed out and not answered yet; under a deadline one, as a row may hang."""
 
 _REMOTE_SECONDS: Final = 5e-2
 """What a portion takes, elsewhere: handing it out costs up to a hundredth of that."""
@@ -76,6 +76,7 @@ class Delivery:
         self._has_threads = isinstance(executor, ThreadPoolExecutor)
         self._seconds = SECONDS if self._has_threads else _REMOTE_SECONDS
         self._takes_back = self._has_threads or multiprocessing.parent_process() is not None
+        self._ahead = _AHEAD if batch.deadline is None else 1
         self._pause = _PAUSE
         self._pending: dict[Future[Any], _Portion] = {}
         self._done: SimpleQueue[Future[Any]] = SimpleQueue()
@@ -113,7 +114,7 @@ class Delivery:
 
     def _hand_out(self) -> bool:
         """Hand out what there is to do, and tell whether anything is under way."""
-        while len(self._pending) < self._count() * _AHEAD and self._verdict is None:
+        while len(self._pending) < self._count() * self._ahead and self._verdict is None:
             portion = self._next()
             if portion is None:
                 break

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
@@ -65,7 +66,7 @@ class Parcel:
         if self._data is not None:
             return
         try:
-            data = _by_value(job)
+            data = _by_value(replace(job, token=""))  # the same for solvers that are alike
             self.key = hashlib.sha256(data).hexdigest()
             self._data = data if self._share is None else self._share(data)
         except Exception as error:
