@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,7 +22,13 @@ _AHEAD: Final = 2
 """Portions for each worker that are handed out and not answered yet; under a deadline one, as a row may hang."""
 
 _REMOTE_SECONDS: Final = 5e-2
-"""What a portion takes, elsewhere: handing it out costs up to a hundredth of that."""
+"""What a portion takes at most, elsewhere, with few workers: handing it out costs up to a fiftieth of that."""
+
+_CALL: Final = 2e-3
+"""Seconds that a call of a cluster takes of its scheduler or of this process, which make one after the other."""
+
+_SHARE: Final = 0.25
+"""Of the time in which all workers solve a portion each, that the calls for these may take."""
 
 _PAUSE: Final = 0.05
 """Seconds after which a caller takes rows back that nobody begins with."""
@@ -74,7 +81,6 @@ class Delivery:
         self._batch = batch
         self._parcel = parcel
         self._has_threads = isinstance(executor, ThreadPoolExecutor)
-        self._seconds = SECONDS if self._has_threads else _REMOTE_SECONDS
         self._takes_back = self._has_threads or multiprocessing.parent_process() is not None
         self._ahead = _AHEAD if batch.deadline is None else 1
         self._pause = _PAUSE
@@ -125,10 +131,22 @@ class Delivery:
         if self._again:
             return self._again.pop()
         if self._batch.begun < self._batch.count:
-            return _Portion(*self._batch.take(self._count(), self._seconds))
+            return self._fresh()
         if self._alone and not self._pending:
             return self._alone.pop()._replace(is_alone=True)
         return None
+
+    def _fresh(self) -> _Portion:
+        """Hand out rows for the first time.
+
+        Elsewhere, portions grow with the number of workers, so that handing them out keeps up with that, and with the
+        work W that is left: √(W · call) seconds each take the least time in sum where workers abound.
+        """
+        batch, count = self._batch, self._count()
+        if self._has_threads:
+            return _Portion(*batch.take(count, SECONDS))
+        left = (batch.count - batch.begun) * (batch.runner.pace or 0.0)
+        return _Portion(*batch.take(count, max(_REMOTE_SECONDS, count * _CALL / _SHARE), math.sqrt(left * _CALL)))
 
     def _submit(self, portion: _Portion) -> None:
         rows = Rows(self._batch, self._parcel, portion.start, portion.stop, with_job=portion.with_job)
