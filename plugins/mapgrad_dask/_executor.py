@@ -48,8 +48,11 @@ class DaskExecutor(Executor):
         with self._lock:
             now = time.monotonic()
             if now - self._counted[0] >= _FRESH:
-                threads: dict[str, int] = self._client.nthreads()
-                self._counted = now, max(1, sum(threads.values()))
+                count = self._counted[1]
+                with suppress(OSError):  # the scheduler is gone, as the calls will tell
+                    threads: dict[str, int] = self._client.nthreads()
+                    count = max(1, sum(threads.values()))
+                self._counted = now, count
             return self._counted[1]
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
