@@ -17,6 +17,13 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 MODULES = sorted((ROOT / "plugins").glob("*/*.py"))
 
 
+def specs_of(plugin: str) -> list[mapgrad.SolverSpec | mapgrad.ExecutorSpec]:
+    module = importlib.import_module(plugin)
+    hooks = [getattr(module, name) for name in ("mapgrad_solvers", "mapgrad_executors") if hasattr(module, name)]
+    assert hooks
+    return [spec for hook in hooks for spec in hook()]
+
+
 class WithoutTypes(ast.NodeTransformer):
     """Takes out what only type checkers read."""
 
@@ -56,10 +63,12 @@ def test_the_entry_points_are_the_folders_of_plugins() -> None:
 
 LOADS = """
 import importlib, sys, torch, mapgrad
-mapgrad.SolverSpec, mapgrad.Knapsack
+mapgrad.SolverSpec, mapgrad.ExecutorSpec, mapgrad.Knapsack
 for name in sys.argv[1:]:
     before = set(sys.modules)
-    importlib.import_module(name).mapgrad_solvers()
+    plugin = importlib.import_module(name)
+    for hook in ("mapgrad_solvers", "mapgrad_executors"):
+        getattr(plugin, hook, list)()
     print(*sorted(set(sys.modules) - before))
 """
 
@@ -90,11 +99,12 @@ def test_a_plugin_uses_public_names_of_mapgrad_and_no_other_plugin(path: Path) -
 
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_a_spec_names_a_solver_and_all_that_it_imports(plugin: str) -> None:
-    for spec in importlib.import_module(plugin).mapgrad_solvers():
+    for spec in specs_of(plugin):
         module, _, name = spec.factory.partition(":")
         assert module.startswith(f"{plugin}._")
-        solver = getattr(importlib.import_module(module), name)
-        assert issubclass(solver, mapgrad.InstanceSolver | mapgrad.BatchSolver)
+        if isinstance(spec, mapgrad.SolverSpec):
+            solver = getattr(importlib.import_module(module), name)
+            assert issubclass(solver, mapgrad.InstanceSolver | mapgrad.BatchSolver)
         found = find_spec(module)
         assert found is not None
         assert outside(Path(str(found.origin))) <= {"mapgrad", "numpy", "torch", *spec.requires}
@@ -104,7 +114,7 @@ def test_a_spec_names_a_solver_and_all_that_it_imports(plugin: str) -> None:
 def test_the_install_hints_name_an_extra_of_the_distribution() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for plugin in PLUGINS:
-        for spec in importlib.import_module(plugin).mapgrad_solvers():
+        for spec in specs_of(plugin):
             if spec.requires:
                 own = plugin.removeprefix("mapgrad_")
                 extra = own if own in project["optional-dependencies"] else "compiled"

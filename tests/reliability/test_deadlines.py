@@ -174,8 +174,14 @@ def test_deadlines_are_positive_and_not_traced():
     assert torch.func.vmap(bound)(rows(3, 2)).argmax(dim=1).tolist() == [3, 2]
 
 
-def test_a_given_executor_has_no_deadline():
-    with ThreadPoolExecutor(1) as executor:
-        solver = mapgrad.get_solver("networkx.assignment", mapgrad.Assignment(2), workers=executor, deadline=1.0)
-        with pytest.raises(ValueError, match="a deadline needs workers that can be left behind"):
-            solver(torch.rand(3, 2, 2))
+def test_a_given_executor_keeps_the_deadline():
+    with ThreadPoolExecutor(2) as executor:
+        solver = mapgrad.get_solver(Slow, PROBLEM, workers=executor, deadline=0.3, on_error="nan")
+        solutions = in_time(solver.solve, rows(3, 0, 2, 1))
+        assert solutions.status.tolist() == [1, Status.TIME_LIMIT, 1, 1]
+        assert "deadline of 0.3 s passed while it was solved" in str(solutions.causes[1])
+        kept = solutions.z.clone()
+        over.set()  # what was left behind answers now, to nobody
+        assert executor.submit(int, "3").result() == 3
+        assert torch.equal(solutions.z[[0, 2, 3]], kept[[0, 2, 3]])
+        assert torch.equal(solver(rows(3, 0)), rows(3, 0) / 3)

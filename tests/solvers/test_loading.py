@@ -228,7 +228,9 @@ def test_hook_with_an_argument_that_is_not_offered(install: Install):
 def test_forgotten_marker(install: Install):
     detail = broken_detail(install, "def mapgrad_solvers():\n    return []\n")
     assert re.fullmatch(
-        r"TypeError: <module 'acme_broken' .*> has no mapgrad_solvers\(\) marked with @mapgrad.hookimpl", detail
+        r"TypeError: <module 'acme_broken' .*> has no mapgrad_solvers\(\) or mapgrad_executors\(\) marked with "
+        r"@mapgrad.hookimpl",
+        detail,
     )
 
 

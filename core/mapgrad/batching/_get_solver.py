@@ -41,8 +41,8 @@ def get_solver(
             and bounds alone, share one solver, and count as one.
         workers: None or 1 solves in the calling thread; n in n threads, each with its own native model;
             ``"processes:n"`` in n processes; a `mapgrad.Workers` in those, with whatever else is given it; any
-            `concurrent.futures.Executor` in its workers. A solver that takes whole batches always runs in the calling
-            thread.
+            `concurrent.futures.Executor` in its workers; ``"ray:8"``, ``"dask:8"`` or ``"dask:tcp://host:port"`` on a
+            cluster. A solver that takes whole batches always runs in the calling thread.
         on_error: What becomes of rows that an exact solver doesn't solve to optimality, or any solver fails: they are
             infeasible or unbounded, run out of time, or the solver raises or dies. The others keep their answers.
             ``"raise"`` names them in an error that carries the answers of the others; ``"incumbent"`` accepts a
@@ -56,8 +56,7 @@ def get_solver(
             `on_error` to decide on; None for any time. Each forward and each backward pass of a layer has it whole, and
             so has each solver of a fallback. The first start of workers doesn't count. What can't be stopped goes on
             in a thread that nobody waits for, as all solvers of whole batches and functions do, which get a copy of θ
-            for that; on a GPU what was begun there holds up what comes after it. A given executor keeps none: calls are
-            refused.
+            for that; on a GPU what was begun there holds up what comes after it.
         domain: ``"clip"`` θ to the problem's domain and count it, or ``"raise"``.
         reuse: Whether what earlier rows left behind (a basis, the forward pass's answer) may speed up later ones. The
             objectives stay the same; among equal optima another one may be found.

@@ -4,6 +4,8 @@ from mapgrad.solvers._contract import BatchSolver, InstanceSolver, MAPSolver, So
 from mapgrad.solvers._counter_noise import CounterNoise
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._entries import SolverEntry, cost_of
+from mapgrad.solvers._executor_names import executor_named
+from mapgrad.solvers._executor_specs import ExecutorSpec
 from mapgrad.solvers._function import FunctionSolver, context_names, require_no_reserved
 from mapgrad.solvers._hookspecs import hookimpl
 from mapgrad.solvers._kernels import Shortcut, kernel
@@ -22,6 +24,7 @@ __all__ = [
     "CounterNoise",
     "EngineAnswer",
     "EngineCall",
+    "ExecutorSpec",
     "FunctionSolver",
     "InstanceSolver",
     "Limits",
@@ -41,6 +44,7 @@ __all__ = [
     "context_names",
     "cost_of",
     "entries_for",
+    "executor_named",
     "hookimpl",
     "kernel",
     "list_solvers",

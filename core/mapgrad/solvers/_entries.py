@@ -85,11 +85,7 @@ class SolverEntry:
 
     def missing(self) -> str:
         """Say what the solver needs that isn't installed, and how to get it; empty if nothing is missing."""
-        packages = [name for name in self.spec.requires if not _is_importable(name)]
-        return self._needs(", ".join(packages)) if packages else ""
-
-    def _needs(self, packages: str) -> str:
-        return f"needs {packages}, which isn't installed: {self.spec.install or 'install it'}"
+        return missing_packages(self.spec.requires, self.spec.install)
 
     def seconds(self, problem: Problem, rows: float = math.inf) -> float:
         """Return the declared cost of a row; infinity, which sorts last, without one or where there isn't a right one.
@@ -120,7 +116,7 @@ class SolverEntry:
         """
         factory: Any = self.spec.factory
         if isinstance(factory, str):
-            factory = self._run(f"importing {factory!r}", partial(_imported, factory))
+            factory = self._run(f"importing {factory!r}", partial(imported, factory))
         if not is_solver_class(factory):
             raise PluginError(
                 f"{self.label} isn't a solver: {factory!r} isn't derived from InstanceSolver or BatchSolver"
@@ -144,7 +140,7 @@ class SolverEntry:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             own = self.spec.factory.partition(":")[0] if isinstance(self.spec.factory, str) else ""
             if missing is not None and missing.partition(".")[0] != own.partition(".")[0]:
-                raise MissingDependencyError(f"{self.label} {self._needs(missing)}") from error
+                raise MissingDependencyError(f"{self.label} {_needs(missing, self.spec.install)}") from error
             raise PluginError(f"{self.label} can't be loaded: {action} raised {described(error)}") from error
 
 
@@ -163,7 +159,8 @@ def cost_of(cost: Callable[[Any], float], problem: Problem, label: str, name: st
     return math.inf
 
 
-def _imported(factory: str) -> Any:
+def imported(factory: str) -> Any:
+    """Import what ``"module:name"`` names."""
     module, _, attribute = factory.partition(":")
     return attrgetter(attribute)(importlib.import_module(module))
 
@@ -200,6 +197,16 @@ def require_traits(solver: Any, label: str) -> None:
     """
     if not isinstance(solver.traits, Traits):
         raise PluginError(f"{label} has traits {solver.traits!r}; they must be a mapgrad.Traits")
+
+
+def missing_packages(requires: tuple[str, ...], install: str) -> str:
+    """Say which packages aren't installed, and how to get them; empty if none is missing."""
+    packages = [name for name in requires if not _is_importable(name)]
+    return _needs(", ".join(packages), install) if packages else ""
+
+
+def _needs(packages: str, install: str) -> str:
+    return f"needs {packages}, which isn't installed: {install or 'install it'}"
 
 
 def _is_importable(module: str) -> bool:

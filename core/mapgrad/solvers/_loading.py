@@ -22,13 +22,14 @@ import pluggy
 
 from mapgrad.errors import PluginError
 from mapgrad.solvers import _hookspecs
-from mapgrad.solvers._specs import require_name, require_specs
+from mapgrad.solvers._specs import require_executor_specs, require_name, require_specs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from importlib import metadata
 
     from mapgrad.solvers._contract import SolverSpec
+    from mapgrad.solvers._executor_specs import ExecutorSpec
 
 GROUP: Final = "mapgrad"
 AUTO: Final = "auto"
@@ -79,10 +80,11 @@ class EntryPointClaim:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What loading a plugin gave: the specs of its solvers, or what is wrong with it; and the seconds that it took."""
+    """What loading a plugin gave: the specs of its solvers and executors, or what is wrong with it; and the seconds."""
 
     status: Literal["ok", "broken", "blocked"]
     specs: tuple[SolverSpec, ...] = ()
+    executors: tuple[ExecutorSpec, ...] = ()
     detail: str = ""
     cause: BaseException | None = None
     seconds: float = 0.0
@@ -218,7 +220,7 @@ def _load(plugin: Plugin) -> LoadResult | None:
             return LoadResult("blocked", detail="MAPGRAD_BLOCK names it")
         if rivals:
             return LoadResult("broken", detail=f"{plugin.origin} claim the same name; uninstall all but one of them")
-        return LoadResult("ok", specs=_ask(claim.load(), plugin.name))
+        return _ask(claim.load(), plugin.name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 (whatever a plugin raises, SystemExit too, breaks this plugin alone)
@@ -244,7 +246,7 @@ def _require_plugin_name(name: Any) -> None:
         raise ValueError(f"{AUTO!r} asks for the cheapest exact solver and can't be a plugin's name")
 
 
-def _ask(plugin: object, name: str) -> tuple[SolverSpec, ...]:
+def _ask(plugin: object, name: str) -> LoadResult:
     """Ask a plugin for its specs.
 
     Each plugin has a manager of its own, dropped at once: nothing that fails half-way leaves a trace in another's.
@@ -253,10 +255,17 @@ def _ask(plugin: object, name: str) -> tuple[SolverSpec, ...]:
     manager.add_hookspecs(_hookspecs)
     manager.register(plugin, name)
     manager.check_pending()
-    hooks = manager.hook.mapgrad_solvers.get_hookimpls()
-    if not hooks:
-        raise TypeError(f"{plugin!r} has no mapgrad_solvers() marked with @mapgrad.hookimpl")
-    return require_specs([spec for hook in hooks for spec in require_specs(hook.function())])
+    solvers = manager.hook.mapgrad_solvers.get_hookimpls()
+    executors = manager.hook.mapgrad_executors.get_hookimpls()
+    if not solvers and not executors:
+        raise TypeError(f"{plugin!r} has no mapgrad_solvers() or mapgrad_executors() marked with @mapgrad.hookimpl")
+    return LoadResult(
+        "ok",
+        specs=require_specs([spec for hook in solvers for spec in require_specs(hook.function())]),
+        executors=require_executor_specs(
+            [spec for hook in executors for spec in require_executor_specs(hook.function())]
+        ),
+    )
 
 
 def _blocked_names() -> list[str]:

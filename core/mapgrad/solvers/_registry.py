@@ -116,7 +116,8 @@ def register(plugin: object, name: str) -> None:
     """Register a plugin that has no entry point.
 
     Args:
-        plugin: A module, a class or any object with a `mapgrad_solvers` marked with `mapgrad.hookimpl`.
+        plugin: A module, a class or any object with a `mapgrad_solvers` or `mapgrad_executors` that is marked with
+            `mapgrad.hookimpl`.
         name: The plugin's name, free until now: entry points keep theirs.
 
     Raises:

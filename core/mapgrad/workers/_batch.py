@@ -11,6 +11,7 @@ from mapgrad.workers._portions import fail_rows, next_portion
 
 if TYPE_CHECKING:
     from mapgrad.solvers import Block
+    from mapgrad.workers._portions import Answers
     from mapgrad.workers._runner import Job, Runner
 
 
@@ -53,16 +54,16 @@ class Batch:
         self._lock = threading.Lock()
         self._unanswered = set[int]() if deadline is None else set(range(self.count))
 
-    def take(self, workers: int, least: float) -> tuple[int, int]:
+    def take(self, workers: int, seconds: float, least: float = 0.0) -> tuple[int, int]:
         """Hand out rows: one by one under a deadline, if the solver works so, as none must wait for one that hangs."""
         start = self.begun
         if self.deadline is None:
-            self.begun += next_portion(self.runner, self.count - start, workers, least=least)
+            self.begun += next_portion(self.runner, self.count - start, workers, seconds, least=least)
             return start, self.begun
         if not self.started.is_set():
             self._ends = time.monotonic() + self.deadline
             self.started.set()
-        self.begun += 1 if self.runner.loops else next_portion(self.runner, self.count - start, workers)
+        self.begun += 1 if self.runner.loops else next_portion(self.runner, self.count - start, workers, seconds)
         return start, self.begun
 
     def left(self) -> float | None:
@@ -74,9 +75,9 @@ class Batch:
         limits = [limit for limit in (self.block.seconds, self.left()) if limit is not None]
         return max(min(limits), 1e-3) if limits else None
 
-    def put(self, part: Block, start: int) -> None:
+    def put(self, part: Block | Answers, start: int) -> None:
         """Take the answers to some rows that a worker has in arrays of its own, if anybody waits for them."""
-        block, stop = self.block, start + len(part)
+        block, stop = self.block, start + len(part.status)
         with self._lock:
             if self._is_closed:
                 return

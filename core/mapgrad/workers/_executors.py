@@ -1,203 +1,162 @@
-"""Workers behind an executor: a given one, which stays open, or our own processes, replaced when one of them dies."""
+"""Workers behind an executor: one that a user gives, which stays open, or one that a plugin starts by its name."""
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from mapgrad.workers import _interrupts
-from mapgrad.workers._locks import call_after_fork, keep_inherited
-from mapgrad.workers._parcels import UNKNOWN, Parcel, Rows, forget
-from mapgrad.workers._portions import SECONDS, fail_rows, next_portion
+from mapgrad.workers._batch import Batch
+from mapgrad.workers._delivery import Delivery
+from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock
+from mapgrad.workers._parcels import Parcel, Share, forget, is_there
+from mapgrad.workers._portions import fail_rows
+from mapgrad.workers._processes import Processes
+from mapgrad.workers._threads import solve_here
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mapgrad.solvers import Block
     from mapgrad.workers._runner import Job, Runner
 
-_AHEAD: Final = 2
-"""Portions for each worker that are handed out and not answered yet."""
+_START: Final = 60.0
+"""Seconds that workers may take to start, which don't count against a deadline."""
 
-_REMOTE_SECONDS: Final = 5e-2
-"""What a portion takes, elsewhere: handing it out costs up to a hundredth of that."""
-
-_PAUSE: Final = 0.05
-"""Seconds after which a caller takes rows back that nobody begins with."""
-
-_STOPS: Final = 5
-_STOP_PAUSE: Final = 0.02
+_logger = logging.getLogger("mapgrad")
 
 
-class _Lost(NamedTuple):
-    """Rows that came to nothing, and why."""
+class Given:
+    """An executor. A forked child has none of its workers: there, the caller solves.
 
-    start: int
-    stop: int
-    error: BaseException
+    Beside the standard interface it may have two attributes: `_max_workers`, as those of the standard library do, which
+    is looked at for each portion, and a method ``share``, which takes bytes and returns a function, picklable and
+    small, that returns them in each worker. Jobs go that way then, and with the first portions otherwise.
 
-
-class _Delivery:
-    """A block's way through an executor.
-
-    Where the executor's threads belong to this process, its own runner solves the rows. Where none of these threads
-    begins with any, since they wait for this very caller, say, the caller takes portions back and solves them itself.
+    Args:
+        start: Returns the executor.
+        is_ours: Whether `close` shuts it down.
     """
 
-    def __init__(self, executor: Executor, count: int, job: Job, parcel: Parcel, runner: Runner, block: Block) -> None:
-        self._executor = executor
-        self._count = count
-        self._job = job
-        self._parcel = parcel
-        self._runner = runner
-        self._block = block
-        self._has_threads = isinstance(executor, ThreadPoolExecutor)
-        self._seconds = SECONDS if self._has_threads else _REMOTE_SECONDS
-        self._owner = object()
-        self._pause = _PAUSE
-        self._todo: list[tuple[int, int, bool]] = []
-        self._pending: dict[Future[Any], tuple[int, int]] = {}
-        self._lost: list[_Lost] = []
-
-    def run(self, start: int, stop: int, *, whole: bool = False) -> list[_Lost]:
-        """Have rows solved, in portions or as a whole that brings its job along, and return those that were lost."""
-        self._todo = [(start, stop, whole)]
-        try:
-            while self._todo or self._pending:
-                while self._todo and len(self._pending) < self._count * _AHEAD:
-                    self._submit(*self._next())
-                self._collect()
-        except BaseException:
-            self._drop()
-            raise
-        return self._lost
-
-    def _next(self) -> tuple[int, int, bool]:
-        start, stop, whole = self._todo.pop()
-        if not whole:
-            size = next_portion(self._runner, stop - start, self._count, self._seconds)
-            if start + size < stop:
-                self._todo.append((start + size, stop, False))
-                stop = start + size
-        return start, stop, whole
-
-    def _submit(self, start: int, stop: int, with_job: bool) -> None:
-        where = self._block, start, stop
-        rows = Rows(self._job, self._parcel, self._runner, *where, owner=self._owner, with_job=with_job)
-        try:
-            self._pending[self._executor.submit(rows)] = start, stop
-        except Exception as error:  # noqa: BLE001 (each executor has its own)
-            self._lost += [_Lost(*span[:2], error) for span in [(start, stop), *self._todo]]
-            self._todo = []
-
-    def _collect(self) -> None:
-        done, _ = wait(self._pending, self._pause if self._has_threads else None, FIRST_COMPLETED)
-        self._pause = _PAUSE
-        for future in done:
-            start, stop = self._pending.pop(future)
-            error = CancelledError() if future.cancelled() else future.exception()
-            if error is not None:
-                self._lost.append(_Lost(start, stop, error))
-                continue
-            answers = future.result()
-            if answers == UNKNOWN:
-                self._todo.append((start, stop, True))
-            elif answers is not None:
-                answers.put(self._block, start, stop)
-                self._runner.pace = answers.seconds / (stop - start)
-        if self._pending and not done and not any(future.running() for future in self._pending):
-            self._take_back()
-            self._pause = 0.0
-
-    def _take_back(self) -> None:
-        future, (start, stop) = self._pending.popitem()
-        if not future.cancel():
-            self._pending[future] = start, stop
-            return
-        part = self._block.part(start, stop)
-        _interrupts.run(self._runner, part)
-        for row, error in part.causes.items():
-            self._block.causes[start + row] = error
-
-    def _drop(self) -> None:
-        for future in self._pending:
-            future.cancel()
-        begun = [future for future in self._pending if future.running()]
-        for _ in range(_STOPS if begun and self._has_threads else 0):
-            self._runner.stop(self._owner)
-            if not self._runner.can_stop or not wait(begun, _STOP_PAUSE).not_done:
-                break
-
-
-class _Foreign:
-    """What executors have in common: jobs that are sent to a worker once."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, start: Callable[[], Executor], *, is_ours: bool = False) -> None:
+        self._start = start
+        self._is_ours = is_ours
+        self._executor: Executor | None = None if is_ours else start()
+        self._is_inherited = _is_inherited(self._executor)
+        self._has_answered = False
         self._parcels: dict[str, Parcel] = {}
-
-    def _deliver(self, executor: Executor, runner: Runner, job: Job, block: Block, count: int) -> _Delivery:
-        parcel = self._parcels.get(job.token)
-        if parcel is None:
-            parcel = self._parcels[job.token] = Parcel(count)
-        return _Delivery(executor, count, job, parcel, runner, block)
-
-    def _forget(self, executor: Executor | None, tokens: list[str]) -> None:
-        parcels = [(token, self._parcels.pop(token, None)) for token in tokens]
-        sent = tuple(token for token, parcel in parcels if parcel is not None and parcel.sent)
-        if sent and executor is not None:
-            # in a thread, since a finalizer may run where this thread holds the executor's locks
-            with suppress(RuntimeError):  # no new threads at the program's end
-                threading.Thread(target=_tell, args=(executor, self.count, sent), daemon=True).start()
-
-
-def _tell(executor: Executor, count: int, tokens: tuple[str, ...]) -> None:
-    with suppress(Exception):  # it is shut down or broken, so that its workers' models are gone
-        for _ in range(count):
-            executor.submit(forget, tokens)
-
-
-class Given(_Foreign):
-    """A user's executor. A forked child has none of its workers: there, the caller solves."""
-
-    def __init__(self, executor: Executor) -> None:
-        super().__init__(getattr(executor, "_max_workers", None) or os.cpu_count() or 1)
-        self._executor: Executor | None = executor
+        self._spare: Processes | None = None
+        self._lock = new_lock()
         call_after_fork(self)
 
+    @property
+    def count(self) -> int:
+        """How many workers it has at the moment; 1 before it is started."""
+        executor = self._executor
+        if executor is None:
+            return 1
+        return getattr(executor, "_max_workers", None) or os.cpu_count() or 1
+
     def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> None:
-        """Solve a block; without a deadline, which `Workers.solve` refuses."""
-        if self._executor is None:
-            _interrupts.run(runner, block)
+        """Solve a block; the deadline begins when the first row is handed out, once a worker has answered a first call.
+
+        Rows that a process pool leaves when it breaks, as the standard library's does for good when one of its workers
+        dies, are solved by processes of our own.
+
+        Raises:
+            PluginError: An executor that is ours can't be started.
+            ValueError: For what its name says.
+        """
+        if self._is_inherited:
+            solve_here(runner, job, block, deadline)
             return
-        for start, stop, error in self._deliver(self._executor, runner, job, block, self.count).run(0, len(block)):
-            if isinstance(error, RuntimeError) and not isinstance(error, BrokenExecutor):
-                error = _caused(RuntimeError("the executor given as workers took no rows: is it shut down?"), error)
-            fail_rows(block, start, stop, error)
+        executor, parcel, share = self._open(job.token)
+        try:
+            if share is not None:
+                parcel.prepare(job)
+        except Exception as error:  # noqa: BLE001 (each executor has its own)
+            fail_rows(block, 0, len(block), error)
+            return
+        if deadline is not None and not self._has_answered and not isinstance(executor, ThreadPoolExecutor):
+            with suppress(Exception):  # the rows will say what is wrong
+                executor.submit(is_there).result(_START)
+                self._has_answered = True
+        batch = Batch(runner, job, block, deadline)
+        for start, stop in Delivery(executor, lambda: self.count, batch, parcel).run():
+            part = block.part(start, stop)
+            self._successor(executor).solve(runner, job, part, batch.left())
+            batch.put(part, start)
+
+    def _open(self, token: str) -> tuple[Executor, Parcel, Share | None]:
+        """Return the executor, started if need be, a job on its way to it, and how it shares what workers need."""
+        with self._lock:
+            if self._executor is None:
+                self._executor = self._start()
+            share = getattr(self._executor, "share", None)
+            if token not in self._parcels:
+                self._parcels[token] = Parcel(self.count, share)
+            return self._executor, self._parcels[token], share
+
+    def _successor(self, executor: Executor) -> Processes:
+        with self._lock:
+            if self._spare is None:
+                _logger.warning(
+                    "%s, given as workers, is broken for good, as a worker died: its rows go to processes of our own, "
+                    'as workers="processes:%d" has from the start',
+                    type(executor).__name__,
+                    self.count,
+                )
+                self._spare = Processes(self.count)
+            return self._spare
 
     def forget(self, token: str) -> None:
         """Tell the workers that a job's native models are no longer needed."""
-        self._forget(self._executor, [token])
+        self._forget([token])
+        if self._spare is not None:
+            self._spare.forget(token)
 
-    def close(self) -> None:
-        """Tell the workers that no job's native models are needed; the executor stays open."""
-        self._forget(self._executor, list(self._parcels))
+    def close(self, patience: float = 0.0) -> None:
+        """Shut down an executor that is ours; tell another one, which stays open, that no job's models are needed."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.close(patience)
+        if not self._is_ours:
+            self._forget([*self._parcels])
+            return
+        with self._lock:
+            executor, self._executor, self._has_answered = self._executor, None, False
+            self._parcels.clear()
+        if executor is not None:
+            executor.shutdown()
+
+    def _forget(self, tokens: list[str]) -> None:
+        parcels = [self._parcels.pop(token, None) for token in tokens]
+        keys = tuple(parcel.key for parcel in parcels if parcel is not None and parcel.key)
+        if keys and self._executor is not None:
+            # in a thread, since a finalizer may run where this thread holds the executor's locks
+            with suppress(RuntimeError):  # no new threads at the program's end
+                threading.Thread(target=_tell, args=(self._executor, self.count, keys), daemon=True).start()
 
     def after_fork(self) -> None:
         """Leave the executor to the parent: somebody may have held its locks."""
         keep_inherited(self._executor)
         self._executor = None
+        self._is_inherited = True
 
 
-def _caused(error: BaseException, cause: BaseException) -> BaseException:
-    error.__cause__ = cause
-    return error
+def _is_inherited(executor: Executor | None) -> bool:
+    """Tell whether a process pool was made before a fork, so that nobody serves its calls in this process.
+
+    That is so in the pool's own tasks, where they are forked. There is no public way to know; its queue does.
+    """
+    maker = getattr(getattr(executor, "_call_queue", None), "_opid", None)
+    return maker is not None and maker != os.getpid()
+
+
+def _tell(executor: Executor, count: int, keys: tuple[str, ...]) -> None:
+    with suppress(Exception):  # it is shut down or broken, so that its workers' models are gone
+        for _ in range(count):
+            executor.submit(forget, keys)

@@ -1,25 +1,35 @@
-"""What goes to a worker elsewhere and back: a job once, rows by its token, answers that pickle takes."""
+"""What goes to a worker elsewhere and back: a job once, rows by its digest, answers that pickle takes."""
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import threading
 import time
 from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from mapgrad.solvers import Block
 from mapgrad.workers._locks import new_lock
-from mapgrad.workers._portions import fail_rows, solve_portion
-from mapgrad.workers._runner import Runner
+from mapgrad.workers._portions import Answers, fail_rows
+from mapgrad.workers._runner import Job, Runner
+from mapgrad.workers._threads import InPlace, solve_here
 from mapgrad.workers._traces import portable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from mapgrad.solvers import Limits
-    from mapgrad.workers._runner import Job
+    from mapgrad.workers._batch import Batch
+
+Share: TypeAlias = "Callable[[bytes], Callable[[], bytes]]"
+"""Takes bytes and returns a function, picklable and small, that returns them in each worker."""
 
 UNKNOWN: Final = "unknown job"
 """The answer of a worker that must be sent the job, too."""
@@ -32,23 +42,47 @@ class Parcel:
 
     Args:
         workers: How many portions bring it unasked.
+        share: The executor's way to bring it; None where portions do.
+
+    Attributes:
+        key: The job's digest, by which workers know it; empty until it is pickled.
+        error: Why it can't be; None if it can, or nobody has tried.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.sent = 0
+    def __init__(self, workers: int, share: Share | None) -> None:
+        self.key = ""
+        self.error: Exception | None = None
+        self._sent = 0
         self._workers = workers
-        self._data: bytes | None = None
+        self._share = share
+        self._data: bytes | Callable[[], bytes] | None = None
 
-    def data(self, job: Job, *, is_asked_for: bool) -> bytes | None:
+    def prepare(self, job: Job) -> None:
+        """Pickle the job, which isn't kept, and share it.
+
+        Raises:
+            PicklingError: It can't be pickled.
+        """
+        if self._data is not None:
+            return
+        try:
+            data = _by_value(replace(job, token=""))  # the same for solvers that are alike
+            self.key = hashlib.sha256(data).hexdigest()
+            self._data = data if self._share is None else self._share(data)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def data(self, job: Job, *, is_asked_for: bool) -> bytes | Callable[[], bytes] | None:
         """Return the job for one portion, None where the worker is likely to have it.
 
         Raises:
             PicklingError: The job can't be pickled.
         """
-        if self._data is None:
-            self._data = pickled(job)
-        self.sent += 1
-        return self._data if is_asked_for or self.sent <= self._workers else None
+        self.prepare(job)
+        self._sent += 1
+        is_brought = is_asked_for or self._share is not None or self._sent <= self._workers
+        return self._data if is_brought else None
 
 
 def pickled(job: Job) -> bytes:
@@ -66,55 +100,58 @@ def pickled(job: Job) -> bytes:
         ) from error
 
 
-class Answers(NamedTuple):
-    """What a worker found, as in `Block`, and the seconds that it took."""
+def _by_value(job: Job) -> bytes:
+    """Return a job for workers that don't import the user's script: with what it defines, if cloudpickle is there.
 
-    z: NDArray[Any]
-    status: NDArray[Any]
-    objective: NDArray[Any]
-    bound: NDArray[Any]
-    causes: dict[int, BaseException]
-    seconds: float
+    Raises:
+        PicklingError: It can't be pickled.
+    """
+    refused: pickle.PicklingError | None = None
+    data = b""
+    try:
+        data = pickled(job)
+    except pickle.PicklingError as error:
+        refused = error
+    if refused is not None or b"__main__" in data:
+        with suppress(Exception):  # it isn't installed, or refuses the job, too
+            cloudpickle: Any = import_module("cloudpickle")
+            return cloudpickle.dumps(job)
+    if refused is not None:
+        raise refused
+    return data
 
-    def put(self, block: Block, start: int, stop: int) -> None:
-        """Write them to rows of a block."""
-        part = block.part(start, stop)
-        part.z[:], part.status[:], part.objective[:], part.bound[:] = self[:4]
-        for row, error in self.causes.items():
-            block.causes[start + row] = error
+
+class _Asked(NamedTuple):
+    """What is asked of a worker beside θ: see `Block`."""
+
+    start: NDArray[Any] | None
+    seconds: float | None
+    reuse: bool
+    forbidden: NDArray[Any] | None
+    limits: Limits | None
+    patience: float | None
 
 
 class Rows:
-    """A call that solves rows of a block; pickled, it becomes one that brings the answers back.
+    """A call that solves rows of a batch; pickled, it becomes one that brings the answers back.
 
     Called as it is, in this very process, it uses the runner here.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        parcel: Parcel,
-        runner: Runner,
-        block: Block,
-        start: int,
-        stop: int,
-        *,
-        owner: object,
-        with_job: bool,
-    ) -> None:
-        self._job = job
+    def __init__(self, batch: Batch, parcel: Parcel, start: int, stop: int, *, with_job: bool) -> None:
         self._parcel = parcel
         self._with_job = with_job
-        self._here = partial(solve_portion, runner, block, start, stop, owner)
-        self._part = block.part(start, stop)
+        self._here = partial(InPlace().solve, batch, start, stop)
+        self._batch = batch
+        self._part = batch.block.part(start, stop)
 
     def __call__(self) -> None:
         self._here()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        part, job = self._part, self._parcel.data(self._job, is_asked_for=self._with_job)
-        asked = part.theta, part.start, part.seconds, part.reuse, part.forbidden, part.limits, part.patience
-        return partial, (_solve, self._job.token, job, *asked)
+        part, job = self._part, self._parcel.data(self._batch.job, is_asked_for=self._with_job)
+        asked = _Asked(part.start, self._batch.seconds(), part.reuse, part.forbidden, part.limits, part.patience)
+        return partial, (_solve, self._parcel.key, job, part.theta, asked, self._batch.left())
 
 
 _runners: Final[OrderedDict[str, Runner]] = OrderedDict()
@@ -122,64 +159,55 @@ _lock: Final = new_lock()
 
 
 def _solve(
-    token: str,
-    job: bytes | None,
-    theta: NDArray[Any],
-    start: NDArray[Any] | None,
-    seconds: float | None,
-    reuse: bool,
-    forbidden: NDArray[Any] | None,
-    limits: Limits | None,
-    patience: float | None,
+    key: str, job: bytes | Callable[[], bytes] | None, theta: NDArray[Any], asked: _Asked, left: float | None
 ) -> Answers | str:
-    """Solve rows in a worker; jobs of late are kept with their native models."""
+    """Solve rows in a worker, which is free again once the deadline has passed; jobs of late are kept."""
     began = time.perf_counter()
     try:
-        runner = _runner(token, job)
+        runner = _runner(key, job)
     except BaseException as error:  # noqa: BLE001 (a solver's own code; its caller learns of it)
         block = Block(theta)
         fail_rows(block, 0, len(block), error)
     else:
         if runner is None:
             return UNKNOWN
-        theta.flags.writeable = False
-        for array in (start, forbidden, *(limits or ())):
+        for array in (theta, asked.start, asked.forbidden, *(asked.limits or ())):
             if array is not None:
                 array.flags.writeable = False
-        block = Block(
-            theta,
-            start=start,
-            seconds=seconds,
-            reuse=reuse,
-            forbidden=forbidden,
-            limits=limits,
-            patience=patience,
-            exact=runner.solver.traits.exact,
-        )
-        runner.run(block)
+        block = Block(theta, exact=runner.solver.traits.exact, **asked._asdict())
+        began = time.perf_counter()
+        if left is None:
+            runner.run(block)
+        else:
+            solve_here(runner, Job(key, None, None, {}), block, left)
     causes = {row: portable(error) for row, error in block.causes.items()}
     return Answers(block.z, block.status, block.objective, block.bound, causes, time.perf_counter() - began)
 
 
-def _runner(token: str, job: bytes | None) -> Runner | None:
+def _runner(key: str, job: bytes | Callable[[], bytes] | None) -> Runner | None:
     with _lock:
-        runner = _runners.get(token)
+        runner = _runners.get(key)
         if runner is None:
             if job is None:
                 return None
-            runner = _runners[token] = Runner(pickle.loads(job).build(), is_worker=True)
-        _runners.move_to_end(token)
+            data = job if isinstance(job, bytes) else job()
+            runner = _runners[key] = Runner(pickle.loads(data).build(), is_worker=True)
+        _runners.move_to_end(key)
         retired = [_runners.popitem(last=False)[1] for _ in range(len(_runners) - _RUNNERS_KEPT)]
     for old in retired:
         old.close()
     return runner
 
 
-def forget(tokens: tuple[str, ...]) -> None:
+def forget(keys: tuple[str, ...]) -> None:
     """Free the native models of jobs in this worker, and leave its neighbours the time to take a call of their own."""
-    for token in tokens:
+    for key in keys:
         with _lock:
-            runner = _runners.pop(token, None)
+            runner = _runners.pop(key, None)
         if runner is not None:
             runner.close()
     threading.Event().wait(0.01)
+
+
+def is_there() -> None:
+    """Do nothing, in a worker: it has started, and has this package."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mapgrad.workers._traces import detach
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from mapgrad.solvers import Block
     from mapgrad.workers._runner import Runner
 
@@ -15,7 +17,18 @@ SECONDS: Final = 5e-3
 """What a portion takes at most, in a thread: handing it out costs a thousandth of that."""
 
 
-def next_portion(runner: Runner, left: int, workers: int, seconds: float = SECONDS, *, least: float = 0.0) -> int:
+class Answers(NamedTuple):
+    """What a worker elsewhere found, as in `Block`, and the seconds that it took."""
+
+    z: NDArray[Any]
+    status: NDArray[Any]
+    objective: NDArray[Any]
+    bound: NDArray[Any]
+    causes: dict[int, BaseException]
+    seconds: float
+
+
+def next_portion(runner: Runner, left: int, workers: int, seconds: float, *, least: float = 0.0) -> int:
     """Return how many of the rows that are left to take: one until it is known how long a row takes.
 
     Portions get smaller towards the end, so that workers end together though rows are uneven.

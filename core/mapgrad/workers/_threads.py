@@ -12,7 +12,7 @@ from weakref import WeakSet
 from mapgrad.workers import _interrupts
 from mapgrad.workers._batch import Batch
 from mapgrad.workers._locks import call_after_fork, keep_inherited, new_condition
-from mapgrad.workers._portions import solve_portion
+from mapgrad.workers._portions import SECONDS, solve_portion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ class Threads:
     def __init__(self, count: int, new_hand: Callable[[], Hand] | None = None, least: float = 0.0) -> None:
         self.count = count
         self._least = least
-        self.new_hand: Callable[[], Hand] = _InPlace if new_hand is None else new_hand
+        self.new_hand: Callable[[], Hand] = InPlace if new_hand is None else new_hand
         self._wanted: dict[threading.Thread, int] = {}
         self._at_work: dict[threading.Thread, tuple[Batch, Hand]] = {}
         self._batches: deque[Batch] = deque()
@@ -164,7 +164,7 @@ class Threads:
                     return None
                 batch = self._batches[0]
                 if hand.is_ready(batch):
-                    start, stop = batch.take(self.count, self._least)
+                    start, stop = batch.take(self.count, SECONDS, self._least)
                     self._batches.popleft()
                     if stop < batch.count:
                         self._batches.append(batch)  # callers take turns
@@ -212,7 +212,7 @@ class Threads:
         self._wanted, self._at_work, self._batches = {}, {}, deque()
 
 
-class _InPlace:
+class InPlace:
     """A thread that solves rows itself."""
 
     def is_ready(self, batch: Batch) -> bool:
@@ -240,6 +240,18 @@ class _InPlace:
 
     def close(self) -> None:
         """Do nothing: the native models are the runner's."""
+
+
+def solve_here(runner: Runner, job: Job, block: Block, deadline: float | None) -> None:
+    """Solve a block in the calling thread; under a deadline, in one that can be left behind."""
+    if deadline is None:
+        _interrupts.run(runner, block)
+        return
+    apart = Threads(1)
+    try:
+        apart.solve(runner, job, block, deadline)
+    finally:
+        apart.close()
 
 
 _all: Final[WeakSet[Threads]] = WeakSet()

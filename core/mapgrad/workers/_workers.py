@@ -7,6 +7,7 @@ import weakref
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Final
 
+from mapgrad.solvers import executor_named
 from mapgrad.workers import _interrupts
 from mapgrad.workers._executors import Given
 from mapgrad.workers._processes import Processes
@@ -29,13 +30,16 @@ class Workers:
     function is in it. They were tested on Linux; elsewhere they need os.fork.
 
     Args:
-        workers: None or 1 for the calling thread, n for n threads, ``"processes:n"`` for n processes, or a
-            `concurrent.futures.Executor`, which stays open.
+        workers: None or 1 for the calling thread, n for n threads, ``"processes:n"`` for n processes, a
+            `concurrent.futures.Executor`, which stays open, or the name of a kind that a plugin has, with what it is
+            to know after a colon, such as ``"ray:8"``, ``"dask:4"`` or ``"dask:tcp://host:port"``.
         solves: After how many rows a process is replaced by a new one; None for never.
         memory: How many bytes of memory a process may have before it is; None for any number.
 
     Raises:
         ValueError: A number below 1, or an unknown text.
+        MissingDependencyError: A plugin's kind needs a package that isn't installed.
+        PluginError: The plugin is broken or blocked.
         TypeError: Something else; `solves` or `memory` for workers that aren't processes.
 
     Example:
@@ -60,8 +64,8 @@ class Workers:
     def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> None:
         """Solve all rows of a block.
 
-        Rows whose worker is lost, or that get none, fail with the reason. Where the caller is interrupted, rows that
-        haven't begun are dropped and the others stopped, as far as the solver can be stopped.
+        Rows fail with the reason that get no worker, or whose worker is lost with them twice. Where the caller is
+        interrupted, rows that haven't begun are dropped and the others stopped, as far as the solver can be stopped.
 
         Args:
             runner: The solver, used by the threads of this process.
@@ -72,15 +76,9 @@ class Workers:
 
         Raises:
             KeyboardInterrupt: It came in the main thread; or whatever else a signal's handler raises there.
-            ValueError: There is a deadline, which a given executor can't keep.
         """
         if len(block) == 0:
             return
-        if deadline is not None and isinstance(self._crew, Given):
-            raise ValueError(
-                "a deadline needs workers that can be left behind, which a given executor's can't: take a number of "
-                'threads or "processes:n" as workers, or a time_limit for each row'
-            )
         if self._crew is not None:
             self._crew.solve(runner, job, block, deadline)
         elif deadline is None:
@@ -100,7 +98,8 @@ class Workers:
     def close(self) -> None:
         """End the workers that were started here, once the rows are solved that somebody waits for.
 
-        A given executor stays open, and is told to free the native models as by `forget`. Later rows start new workers.
+        An executor that was given stays open, and is told to free the native models as by `forget`; one that was named
+        is shut down. Later rows start new workers.
         """
         for crew in (self._crew, self._apart):
             if crew is not None:
@@ -123,6 +122,8 @@ def require_workers(workers: WorkersLike) -> None:
 
     Raises:
         ValueError: It is a number below 1 or an unknown text.
+        MissingDependencyError: It names what needs a package that isn't installed.
+        PluginError: It names what a plugin has that is broken or blocked.
         TypeError: It is something else.
     """
     if not isinstance(workers, Workers):
@@ -134,25 +135,27 @@ def _remade(workers: WorkersLike, solves: int | None, memory: int | None) -> Wor
 
 
 def _close(crew: Threads | Processes | Given) -> None:
-    if isinstance(crew, Given):
-        crew.close()
-    else:
-        crew.close(_PATIENCE)
+    crew.close(_PATIENCE)
 
 
 def _crew(workers: object, solves: int | None = None, memory: int | None = None) -> Threads | Processes | Given | None:
-    expected = 'workers must be None, a number of threads of at least 1, "processes:n" or a concurrent.futures.Executor'
-    if isinstance(workers, str):
-        match = _PROCESSES.fullmatch(workers)
-        if match is None:
-            raise ValueError(f"{expected}, got {workers!r}")
+    expected = (
+        'workers must be None, a number of threads of at least 1, "processes:n", a concurrent.futures.Executor, or a '
+        "name that a plugin has for one"
+    )
+    match = _PROCESSES.fullmatch(workers) if isinstance(workers, str) else None
+    if match is not None:
         return Processes(int(match[1]), _limit("solves", solves), _limit("memory", memory))
     if solves is not None or memory is not None:
         raise TypeError(f'solves= and memory= are for processes, such as Workers("processes:4"), got {workers!r}')
     if workers is None:
         return None
+    if isinstance(workers, str):
+        if workers.partition(":")[0] in ("", "processes"):
+            raise ValueError(f"{expected}, got {workers!r}")
+        return Given(executor_named(workers), is_ours=True)
     if isinstance(workers, Executor):
-        return Given(workers)
+        return Given(lambda: workers)
     if isinstance(workers, bool) or not isinstance(workers, int):
         raise TypeError(f"{expected}, got {workers!r}")
     if workers < 1:

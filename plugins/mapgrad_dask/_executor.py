@@ -1,0 +1,86 @@
+"""A Dask cluster as an executor."""
+
+# its package isn't among the extra `all`, so that it is often not there
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import dask.config
+from distributed import Client, LocalCluster, secede
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+_FRESH: Final = 1.0
+"""Seconds for which the number of workers is believed."""
+
+
+class DaskExecutor(Executor):
+    """Calls of this program on the workers of a Dask cluster; see `mapgrad_dask.executor`.
+
+    A call isn't known by its content, as Dask's own executor would have it, so that one that is tried again runs again.
+    """
+
+    def __init__(self, client: Client | str | int) -> None:
+        self._cluster: LocalCluster | None = None
+        if isinstance(client, int):
+            # a call that has cost a worker is given back at once, for its caller to find the row at fault
+            with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+                self._cluster = LocalCluster(n_workers=client, threads_per_worker=1, dashboard_address=":0")
+        self._is_ours = not isinstance(client, Client)
+        self._client: Any = client
+        if self._is_ours:
+            self._client = Client(self._cluster or client, set_as_default=False)
+        self._executor: Executor = self._client.get_executor(pure=False)
+        self._lock = threading.Lock()
+        self._counted = (-_FRESH, 1)
+
+    @property
+    def _max_workers(self) -> int:
+        """How many calls the cluster's workers take at a time, as the scheduler says now."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._counted[0] >= _FRESH:
+                count = self._counted[1]
+                with suppress(OSError):  # the scheduler is gone, as the calls will tell
+                    threads: dict[str, int] = self._client.nthreads()
+                    count = max(1, sum(threads.values()))
+                self._counted = now, count
+            return self._counted[1]
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have a worker call a function; in a task of the cluster, whose place others may take from now on."""
+        with suppress(ValueError, AttributeError, KeyError):  # this is no task, or has given its place away
+            secede()
+        return self._executor.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; close what was started here."""
+        self._executor.shutdown(wait=wait and not cancel_futures)
+        if self._is_ours:
+            self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+
+def from_text(text: str) -> DaskExecutor:
+    """Return the executor that users name as ``"dask:4"`` or ``"dask:tcp://host:port"``.
+
+    Raises:
+        ValueError: There is neither a number nor an address.
+    """
+    if text.isdecimal() and int(text) > 0:
+        return DaskExecutor(int(text))
+    if ":" not in text:
+        raise ValueError(
+            f'expected a number of processes or a scheduler\'s address, as in "dask:4" and "dask:tcp://host:8786", '
+            f'got "dask:{text}"'
+        )
+    return DaskExecutor(text)

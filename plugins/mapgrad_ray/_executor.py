@@ -1,0 +1,211 @@
+"""Ray actors as an executor."""
+
+# its package isn't among the extra `all`, so that it is often not there
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Executor, Future, wait
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final
+
+import ray
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_GRACE: Final = 1.0
+"""Seconds that a call has to end which nobody waits for, before its actor is killed."""
+
+_PAUSE: Final = 0.1
+"""Seconds before an actor that isn't there is asked again."""
+
+
+class _Actor:
+    """Calls functions one by one, in a process of its own."""
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return function(*args, **kwargs)
+
+    def answer(self) -> None:
+        """Show that it is there."""
+
+
+class _Call(Future[Any]):
+    """A call; one that runs is ended with its actor if it is cancelled and doesn't end by itself."""
+
+    actor: Any = None
+
+    def cancel(self) -> bool:
+        if super().cancel():
+            return True
+        if self.running():
+            timer = threading.Timer(_GRACE, self._kill)
+            timer.daemon = True
+            timer.start()
+        return False
+
+    def _kill(self) -> None:
+        if self.running():
+            ray.kill(self.actor, no_restart=False)
+
+
+class RayExecutor(Executor):
+    """Calls of this program in Ray actors; see `mapgrad_ray.executor`.
+
+    An actor has one call at a time, so that no other is lost when it dies, and Ray starts it anew each time. Whatever
+    happens is an event, and one thread attends to all.
+    """
+
+    def __init__(self, actors: int, **options: Any) -> None:
+        self._is_ours = not ray.is_initialized()
+        if self._is_ours:
+            _connect(actors)
+        kind: Any = ray.remote(max_restarts=-1, max_task_retries=0)(_Actor)
+        self._actors: list[Any] = [kind.options(**({"num_cpus": 1} | options)).remote() for _ in range(actors)]
+        self._idle: list[Any] = []
+        self._alive = actors
+        self._there = 0
+        self._waiting: deque[tuple[_Call, Any]] = deque()
+        self._open: set[_Call] = set()
+        self._lock = threading.Lock()
+        self._is_shut = False
+        self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="mapgrad_ray", daemon=True)
+        for actor in self._actors:
+            self._ask(actor)
+        self._thread.start()
+
+    @property
+    def _max_workers(self) -> int:
+        """How many actors Ray has started and not lost."""
+        return max(1, self._there)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have an actor call a function; what is large among its arguments goes through Ray's object store."""
+        call = _Call()
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._open.add(call)
+        call.add_done_callback(self._open.discard)
+        self._events.put(partial(self._take, call, (fn, args, kwargs)))
+        return call
+
+    def share(self, data: bytes) -> Callable[[], bytes]:
+        """Return what returns these bytes in each actor, from the object store, which has them once a machine."""
+        return partial(ray.get, ray.put(data))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls, and end the actors once those are done that were taken."""
+        with self._lock:
+            if self._is_shut:
+                return
+            self._is_shut = True
+            calls = list(self._open)
+        if cancel_futures:
+            for call in calls:
+                Future.cancel(call)
+        end = threading.Thread(target=self._end, args=(calls,), daemon=True)
+        end.start()
+        if wait:
+            end.join()
+
+    def _end(self, calls: list[_Call]) -> None:
+        wait(calls)
+        self._events.put(None)
+        self._thread.join()
+        for actor in self._actors:
+            ray.kill(actor)
+        if self._is_ours:
+            ray.shutdown()
+
+    def _serve(self) -> None:
+        while True:
+            event = self._events.get()
+            if event is None:
+                return
+            event()
+
+    def _take(self, call: _Call, what: Any) -> None:
+        self._waiting.append((call, what))
+        self._match()
+
+    def _match(self) -> None:
+        """Give calls to idle actors."""
+        while self._waiting and self._idle:
+            call, what = self._waiting.popleft()
+            if not call.set_running_or_notify_cancel():
+                continue
+            call.actor = self._idle.pop()
+            try:
+                answer = call.actor.call.remote(*what)
+            except Exception as error:  # noqa: BLE001 (the call can't be pickled, or Ray is gone)
+                call.set_exception(error)
+                self._idle.append(call.actor)
+                continue
+            self._watch(answer, partial(self._finish, call))
+
+    def _watch(self, answer: Any, then: Callable[[Future[Any]], None]) -> None:
+        answer.future().add_done_callback(lambda done: self._events.put(partial(then, done)))
+
+    def _finish(self, call: _Call, done: Future[Any]) -> None:
+        error = done.exception()
+        if isinstance(error, RayActorError):
+            self._there -= 1
+            self._ask(call.actor)
+        else:
+            self._idle.append(call.actor)
+        if error is None:
+            call.set_result(done.result())
+        else:
+            call.set_exception(getattr(error, "cause", error) if isinstance(error, RayTaskError) else error)
+        self._match()
+
+    def _ask(self, actor: Any) -> None:
+        """Wait until an actor is there."""
+        self._watch(actor.answer.remote(), partial(self._greet, actor))
+
+    def _greet(self, actor: Any, done: Future[Any]) -> None:
+        error = done.exception()
+        if error is None:
+            self._there += 1
+            self._idle.append(actor)
+        elif isinstance(error, ActorDiedError):  # for good: this package isn't there, for one
+            self._alive -= 1
+            if self._alive == 0:
+                self._refuse(error)
+        else:
+            timer = threading.Timer(_PAUSE, self._events.put, [partial(self._ask, actor)])
+            timer.daemon = True
+            timer.start()
+        self._match()
+
+    def _refuse(self, error: BaseException) -> None:
+        """Fail what waits, as no actor is left."""
+        while self._waiting:
+            call, _ = self._waiting.popleft()
+            if call.set_running_or_notify_cancel():
+                call.set_exception(error)
+
+
+def _connect(actors: int) -> None:
+    try:
+        ray.init(address="auto")
+    except ConnectionError:
+        ray.init(address="local", num_cpus=actors, include_dashboard=False)
+
+
+def from_text(text: str) -> RayExecutor:
+    """Return the executor that users name as ``"ray:8"``.
+
+    Raises:
+        ValueError: There is no number of actors.
+    """
+    if not (text.isdecimal() and int(text) > 0):
+        raise ValueError(f'expected a number of actors, as in "ray:8", got "ray:{text}"')
+    return RayExecutor(int(text))

@@ -1,0 +1,95 @@
+"""What only a Dask cluster has: clients, a number of workers that changes, and tasks that use their own cluster."""
+
+import time
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+import mapgrad
+
+if find_spec("distributed") is None:
+    pytest.skip("distributed isn't installed: pip install 'mapgrad[dask]'", allow_module_level=True)
+
+import dask.config
+from distributed import Client, LocalCluster
+
+import mapgrad_dask
+
+PROBLEM = mapgrad.Assignment(3)
+NAME = "networkx.assignment"
+
+
+def rows(count):
+    return torch.rand(count, 3, 3, generator=torch.Generator().manual_seed(0))
+
+
+def expected(count):
+    return mapgrad.get_solver(NAME, PROBLEM)(rows(count))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        yield cluster
+
+
+def test_by_address(cluster):
+    name = f"dask:{cluster.scheduler_address}"
+    with mapgrad.get_solver(NAME, PROBLEM, workers=name) as solver:
+        assert torch.equal(solver(rows(20)), expected(20))
+        solver.close()
+        assert torch.equal(solver(rows(20)), expected(20))
+    with Client(cluster, set_as_default=False) as client:
+        assert client.submit(int, "3").result() == 3
+
+
+def test_the_scheduler_says_how_many_workers_there_are(cluster):
+    with Client(cluster, set_as_default=False) as client:
+        executor = mapgrad_dask.executor(client)
+        workers = mapgrad.Workers(executor)
+        assert workers.count == 1
+        cluster.scale(2)
+        client.wait_for_workers(2, timeout=60)
+        time.sleep(1.1)
+        assert workers.count == 2
+        with mapgrad.get_solver(NAME, PROBLEM, workers=workers) as solver:
+            assert torch.equal(solver(rows(20)), expected(20))
+        executor.shutdown()
+        assert client.submit(int, "3").result() == 3
+
+
+def test_dasks_own_executor(cluster):
+    with Client(cluster, set_as_default=False) as client, client.get_executor(pure=False) as executor:
+        solver = mapgrad.get_solver(NAME, PROBLEM, workers=executor)
+        assert torch.equal(solver(rows(20)), expected(20))
+        assert torch.equal(solver(rows(20), deadline=60.0), expected(20))
+
+
+def test_a_task_may_use_its_own_cluster(fragile):
+    theta = torch.rand(20, 9, generator=torch.Generator().manual_seed(0))
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+    for processes in (True, False):
+        with (
+            LocalCluster(processes=processes, **options) as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            found = client.submit(fragile.largest, theta, pure=False).result(60)
+            assert torch.equal(found.argmax(dim=1), theta.argmax(dim=1))
+
+
+def test_by_a_number_of_processes():
+    workers = mapgrad.Workers("dask:1")
+    with mapgrad.get_solver(NAME, PROBLEM, workers=workers) as solver:
+        assert torch.equal(solver(rows(20)), expected(20))
+    workers.close()
+    assert dask.config.get("distributed.scheduler.allowed-failures") == 3
+
+
+def test_where_nobody_listens():
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        solver = mapgrad.get_solver(NAME, PROBLEM, workers="dask:tcp://127.0.0.1:9")
+        with pytest.raises(mapgrad.PluginError, match=r"dask \(mapgrad .*\) can't be started: that raised OSError"):
+            solver(rows(2))
+    with pytest.raises(ValueError, match=r'expected a number of processes or a scheduler\'s address.*got "dask:four"'):
+        mapgrad.get_solver(NAME, PROBLEM, workers="dask:four")(rows(2))

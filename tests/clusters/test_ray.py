@@ -1,0 +1,69 @@
+"""What only Ray has: names of numbers of actors, and actors that are ended when they hang."""
+
+import time
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+import mapgrad
+
+if find_spec("ray") is None:
+    pytest.skip("ray isn't installed: pip install 'mapgrad[ray]'", allow_module_level=True)
+
+import mapgrad_ray
+
+PROBLEM = mapgrad.Assignment(3)
+NAME = "networkx.assignment"
+
+
+def rows(count):
+    return torch.rand(count, 3, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def actor(local_ray):
+    executor = mapgrad_ray.executor(1)
+    yield executor
+    executor.shutdown()
+
+
+def test_by_a_number_of_actors(local_ray):
+    """Of the Ray that is initialised, which stays so."""
+    with mapgrad.get_solver(NAME, PROBLEM, workers="ray:1") as solver:
+        for _ in range(2):
+            assert torch.equal(solver(rows(20)), mapgrad.get_solver(NAME, PROBLEM)(rows(20)))
+            solver.close()
+    assert local_ray.is_initialized()
+
+
+def test_a_number_is_needed():
+    with pytest.raises(ValueError, match=r'expected a number of actors, as in "ray:8", got "ray:all"'):
+        mapgrad.get_solver(NAME, PROBLEM, workers="ray:all")(rows(2))
+
+
+def test_a_call_that_hangs_ends_with_its_actor_when_it_is_cancelled(actor):
+    call = actor.submit(time.sleep, 100)
+    later = actor.submit(int, "3")
+    while not call.running():
+        time.sleep(0.01)
+    assert not call.cancel()
+    assert later.result(60) == 3
+    with pytest.raises(Exception, match="actor"):
+        call.result(60)
+
+
+def test_calls_that_wait_are_cancelled_and_errors_come_back(actor):
+    first, second = actor.submit(time.sleep, 0.5), actor.submit(int, "3")
+    assert second.cancel()
+    assert first.result(60) is None
+    with pytest.raises(ValueError, match="invalid literal"):
+        actor.submit(int, "three").result(60)
+
+
+def test_what_was_shut_down_takes_no_rows(local_ray):
+    executor = mapgrad_ray.executor(1)
+    executor.shutdown()
+    executor.shutdown()
+    with pytest.raises(mapgrad.MapgradError, match="is it shut down"):
+        mapgrad.get_solver(NAME, PROBLEM, workers=executor)(rows(2))
