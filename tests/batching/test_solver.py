@@ -168,7 +168,7 @@ def test_wrong_shape(shape):
 @pytest.mark.parametrize(
     ("theta", "error", "message"),
     [
-        (torch.zeros(6, dtype=torch.int64), mapgrad.ShapeError, r"floating-point tensor, got torch.int64"),
+        (torch.zeros(6, dtype=torch.int64), mapgrad.ShapeError, r"got torch.int64: convert it"),
         (torch.zeros(6, dtype=torch.complex64), mapgrad.ShapeError, r"got torch.complex64"),
         (np.zeros(6), TypeError, r"torch.Tensor, got ndarray: wrap it in torch.as_tensor"),
         ([0.0] * 6, TypeError, r"torch.Tensor, got list"),

@@ -216,7 +216,7 @@ def test_nothing_installed_is_an_error(offer):
     offer(quick=Quick, requires=("no_such_package",))
     with pytest.raises(mapgrad.MissingDependencyError, match="no_such_package"):
         mapgrad.tune(PROBLEM, SAMPLE)
-    with pytest.raises(ValueError, match="seconds must be positive, got 0"):
+    with pytest.raises(ValueError, match="seconds must be a positive number of seconds, got 0"):
         mapgrad.tune(PROBLEM, SAMPLE, seconds=0)
 
 
