@@ -131,6 +131,7 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         self._search(state, task, block)
         if self._form.is_rough.any() and task.reopen():
             self._search(state, task, block)
+        task.z += 0.0  # no negative zeros
         is_open = task.status == _OPEN
         task.z[is_open], task.status[is_open] = np.nan, int(mapgrad.Status.TIME_LIMIT)
 

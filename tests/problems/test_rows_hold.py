@@ -68,6 +68,35 @@ def test_what_a_large_coefficient_leaves_to_a_small_one(row, side, most, solver)
     assert problem.contains(torch.tensor([[0.0, most], [0.0, most + 1]])).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("solver", ["search", "ortools.cp_sat", "ortools.mip", "highs", "scipy.milp", "pulp.highs"])
+@pytest.mark.parametrize(
+    ("rows", "sides", "upper", "theta", "best"),
+    [
+        ([[9.63, 3.69, 4.91, 7.99]], [23.14 - 1e-11], [2, 1, 2, 2], [1, 0.6, 2, -0.75], [1, 1, 2, 0]),
+        ([[3, 5]], [8 - 5e-9], 1, [1, 1], [1, 1]),
+        ([[30_000, 50_000]], [80_000 - 5e-5], 1, [1, 1], [1, 1]),
+        ([[0.3, 0.5, 0.2]], [1 - 8e-10], 1, [1, 1, 1], [1, 1, 1]),
+        ([[0.3, 0.5, 0.2]], [1 - 8e-9], 1, [1, 1, 1.5], [0, 1, 1]),
+        (
+            [[3.700000047683716, 3.5999999046325684], [8, 4.699999809265137]],
+            [3.5999999036325683, 4.699999809265137],
+            [2, 1],
+            [1.44e-5, 6e-3],
+            [0, 1],
+        ),
+    ],
+)
+def test_sides_that_are_rounded(solver, rows, sides, upper, theta, best):
+    """A sum of floats, or of float32, that is meant to be attained: engines get the side that is meant."""
+    problem = IntegerProgram(A_ub=rows, b_ub=sides, upper=upper)
+    assert problem.contains(torch.tensor(best, dtype=torch.float64))
+    assert mapgrad.get_solver(solver, problem)(torch.tensor(theta, dtype=torch.float64)).tolist() == best
+
+
+def test_half_a_unit_is_no_rounding():
+    assert not program([1, 1e9], 999_999_999.5, 1).contains(torch.tensor([0.0, 1.0]))
+
+
 def test_a_packing_beside_a_weight_that_dwarfs_the_others():
     problem = mapgrad.Knapsack([[1e9, 1, 1, 1]], [2.5])
     theta = torch.tensor([[0.0, 1.0, 1.0, 1.0]])
@@ -97,7 +126,7 @@ def test_all_agree_on_rows_of_any_spread(seed, kind):
     else:
         matrix *= 10.0 ** generator.integers(-3, 10, (height, width if kind == "powers" else 1))
     inside = matrix @ generator.integers(0, 2, width)
-    upper = inside + generator.choice([0, 0.5, -1e-12, 1e-3, 0.7], height)
+    upper = inside + generator.choice([0, 0.5, -1e-12, 1e-3, 0.7], height) - generator.choice([0, 3e-10]) * abs(inside)
     lower = np.where(generator.random(height) < 0.2, upper, -np.inf)
     problem = IntegerProgram.from_rows(matrix, lower, upper)
     theta = torch.tensor(generator.normal(size=(3, width)))

@@ -18,6 +18,7 @@ TOLERANCE: Final = 1e-6
 _INTEGER_ROW_TOLERANCE: Final = 1e-9  # such a row is evaluated at integers: only its own coefficients are rounded
 _DIGITS: Final = 6  # with more, units would be less than what engines tell from nothing
 _ROUNDING: Final = 2.0**-51  # of a decimal that becomes a float and is multiplied by a power of ten
+_BELOW_HALF: Final = 0.499
 _WHOLE: Final = 2.0**53  # integers up to here are float64 numbers
 _DECIMALS: Final = 2.0**41  # numbers of more digits look like decimals by chance
 
@@ -74,7 +75,7 @@ class RowFacts:
     def _inner(self, upper: NDArray[np.float64]) -> NDArray[np.float64]:
         units = np.where(self.units > 0, self.units, 1)
         multiples = upper / units
-        room = np.minimum(_INTEGER_ROW_TOLERANCE * np.abs(multiples), 0.5)
+        room = np.minimum(_INTEGER_ROW_TOLERANCE * np.abs(multiples), _BELOW_HALF)
         return np.where(self.units > 0, np.floor(multiples + room) * units, upper)
 
     def reach(

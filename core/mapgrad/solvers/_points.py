@@ -80,9 +80,24 @@ class Rows:
         x += 0.0  # no negative zeros
         return x
 
+    def stated(self, limits: Limits) -> Limits:
+        """Return these limits for engines, whose tolerances are absolute, with the sides of rows of integers moved.
+
+        Those of rows with a unit are multiples of it; others let pass what such a row may be missed by.
+        """
+        facts = self._facts
+        if not facts.are_integer.any():
+            return limits
+        inner, about = (find(limits.row_lower, limits.row_upper) for find in (facts.inner, facts.anywhere))
+        low, high = (np.where(facts.units > 0, *ends) for ends in zip(inner, about, strict=True))
+        is_moved = facts.are_integer & (low <= high)
+        return limits._replace(
+            row_lower=np.where(is_moved, low, limits.row_lower), row_upper=np.where(is_moved, high, limits.row_upper)
+        )
+
     def seen_from(self, x: NDArray[np.float64], limits: Limits) -> Limits:
         """Return the bounds and sides of x' - x, for the x' of these that are within `_REACH` of x."""
-        activity = self._activity(x)
+        activity, limits = self._activity(x), self.stated(limits)
         lower, upper = np.maximum(limits.lower - x, -_REACH), np.minimum(limits.upper - x, _REACH)
         return Limits(lower, upper, limits.row_lower - activity, limits.row_upper - activity)
 

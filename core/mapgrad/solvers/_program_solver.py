@@ -211,10 +211,12 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                 self.free(model.native)
 
     def _model(self, program: IntegerProgram) -> _Model[M]:
-        limits = Limits.of(program)
-        tight = tightened(program, limits) if is_distant(program) else program
+        limits, rows = Limits.of(program), Rows(program)
+        stated = rows.stated(limits)
+        meant = program.replace(row_lower=stated.row_lower, row_upper=stated.row_upper)
+        tight = tightened(program, stated) if is_distant(program) else meant
         native, exponents = self.build(tight.scaled(self.row_bits)), program.matrix.scaled(self.row_bits)[1]
-        return _Model(native, program, limits, Rows(program), exponents, tight.matrix != program.matrix)
+        return _Model(native, program, limits, rows, exponents, tight.matrix != program.matrix)
 
     def _hold(self, model: _Model[M], limits: Limits) -> None:
         """Bring a model's bounds and sides to these."""
@@ -222,7 +224,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         if model.is_tightened:
             if not all(map(np.array_equal, limits, held)):
                 self.free(model.native)
-                model.native = self.build(tightened(model.program, limits).scaled(self.row_bits))
+                tight = tightened(model.program, model.rows.stated(limits))
+                model.native = self.build(tight.scaled(self.row_bits))
             return
         if limits.lower is not held.lower or limits.upper is not held.upper:
             columns = np.flatnonzero((limits.lower != held.lower) | (limits.upper != held.upper))
@@ -231,9 +234,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         if limits.row_lower is not held.row_lower or limits.row_upper is not held.row_upper:
             rows = np.flatnonzero((limits.row_lower != held.row_lower) | (limits.row_upper != held.row_upper))
             if len(rows):
-                lower, upper = (
-                    np.ldexp(side[rows], model.exponents[rows]) for side in (limits.row_lower, limits.row_upper)
-                )
+                *_, low, high = model.rows.stated(limits)
+                lower, upper = (np.ldexp(side[rows], model.exponents[rows]) for side in (low, high))
                 self.set_sides(model.native, rows, lower, upper)
 
     def _run(self, state: _State[M], model: _Model[M], row: _Row, way: int) -> EngineAnswer:
