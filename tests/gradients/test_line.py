@@ -251,3 +251,41 @@ def test_what_moves_no_answer_changes_nothing(problem, depth, has_masks):
     torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-10)
     assert not found[2].any()
     assert not found[3].any()
+
+
+class Scaled:
+    """A user's normal law of some standard deviation."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def sample(self, shape, *, generator=None, dtype=None, device=None):
+        return self.size * torch.randn(shape, generator=generator, dtype=dtype, device=device)
+
+    def log_prob(self, x):
+        return -0.5 * (x / self.size) ** 2
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 100.0, 1e6])
+def test_the_scale_of_a_law_is_that_of_its_gradient(size):
+    def gradient(law, temperature):
+        layer = mapgrad.MAPLayer(
+            mapgrad.get_solver("topk", SUBSET), Line(law, depth=None, temperature=temperature), seed=1
+        )
+        leaf = (THETA * size).expand(50, -1).clone().requires_grad_()
+        (layer(leaf) * SLOPE).sum().backward()
+        return leaf.grad * size
+
+    torch.testing.assert_close(gradient(Scaled(size), 1.0), gradient(Scaled(1.0), size), rtol=1e-6, atol=1e-9)
+
+
+def test_a_constant_in_theta_costs_float32_no_length():
+    def mean(dtype, offset):
+        layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", mapgrad.KSubset(20, 5)), Line(depth=None), seed=1)
+        theta = torch.randn(20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        leaf = (theta + offset).to(dtype).expand(1000, -1).clone().requires_grad_()
+        (layer(leaf) * torch.linspace(-1, 1, 20, dtype=dtype)).sum().backward()
+        return leaf.grad.double().mean(dim=0)
+
+    exactly, roughly = mean(torch.float64, 0.0), mean(torch.float32, 1e4)
+    assert float(roughly @ exactly / exactly.square().sum()) == pytest.approx(1, abs=0.05)

@@ -174,3 +174,12 @@ def test_the_gradient_is_a_finite_difference_of_the_value(case, draw):
     ]
     for loss, target in losses:
         torch.autograd.gradcheck(loss, (pred.clone().requires_grad_(), target))
+
+
+def test_hamming_margin_of_states_with_fixed_entries():
+    problem = mapgrad.IntegerProgram(A_ub=[[1, 1, 1]], b_ub=[2], upper=[1, 1, 0])
+    theta, z_true = torch.tensor([0.25, -0.5, 3.0]), torch.tensor([1.0, 0.0, 0.0])
+    states = mapgrad.exact.enumerate_states(problem).to(theta)
+    wanted = ((states - z_true).abs().sum(dim=1) + states @ theta).max() - z_true @ theta
+    loss = mapgrad.losses.StructuredSVM(mapgrad.get_solver("search", problem))(theta, z_true)
+    torch.testing.assert_close(loss, wanted)

@@ -332,3 +332,16 @@ def test_bad_arguments(loss_class):
         if hasattr(loss_class(SOLVER), option):
             with pytest.raises(ValueError, match=option):
                 loss_class(SOLVER, **{option: value})
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_what_all_states_hold_hides_no_worse_state(offset):
+    problem = mapgrad.KSubset(4, 2)
+    pool = mapgrad.pool.StatePool(problem)
+    pool.add(mapgrad.exact.enumerate_states(problem))
+    pred = (torch.tensor([[1.0, 2, 3, 4]], dtype=torch.float64) + offset).requires_grad_()
+    true = torch.tensor([[4.0, 3, 2, 1]], dtype=torch.float64) + offset
+    loss = mapgrad.losses.PairwiseRanking(mapgrad.get_solver("topk", problem), pool)(pred, true)
+    loss.backward()
+    assert loss.item() == pytest.approx(2.4)
+    torch.testing.assert_close(pred.grad, torch.tensor([[-0.6, -0.6, 0.6, 0.6]], dtype=torch.float64))

@@ -205,12 +205,12 @@ def _pooled(
     true = None if t is None else t.double().reshape(-1, *shape)
     values, slope = rows.new_empty(len(rows)), torch.empty_like(rows)
     places = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-    states = held.to(rows.dtype).flatten(1)
+    states, tolerance = held.to(rows.dtype).flatten(1), 1e-9 if theta.dtype == torch.float64 else 1e-6
     size = max(_BLOCK // max(len(states), 1), 1)
     for start in range(0, len(rows), size):
         block = slice(start, start + size)
         t_block = None if true is None else true[block]
-        scores, places[block] = _scores(loss.pool, held, rows[block], best[block], t_block)
+        scores, places[block] = _scores(loss.pool, held, rows[block], best[block], t_block, tolerance)
         if not bool((reached := scores.allowed.any(dim=1)).all()):
             bad = [start + row for row in row_numbers(~reached)]
             raise ProblemError(
@@ -268,7 +268,9 @@ def _feed(loss: PooledLoss, theta: Tensor, z_true: Tensor, drawn: Tensor | None,
     loss.pool.add(z_true)
 
 
-def _scores(pool: StatePool, states: Tensor, rows: Tensor, best: Tensor, t: Tensor | None) -> tuple[Scores, Tensor]:
+def _scores(
+    pool: StatePool, states: Tensor, rows: Tensor, best: Tensor, t: Tensor | None, tolerance: float
+) -> tuple[Scores, Tensor]:
     """Return the scores of some rows over states of a pool, and the places of the best ones."""
     pred = pool.scores(rows, states)
     allowed = pred != -torch.inf
@@ -278,7 +280,7 @@ def _scores(pool: StatePool, states: Tensor, rows: Tensor, best: Tensor, t: Tens
         true, true_best, rounding = torch.zeros_like(pred), nothing, nothing
     else:
         true, terms = pool.scores(t, states), (t * best).flatten(1)
-        true_best, rounding = terms.sum(dim=1, keepdim=True), 1e-6 * terms.abs().sum(dim=1, keepdim=True)
+        true_best, rounding = terms.sum(dim=1, keepdim=True), tolerance * terms.abs().sum(dim=1, keepdim=True)
     pred_best = torch.where(best == 0, 0.0, rows * best).flatten(1).sum(dim=1, keepdim=True)
     return Scores(pred.masked_fill(~allowed, 0.0), pred_best, true, true_best, rounding, allowed), places
 

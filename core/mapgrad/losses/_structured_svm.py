@@ -9,6 +9,7 @@ from mapgrad.errors import ProblemError, UnsupportedProblemError
 from mapgrad.gradients._arguments import positive
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._values import require_finite, require_like
+from mapgrad.problems import IntegerProgram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ class StructuredSVM(Loss):
 
         Raises:
             TypeError, ShapeError: an argument isn't a tensor, or doesn't fit.
-            UnsupportedProblemError: `margin` is None, and the problem's bounds aren't 0 and 1.
+            UnsupportedProblemError: `margin` is None, and states may be other than zeros and ones.
             NonFiniteError: rows have NaN or infinite entries, other than forbidden ones in `pred`.
             DomainError: wθ + δ lies outside of the problem's domain.
             ProblemError: a row of `z_true` isn't a state.
@@ -81,8 +82,8 @@ class StructuredSVM(Loss):
         if margin is None:
             if not (self._is_binary if problems is None else all(map(_is_binary, problems))):
                 raise UnsupportedProblemError(
-                    "the Hamming distance is linear for states of zeros and ones only, and the bounds of "
-                    f"{name_problem(self.solver.problem)} aren't known to be 0 and 1: give margins, as margin="
+                    "the Hamming distance is linear for states of zeros and ones only, which those of "
+                    f"{name_problem(self.solver.problem)} aren't known to be: give margins, as margin="
                 )
             self._require_binary_states(z_true, problems)
             margin = 1 - 2 * z_true
@@ -104,4 +105,6 @@ class StructuredSVM(Loss):
 
 
 def _is_binary(problem: Problem | None) -> bool:
-    return problem is not None and not (problem.box[0].any() or (problem.box[1] != 1).any())
+    if problem is None or (isinstance(problem, IntegerProgram) and not problem.integrality[problem.decision].all()):
+        return False
+    return not ((problem.box[0] < 0).any() or (problem.box[1] > 1).any())

@@ -188,9 +188,10 @@ class _Rows:
         asked = rows.new_zeros((int(place.max()) + 1, *self._base.shape))  # rows of 0 are solved as one
         asked[place, pieces.line] = rows
         answers = self._solved(asked)[place, pieces.line]
-        gain = (rows * (answers - pieces.left)).sum(dim=1)
+        change = answers - pieces.left
+        gain = (rows * change).sum(dim=1)
         size = base.abs() + step.abs()  # their sum may be next to 0
-        rounding = 64 * torch.finfo(self._dtype).eps * (size * (answers.abs() + pieces.left.abs())).sum(dim=1)
+        rounding = 2 * torch.finfo(self._dtype).eps * (size * change.abs()).sum(dim=1)
         is_an_end = (answers == pieces.left).all(dim=1) | (answers == pieces.right).all(dim=1)
         return answers, (gain <= rounding) | is_an_end | (at <= pieces.low) | (at >= pieces.high)
 
