@@ -1,6 +1,11 @@
 """Rows on the workers of mpi4py, which are started by MPI itself."""
 
+import os
+import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -24,13 +29,15 @@ if __name__ == "__main__":
 """
 
 
-def test_answers_are_the_same_as_inline(run_program):
+def test_answers_are_the_same_as_inline(tmp_path):
     if find_spec("mpi4py") is None:
         pytest.skip("mpi4py isn't installed: pip install mpi4py mpich")
-    try:
-        from mpi4py import MPI
-    except RuntimeError as error:
-        pytest.skip(f"mpi4py finds no MPI: {error}")
-    assert MPI.Is_initialized()
-    done = run_program(SCRIPT, timeout=120)
+    launcher = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if launcher is None:
+        pytest.skip("there is no mpiexec: pip install mpich")
+    script = tmp_path / "program.py"
+    script.write_text(SCRIPT)
+    # workers that MPI starts with the program; MPICH 5.0 aborts at times where a thread is to start them later
+    command = [launcher, "-n", "3", sys.executable, "-m", "mpi4py.futures", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "end\n"), done.stderr
