@@ -130,6 +130,6 @@ def _units(matrix: SparseRows) -> NDArray[np.float64]:
         sizes = np.abs(multiples)
         fits = (np.abs(values - multiples) <= _ROUNDING * sizes) & (sizes < most)
         starts = np.append(0, lengths[is_open].cumsum()[:-1])
-        divisors = np.gcd.reduceat(np.where(fits, multiples, 1).astype(np.int64), starts)
+        divisors = np.gcd.reduceat(np.where(fits, sizes, 1).astype(np.int64), starts)
         units[is_open] = np.where(np.logical_and.reduceat(fits, starts), divisors / factor, 0)
     return units

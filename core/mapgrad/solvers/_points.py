@@ -83,14 +83,16 @@ class Rows:
     def stated(self, limits: Limits) -> Limits:
         """Return these limits for engines, whose tolerances are absolute, with the sides of rows of integers moved.
 
-        Those of rows with a unit are multiples of it; others let pass what such a row may be missed by.
+        Those of rows with a unit are multiples of it; others let pass what such a row may be missed by. Equations
+        without a unit stay, as engines may take a sliver for empty.
         """
         facts = self._facts
         if not facts.are_integer.any():
             return limits
         inner, about = (find(limits.row_lower, limits.row_upper) for find in (facts.inner, facts.anywhere))
         low, high = (np.where(facts.units > 0, *ends) for ends in zip(inner, about, strict=True))
-        is_moved = facts.are_integer & (low <= high)
+        is_equation = limits.row_lower == limits.row_upper
+        is_moved = facts.are_integer & (low <= high) & ~(is_equation & (facts.units == 0))
         return limits._replace(
             row_lower=np.where(is_moved, low, limits.row_lower), row_upper=np.where(is_moved, high, limits.row_upper)
         )
