@@ -68,7 +68,7 @@ SUITE: Final = Suite(
     {
         "two busy threads": two_busy_threads,
         **{case.name: partial(measure, case) for case in CASES},
-        **{f"overlap, {case.name}": partial(overlap, case, solver) for case, solver in OVERLAPS},
+        **{f"overlap, {case.name}, {solver}": partial(overlap, case, solver) for case, solver in OVERLAPS},
     },
-    quick=("two busy threads", "assignment 100", "overlap, grid 30"),
+    quick=("two busy threads", "assignment 100", "overlap, grid 30, compiled.shortest_path"),
 )
