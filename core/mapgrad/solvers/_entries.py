@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from numbers import Real
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mapgrad.errors import MissingDependencyError, PluginError, UnsupportedProblemError
 from mapgrad.problems import IntegerProgram, Problem
@@ -24,17 +24,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mapgrad.solvers._contract import SolverSpec
+    from mapgrad.solvers._executor_specs import ExecutorSpec
     from mapgrad.solvers._loading import Plugin
 
 _logger = logging.getLogger("mapgrad")
 
 
+S = TypeVar("S", bound="SolverSpec | ExecutorSpec")
+
+
 @dataclass(frozen=True)
-class SolverEntry:
-    """One solver of a plugin."""
+class Entry(Generic[S]):
+    """One thing that a plugin has, by a name of its own."""
 
     plugin: Plugin
-    spec: SolverSpec
+    spec: S
 
     @property
     def name(self) -> str:
@@ -46,6 +50,16 @@ class SolverEntry:
     def label(self) -> str:
         """The full name with the plugin's distribution and version."""
         return f"{self.name} ({self.plugin.origin})"
+
+    def missing(self) -> str:
+        """Say what it needs that isn't installed, and how to get it; empty if nothing is missing."""
+        packages = [name for name in self.spec.requires if not _is_importable(name)]
+        return _needs(", ".join(packages), self.spec.install) if packages else ""
+
+
+@dataclass(frozen=True)
+class SolverEntry(Entry["SolverSpec"]):
+    """One solver of a plugin."""
 
     def takes_class(self, problem: Problem) -> bool:
         """Tell whether the solver takes problems of this class, or integer programs for them."""
@@ -82,10 +96,6 @@ class SolverEntry:
         except BaseException as error:  # noqa: BLE001 (one plugin's mistake must not hide the others' solvers)
             reason = f"its supports() raised {described(error)}"
         return reason
-
-    def missing(self) -> str:
-        """Say what the solver needs that isn't installed, and how to get it; empty if nothing is missing."""
-        return missing_packages(self.spec.requires, self.spec.install)
 
     def seconds(self, problem: Problem, rows: float = math.inf) -> float:
         """Return the declared cost of a row; infinity, which sorts last, without one or where there isn't a right one.
@@ -197,12 +207,6 @@ def require_traits(solver: Any, label: str) -> None:
     """
     if not isinstance(solver.traits, Traits):
         raise PluginError(f"{label} has traits {solver.traits!r}; they must be a mapgrad.Traits")
-
-
-def missing_packages(requires: tuple[str, ...], install: str) -> str:
-    """Say which packages aren't installed, and how to get them; empty if none is missing."""
-    packages = [name for name in requires if not _is_importable(name)]
-    return _needs(", ".join(packages), install) if packages else ""
 
 
 def _needs(packages: str, install: str) -> str:

@@ -9,38 +9,20 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mapgrad.errors import MissingDependencyError, PluginError
-from mapgrad.solvers._entries import imported, missing_packages
+from mapgrad.solvers._entries import Entry, imported
+from mapgrad.solvers._executor_specs import ExecutorSpec
 from mapgrad.solvers._loading import described
 from mapgrad.solvers._registry import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mapgrad.solvers._executor_specs import ExecutorSpec
     from mapgrad.solvers._loading import Plugin
 
 
 @dataclass(frozen=True)
-class ExecutorEntry:
+class ExecutorEntry(Entry[ExecutorSpec]):
     """One kind of executor of a plugin."""
-
-    plugin: Plugin
-    spec: ExecutorSpec
-
-    @property
-    def name(self) -> str:
-        """The full name."""
-        own, plugin = self.spec.name, self.plugin.name
-        return plugin if own == plugin else f"{plugin}.{own}"
-
-    @property
-    def label(self) -> str:
-        """The full name with the plugin's distribution and version."""
-        return f"{self.name} ({self.plugin.origin})"
-
-    def missing(self) -> str:
-        """Say what it needs that isn't installed, and how to get it; empty if nothing is missing."""
-        return missing_packages(self.spec.requires, self.spec.install)
 
     def start(self, argument: str) -> Executor:
         """Make the executor.
