@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 _EXACT: Final = 2.0**50
 """Multiples of a unit up to here are added up without rounding, also by a tableau."""
 
-WIDE: Final = 1e-9
-"""A row that isn't made of integers may be missed by so much of its largest number; what is found is checked then."""
-
 
 @dataclass(frozen=True, eq=False)
 class Form:
@@ -76,20 +73,21 @@ class Form:
     @cached_property
     def own_sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Wide sides of the program's own rows, [1, h]."""
-        return self.sides(self.program.row_lower[None], self.program.row_upper[None], WIDE)
+        return self.sides(self.program.row_lower[None], self.program.row_upper[None], is_wide=True)
 
     def sides(
-        self, lower: NDArray[np.float64], upper: NDArray[np.float64], tolerance: float
+        self, lower: NDArray[np.float64], upper: NDArray[np.float64], *, is_wide: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the least and the most that rows may come to, [m, h], for sides [m, h] of the program's rows.
 
         Args:
             lower: The lower sides.
             upper: The upper sides.
-            tolerance: By how much a row without a unit may miss them, in sizes of its largest number.
+            is_wide: Whether rows without a unit get room for the rounding of any sum: what is found is checked then.
         """
         facts, unit = self.program.row_facts, np.where(self.is_rough, 1, self.units)
-        exact, about = facts.inner(lower, upper), facts.about(lower, upper, self.largest, tolerance)
+        terms = self.largest * LARGEST if is_wide else 0.0
+        exact, about = facts.inner(lower, upper), facts.anywhere(lower, upper, terms)
         low, high = (
             np.where(self.is_rough, *ends) for ends in zip(about, (np.rint(end / unit) for end in exact), strict=True)
         )

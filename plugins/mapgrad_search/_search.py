@@ -10,7 +10,7 @@ import numpy as np
 
 import mapgrad
 from mapgrad_search import refusal
-from mapgrad_search._form import WIDE, Form
+from mapgrad_search._form import Form
 from mapgrad_search._knapsack import pack
 from mapgrad_search._memory import BEST, POSITION, SAVED, Memory
 from mapgrad_search._simplex import Tableau
@@ -38,9 +38,6 @@ _OPEN: Final = -1
 
 _LEAST: Final = 2.0**-10
 
-_NARROW: Final = 2.0**-45
-"""By so much a row that isn't made of integers may be missed where a wide side let a state pass that breaks it."""
-
 
 @dataclass(eq=False)
 class _State:
@@ -58,7 +55,7 @@ class _Task:
             lower, upper = np.where(block.forbidden, 0.0, lower), np.where(block.forbidden, 0.0, upper)
         self.bounds = np.array(lower, order="C"), np.array(upper, order="C")
         self.form, self.given = form, (row_lower, row_upper)
-        self.sides = form.own_sides if block.limits is None else form.sides(*self.given, WIDE)
+        self.sides = form.own_sides if block.limits is None else form.sides(*self.given, is_wide=True)
         self.theta, self.z, self.status = block.theta, block.z, block.status
 
     @property
@@ -78,7 +75,7 @@ class _Task:
         known = np.flatnonzero(np.isfinite(self.z).all(axis=1))
         broken = known[self.form.breaks(self.z[known], *(_of(side, known) for side in self.given))]
         self.z[broken], self.status[broken] = np.nan, _OPEN
-        self.sides = self.form.sides(*self.given, _NARROW)
+        self.sides = self.form.sides(*self.given, is_wide=False)
         return len(broken) > 0
 
     @property

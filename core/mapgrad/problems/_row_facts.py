@@ -17,6 +17,7 @@ TOLERANCE: Final = 1e-6
 
 _INTEGER_ROW_TOLERANCE: Final = 1e-9  # such a row is evaluated at integers: only its own coefficients are rounded
 _DIGITS: Final = 6  # with more, units would be less than what engines tell from nothing
+_SUM: Final = 2.0**-50  # of its largest term, to which a row's sum is known
 _ROUNDING: Final = 2.0**-51  # of a decimal that becomes a float and is multiplied by a power of ten
 _BELOW_HALF: Final = 0.499
 _WHOLE: Final = 2.0**53  # integers up to here are float64 numbers
@@ -29,8 +30,8 @@ class RowFacts:
     A row of integer variables whose coefficients are integers or decimals of up to 6 places has a unit, the largest
     number of which all of them are multiples. Such a row comes to multiples of it, so that it holds or doesn't: its
     sides are moved inwards to the next multiples, which they may miss themselves by 1e-9 of their size and less than
-    half a unit. Another row holds if it is missed by at most 1e-9 of its largest term or side; 1e-6 where a variable is
-    continuous.
+    half a unit. Another row of integers holds if a side is missed by at most 1e-9 of that side, or of the smallest
+    coefficient, or by the rounding of its sum; one with continuous variables, by 1e-6 of its largest term or side.
 
     Args:
         matrix: [m, n].
@@ -45,6 +46,13 @@ class RowFacts:
     def units(self) -> NDArray[np.float64]:
         """Each row's unit: float64 [m], 0 where it has none. A row without coefficients has the unit 1."""
         return _units(self._matrix) * self.are_integer
+
+    @cached_property
+    def smallest(self) -> NDArray[np.float64]:
+        """Each row's smallest coefficient, in absolute value: float64 [m], infinite where it has none."""
+        smallest = np.full(self._matrix.shape[0], np.inf)
+        np.minimum.at(smallest, self._matrix.row_of_entry, np.abs(self._matrix.data))
+        return smallest
 
     @cached_property
     def are_integer(self) -> NDArray[np.bool_]:
@@ -83,36 +91,38 @@ class RowFacts:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return what rows may come to at least and at most at points x [N, n], given sides [m]: two arrays [N, m]."""
         terms = self._matrix.magnitudes(x, np.where(self._integrality, 0.0, 1.0))
-        return self.about(lower, upper, terms, np.where(self.are_integer, _INTEGER_ROW_TOLERANCE, TOLERANCE))
+        return self._about(lower, upper, np.where(self.are_integer, self._exactly(terms), TOLERANCE * terms))
 
     def anywhere(
-        self, lower: NDArray[np.float64], upper: NDArray[np.float64]
+        self, lower: NDArray[np.float64], upper: NDArray[np.float64], terms: NDArray[np.float64] | float = 0.0
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return what a row of integer variables may come to whatever the point is, given sides [m]: two arrays [m].
+        """Return what rows of integer variables may come to, given sides [..., m]: two arrays [..., m].
 
-        For a row without a unit, its smallest coefficient stands for its terms.
+        Args:
+            lower: The lower sides.
+            upper: The upper sides.
+            terms: The size of a row's largest term, for its sum is rounded; 0 for sums that aren't.
         """
-        smallest = np.full(len(lower), np.inf)
-        np.minimum.at(smallest, self._matrix.row_of_entry, np.abs(self._matrix.data))
-        return self.about(lower, upper, smallest, _INTEGER_ROW_TOLERANCE)
+        return self._about(lower, upper, self._exactly(terms))
 
-    def about(
-        self,
-        lower: NDArray[np.float64],
-        upper: NDArray[np.float64],
-        sizes: NDArray[np.float64],
-        tolerance: NDArray[np.float64] | float,
+    def _exactly(self, terms: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """Return by how much a row of integers may be missed, whatever its side is."""
+        return np.maximum(_INTEGER_ROW_TOLERANCE * self.smallest, _SUM * terms)
+
+    def _about(
+        self, lower: NDArray[np.float64], upper: NDArray[np.float64], room: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return sides [..., m] with what may be missed of them, which is half a unit, or that part of a row's size.
+        """Return sides with what may be missed of them: half a unit, or room [..., m], or a part of the side.
 
         Where a row of integers without a unit excludes 0, so does what is returned.
         """
+        tolerances = np.where(self.are_integer, _INTEGER_ROW_TOLERANCE, TOLERANCE)
         ends: list[NDArray[np.float64]] = []
         for side, end, sign in zip((lower, upper), self.inner(lower, upper), (-1, 1), strict=True):
             size = np.where(np.isfinite(side), np.abs(side), 0)
-            room = tolerance * np.maximum(sizes, size)
-            room = np.where(self.are_integer & (sign * side < 0), np.minimum(room, size / 2), room)
-            ends.append(end + sign * np.where(self.units > 0, self.units / 2, room))
+            most = np.where(self.are_integer & (sign * side < 0), size / 2, np.inf)
+            missed = np.minimum(np.maximum(room, tolerances * size), most)
+            ends.append(end + sign * np.where(self.units > 0, self.units / 2, missed))
         return ends[0], ends[1]
 
 

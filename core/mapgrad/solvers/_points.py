@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mapgrad.problems import IntegerProgram, SparseRows
 
 _TOLERANCE: Final = 1e-9
-"""A row holds if it is missed by no more than that part of its largest term or of its sides."""
+"""A row with continuous variables holds if it is missed by no more than that part of its largest term or side."""
 
 DIGITS: Final = 1e-13
 """Where no nearby point is better, it may be missed by that part of its largest coefficient times the largest |x_j|."""
@@ -109,17 +109,20 @@ class Rows:
         return x if np.abs(x).max(initial=0) <= _LOST else np.clip(0.0, limits.lower, limits.upper)
 
     def hold(self, x: NDArray[np.float64], limits: Limits, digits: float = 0.0) -> bool:
-        """Tell whether all rows hold at x, each to its unit or to its own terms.
+        """Tell whether all rows hold at x, those of integers as `RowFacts` has it.
 
-        One with continuous variables may also be missed by `digits` of its largest coefficient times the largest |x_j|.
+        One with continuous variables may be missed by 1e-9 of its largest term or side, or by `digits` of its largest
+        coefficient times the largest |x_j|.
         """
-        activity = self._activity(x)
-        excess = np.maximum(limits.row_lower - activity, activity - limits.row_upper)
+        activity, lower, upper = self._activity(x), limits.row_lower, limits.row_upper
+        excess = np.maximum(lower - activity, activity - upper)
         if excess.max(initial=0) <= 0:
             return True
-        missed = np.flatnonzero(~(excess <= 0))
-        least, most = self._facts.inner(limits.row_lower, limits.row_upper)
-        excess = np.maximum(least - activity, activity - most)
+        (least,), (most,) = self._facts.reach(x[None], lower, upper)
+        holds = (least <= activity) & (activity <= most)
+        if not holds[self._facts.are_integer].all():
+            return False
+        missed = np.flatnonzero(~(excess <= 0) & ~self._facts.are_integer)
         return all(excess[row] <= self._room(row, x, limits, digits) for row in missed.tolist())
 
     def vertex_near(self, x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64] | None:
@@ -160,18 +163,12 @@ class Rows:
         return self._matrix.activities(x[None])[0] if self._dense is None else self._dense @ x
 
     def _room(self, row: int, x: NDArray[np.float64], limits: Limits, digits: float) -> float:
-        """Return by how much a row may miss its inner sides: by half its unit if it has one."""
-        unit = float(self._facts.units[row])
-        if unit > 0:
-            return unit / 2
+        """Return by how much a row with continuous variables may miss its sides."""
         columns, coefficients = self._matrix.row(row)
         sides = np.array((limits.row_lower[row], limits.row_upper[row]))
         sides = sides[np.isfinite(sides)]
         largest = max(np.abs(coefficients * x[columns]).max(initial=0), np.abs(sides).max(initial=0))
-        room = _TOLERANCE * largest
-        if self._facts.are_integer[row]:
-            return room
-        return max(room, digits * np.abs(coefficients).max(initial=0) * np.abs(x).max())
+        return max(_TOLERANCE * largest, digits * np.abs(coefficients).max(initial=0) * np.abs(x).max())
 
 
 def wide_rows(matrix: SparseRows, ratio: float) -> NDArray[np.int64]:
