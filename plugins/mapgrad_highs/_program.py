@@ -22,11 +22,12 @@ class HiGHS(mapgrad.ProgramSolver[Model]):
     traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = WAYS
     fits = False
+    integer_row_bits = 10
     grid_bits = GRID_BITS
 
     def serves(self, other: mapgrad.IntegerProgram) -> bool:
-        """Tell whether another program is searched in the same way."""
-        return is_narrow(other) == is_narrow(self.problem)
+        """Tell whether another program is searched in the same way, its rows in the same scale."""
+        return super().serves(other) and is_narrow(other) == is_narrow(self.problem)
 
     def build(self, program: mapgrad.IntegerProgram) -> Model:
         """Pass a program to HiGHS."""

@@ -81,6 +81,7 @@ class HiGHS(PulpSolver):
 
     traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = len(_WAYS)
+    integer_row_bits = 10
     grid_bits = 39  # where costs are smaller than the dual tolerance and not zero, presolving cuts optima off
 
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:

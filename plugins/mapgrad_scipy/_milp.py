@@ -71,6 +71,7 @@ class Milp(mapgrad.ProgramSolver[_Model]):
 
     ways = len(_WAYS)
     fits = False
+    integer_row_bits = 10
     grid_bits = 39  # where costs are smaller than the dual tolerance and not zero, presolving cuts optima off
 
     def build(self, program: mapgrad.IntegerProgram) -> _Model:

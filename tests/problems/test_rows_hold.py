@@ -94,6 +94,20 @@ def test_sides_that_are_rounded(solver, rows, sides, upper, theta, best):
     assert mapgrad.get_solver(solver, problem)(torch.tensor(theta, dtype=torch.float64)).tolist() == best
 
 
+@pytest.mark.parametrize("solver", ["search", "ortools.cp_sat", "ortools.mip", "highs", "pulp.highs"])
+def test_a_side_that_excludes_0_by_what_engines_take_for_nothing(solver):
+    problem = IntegerProgram(A_ub=[[-2.5999999046325684, 6.1]], b_ub=[-1e-9], lower=[-1, 0], upper=1, integrality=1)
+    assert mapgrad.get_solver(solver, problem)(torch.tensor([[-0.2, -0.5]])).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("solver", ["scipy.milp", "pulp.cbc"])
+def test_engines_that_cannot_tell_say_what_can(solver):
+    problem = IntegerProgram(A_ub=[[-2.5999999046325684, 6.1]], b_ub=[-1e-9], lower=[-1, 0], upper=1, integrality=1)
+    with pytest.raises(mapgrad.SolverCrashError, match="exactly may help: search") as raised:
+        mapgrad.get_solver(solver, problem)(torch.tensor([[-0.2, -0.5]]))
+    assert "breaks a row" in str(raised.value)
+
+
 def test_half_a_unit_is_no_rounding():
     assert not program([1, 1e9], 999_999_999.5, 1).contains(torch.tensor([0.0, 1.0]))
 

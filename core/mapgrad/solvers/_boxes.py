@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _DISTANT: Final = 1e6
 """Times the smallest coefficient of its row: beside a larger one the smallest is near the engines' tolerances."""
 
+_SMALL: Final = 1e4
+"""Beside larger integers, what is left of a scaled row is rounding."""
+
 _ROUNDED_BITS: Final = 31
 """Rounding to multiples of 2^-31 divided by the widths of all variables makes no point worse by 1e-9 of max |θ|."""
 
@@ -47,6 +50,11 @@ def break_a_row(rows: Rows, matrix: SparseRows, limits: Limits) -> bool:
         if not rows.hold(x, limits._replace(row_lower=sides[0], row_upper=sides[1])):
             return True
     return False
+
+
+def are_small_integers(program: IntegerProgram) -> bool:
+    """Tell whether all variables are integers of at most 1e4."""
+    return bool(program.integrality.all() and (np.abs((program.lower, program.upper)) <= _SMALL).all())
 
 
 def is_distant(program: IntegerProgram) -> bool:

@@ -53,3 +53,8 @@ class EngineAnswer:
     objective: float | None = None
     bound: float | None = None
     text: str = ""
+
+    def in_words(self) -> str:
+        """Return what the engine says, for an error."""
+        objective = "" if self.objective is None else f" of objective {self.objective:.12g}"
+        return f"{self.status.name}{objective}{f' ({self.text})' if self.text else ''}"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
-from threading import Event
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
@@ -13,10 +12,11 @@ import numpy as np
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solution, Status
-from mapgrad.solvers._boxes import break_a_row, is_distant, on_grid, tightened
+from mapgrad.solvers._boxes import are_small_integers, break_a_row, is_distant, on_grid, tightened
 from mapgrad.solvers._contract import InstanceSolver, Traits
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._limits import Limits
+from mapgrad.solvers._native import AskedRow, NativeModel, NativeModels
 from mapgrad.solvers._points import DIGITS, Rows
 from mapgrad.solvers._rays import Cone
 
@@ -36,51 +36,16 @@ _STEPS: Final = 8
 _ROUNDING: Final = 1e-13
 """Of Σ |θ_j x_j|: by so much two ways to add up an objective may differ."""
 
+_ADVICE: Final = (
+    ". Where a side is nearer to a sum of a row's coefficients than engines can tell, solvers that count integers "
+    "exactly may help: search, diagram, ortools.cp_sat"
+)
+
 _FAR: Final = 1e4
 """Objectives of that many times max |θ| are found to fewer digits than an optimum is owed."""
 
 
-@dataclass(eq=False)
-class _Model(Generic[M]):
-    """A native model of a program, and the bounds and sides that it holds at present."""
-
-    native: M
-    program: IntegerProgram
-    limits: Limits
-    rows: Rows
-    exponents: NDArray[np.int64]
-    is_tightened: bool
-
-
-@dataclass(eq=False)
-class _State(Generic[M]):
-    """The native models of a worker: the program's, and, once they are needed, two linear ones."""
-
-    program: _Model[M]
-    relaxation: _Model[M] | None = None
-    cone: Cone | None = None
-    cone_model: _Model[M] | None = None
-    running: _Model[M] | None = None
-    stopped: Event = field(default_factory=Event)
-
-
-@dataclass(eq=False)
-class _Row:
-    """What is asked: utilities, bounds and sides, when to stop, and what may help."""
-
-    theta: NDArray[np.float64]
-    limits: Limits
-    deadline: float | None
-    reuse: bool = False
-    start: NDArray[np.float64] | None = None
-
-    def sizes(self, x: NDArray[np.float64]) -> tuple[float, float]:
-        """Return max |θ| and Σ |θ_j x_j|."""
-        theta = np.abs(self.theta)
-        return float(theta.max(initial=0)), float(theta @ np.abs(x))
-
-
-class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
+class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generic[M]):
     """Base class for engines of integer programs: an author builds a native model and runs the engine.
 
     What an engine says is checked, as every one was seen to be wrong in small cases:
@@ -109,6 +74,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     Attributes:
         ways: How many ways of running the engine there are.
         row_bits: The largest coefficient of each row is scaled to [2^row_bits, 2^(row_bits + 1)).
+        integer_row_bits: By so much more where all variables are integers of at most 1e4: the more, the finer does an
+            engine of absolute tolerances tell which rows are met.
         fits: Whether the continuous variables of a mixed program are fitted to the integer ones even where all rows
             hold: for engines that stop at tolerances larger than 1e-9.
         grid_bits: Where a variable is integer, utilities are rounded to multiples of 2^-grid_bits, or of so much less
@@ -119,6 +86,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     traits: Traits = Traits(releases_gil=True, masks=True, limits=True)
     ways: ClassVar[int] = 1
     row_bits: int = 0
+    integer_row_bits: ClassVar[int] = 0
     fits: ClassVar[bool] = True
     grid_bits: ClassVar[int | None] = None
 
@@ -164,6 +132,10 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     ) -> None:
         """Give some rows other sides, [len(rows)], maybe infinite."""
 
+    def serves(self, other: IntegerProgram) -> bool:
+        """Tell whether the rows of another program call for the same scale."""
+        return self._row_bits(other) == self._row_bits(self.problem)
+
     def interrupt(self, model: M) -> None:
         """End what runs on a model soon, from another thread.
 
@@ -173,11 +145,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
     def free(self, model: M) -> None:
         """Free a native model."""
 
-    def init(self) -> _State[M]:
+    def init(self) -> NativeModels[M]:
         """Build the native model of the problem."""
-        return _State(self._model(self.problem))
+        return NativeModels(self._model(self.problem))
 
-    def solve(self, state: _State[M], theta: NDArray[np.float64], request: Request) -> Solution:
+    def solve(self, state: NativeModels[M], theta: NDArray[np.float64], request: Request) -> Solution:
         """Return the best point, [num_vars].
 
         Raises:
@@ -189,7 +161,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         if request.forbidden is not None:
             limits = limits._replace(upper=np.where(request.forbidden, 0.0, limits.upper))
         start = request.start if request.reuse else None
-        row = _Row(theta, limits, deadline, request.reuse, start)
+        row = AskedRow(theta, limits, deadline, request.reuse, start)
         if state.program.rows.exclude_all(limits):
             return Solution(None, Status.INFEASIBLE)
         if self._grows(state, row):
@@ -197,35 +169,39 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             return Solution(None, Status.UNBOUNDED if feasible.status is Status.OPTIMAL else feasible.status)
         return self._settle(state, state.program, row)
 
-    def stop(self, state: _State[M]) -> None:
+    def stop(self, state: NativeModels[M]) -> None:
         """End the row that runs, with the best point found so far."""
         state.stopped.set()
         running = state.running
         if running is not None:
             self.interrupt(running.native)
 
-    def close(self, state: _State[M]) -> None:
+    def close(self, state: NativeModels[M]) -> None:
         """Free the native models."""
         for model in (state.program, state.relaxation, state.cone_model):
             if model is not None:
                 self.free(model.native)
 
-    def _model(self, program: IntegerProgram) -> _Model[M]:
+    def _model(self, program: IntegerProgram) -> NativeModel[M]:
         limits, rows = Limits.of(program), Rows(program)
         stated = rows.stated(limits)
         meant = program.replace(row_lower=stated.row_lower, row_upper=stated.row_upper)
         tight = tightened(program, stated) if is_distant(program) else meant
-        native, exponents = self.build(tight.scaled(self.row_bits)), program.matrix.scaled(self.row_bits)[1]
-        return _Model(native, program, limits, rows, exponents, tight.matrix != program.matrix)
+        bits = self._row_bits(program)
+        native, exponents = self.build(tight.scaled(bits)), program.matrix.scaled(bits)[1]
+        return NativeModel(native, program, limits, rows, exponents, tight.matrix != program.matrix)
 
-    def _hold(self, model: _Model[M], limits: Limits) -> None:
+    def _row_bits(self, program: IntegerProgram) -> int:
+        return self.row_bits + self.integer_row_bits * are_small_integers(program)
+
+    def _hold(self, model: NativeModel[M], limits: Limits) -> None:
         """Bring a model's bounds and sides to these."""
         held, model.limits = model.limits, limits
         if model.is_tightened:
             if not all(map(np.array_equal, limits, held)):
                 self.free(model.native)
                 tight = tightened(model.program, model.rows.stated(limits))
-                model.native = self.build(tight.scaled(self.row_bits))
+                model.native = self.build(tight.scaled(self._row_bits(model.program)))
             return
         if limits.lower is not held.lower or limits.upper is not held.upper:
             columns = np.flatnonzero((limits.lower != held.lower) | (limits.upper != held.upper))
@@ -238,7 +214,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                 lower, upper = (np.ldexp(side[rows], model.exponents[rows]) for side in (low, high))
                 self.set_sides(model.native, rows, lower, upper)
 
-    def _run(self, state: _State[M], model: _Model[M], row: _Row, way: int) -> EngineAnswer:
+    def _run(self, state: NativeModels[M], model: NativeModel[M], row: AskedRow, way: int) -> EngineAnswer:
         """Run the engine; what it says when its time is up or it was stopped proves nothing."""
         seconds = None if row.deadline is None else row.deadline - time.monotonic()
         if state.stopped.is_set() or (seconds is not None and seconds <= 0):
@@ -255,11 +231,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             answer = replace(answer, status=Status.TIME_LIMIT)
         return answer
 
-    def _settle(self, state: _State[M], model: _Model[M], row: _Row) -> Solution:
+    def _settle(self, state: NativeModels[M], model: NativeModel[M], row: AskedRow) -> Solution:
         """Ask in one way after the other until an answer counts."""
         said: list[str] = []
         infeasible, enough = 0, self.ways if model.rows.is_wide else min(2, self.ways)
-        is_feasible = False
+        is_feasible, advice = False, ""
         for way in range(self.ways):
             answer = self._run(state, model, row, way)
             if answer.status is Status.TIME_LIMIT:
@@ -275,20 +251,21 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
                 if x is None:
                     if break_a_row(model.rows, model.program.matrix, row.limits):
                         return Solution(None, Status.INFEASIBLE)
-                    comment = ", with a point that breaks a row once its integers are rounded"
+                    comment, advice = ", with a point that breaks a row once its integers are rounded", _ADVICE
                 elif self._is_beyond_doubt(model, row, x, answer):
                     return Solution(x)
                 elif solution := self._confirmed(state, model, row, x, way):
                     return solution
                 else:
                     comment = f", with a point of {row.theta @ x:.12g} which isn't confirmed"
-            said.append(f"{_in_words(answer)}{comment}")
+            said.append(f"{answer.in_words()}{comment}")
         raise ArithmeticError(
-            f"{type(self).__name__} contradicts itself or the program, in each way of running it: {'; '.join(said)}"
+            f"{type(self).__name__} contradicts itself or the program, in each way of running it: "
+            f"{'; '.join(said)}{advice}"
         )
 
     @staticmethod
-    def _is_beyond_doubt(model: _Model[M], row: _Row, x: NDArray[np.float64], answer: EngineAnswer) -> bool:
+    def _is_beyond_doubt(model: NativeModel[M], row: AskedRow, x: NDArray[np.float64], answer: EngineAnswer) -> bool:
         """Tell whether a point attains what is said of it, to the engine's own tolerance, and its numbers are near."""
         value = float(row.theta @ x)
         largest, terms = row.sizes(x)
@@ -298,7 +275,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         return attains and is_plain and not model.rows.is_open(row.limits)
 
     def _confirmed(
-        self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int
+        self, state: NativeModels[M], model: NativeModel[M], row: AskedRow, x: NDArray[np.float64], way: int
     ) -> Solution | None:
         """Return x, which a way found, or what is better, once another way finds no better point; None where none does.
 
@@ -330,7 +307,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
         return None
 
     def _cleaned(
-        self, state: _State[M], model: _Model[M], row: _Row, x: NDArray[np.float64], way: int
+        self, state: NativeModels[M], model: NativeModel[M], row: AskedRow, x: NDArray[np.float64], way: int
     ) -> NDArray[np.float64] | None:
         """Return the point that the engine means by x; None if that isn't feasible."""
         rows = model.rows
@@ -348,14 +325,16 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
 
     @staticmethod
     def _better_vertex(
-        model: _Model[M], row: _Row, x: NDArray[np.float64], than: NDArray[np.float64]
+        model: NativeModel[M], row: AskedRow, x: NDArray[np.float64], than: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return the vertex near x if it is better than a point: the linear program that gave this one may be wrong."""
         slack = _OPTIMALITY * sum(row.sizes(x))
         vertex = model.rows.vertex_near(x, row.limits) if row.theta @ (x - than) > slack else None
         return than if vertex is None or row.theta @ (vertex - than) <= slack else vertex
 
-    def _fitted(self, state: _State[M], row: _Row, x: NDArray[np.float64], way: int) -> NDArray[np.float64] | None:
+    def _fitted(
+        self, state: NativeModels[M], row: AskedRow, x: NDArray[np.float64], way: int
+    ) -> NDArray[np.float64] | None:
         """Return the best point with the integers of x, by a linear program; None if none is found."""
         if state.relaxation is None:
             state.relaxation = self._model(self.problem.replace(integrality=0))
@@ -367,7 +346,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             return None
         return self._cleaned(state, model, linear, answer.x, way)
 
-    def _incumbent(self, model: _Model[M], row: _Row, answer: EngineAnswer) -> Solution:
+    def _incumbent(self, model: NativeModel[M], row: AskedRow, answer: EngineAnswer) -> Solution:
         x = None if answer.x is None else model.rows.rounded(answer.x, row.limits)
         if x is not None and not model.rows.hold(x, row.limits, DIGITS):
             x = None
@@ -376,7 +355,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             bound = max(bound, float(row.theta @ x))
         return Solution(x, Status.TIME_LIMIT, bound=bound)
 
-    def _grows(self, state: _State[M], row: _Row) -> bool:
+    def _grows(self, state: NativeModels[M], row: AskedRow) -> bool:
         """Tell whether ⟨θ, x⟩ grows along some direction in which all rows and bounds stay met."""
         if state.cone is None:
             state.cone = Cone(self.problem)
@@ -388,12 +367,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, _State[M]], ABC, Generic[M]):
             assert state.cone is not None
             if state.cone_model is None:
                 state.cone_model = self._model(state.cone.program)
-            asked = _Row(theta, directions, row.deadline)
+            asked = AskedRow(theta, directions, row.deadline)
             return self._settle(state, state.cone_model, asked).z
 
         return state.cone.grows(row.theta, directions, farthest)
-
-
-def _in_words(answer: EngineAnswer) -> str:
-    objective = "" if answer.objective is None else f" of objective {answer.objective:.12g}"
-    return f"{answer.status.name}{objective}{f' ({answer.text})' if answer.text else ''}"
