@@ -62,6 +62,18 @@ def test_processes_get_the_sides_too() -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["highs", "search"])
+def test_processes_forget_the_sides_of_the_batch_before(name: str) -> None:
+    """Batches come in the same memory: what a model held last must not change with it."""
+    program = mapgrad.IntegerProgram(A_ub=[[1, 1]], b_ub=[9], upper=9)
+    theta = torch.tensor([[2.0, 1.0], [2.0, 1.0], [3.0, 1.0]])
+    with mapgrad.get_solver(name, program, workers="processes:1") as solver:
+        for sides in ([1, 2, 3], [5, 6, 5], [5, 1, 5], [4, 4, 4]):
+            found = solver.solve(theta, problems=[program.replace(b_ub=[side]) for side in sides])
+            assert found.objective.tolist() == [2 * sides[0], 2 * sides[1], 3 * sides[2]]
+        assert solver.solve(theta).objective.tolist() == [18, 18, 27]
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     from mapgrad_highs._program import HiGHS

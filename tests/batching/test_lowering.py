@@ -95,6 +95,17 @@ def test_a_batch_solver_of_programs():
     torch.testing.assert_close(solutions.objective, expected.objective)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fixed", [[20_000_001.0, 20_000_000.0], [2e39, 1e39], [3e-46, 1e-46], [1 + 2**-26, 1.0]])
+def test_a_batch_solver_of_programs_gets_what_they_add_to_theta_in_float64(fixed, dtype):
+    program = mapgrad.IntegerProgram(A_eq=[[0, 1, 1], [1, -1, 0]], b_eq=[1, 0], decision=[0], fixed=fixed)
+    for solver in ("auto", "diagram", "highs"):
+        solutions = mapgrad.get_solver(solver, program).solve(torch.zeros(3, 1, dtype=dtype))
+        assert solutions.z.tolist() == [[1]] * 3
+        assert solutions.z.dtype == dtype
+        assert solutions.objective.tolist() == fixed[:1] * 3
+
+
 @pytest.mark.parametrize("limit", [0, -1.0, "1", float("nan")])
 def test_bad_time_limits(limit):
     with pytest.raises(ValueError, match="time_limit must be None or a positive number of seconds"):

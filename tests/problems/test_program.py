@@ -382,3 +382,25 @@ def test_rows_scaled_to_one_magnitude_are_the_same_rows(bits: int) -> None:
     np.testing.assert_array_equal(np.log2(ratio), np.log2(ratio).round())
     np.testing.assert_array_equal(matrix.toarray(), ratio[:, None] * program.matrix.toarray())
     np.testing.assert_array_equal(lower, ratio * program.row_lower)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_size_of_rows_says_nothing(seed: int) -> None:
+    """The same set, whatever its rows are multiplied by: unpriced variables are found for the same states."""
+    rng = np.random.default_rng(seed)
+    matrix = rng.integers(-30, 31, (2, 5)) / 10
+    sides = matrix @ np.append(rng.integers(0, 2, 2), rng.random(3)) + rng.choice([0, 0.01, 0.3], 2)
+    kind = "eq" if seed % 2 else "ub"
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1.0]])
+    found = set[tuple[bool, ...]]()
+    for factor in (1.0, 1e-4, 1e-7, 1e-12, 1e12):
+        rows: Any = {f"A_{kind}": matrix * factor, f"b_{kind}": sides * factor}
+        program = IntegerProgram(
+            **rows, upper=1, integrality=[1, 1, 0, 0, seed % 3 == 0], decision=[0, 1], fixed=rng.random(3)
+        )
+        inside = program.contains_rows(corners)
+        found.add(tuple(inside.tolist()))
+        states = np.concatenate([part.reshape(-1, 2) for part in program.iterate_states()]).tolist()
+        assert states == corners[inside].tolist()
+        program.completion_values(corners[inside])
+    assert len(found) == 1

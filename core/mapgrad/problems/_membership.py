@@ -73,9 +73,13 @@ def completion_values(program: ProgramData, z: NDArray[np.float64]) -> NDArray[n
     """
     integer = program.integrality[program.others]
     values = np.empty(len(z))
-    for number, activity in enumerate(program.matrix.activities(_filled(program, z))):
+    x = _filled(program, z)
+    least, most = program.row_facts.reach(x, program.row_lower, program.row_upper)
+    for number, activity in enumerate(program.matrix.activities(x)):
         sides = program.row_lower - activity, program.row_upper - activity
         result = _complete(program, *sides, program.fixed)
+        if result.status == _INFEASIBLE:  # a state that needs what its rows may be missed by
+            result = _complete(program, least[number] - activity, most[number] - activity, program.fixed)
         if result.status != 0:
             raise ProblemError(
                 f"what a state of {program!r} is worth can't be told: SciPy's milp says {result.message!r}"
@@ -108,12 +112,14 @@ def _complete(
     optimize = optional_module(
         "scipy.optimize", "to complete z by values of the variables that θ doesn't price, a program", "scipy"
     )
+    columns, exponents = program.row_facts.other_columns
+    sides = np.ldexp(row_lower, exponents), np.ldexp(row_upper, exponents)
     for presolve in (True, False):  # HiGHS's presolve may call feasible programs infeasible, or end in an error
         result = optimize.milp(
             -utilities,
             integrality=program.integrality[program.others],
             bounds=optimize.Bounds(program.lower[program.others], program.upper[program.others]),
-            constraints=optimize.LinearConstraint(program.row_facts.other_columns, row_lower, row_upper),
+            constraints=optimize.LinearConstraint(columns, *sides),
             options={"mip_rel_gap": 0.0, "node_limit": _COMPLETION_NODES, "presolve": presolve},
         )
         if result.x is not None:

@@ -17,6 +17,7 @@ TOLERANCE: Final = 1e-6
 
 _INTEGER_ROW_TOLERANCE: Final = 1e-9  # such a row is evaluated at integers: only its own coefficients are rounded
 _DIGITS: Final = 6  # with more, units would be less than what engines tell from nothing
+_INTEGER_ROW_BITS: Final = 10  # by so much such rows are larger beside an engine's tolerances
 _SUM: Final = 2.0**-50  # of its largest term, to which a row's sum is known
 _ROUNDING: Final = 2.0**-51  # of a decimal that becomes a float and is multiplied by a power of ten
 _BELOW_HALF: Final = 0.499
@@ -67,9 +68,16 @@ class RowFacts:
         return ~self._matrix.touches(other)
 
     @cached_property
-    def other_columns(self) -> Any:
-        """The columns that θ doesn't price, as a scipy.sparse array."""
-        return self._matrix.to_scipy()[:, self._others]
+    def other_columns(self) -> tuple[Any, NDArray[np.int64]]:
+        """The columns that θ doesn't price, each row times a power of two, for an engine of absolute tolerances.
+
+        Returns:
+            A scipy.sparse array [m, others], and the exponents of the powers, int64 [m].
+        """
+        columns = self._matrix.to_scipy()[:, self._others]
+        largest = abs(columns).max(axis=1).toarray().ravel()
+        exponents = np.where(self.are_integer, _INTEGER_ROW_BITS, 0) - np.frexp(largest)[1]
+        return columns.multiply(np.ldexp(1.0, exponents)[:, None]).tocsr(), exponents
 
     def inner(
         self, lower: NDArray[np.float64], upper: NDArray[np.float64]

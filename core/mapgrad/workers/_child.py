@@ -202,6 +202,8 @@ class _Worker:
         assert self._block is not None
         part = self._block.part(rows.start, rows.stop)
         part.seconds = rows.seconds
+        if part.limits is not None:  # solvers remember the last ones, whose memory the next batch is written to
+            part.limits = part.limits.of_rows(range(len(part)))
         began = time.perf_counter()
         self._runner.run(part)
         seconds = time.perf_counter() - began
