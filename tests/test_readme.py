@@ -18,7 +18,7 @@ def test_the_python_blocks_run():
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
     assert names["loss"] < 1
-    assert names["solutions"].status.tolist() == [1] * 32
+    assert names["solutions"].status.tolist() == [1] * 16
     best = (mapgrad.get_solver("scipy.milp", names["plan"])(names["prices"]) * names["prices"]).sum(1).mean()
     assert 0.8 * best < names["revenue"] <= best
     assert [state.sum() for state in names["states"]] == [2, 3, 3]

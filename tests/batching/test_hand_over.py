@@ -119,10 +119,17 @@ def test_a_slow_engine_makes_the_solver_patient():
 def test_a_time_limit_holds_for_both_together():
     theta = rows(3, 0.4)
     mapgrad.get_solver("fake.hasty", PROGRAM, time_limit=10.0)(theta)
-    assert {seconds for _, seconds, _ in Engine.asked} == {8.0}
+    assert [seconds for _, seconds, _ in Engine.asked] == pytest.approx([9.75] * len(Engine.asked))
     Hasty.asked.clear()
     mapgrad.get_solver("fake.hasty", PROGRAM, time_limit=1e-8)(theta)
     assert Hasty.asked == [(3, 1e-8, None)], "the limit comes before the patience ends"
+
+
+@pytest.mark.parametrize(("limit", "handed_over"), [(3.9 * SECONDS, 0), (4.1 * SECONDS, 3)])
+def test_no_row_goes_to_an_engine_that_may_not_make_it_in_time(limit, handed_over):
+    found = mapgrad.get_solver("fake.hasty", PROGRAM, time_limit=limit).solve(rows(3, 0.4))
+    assert found.stats["handed_over"] == handed_over
+    assert found.status.tolist() == [Status.OPTIMAL] * 3
 
 
 def test_rows_with_problems_of_their_own_take_them_along():

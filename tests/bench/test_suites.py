@@ -170,12 +170,6 @@ def test_peers_that_are_installed_take_part_and_those_that_fail_say_why(no_peers
 def test_peers_solve_the_same_problems():
     weights, capacities = CASES[2].model[1:]
     assert CASES[2].case.make() == mapgrad.Knapsack(weights, capacities)
-    arcs = [  # as PyEPO numbers those of a grid of 2 by 3
-        (0, 1), (1, 2), (0, 3), (1, 4), (2, 5), (3, 4), (4, 5),
-    ]  # fmt: skip
-    from mapgrad.bench._cases import grid_arcs
-
-    assert grid_arcs(2, 3) == arcs
 
 
 @pytest.mark.parametrize("case", [*STEPS, *KERNELS], ids=lambda case: case.name)

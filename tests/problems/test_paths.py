@@ -63,6 +63,15 @@ def test_a_lattice_has_binomially_many_paths() -> None:
     assert problem.domain is Domain.REAL
 
 
+def test_a_grid_has_its_edges_row_by_row() -> None:
+    """As PyEPO numbers them: those of a row to the right, then those down from it."""
+    edges = [(0, 1), (1, 2), (0, 3), (1, 4), (2, 5), (3, 4), (4, 5)]
+    assert ShortestPath.on_grid(2, 3) == ShortestPath(6, edges, 0, 5)
+    assert ShortestPath.on_grid(5, 4).num_states == math.comb(7, 3)
+    with pytest.raises(ProblemError, match="height must be"):
+        ShortestPath.on_grid(0, 3)
+
+
 @pytest.mark.parametrize("n", [2, 3, 5, 7])
 def test_paths_of_complete_graphs_number_the_partial_permutations(n: int) -> None:
     problem = ShortestPath(n, list(itertools.combinations(range(n), 2)), 0, n - 1, directed=False)

@@ -29,8 +29,9 @@ _SHARE: Final = 0.05
 """Of the time that the other solver takes, a row may cost before it is given up. As that time may turn out to be longer
 and rows are then asked for anew, they cost twice the share at most."""
 
-_OF_LIMIT: Final = 0.1
-"""A row is given up after that part of its time limit or never; the other solver gets what two times that leaves."""
+_OF_LIMIT: Final = _SHARE / 4
+"""A row is given up after that part of its time limit or never. The other solver gets what two times that leaves: it takes
+a quarter of the limit as a rule, and may take some rows four times as long."""
 
 _TRIED: Final = 4
 """So many rows tell how long the other solver takes, after a first one that makes it ready, before it gets the rest."""

@@ -63,23 +63,9 @@ class Case:
         return -self.theta(count) if self.minimize else self.theta(count)
 
 
-def grid_arcs(height: int, width: int) -> list[tuple[int, int]]:
-    """Return the arcs of a grid to the right and down, each cell's together, as PyEPO has them."""
-    arcs: list[tuple[int, int]] = []
-    for row in range(height):
-        arcs += [(row * width + column, row * width + column + 1) for column in range(width - 1)]
-        if row + 1 < height:
-            arcs += [(row * width + column, (row + 1) * width + column) for column in range(width)]
-    return arcs
-
-
 def path(size: int) -> Case:
     """Paths on a grid of some size through arcs to the right and down."""
-
-    def make() -> Problem:
-        return ShortestPath(size * size, grid_arcs(size, size), 0, size * size - 1)
-
-    return Case(f"path {size}×{size}", make, minimize=True)
+    return Case(f"path {size}×{size}", partial(ShortestPath.on_grid, size, size), minimize=True)
 
 
 def grid(size: int) -> Case:

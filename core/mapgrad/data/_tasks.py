@@ -127,13 +127,7 @@ class ShortestPathTask(_Task):
     @cached_property
     def problem(self) -> ShortestPath:
         """The paths, as sets of the d = height · (width − 1) + (height − 1) · width edges."""
-        edges: list[tuple[int, int]] = []
-        for row in range(self.height):
-            nodes = range(row * self.width, (row + 1) * self.width)
-            edges += [(node, node + 1) for node in nodes[:-1]]
-            edges += [(node, node + self.width) for node in nodes if row < self.height - 1]
-        last = self.height * self.width - 1
-        return ShortestPath(last + 1, edges, 0, last)
+        return ShortestPath.on_grid(self.height, self.width)
 
 
 @dataclass(frozen=True, kw_only=True)

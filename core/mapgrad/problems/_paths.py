@@ -59,6 +59,27 @@ class ShortestPath(EdgeSets):
                 f"{backwards if self.directed else ''}; add edges"
             )
 
+    @classmethod
+    def on_grid(cls, height: int, width: int) -> ShortestPath:
+        """Return the paths of a grid from its first node to its last over edges that lead to the right and down.
+
+        Nodes are numbered row by row. Row by row come the edges, too: those to the right, then those down.
+
+        Args:
+            height: Number of rows of nodes, ≥ 1.
+            width: Number of nodes in a row, ≥ 1.
+
+        Raises:
+            ProblemError: an argument isn't such a number, or there is one node only.
+        """
+        height, width = integer("height", height, 1), integer("width", width, 1)
+        edges: list[tuple[int, int]] = []
+        for first in range(0, height * width, width):
+            nodes = range(first, first + width)
+            edges += [(node, node + 1) for node in nodes[:-1]]
+            edges += [(node, node + width) for node in nodes if node + width < height * width]
+        return cls(height * width, edges, 0, height * width - 1)
+
     @property
     def domain(self) -> Domain:
         """θ ≤ 0, but every real θ where the graph is directed and has no cycle."""
