@@ -30,8 +30,8 @@ _SHARE: Final = 0.05
 and rows are then asked for anew, they cost twice the share at most."""
 
 _OF_LIMIT: Final = _SHARE / 4
-"""A row is given up after that part of its time limit or never. The other solver gets what two times that leaves: it takes
-a quarter of the limit as a rule, and may take some rows four times as long."""
+"""A row is given up after that part of its time limit or never. The other solver gets what two times that leaves: it
+takes a quarter of the limit as a rule, and may take some rows four times as long."""
 
 _TRIED: Final = 4
 """So many rows tell how long the other solver takes, after a first one that makes it ready, before it gets the rest."""
