@@ -20,7 +20,7 @@ def report_of(suite):
     return run_suite(suite, quick=True)
 
 
-@pytest.mark.parametrize("suite", ["step", "kernels", "road", "threads", "growth", "faults"])
+@pytest.mark.parametrize("suite", ["step", "kernels", "road", "threads", "growth", "faults", "soak"])
 def test_a_suite_has_figures_and_says_on_what(suite):
     report = report_of(suite)
     assert report.suite == suite
@@ -59,6 +59,19 @@ def test_faults_cost_no_other_rows():
     assert {row.name for row in rows} == {"inline", "threads:2", "processes:2"}
     assert {row.case for row in rows} == {"a row that raises", "a row that kills its process"}
     assert all(row.extra["other rows lost"] == 0 for row in rows)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory can be read on Linux only")
+def test_a_soak_counts_what_is_left():
+    rows = report_of("soak").rows
+    ends = [row for row in rows if row.unit == "bytes more a row"]
+    assert [row.name for row in ends] == ["inline", "threads:2", "processes:2"]
+    for end in ends:
+        sizes = [row.size["rows"] for row in rows if row.name == end.name and row.size]
+        assert len(sizes) == 25
+        assert sizes[-1] == end.extra["rows solved"] > sizes[0] > 0
+        assert 0 < end.extra["rows at fault"] < 0.1 * end.extra["rows solved"]
+        assert abs(end.extra["processes more"]) <= 1, "one may just be replaced"
 
 
 def test_torch_has_its_threads_back():

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
-import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from mapgrad.batching import get_solver
+from mapgrad.bench._faulty import DIES, HANGS, RAISES, crews, faulty
 from mapgrad.bench._report import Row, Spread
 from mapgrad.bench._suites import Suite
 from mapgrad.problems import KSubset
@@ -23,40 +20,13 @@ from mapgrad.recording import record
 from mapgrad.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
     from mapgrad.batching import Solver
     from mapgrad.bench._clock import Effort
 
-_MODULE: Final = "mapgrad_bench_faulty"
-_SOLVER: Final = '''
-import os
-import threading
-
-import numpy as np
-
-from mapgrad.solvers import InstanceSolver
-
-
-class Faulty(InstanceSolver):
-    """Answers with the number of its process; does what a row's first entry says if that is negative."""
-
-    over = threading.Event()  # by which threads that hang end with their measurement
-
-    def solve(self, state, theta, request):
-        if theta[0] < -2.5:
-            os._exit(3)
-        if theta[0] < -1.5:
-            self.over.wait(60)
-        if theta[0] < -0.5:
-            raise RuntimeError("out of sorts")
-        return np.full(theta.shape, float(os.getpid()))
-'''
-"""In a module of its own, as a user's solver is: processes import that, without torch and these benchmarks."""
-
-_RAISES, _HANGS, _DIES = -1.0, -2.0, -3.0
 _ROWS: Final = 64
 _ENTRIES: Final = 16
 _ROUNDS: Final = 31
@@ -67,22 +37,6 @@ _SOLVES: Final = 16
 """After how many rows a process is replaced, so that a batch has about four replaced."""
 
 _BATCH: Final = "the batch without it, wall"
-
-
-@contextmanager
-def _faulty() -> Generator[Any]:
-    """Have the solver's class while something is measured."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, f"{_MODULE}.py").write_text(_SOLVER, encoding="utf-8")
-        sys.path.insert(0, folder)
-        try:
-            found: Any = importlib.import_module(_MODULE).Faulty
-            found.traits = type(found.traits)(scale_free=True, deterministic=False)  # equal rows are asked for, too
-            yield found
-            found.over.set()
-        finally:
-            sys.path.remove(folder)
-            sys.modules.pop(_MODULE, None)
 
 
 def _theta(first: float | None = None) -> Tensor:
@@ -137,36 +91,27 @@ def _compared(
     return Row(case, name, size, added, "ms more, wall", ratio, _BATCH, extra, note, judged=False)
 
 
-def _crews(*names: str) -> Iterator[tuple[str, Workers]]:
-    for name in names:
-        crew = Workers({"inline": None, "threads:2": 2}.get(name, name))
-        try:
-            yield name, crew
-        finally:
-            crew.close()
-
-
 def _solver(kind: Any, crew: Workers, **named: Any) -> Solver:
     return get_solver(kind, KSubset(_ENTRIES, 1), workers=crew, on_error="nan", **named)
 
 
 def a_row_that_raises(effort: Effort) -> Iterator[Row]:
     """A row whose solver raises, under each kind of worker."""
-    with _faulty() as kind:
-        for name, crew in _crews("inline", "threads:2", "processes:2"):
+    with faulty() as kind:
+        for name, crew in crews("inline", "threads:2", "processes:2"):
             solver, lost = _solver(kind, crew), list[int]()
-            batches = partial(_batch, solver, _theta(), lost, 0), partial(_batch, solver, _theta(_RAISES), lost)
+            batches = partial(_batch, solver, _theta(), lost, 0), partial(_batch, solver, _theta(RAISES), lost)
             yield _compared("a row that raises", name, batches, lost, effort)
 
 
 def a_row_that_is_recorded(effort: Effort) -> Iterator[Row]:
     """Rows that raise while they are written to files, each time other ones."""
-    with _faulty() as kind, tempfile.TemporaryDirectory() as folder:
+    with faulty() as kind, tempfile.TemporaryDirectory() as folder:
         solver, lost, count = _solver(kind, Workers()), list[int](), iter(range(1, 1_000))
 
         def batch() -> float:
             theta = _theta()
-            theta[:_RECORDED, 0] = _RAISES - next(count) / 10_000
+            theta[:_RECORDED, 0] = RAISES - next(count) / 10_000
             return _batch(solver, theta, lost, _RECORDED)
 
         def recorded() -> float:
@@ -179,17 +124,17 @@ def a_row_that_is_recorded(effort: Effort) -> Iterator[Row]:
 
 def a_row_that_kills(effort: Effort) -> Iterator[Row]:
     """A row that ends its process: it is tried twice, so that two processes are replaced."""
-    with _faulty() as kind:
-        for name, crew in _crews("processes:2"):
+    with faulty() as kind:
+        for name, crew in crews("processes:2"):
             solver, lost = _solver(kind, crew), list[int]()
-            batches = partial(_batch, solver, _theta(), lost, 0), partial(_batch, solver, _theta(_DIES), lost)
+            batches = partial(_batch, solver, _theta(), lost, 0), partial(_batch, solver, _theta(DIES), lost)
             yield _compared("a row that kills its process", name, batches, lost, effort, note="two processes die of it")
 
 
 def a_process_killed(effort: Effort) -> Iterator[Row]:
     """A process that somebody else kills between two batches, with what the two after it take."""
-    with _faulty() as kind:
-        for name, crew in _crews("processes:2"):
+    with faulty() as kind:
+        for name, crew in crews("processes:2"):
             solver, lost = _solver(kind, crew), list[int]()
 
             def two(solver: Solver = solver, lost: list[int] = lost) -> float:
@@ -206,17 +151,17 @@ def a_process_killed(effort: Effort) -> Iterator[Row]:
 
 def a_row_that_hangs(effort: Effort) -> Iterator[Row]:
     """A row that never ends, under a deadline: what the batch takes beyond that."""
-    with _faulty() as kind:
-        for name, crew in _crews("threads:2", "processes:2"):
+    with faulty() as kind:
+        for name, crew in crews("threads:2", "processes:2"):
             solver, lost = _solver(kind, crew, deadline=_DEADLINE), list[int]()
-            batches = partial(_batch, solver, _theta(), lost, 0), partial(_batch, solver, _theta(_HANGS), lost)
+            batches = partial(_batch, solver, _theta(), lost, 0), partial(_batch, solver, _theta(HANGS), lost)
             note = f"beyond the deadline of {_DEADLINE:g} s"
             yield _compared("a row that hangs", name, batches, lost, effort, less=_DEADLINE, note=note)
 
 
 def a_recycled_process(effort: Effort) -> Iterator[Row]:
     """A process that is replaced after so many rows."""
-    with _faulty() as kind:
+    with faulty() as kind:
         name, lost = "processes:2", list[int]()
         crews = [Workers(name), Workers(name, solves=_SOLVES)]
         kept, replaced = (partial(_batch, _solver(kind, crew), _theta(), lost, 0) for crew in crews)

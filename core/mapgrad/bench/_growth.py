@@ -17,6 +17,7 @@ import torch
 from mapgrad.batching import get_solver
 from mapgrad.bench._cases import KAPPA, SEED, Case, assignment, auto, estimator, grid, knapsack, path, step, subset
 from mapgrad.bench._clock import Effort, Work, interleave
+from mapgrad.bench._machine import status_bytes
 from mapgrad.bench._peers import OURS, path_peered, steps
 from mapgrad.bench._report import Row, Spread
 from mapgrad.bench._suites import Suite
@@ -133,18 +134,13 @@ def print_peak(size: dict[str, int]) -> None:
         leaf = theta.clone().requires_grad_()
         # the high-water mark starts at what is resident
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        before = _status_bytes("VmRSS")
+        before = status_bytes("VmRSS")
         z = layer(leaf)
         z.backward(slope)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-        peak = _status_bytes("VmHWM") - before - leaf.nbytes
+        peak = status_bytes("VmHWM") - before - leaf.nbytes
         del layer, leaf, z  # a layer keeps its last answers
         gc.collect()
     sys.stdout.write(f"{peak}\n")
-
-
-def _status_bytes(name: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
 def native_models(effort: Effort) -> Iterator[Row]:
@@ -180,7 +176,7 @@ def _grown(case: Case, name: str, solves: int) -> Row:
 
 def _resident() -> int:
     gc.collect()
-    return _status_bytes("VmRSS")
+    return status_bytes("VmRSS")
 
 
 _CASES: dict[str, Any] = {f"k-subset, {line}": partial(time_of, line) for line in _LINES}

@@ -80,3 +80,9 @@ def _text_of(path: str) -> str:
         return Path(path).read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         return ""
+
+
+def status_bytes(name: str, process: int | None = None) -> int:
+    """Return what Linux says of a process's memory, such as VmRSS; of this one's for None."""
+    lines = Path(f"/proc/{process or 'self'}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024

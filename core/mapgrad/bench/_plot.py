@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from mapgrad.bench._report import Report, Row
 
-_AXES: Final = {"n": "entries of θ, n", "B": "rows, B", "S": "samples, S"}
+_AXES: Final = {"n": "entries of θ, n", "B": "rows, B", "S": "samples, S", "rows": "rows solved"}
 
 
 def plot(report: Report, path: Path) -> None:
-    """Draw what a report says of several sizes, a panel for each of n, B and S that varies and a curve for each name.
+    """Draw what a report says of several sizes: a panel for each of n, B, S and rows, and a curve for each name.
 
     Args:
         report: What a run found.

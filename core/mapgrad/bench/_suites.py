@@ -43,6 +43,7 @@ _MODULES: Final = {
     "threads": "mapgrad.bench._two_threads",
     "growth": "mapgrad.bench._growth",
     "faults": "mapgrad.bench._faults",
+    "soak": "mapgrad.bench._soak",
     "peers": "mapgrad.bench._peers",
     "training": "mapgrad.bench._training",
 }

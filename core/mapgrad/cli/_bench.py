@@ -28,6 +28,7 @@ class Suite(enum.StrEnum):
     THREADS = "threads"
     GROWTH = "growth"
     FAULTS = "faults"
+    SOAK = "soak"
     PEERS = "peers"
     TRAINING = "training"
 
@@ -54,7 +55,8 @@ def bench(
 
     step: a training step beside the bare kernels. kernels: all solvers of a problem, and the costs that they declare.
     road: the way to a solver and back. threads: two workers against one. growth: time and memory against B, S and n.
-    faults: what rows cost that raise, hang or kill their process. peers: other libraries.
+    faults: what rows cost that raise, hang or kill their process. soak: memory while rows fail, for a minute or twenty.
+    peers: other libraries.
     training: what networks learn by each gradient, and how many solver calls that takes.
     """
     prepare(json, plot)
