@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from mapgrad.batching import get_solver
+from mapgrad.bench._fault_peers import FAULTS, rows_lost
 from mapgrad.bench._faulty import DIES, HANGS, RAISES, crews, faulty
 from mapgrad.bench._report import Row, Spread
 from mapgrad.bench._suites import Suite
@@ -180,6 +181,7 @@ SUITE: Final = Suite(
         "a process killed from outside": a_process_killed,
         "a row that hangs": a_row_that_hangs,
         "a recycled process": a_recycled_process,
+        **{f"elsewhere: a row that {fault}": partial(rows_lost, fault) for fault in FAULTS},
     },
     quick=("a row that raises", "a row that kills its process"),
 )
