@@ -101,6 +101,19 @@ class Whole(Base):
             block.z[row] = self.solve(state, block.theta[row], None)
 
 
+class Fragile(Base):
+    \"\"\"Its process ends as it is made, the first so many times.\"\"\"
+
+    def __init__(self, problem, folder, times):
+        super().__init__(problem)
+        made = Path(folder, "made")
+        if "torch" not in sys.modules and made.exists():
+            with made.open("a") as file:
+                file.write("x")
+            if made.stat().st_size <= times:
+                os._exit(3)
+
+
 class Slow(Base):
     def solve(self, state, theta, request):
         time.sleep(0.05)
@@ -186,6 +199,38 @@ def test_only_rows_of_which_a_process_dies_twice_fail(crew, module, tmp_path, wh
         assert isinstance(block.causes[raising[0]], ValueError)
         assert len((tmp_path / f"tried{what}").read_text()) == 4  # two rows, each of them twice
     assert_answered(solve(crew, solver, range(20), folder=str(tmp_path)))
+
+
+def test_a_process_that_ends_as_it_makes_the_solver_is_replaced_once(module, tmp_path):
+    made = tmp_path / "made"
+    for times, failed in ((1, ()), (2, range(4))):
+        workers = Workers("processes:1")
+        made.write_text("")
+        block = solve(workers, module.Fragile, range(4), folder=str(tmp_path), times=times)
+        assert_answered(block, failed)
+        assert made.read_text() == "xx"
+        workers.close()
+    assert str(block.causes[0]) == "a worker process ended with exit code 3 before it had made the solver, twice"
+
+
+def test_signals_to_all_processes_are_the_programs_business(module):
+    """A scheduler or a launcher sends them to all: a program that heeds them may want to end its step before."""
+    workers = Workers("processes:1")
+    pid = int(solve(workers, module.Telling, [1]).z[0, 0])
+    server = parent_of(pid)
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        os.kill(server, signum)
+        if signum != signal.SIGTERM:
+            os.kill(pid, signum)
+        assert solve(workers, module.Telling, [1]).z[0, 0] == pid
+    os.kill(pid, signal.SIGTERM)
+    pid = int(solve(workers, module.Telling, [1]).z[0, 0])
+    assert parent_of(pid) == server
+    workers.close()
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def test_processes_killed_from_outside_cost_nothing(crew, module):
@@ -305,7 +350,7 @@ hang(torch.tensor([[-4.0, 0, 0]] * 2))
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as program:
         pids = [int(pid) for pid in program.stdout.readline().split()]
-        server = int(Path(f"/proc/{pids[0]}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        server = parent_of(pids[0])
         time.sleep(0.3)
         program.send_signal(signum)
         program.wait(20)

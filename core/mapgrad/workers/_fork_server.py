@@ -16,7 +16,7 @@ import weakref
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from mapgrad.workers._locks import call_after_fork, new_lock
+from mapgrad.workers._locks import call_after_fork, without_forks
 from mapgrad.workers._messages import receive, send
 
 _STATUS: Final = struct.Struct("!i")
@@ -26,8 +26,12 @@ _DIE_WITH_PARENT: Final = 1
 _PATIENCE: Final = 5.0
 """Seconds to wait until a dead worker's exit status is known."""
 
+_SENT_TO_ALL: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""What terminals, schedulers and launchers send to all processes of a job: who asks decides what it means."""
+
 _START: Final = (
-    "import sys; sys.path[:] = {path!r}; from mapgrad.workers._fork_server import serve_forks; serve_forks({file})"
+    "import signal, sys; [signal.signal(number, signal.SIG_IGN) for number in {ignored}]; sys.path[:] = {path!r}; "
+    "from mapgrad.workers._fork_server import serve_forks; serve_forks({file})"
 )
 
 
@@ -65,35 +69,35 @@ class ForkServer:
     """The process that forks workers; started by the first of them, and begun anew if it has ended."""
 
     def __init__(self) -> None:
-        self._lock = new_lock()
         self._socket: socket.socket | None = None
         self._ending: weakref.finalize[[socket.socket, subprocess.Popen[bytes]], ForkServer] | None = None
         call_after_fork(self)
 
     def fork(self) -> Worker:
         """Return a new worker process, which runs `mapgrad.workers._child.serve`."""
-        ours, theirs = socket.socketpair()
-        status, their_status = os.pipe()
-        try:
-            with self._lock:
+        with without_forks():
+            ours, theirs = socket.socketpair()
+            status, their_status = os.pipe()
+            try:
                 try:
                     send(self._running(), None, (theirs.fileno(), their_status))
                 except OSError:
                     self._forget()
                     send(self._running(), None, (theirs.fileno(), their_status))
-        except BaseException:
-            Worker(ours, status).close()
-            raise
-        finally:
-            theirs.close()
-            os.close(their_status)
-        return Worker(ours, status)
+            except BaseException:
+                Worker(ours, status).close()
+                raise
+            finally:
+                theirs.close()
+                os.close(their_status)
+            return Worker(ours, status)
 
     def _running(self) -> socket.socket:
         if self._socket is None:
             ours, theirs = socket.socketpair()
             with theirs:
-                start = _START.format(path=sys.path, file=theirs.fileno())
+                ignored = [int(getattr(signal, name)) for name in _SENT_TO_ALL if hasattr(signal, name)]
+                start = _START.format(ignored=ignored, path=sys.path, file=theirs.fileno())
                 command = [sys.executable, "-c", start]
                 process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
             self._socket = ours
@@ -131,7 +135,6 @@ def serve_forks(file: int) -> None:
     """
     from mapgrad.workers import _child
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: who asks decides
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(wake, False)
@@ -187,7 +190,8 @@ def _tell_ends(statuses: dict[int, int], woken: int) -> None:
 def _become_worker(server: int, files: list[int]) -> None:
     """Leave what is the server's; on Linux, die with it at once, whatever the worker is at."""
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     for file in files:
         os.close(file)
     if sys.platform == "linux":
