@@ -21,7 +21,7 @@ import mapgrad
 if sys.platform != "linux":
     pytest.skip("looks into /proc", allow_module_level=True)
 
-STEPS, ROWS, SIZE = 20, 8, 6
+STEPS, ROWS, SIZE = 16, 8, 6
 PROBLEM = mapgrad.KSubset(SIZE + 1, 2)
 """The last entry is one that only rows at fault choose."""
 
@@ -93,7 +93,7 @@ if "DISK_IS_FULL_BUT" in os.environ:
 """
 
 IDS = torch.arange(ROWS) * 11
-SICK = {4: [2], 9: [0, 5], 17: [7]}
+SICK = {4: [2], 8: [0, 5], 13: [7]}
 """Rows at fault, by their step."""
 WELL: dict[int, list[int]] = {}
 
