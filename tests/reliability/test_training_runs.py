@@ -260,6 +260,27 @@ def test_workers_that_are_killed_amid_batches_change_nothing(layer_of, undisturb
     assert len(killed) > 2 * sum(map(len, SICK.values()))
 
 
+def test_all_workers_killed_at_once_with_the_process_that_forks_them(layer_of, undisturbed):
+    def kill():
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                parent = int(path.read_text().rsplit(")", 1)[1].split()[1])
+                if parent == os.getpid() and "serve_forks" in path.with_name("cmdline").read_text():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+                    killed.append(path)
+
+    def before(step):
+        if step in (5, 10):
+            timers.append(threading.Timer(0.005, kill))
+            timers[-1].start()
+
+    killed, timers = [], []
+    assert torch.equal(train(layer_of(seconds=0.002), before=before), undisturbed["well"])
+    for timer in timers:
+        timer.join()
+    assert len(killed) == 2
+
+
 def test_workers_that_are_replaced_change_nothing(layer_of, undisturbed):
     workers = mapgrad.Workers("processes:2", solves=9)
     assert torch.equal(train(layer_of(workers=workers)), undisturbed["well"])

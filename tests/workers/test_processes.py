@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,8 @@ import mapgrad
 from mapgrad import Status, Workers
 from mapgrad.solvers import Block
 from mapgrad.workers import Job, Runner
+from mapgrad.workers._fork_server import Worker, serve_forks
+from mapgrad.workers._messages import send
 
 if sys.platform != "linux":
     pytest.skip("looks into /proc", allow_module_level=True)
@@ -210,7 +216,10 @@ def test_a_process_that_ends_as_it_makes_the_solver_is_replaced_once(module, tmp
         assert_answered(block, failed)
         assert made.read_text() == "xx"
         workers.close()
-    assert str(block.causes[0]) == "a worker process ended with exit code 3 before it had made the solver, twice"
+    assert (
+        str(block.causes[0])
+        == "no worker process has made the solver in two tries: the last one ended with exit code 3"
+    )
 
 
 def test_signals_to_all_processes_are_the_programs_business(module):
@@ -227,6 +236,61 @@ def test_signals_to_all_processes_are_the_programs_business(module):
     pid = int(solve(workers, module.Telling, [1]).z[0, 0])
     assert parent_of(pid) == server
     workers.close()
+
+
+def test_a_server_that_may_open_no_more_files_keeps_the_processes_that_it_has(module):
+    workers, late = Workers("processes:1"), Workers("processes:1")
+    pid = int(solve(workers, module.Telling, [1]).z[0, 0])
+    server = parent_of(pid)
+    most = resource.prlimit(server, resource.RLIMIT_NOFILE)
+    resource.prlimit(server, resource.RLIMIT_NOFILE, (3, most[1]))
+    try:
+        block = solve(late, module.Telling, [1])
+        assert str(block.causes[0]) == "no worker process has made the solver in two tries: the last one ended"
+        assert solve(workers, module.Telling, [1]).z[0, 0] == pid
+    finally:
+        resource.prlimit(server, resource.RLIMIT_NOFILE, most)
+    assert parent_of(int(solve(late, module.Telling, [1]).z[0, 0])) == server
+    workers.close()
+    late.close()
+
+
+def test_a_server_that_can_fork_no_more_says_so_and_goes_on():
+    """With a stand-in for os.fork, as root may have any number of processes."""
+    ours, theirs = socket.socketpair()
+    server = os.fork()
+    if server == 0:
+        ours.close()
+        os.fork = failing_first(os.fork)
+        serve_forks(theirs.detach())
+        os._exit(0)
+    theirs.close()
+    ends = []
+    for _ in range(2):
+        to_worker, to_parent = socket.socketpair()
+        told, status = os.pipe()
+        send(ours, None, (to_parent.fileno(), status))
+        to_parent.close()
+        os.close(status)
+        worker = Worker(to_worker, told)
+        with suppress(BrokenPipeError):
+            send(worker.socket, None)
+        ends.append(worker.end_of())
+        worker.close()
+    ours.close()
+    assert os.waitpid(server, 0)[1] == 0
+    assert ends == [f"can't be forked ({os.strerror(errno.EAGAIN)})", "ended with exit code 0"]
+
+
+def failing_first(fork):
+    tries = iter(range(2))
+
+    def failing():
+        if next(tries) == 0:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    return failing
 
 
 def parent_of(pid):

@@ -23,6 +23,9 @@ _STATUS: Final = struct.Struct("!i")
 _DIE_WITH_PARENT: Final = 1
 """PR_SET_PDEATHSIG."""
 
+_FILES: Final = 2
+"""Descriptors that come with an order: the worker's socket, and the pipe by which its end is told."""
+
 _PATIENCE: Final = 5.0
 """Seconds to wait until a dead worker's exit status is known."""
 
@@ -53,7 +56,10 @@ class Worker(NamedTuple):
             data = os.read(self.status, _STATUS.size) if selector.select(_PATIENCE) else b""
         if len(data) < _STATUS.size:
             return "ended"
-        code = os.waitstatus_to_exitcode(_STATUS.unpack(data)[0])
+        (status,) = _STATUS.unpack(data)
+        if status < 0:
+            return f"can't be forked ({os.strerror(-status)})"
+        code = os.waitstatus_to_exitcode(status)
         if code >= 0:
             return f"ended with exit code {code}"
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
@@ -152,11 +158,22 @@ def serve_forks(file: int) -> None:
             if orders not in ready:
                 continue
             try:
-                _, (to_parent, status) = receive(orders)
+                _, files = receive(orders)
             except (EOFError, OSError):
                 return
+            if len(files) < _FILES:  # too many are open here; that these are closed tells who asks
+                for each in files:
+                    os.close(each)
+                continue
+            to_parent, status = files
             server = os.getpid()
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:  # too many processes, say: those that are there go on
+                os.write(status, _STATUS.pack(-(error.errno or 0)))
+                os.close(to_parent)
+                os.close(status)
+                continue
             if pid == 0:
                 try:
                     _become_worker(server, [orders.detach(), woken, wake, status, *statuses.values()])

@@ -237,7 +237,9 @@ class _Process:
             except (OSError, EOFError) as error:
                 how = self._end()
                 if tries == 0:
-                    failure = ChildProcessError(f"a worker process {how} before it had made the solver, twice")
+                    failure = ChildProcessError(
+                        f"no worker process has made the solver in two tries: the last one {how}"
+                    )
                     failure.__cause__ = error
                     return failure
 
