@@ -146,3 +146,20 @@ def test_what_is_large_goes_whole(executor, fragile):
     theta = torch.rand(4, 200_000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     with mapgrad.get_solver(fragile.Fragile, problem, workers=executor) as solver:
         assert torch.equal(solver(theta).argmax(dim=1), theta.argmax(dim=1))
+
+
+def test_a_training_run_ends_with_the_same_weights_as_inline(executor):
+    def train(workers):
+        solver = mapgrad.get_solver("networkx.assignment", mapgrad.Assignment(3), workers=workers)
+        layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(samples=2), seed=3)
+        weight, velocity = rows(4), torch.zeros(4, 9, dtype=torch.float64)
+        for step in range(20):
+            weight.requires_grad_()
+            z = layer((rows(16, step)[:, :4] @ weight).reshape(16, 3, 3))
+            (rows(16, 100 + step) * (z - 0.3).square().flatten(1)).sum().backward()
+            velocity = 0.9 * velocity + weight.grad
+            weight = (weight - 0.05 * velocity).detach()
+        solver.close()
+        return weight
+
+    assert torch.equal(train(executor), train(None))

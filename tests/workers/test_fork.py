@@ -1,15 +1,19 @@
 """Forks: a child starts its own threads, processes and native models, whoever held which lock."""
 
 import os
+import signal
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
 
 import mapgrad
 from mapgrad.solvers import Block, InstanceSolver
+from mapgrad.workers._fork_server import fork_server
 from mapgrad.workers._locks import call_after_fork, new_condition, new_lock
+from mapgrad.workers._messages import send
 from mapgrad.workers._runner import Job, Runner
 from mapgrad.workers._workers import Workers
 
@@ -123,8 +127,6 @@ def test_owners_are_called_in_a_child_and_not_kept_alive(in_child):
 
 
 def test_an_interrupt_in_a_child_stays_there(in_child):
-    import signal
-
     pool, runner = Workers(None), Runner(Counting(PROBLEM))
     solve(pool, runner)  # the watcher is there
 
@@ -149,3 +151,40 @@ def test_an_interrupt_in_a_child_stays_there(in_child):
     stopped = []
     solve(pool, Runner(Forking(PROBLEM)), rows=2)
     assert not stopped
+
+
+def test_children_hold_nothing_of_the_workers_that_are_forked_meanwhile():
+    """Nobody would see that a worker has ended until the child has, too, which may be that of a data loader."""
+    seen, children, over = [], [], threading.Event()
+
+    def fork_workers():
+        while not over.is_set() and False not in seen:
+            worker = fork_server.fork()
+            send(worker.socket, None)
+            worker.socket.settimeout(5)
+            try:
+                seen.append(worker.socket.recv(1) == b"")
+            except TimeoutError:
+                seen.append(False)
+            worker.close()
+            time.sleep(0.001)
+
+    forking = threading.Thread(target=fork_workers)
+    forking.start()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks while threads run
+            while forking.is_alive() and len(children) < 100:
+                child = os.fork()
+                if child == 0:
+                    time.sleep(60)
+                    os._exit(0)
+                children.append(child)
+        over.set()
+        forking.join()
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert len(children) == 100
+    assert all(seen)

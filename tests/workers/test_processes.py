@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,8 @@ import mapgrad
 from mapgrad import Status, Workers
 from mapgrad.solvers import Block
 from mapgrad.workers import Job, Runner
+from mapgrad.workers._fork_server import Worker, serve_forks
+from mapgrad.workers._messages import send
 
 if sys.platform != "linux":
     pytest.skip("looks into /proc", allow_module_level=True)
@@ -99,6 +105,19 @@ class Whole(Base):
     def solve_rows(self, state, block):
         for row in range(len(block)):
             block.z[row] = self.solve(state, block.theta[row], None)
+
+
+class Fragile(Base):
+    \"\"\"Its process ends as it is made, the first so many times.\"\"\"
+
+    def __init__(self, problem, folder, times):
+        super().__init__(problem)
+        made = Path(folder, "made")
+        if "torch" not in sys.modules and made.exists():
+            with made.open("a") as file:
+                file.write("x")
+            if made.stat().st_size <= times:
+                os._exit(3)
 
 
 class Slow(Base):
@@ -186,6 +205,96 @@ def test_only_rows_of_which_a_process_dies_twice_fail(crew, module, tmp_path, wh
         assert isinstance(block.causes[raising[0]], ValueError)
         assert len((tmp_path / f"tried{what}").read_text()) == 4  # two rows, each of them twice
     assert_answered(solve(crew, solver, range(20), folder=str(tmp_path)))
+
+
+def test_a_process_that_ends_as_it_makes_the_solver_is_replaced_once(module, tmp_path):
+    made = tmp_path / "made"
+    for times, failed in ((1, ()), (2, range(4))):
+        workers = Workers("processes:1")
+        made.write_text("")
+        block = solve(workers, module.Fragile, range(4), folder=str(tmp_path), times=times)
+        assert_answered(block, failed)
+        assert made.read_text() == "xx"
+        workers.close()
+    assert (
+        str(block.causes[0])
+        == "no worker process has made the solver in two tries: the last one ended with exit code 3"
+    )
+
+
+def test_signals_to_all_processes_are_the_programs_business(module):
+    """A scheduler or a launcher sends them to all: a program that heeds them may want to end its step before."""
+    workers = Workers("processes:1")
+    pid = int(solve(workers, module.Telling, [1]).z[0, 0])
+    server = parent_of(pid)
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        os.kill(server, signum)
+        if signum != signal.SIGTERM:
+            os.kill(pid, signum)
+        assert solve(workers, module.Telling, [1]).z[0, 0] == pid
+    os.kill(pid, signal.SIGTERM)
+    pid = int(solve(workers, module.Telling, [1]).z[0, 0])
+    assert parent_of(pid) == server
+    workers.close()
+
+
+def test_a_server_that_may_open_no_more_files_keeps_the_processes_that_it_has(module):
+    workers, late = Workers("processes:1"), Workers("processes:1")
+    pid = int(solve(workers, module.Telling, [1]).z[0, 0])
+    server = parent_of(pid)
+    most = resource.prlimit(server, resource.RLIMIT_NOFILE)
+    resource.prlimit(server, resource.RLIMIT_NOFILE, (3, most[1]))
+    try:
+        block = solve(late, module.Telling, [1])
+        assert str(block.causes[0]) == "no worker process has made the solver in two tries: the last one ended"
+        assert solve(workers, module.Telling, [1]).z[0, 0] == pid
+    finally:
+        resource.prlimit(server, resource.RLIMIT_NOFILE, most)
+    assert parent_of(int(solve(late, module.Telling, [1]).z[0, 0])) == server
+    workers.close()
+    late.close()
+
+
+def test_a_server_that_can_fork_no_more_says_so_and_goes_on():
+    """With a stand-in for os.fork, as root may have any number of processes."""
+    ours, theirs = socket.socketpair()
+    server = os.fork()
+    if server == 0:
+        ours.close()
+        os.fork = failing_first(os.fork)
+        serve_forks(theirs.detach())
+        os._exit(0)
+    theirs.close()
+    ends = []
+    for _ in range(2):
+        to_worker, to_parent = socket.socketpair()
+        told, status = os.pipe()
+        send(ours, None, (to_parent.fileno(), status))
+        to_parent.close()
+        os.close(status)
+        worker = Worker(to_worker, told)
+        with suppress(BrokenPipeError):
+            send(worker.socket, None)
+        ends.append(worker.end_of())
+        worker.close()
+    ours.close()
+    assert os.waitpid(server, 0)[1] == 0
+    assert ends == [f"can't be forked ({os.strerror(errno.EAGAIN)})", "ended with exit code 0"]
+
+
+def failing_first(fork):
+    tries = iter(range(2))
+
+    def failing():
+        if next(tries) == 0:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    return failing
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def test_processes_killed_from_outside_cost_nothing(crew, module):
@@ -305,7 +414,7 @@ hang(torch.tensor([[-4.0, 0, 0]] * 2))
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as program:
         pids = [int(pid) for pid in program.stdout.readline().split()]
-        server = int(Path(f"/proc/{pids[0]}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        server = parent_of(pids[0])
         time.sleep(0.3)
         program.send_signal(signum)
         program.wait(20)

@@ -34,7 +34,7 @@ class Begin(NamedTuple):
     """The first message: what this process shall have in common with the one that asks."""
 
     environment: dict[str, str]
-    folder: str
+    folder: str | None
     path: list[str]
 
 
@@ -166,7 +166,8 @@ class _Worker:
         elif isinstance(message, Begin):
             os.environ.clear()
             os.environ.update(message.environment)
-            os.chdir(message.folder)
+            if message.folder is not None:
+                os.chdir(message.folder)
             sys.path[:] = message.path
         else:
             self._forget(message)

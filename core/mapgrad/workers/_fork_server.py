@@ -16,18 +16,25 @@ import weakref
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from mapgrad.workers._locks import call_after_fork, new_lock
+from mapgrad.workers._locks import call_after_fork, without_forks
 from mapgrad.workers._messages import receive, send
 
 _STATUS: Final = struct.Struct("!i")
 _DIE_WITH_PARENT: Final = 1
 """PR_SET_PDEATHSIG."""
 
+_FILES: Final = 2
+"""Descriptors that come with an order: the worker's socket, and the pipe by which its end is told."""
+
 _PATIENCE: Final = 5.0
 """Seconds to wait until a dead worker's exit status is known."""
 
+_SENT_TO_ALL: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""What terminals, schedulers and launchers send to all processes of a job: who asks decides what it means."""
+
 _START: Final = (
-    "import sys; sys.path[:] = {path!r}; from mapgrad.workers._fork_server import serve_forks; serve_forks({file})"
+    "import signal, sys; [signal.signal(number, signal.SIG_IGN) for number in {ignored}]; sys.path[:] = {path!r}; "
+    "from mapgrad.workers._fork_server import serve_forks; serve_forks({file})"
 )
 
 
@@ -49,7 +56,10 @@ class Worker(NamedTuple):
             data = os.read(self.status, _STATUS.size) if selector.select(_PATIENCE) else b""
         if len(data) < _STATUS.size:
             return "ended"
-        code = os.waitstatus_to_exitcode(_STATUS.unpack(data)[0])
+        (status,) = _STATUS.unpack(data)
+        if status < 0:
+            return f"can't be forked ({os.strerror(-status)})"
+        code = os.waitstatus_to_exitcode(status)
         if code >= 0:
             return f"ended with exit code {code}"
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
@@ -65,35 +75,35 @@ class ForkServer:
     """The process that forks workers; started by the first of them, and begun anew if it has ended."""
 
     def __init__(self) -> None:
-        self._lock = new_lock()
         self._socket: socket.socket | None = None
         self._ending: weakref.finalize[[socket.socket, subprocess.Popen[bytes]], ForkServer] | None = None
         call_after_fork(self)
 
     def fork(self) -> Worker:
         """Return a new worker process, which runs `mapgrad.workers._child.serve`."""
-        ours, theirs = socket.socketpair()
-        status, their_status = os.pipe()
-        try:
-            with self._lock:
+        with without_forks():
+            ours, theirs = socket.socketpair()
+            status, their_status = os.pipe()
+            try:
                 try:
                     send(self._running(), None, (theirs.fileno(), their_status))
                 except OSError:
                     self._forget()
                     send(self._running(), None, (theirs.fileno(), their_status))
-        except BaseException:
-            Worker(ours, status).close()
-            raise
-        finally:
-            theirs.close()
-            os.close(their_status)
-        return Worker(ours, status)
+            except BaseException:
+                Worker(ours, status).close()
+                raise
+            finally:
+                theirs.close()
+                os.close(their_status)
+            return Worker(ours, status)
 
     def _running(self) -> socket.socket:
         if self._socket is None:
             ours, theirs = socket.socketpair()
             with theirs:
-                start = _START.format(path=sys.path, file=theirs.fileno())
+                ignored = [int(getattr(signal, name)) for name in _SENT_TO_ALL if hasattr(signal, name)]
+                start = _START.format(ignored=ignored, path=sys.path, file=theirs.fileno())
                 command = [sys.executable, "-c", start]
                 process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
             self._socket = ours
@@ -131,7 +141,6 @@ def serve_forks(file: int) -> None:
     """
     from mapgrad.workers import _child
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: who asks decides
     woken, wake = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(wake, False)
@@ -149,11 +158,22 @@ def serve_forks(file: int) -> None:
             if orders not in ready:
                 continue
             try:
-                _, (to_parent, status) = receive(orders)
+                _, files = receive(orders)
             except (EOFError, OSError):
                 return
+            if len(files) < _FILES:  # too many are open here; that these are closed tells who asks
+                for each in files:
+                    os.close(each)
+                continue
+            to_parent, status = files
             server = os.getpid()
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:  # too many processes, say: those that are there go on
+                os.write(status, _STATUS.pack(-(error.errno or 0)))
+                os.close(to_parent)
+                os.close(status)
+                continue
             if pid == 0:
                 try:
                     _become_worker(server, [orders.detach(), woken, wake, status, *statuses.values()])
@@ -187,7 +207,8 @@ def _tell_ends(statuses: dict[int, int], woken: int) -> None:
 def _become_worker(server: int, files: list[int]) -> None:
     """Leave what is the server's; on Linux, die with it at once, whatever the worker is at."""
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     for file in files:
         os.close(file)
     if sys.platform == "linux":

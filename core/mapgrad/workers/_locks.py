@@ -37,6 +37,15 @@ def new_condition() -> threading.Condition:
     return condition
 
 
+def without_forks() -> AbstractContextManager[bool]:
+    """Return a lock for which forks of this process wait.
+
+    Hold it, briefly, where descriptors are open that must not be open in a child as well: whoever waits for the end of
+    a process at the other end of one would wait for the end of the child, too.
+    """
+    return _no_forks
+
+
 def call_after_fork(owner: _Forkable) -> None:
     """Have ``owner.after_fork()`` called in every forked child, once all locks are free; `owner` isn't kept alive."""
     _forkables.add(owner)
@@ -54,5 +63,8 @@ def _after_fork() -> None:
         owner.after_fork()
 
 
+_no_forks: Final = threading.RLock()
+_locks.add(_no_forks)
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_no_forks.acquire, after_in_parent=_no_forks.release, after_in_child=_after_fork)

@@ -32,9 +32,10 @@ from mapgrad.workers._child import (
     is_importing,
 )
 from mapgrad.workers._fork_server import Worker, fork_server
-from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock
+from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock, without_forks
 from mapgrad.workers._messages import receive, send
 from mapgrad.workers._parcels import pickled
+from mapgrad.workers._portions import fail_rows
 from mapgrad.workers._shared_memory import Shape, SharedMemory
 from mapgrad.workers._threads import Threads
 
@@ -129,7 +130,11 @@ class Processes:
             )
         with self._lock:
             memory = self._idle.pop() if self._idle else None
-        batch = Shared(runner, job, block, deadline, memory)
+        try:
+            batch = Shared(runner, job, block, deadline, memory)
+        except OSError as error:
+            fail_rows(block, 0, len(block), error)
+            return
         has_ended = False
         try:
             has_ended = self._threads.finish(batch)
@@ -222,22 +227,28 @@ class _Process:
         if self._is_used_up():
             self.close()
         data = self._crew.data_of(job)
+        tries = 2
         while True:
-            is_new = self._worker is None
+            tries -= self._worker is None
             try:
                 worker = self._started()
                 self._forget(worker)
                 return None if job.token in self._jobs else self._bring(worker, job.token, data)
-            except (OSError, EOFError):
+            except (OSError, EOFError) as error:
                 how = self._end()
-                if is_new:
-                    return ChildProcessError(f"a worker process {how} before it had made the solver")
+                if tries == 0:
+                    failure = ChildProcessError(
+                        f"no worker process has made the solver in two tries: the last one {how}"
+                    )
+                    failure.__cause__ = error
+                    return failure
 
     def _started(self) -> Worker:
         if self._worker is None:
-            self._worker = fork_server.fork()
+            with without_forks():  # a child would have its socket open
+                self._worker = fork_server.fork()
             self._solved = self._bytes = 0
-            send(self._worker.socket, Begin(dict(os.environ), str(Path.cwd()), sys.path))
+            send(self._worker.socket, Begin(dict(os.environ), _folder(), sys.path))
         return self._worker
 
     def _forget(self, worker: Worker) -> None:
@@ -368,3 +379,10 @@ class _Process:
     def after_fork(self) -> None:
         """Leave the process to the parent, whose end it must see."""
         self._let_go()
+
+
+def _folder() -> str | None:
+    """Return the folder that we are in; None where it is gone, as that of a job may be."""
+    with suppress(FileNotFoundError):
+        return str(Path.cwd())
+    return None

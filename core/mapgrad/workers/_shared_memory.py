@@ -54,8 +54,12 @@ class SharedMemory:
         """Return new memory of at least so many bytes."""
         size = -(-max(size, 1) // _PAGE) * _PAGE
         file = _unnamed_file()
-        os.ftruncate(file, size)
-        return cls(file, size)
+        try:
+            os.ftruncate(file, size)
+            return cls(file, size)
+        except BaseException:
+            os.close(file)
+            raise
 
     def arrays(self, shapes: Sequence[Shape]) -> list[NDArray[Any]]:
         """Return arrays that lie in the memory one behind the other."""
