@@ -11,6 +11,8 @@ import torch
 import mapgrad
 from mapgrad.bench import run_suite
 from mapgrad.bench._cases import KERNELS, STEPS, bare_kernel, path, rows_of_step
+from mapgrad.bench._clock import QUICK
+from mapgrad.bench._fault_peers import rows_lost
 from mapgrad.bench._machine import idle_share
 from mapgrad.bench._peers import CASES
 
@@ -59,6 +61,15 @@ def test_faults_cost_no_other_rows():
     assert {row.name for row in rows} == {"inline", "threads:2", "processes:2"}
     assert {row.case for row in rows} == {"a row that raises", "a row that kills its process"}
     assert all(row.extra["other rows lost"] == 0 for row in rows)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are tested on Linux")
+@pytest.mark.parametrize(("fault", "next_lost"), [("raises", 0), ("kills its process", 64)])
+def test_what_a_pool_of_the_standard_library_loses(fault, next_lost):
+    (row,) = rows_lost(fault, QUICK)
+    assert row.name == "concurrent.futures, 2 processes"
+    assert (row.value.median == 0) == (fault == "raises")
+    assert row.extra["rows of the next batch lost"] == next_lost
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory can be read on Linux only")

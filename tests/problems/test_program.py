@@ -340,7 +340,7 @@ def test_continuous_variables_are_members_too() -> None:
 
 
 def test_membership_of_a_projection_needs_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = IntegerProgram(A_ub=[[1, -1]], b_ub=[0], decision=[0])
+    program = IntegerProgram(A_ub=[[1, -1]], b_ub=[0], upper=[1, 5_000], decision=[0])
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     message = r"variables that θ doesn't price, a program needs scipy: pip install 'mapgrad\[scipy\]'"
     with pytest.raises(MissingDependencyError, match=message):
@@ -366,7 +366,7 @@ def test_a_search_that_gives_up_is_no_answer(monkeypatch: pytest.MonkeyPatch) ->
     gave_up = OptimizeResult(x=None, status=1, message="node limit reached")
     monkeypatch.setattr("scipy.optimize.milp", lambda *_, **__: gave_up)
     with pytest.raises(UndecidedError, match="whether z can be completed isn't known: SciPy's milp says 'node limit"):
-        IntegerProgram(A_ub=[[1, -1]], b_ub=[0], decision=[0]).contains(torch.tensor([1]))
+        IntegerProgram(A_ub=[[1, -1]], b_ub=[0], upper=[1, 5_000], decision=[0]).contains(torch.tensor([1]))
 
 
 @pytest.mark.parametrize("bits", [0, 10])
@@ -404,3 +404,36 @@ def test_the_size_of_rows_says_nothing(seed: int) -> None:
         assert states == corners[inside].tolist()
         program.completion_values(corners[inside])
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("size", [1e8, 1e9, 1e12])
+@pytest.mark.parametrize("most", [1, 5_000])
+def test_a_large_coefficient_of_an_unpriced_variable_gives_no_room(size: float, most: int) -> None:
+    """Few values are all tried, of many an engine finds the best: the answers are the same."""
+    points = np.array([[2.0], [3.0]])
+    packed = IntegerProgram(A_ub=[[1, size]], b_ub=[2], upper=[3, most], decision=[0])
+    assert packed.contains_rows(points).tolist() == [True, False]
+    switched = IntegerProgram(A_ub=[[1, -size], [0, 1]], b_ub=[0, 0], upper=[3, most], decision=[0])
+    assert switched.contains_rows(points).tolist() == [False, False]
+    assert switched.contains_rows(np.zeros((1, 1))).all()
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-9, 1.0, 1e20, 1e300])
+@pytest.mark.parametrize("copies", [1, 4])
+def test_the_worth_of_a_completion_whatever_its_size(size: float, copies: int) -> None:
+    weights, worths = [5, 4, 3] * copies, np.array([5, 4, 3] * copies) * size
+    program = IntegerProgram(A_ub=[[1, *weights]], b_ub=[8], decision=[0], fixed=worths)
+    assert program.completion_values(np.array([[0.0], [1.0]])).tolist() == pytest.approx(
+        [8 * size, 7 * size], rel=1e-12
+    )
+
+
+def test_a_tight_row_leaves_a_completion_its_rounding() -> None:
+    rows = [[1 / 3, 1e-7, 0.1, np.pi]]
+    program = IntegerProgram(A_ub=rows, b_ub=[0.1 + np.pi + 1e-7], upper=[1, 1, 3, 1], decision=[0, 2, 3], fixed=[5.0])
+    assert program.completion_values(np.array([[0.0, 1, 1]])).tolist() == [5]
+
+
+def test_contains_takes_tensors() -> None:
+    with pytest.raises(TypeError, match="contains takes a tensor, got ndarray: contains_rows takes arrays"):
+        IntegerProgram(lower=[0]).contains(np.zeros((1, 1)))  # pyright: ignore[reportArgumentType]

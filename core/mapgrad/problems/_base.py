@@ -122,11 +122,14 @@ class Problem(Value):
             bool tensor of shape [*batch], on z's device.
 
         Raises:
+            TypeError: z isn't a tensor.
             ShapeError: z's trailing dimensions aren't `shape`.
             UndecidedError: the step budget ran out before the answer was known.
         """
         import torch
 
+        if not isinstance(z, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] (a caller's value)
+            raise TypeError(f"contains takes a tensor, got {type(z).__name__}: contains_rows takes arrays")
         return torch.as_tensor(self.contains_rows(z.detach().cpu().double().numpy()), device=z.device)
 
     def contains_rows(self, z: ArrayLike) -> NDArray[np.bool_]:

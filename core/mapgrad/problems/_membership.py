@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from mapgrad.problems._program_data import ProgramData
 
 _COMPLETION_NODES: Final = 100_000
+_FEW: Final = 1_024
+"""So many values of the other variables are all tried; of more, SciPy's milp finds the best ones."""
+
+_UTILITY_BITS: Final = 12  # so much larger than 1 are utilities beside milp's absolute tolerances
 _INFEASIBLE: Final = 2  # among the statuses of scipy.optimize.milp
 
 
@@ -48,9 +53,12 @@ def are_states(program: ProgramData, z: NDArray[np.float64]) -> NDArray[np.bool_
     if program.features:
         answers &= keep_sets(program.sos, x, TOLERANCE) & _keep_indicators(program, x)
     if len(program.others):
+        values = _few_values(program)
         for number in np.flatnonzero(answers):
-            sides = least[number] - activity[number], most[number] - activity[number]
-            answers[number] = _completes(program, *sides)
+            if values is not None:
+                answers[number] = _completing(program, x[number], values).any()
+            else:
+                answers[number] = _completes(program, least[number] - activity[number], most[number] - activity[number])
     return answers
 
 
@@ -71,21 +79,53 @@ def completion_values(program: ProgramData, z: NDArray[np.float64]) -> NDArray[n
         MissingDependencyError: scipy isn't installed.
         ProblemError: a state isn't one, or what the others may add to it has no limit.
     """
-    integer = program.integrality[program.others]
-    values = np.empty(len(z))
-    x = _filled(program, z)
-    least, most = program.row_facts.reach(x, program.row_lower, program.row_upper)
+    x, values = _filled(program, z), _few_values(program)
+    if values is None:
+        return _worth_by_engine(program, x)
+    completing = (_completing(program, row, values) for row in x)
+    worth = np.array([(values[fits] @ program.fixed).max(initial=-np.inf) for fits in completing])
+    if (worth == -np.inf).any():
+        raise ProblemError(f"what a state of {program!r} is worth can't be told: no values of the others complete it")
+    return worth
+
+
+def _worth_by_engine(program: ProgramData, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    lower, upper = program.row_lower, program.row_upper
+    least, most = program.row_facts.reach(x, lower, upper)
+    is_exact, integer = program.row_facts.are_integer, program.integrality[program.others]
+    worth = np.empty(len(x))
     for number, activity in enumerate(program.matrix.activities(x)):
-        sides = program.row_lower - activity, program.row_upper - activity
-        result = _complete(program, *sides, program.fixed)
+        low, high = least[number] - activity, most[number] - activity
+        own_low: NDArray[np.float64] = np.where(is_exact, low, lower - activity)
+        own_high: NDArray[np.float64] = np.where(is_exact, high, upper - activity)
+        result = _complete(program, own_low, own_high, program.fixed)
         if result.status == _INFEASIBLE:  # a state that needs what its rows may be missed by
-            result = _complete(program, least[number] - activity, most[number] - activity, program.fixed)
+            result = _complete(program, low, high, program.fixed)
         if result.status != 0:
             raise ProblemError(
                 f"what a state of {program!r} is worth can't be told: SciPy's milp says {result.message!r}"
             )
-        values[number] = program.fixed @ np.where(integer, result.x.round(), result.x)
-    return values
+        worth[number] = program.fixed @ np.where(integer, result.x.round(), result.x)
+    return worth
+
+
+def _few_values(program: ProgramData) -> NDArray[np.float64] | None:
+    """Return all values of the variables that θ doesn't price, [N, others]; None where they aren't few integers."""
+    lower, upper = np.ceil(program.lower[program.others]), np.floor(program.upper[program.others])
+    if not program.integrality[program.others].all() or not np.prod(upper - lower + 1) <= _FEW:
+        return None
+    axes: list[NDArray[np.float64]] = [np.arange(a, b + 1) for a, b in zip(lower, upper, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+
+def _completing(program: ProgramData, x: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which values [N, others] complete x [n]: bool [N]."""
+    whole = np.tile(x, (len(values), 1))
+    whole[:, program.others] = values
+    activity = program.matrix.activities(whole)
+    least, most = program.row_facts.reach(whole, program.row_lower, program.row_upper)
+    holds: NDArray[np.bool_] = np.logical_and.reduce((activity >= least) & (activity <= most), axis=1)
+    return holds
 
 
 def _filled(program: ProgramData, z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,6 +154,7 @@ def _complete(
     )
     columns, exponents = program.row_facts.other_columns
     sides = np.ldexp(row_lower, exponents), np.ldexp(row_upper, exponents)
+    utilities = np.ldexp(utilities, _UTILITY_BITS - math.frexp(float(np.abs(utilities).max()))[1])
     for presolve in (True, False):  # HiGHS's presolve may call feasible programs infeasible, or end in an error
         result = optimize.milp(
             -utilities,

@@ -17,7 +17,8 @@ TOLERANCE: Final = 1e-6
 
 _INTEGER_ROW_TOLERANCE: Final = 1e-9  # such a row is evaluated at integers: only its own coefficients are rounded
 _DIGITS: Final = 6  # with more, units would be less than what engines tell from nothing
-_INTEGER_ROW_BITS: Final = 10  # by so much such rows are larger beside an engine's tolerances
+_FINE_BITS: Final = 10
+_LARGE_BITS: Final = 40
 _SUM: Final = 2.0**-50  # of its largest term, to which a row's sum is known
 _ROUNDING: Final = 2.0**-51  # of a decimal that becomes a float and is multiplied by a power of ten
 _BELOW_HALF: Final = 0.499
@@ -71,12 +72,16 @@ class RowFacts:
     def other_columns(self) -> tuple[Any, NDArray[np.int64]]:
         """The columns that θ doesn't price, each row times a power of two, for an engine of absolute tolerances.
 
+        The smallest coefficient, or the unit, of a row of integers is large beside these; of others it is the largest
+        one. No coefficient of a row of integers is so large that engines refuse it.
+
         Returns:
             A scipy.sparse array [m, others], and the exponents of the powers, int64 [m].
         """
         columns = self._matrix.to_scipy()[:, self._others]
-        largest = abs(columns).max(axis=1).toarray().ravel()
-        exponents = np.where(self.are_integer, _INTEGER_ROW_BITS, 0) - np.frexp(largest)[1]
+        _, largest = np.frexp(abs(columns).max(axis=1).toarray().ravel())
+        _, smallest = np.frexp(np.where(self.units > 0, self.units, self.smallest))
+        exponents = np.where(self.are_integer, np.minimum(_FINE_BITS - smallest, _LARGE_BITS - largest), -largest)
         return columns.multiply(np.ldexp(1.0, exponents)[:, None]).tocsr(), exponents
 
     def inner(

@@ -28,7 +28,8 @@ class Exact(Estimator):
     """The Gibbs law's mean μ = E z, p(z) ∝ exp(⟨θ, z⟩ / τ), and its exact gradient Cov(z) g / τ, without noise.
 
     In training a layer gives μ, a mean of states as that of many samples is, and the gradient is that of L(μ(θ)). In
-    eval mode it gives MAP(θ), by its solver as ever. θ isn't clipped to the problem's domain.
+    eval mode it gives MAP(θ), by its solver as ever. θ isn't clipped to the problem's domain. A row all states of which
+    θ = −inf forbids has no law: in training it raises InfeasibleError, whatever `on_error` says.
 
     Args:
         problem: What the layer solves; `mapgrad.exact.oracle` says which ones have an oracle.
