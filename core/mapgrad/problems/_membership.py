@@ -93,12 +93,12 @@ def _worth_by_engine(program: ProgramData, x: NDArray[np.float64]) -> NDArray[np
     lower, upper = program.row_lower, program.row_upper
     least, most = program.row_facts.reach(x, lower, upper)
     is_exact, integer = program.row_facts.are_integer, program.integrality[program.others]
-    worth = np.empty(len(x))
-    for number, activity in enumerate(program.matrix.activities(x)):
+    worth, activities = np.empty(len(x)), program.matrix.activities(x)
+    for number in range(len(x)):
+        activity: NDArray[np.float64] = activities[number]
         low, high = least[number] - activity, most[number] - activity
-        own_low: NDArray[np.float64] = np.where(is_exact, low, lower - activity)
-        own_high: NDArray[np.float64] = np.where(is_exact, high, upper - activity)
-        result = _complete(program, own_low, own_high, program.fixed)
+        own = np.where(is_exact, low, lower - activity), np.where(is_exact, high, upper - activity)
+        result = _complete(program, *own, program.fixed)
         if result.status == _INFEASIBLE:  # a state that needs what its rows may be missed by
             result = _complete(program, low, high, program.fixed)
         if result.status != 0:
