@@ -112,7 +112,7 @@ def _more(now: dict[str, int], before: dict[str, int]) -> dict[str, int]:
 _TIMES: Final = {"a minute": 60.0, "twenty minutes": 1200.0}
 
 SUITE: Final = Suite(
-    "Resident memory of this process and its workers while one row in a hundred fails",
+    "Memory of this process and its workers while a row in a hundred fails",
     {case: partial(soaked, case, seconds) for case, seconds in _TIMES.items()},
     quick=("a minute",),
 )
