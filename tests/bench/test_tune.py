@@ -51,6 +51,15 @@ class Slow(Best):
     passes = 30_000
 
 
+class PaysForCalls(Best):
+    """The work of `Quick` ten times over for a call, and nothing for a row."""
+
+    def solve_rows(self, state, block):
+        for _ in range(10 * Quick.passes):
+            pass
+        super().solve_rows(state, block)
+
+
 class Optional(Best):
     """Quick under a setting."""
 
@@ -135,6 +144,21 @@ def test_the_fastest_wins_and_the_others_agree(offer):
     assert (tuning.checked_by, tuning.checked_rows) == (("mine.slow",), 32)
     assert tuning.trials[1].cpu > 2 * tuning.trials[0].cpu
     assert tuning.trials[1].rows < tuning.trials[0].rows + 32
+
+
+def test_calls_are_of_the_size_that_batches_have(offer):
+    """In calls of one row, it would be the slower one by ten."""
+    offer(quick=Quick, pays=PaysForCalls)
+    tuning = mapgrad.tune(PROBLEM, SAMPLE, seconds=10)
+    assert tuning.name == "mine.pays"
+    paces = [trial.pace for trial in tuning.trials]
+    assert paces == sorted(paces)
+    assert "Few rows" not in str(tuning)
+
+
+def test_few_rows_are_said_to_be_few(offer):
+    offer(slow=Slow, quick=Quick)
+    assert str(mapgrad.tune(PROBLEM, SAMPLE[:1], seconds=1e-6)).splitlines()[-1].startswith("Few rows were timed")
 
 
 def test_settings_take_part(offer):

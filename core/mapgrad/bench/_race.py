@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -28,6 +29,10 @@ WRONG: Final = "wrong: "
 """How the result of a solver begins whose answer is wrong."""
 
 _REPEATS: Final = 7
+_MOST_REPEATS: Final = 300
+_ENOUGH: Final = 0.2
+"""CPU seconds of the fastest one's largest calls: shorter measurements are noise."""
+
 _LONG: Final = 20.0
 """How many times as long as the fastest one's row a row may take, before an engine that can be stopped is."""
 _SHORTEST_LIMIT: Final = 0.1
@@ -41,8 +46,8 @@ class Racer:
         name: The solver's full name.
         options: Its options.
         rows: How many rows were timed.
-        cpu_sum: CPU seconds that they took.
-        wall_sum: Wall-clock seconds that they took.
+        size: How many rows the largest calls had, whose times count.
+        times: CPU and wall-clock seconds of each of these calls.
         result: What became of it.
         is_out: Whether it answered wrongly or not at all, and so has left the race.
         by_wall: Whether its pace is that of the wall clock, as θ lies on a GPU.
@@ -54,8 +59,8 @@ class Racer:
     name: str
     options: Mapping[str, Any]
     rows: int = 0
-    cpu_sum: float = 0.0
-    wall_sum: float = 0.0
+    size: int = 0
+    times: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     result: str = "not tried: the time was up"
     is_out: bool = False
     by_wall: bool = False
@@ -66,13 +71,13 @@ class Racer:
 
     @property
     def cpu(self) -> float:
-        """CPU seconds a row."""
-        return self.cpu_sum / self.rows if self.rows else math.nan
+        """CPU seconds a row, the median."""
+        return median(cpu for cpu, _ in self.times) / self.size if self.times else math.nan
 
     @property
     def wall(self) -> float:
-        """Wall-clock seconds a row."""
-        return self.wall_sum / self.rows if self.rows else math.nan
+        """Wall-clock seconds a row, the median."""
+        return median(wall for _, wall in self.times) / self.size if self.times else math.nan
 
     @property
     def pace(self) -> float:
@@ -106,8 +111,10 @@ class Racer:
             self.fail(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
             return
         self.rows += stop - start
-        self.cpu_sum += cpu
-        self.wall_sum += wall
+        if stop - start > self.size:
+            self.size, self.times = stop - start, []
+        if stop - start == self.size:
+            self.times.append((cpu, wall))
         (solutions,) = found
         unproved = row_numbers(solutions.status != Status.OPTIMAL)
         if unproved:
@@ -164,7 +171,7 @@ def _start_all(racers: Sequence[Racer], theta: Tensor, problem: Problem, end: fl
 
 
 def _fastest(alive: list[Racer], racers: Sequence[Racer], theta: Tensor, end: float) -> Racer | None:
-    """Return who is fastest on rows that all who are left have solved; None if that one turns out to be wrong."""
+    """Return who is fastest on the largest calls that time allows; None if that one turns out to be wrong."""
     for number, (start, stop) in enumerate(_portions(len(theta))):
         if len(alive) == 1 and not alive[0].objectives.isnan().any():
             break
@@ -173,24 +180,24 @@ def _fastest(alive: list[Racer], racers: Sequence[Racer], theta: Tensor, end: fl
                 break
             alive[(turn + number) % len(alive)].run(theta, start, stop)
         _expose(racers, theta)
-        alive = [each for each in alive if not each.is_out]
-        if not alive:
+        honest = [each for each in racers if each.rows and not each.is_out]
+        if not honest:
             return None
-        best = min(alive, key=lambda each: each.pace)
+        best = min(honest, key=lambda each: each.pace)
+        if time.monotonic() >= end or (len(best.times) > _REPEATS and sum(cpu for cpu, _ in best.times) > _ENOUGH):
+            return best
         factor = 1 + 4 / math.sqrt(best.rows)
-        alive = [each for each in alive if each.pace <= factor * best.pace]
-        if time.monotonic() >= end:
-            break
+        alive = [each for each in honest if each.pace <= factor * best.pace]
     return min(alive, key=lambda each: each.pace)
 
 
 def _portions(count: int) -> Iterator[tuple[int, int]]:
-    """Yield parts of the sample that double, from its second row on, then the whole of it some times."""
+    """Yield parts of the sample that double, from its second row on, then the whole of it many times."""
     start = 1
     while start < count:
         yield start, min(2 * start, count)
         start *= 2
-    for _ in range(_REPEATS):
+    for _ in range(_MOST_REPEATS):
         yield 0, count
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("mapgrad")
 
+_FEW: Final = 16
+
 _CHECK_SHARE: Final = 0.2
 """Of the time, what is kept for asking another solver whether the fastest is right."""
 
@@ -37,7 +39,7 @@ class Trial:
         name: The solver's full name.
         options: Its options; empty for its own choice.
         rows: How many rows it solved, some of them more than once.
-        cpu: CPU seconds a row, NaN where none was measured.
+        cpu: CPU seconds a row, the median of the largest calls that were made; NaN where none was measured.
         wall: Wall-clock seconds a row, as above.
         pace: Which of the two ranks go by; infinite where none was measured.
         result: What became of it.
@@ -95,11 +97,14 @@ class Tuning:
 
     @property
     def verdict(self) -> str:
-        """Who agrees with the fastest, in words."""
+        """Who agrees with the fastest, in words, and whether its figures are of few rows."""
+        rough = "Few rows were timed: give tune more seconds. " if self.trials[0].rows < _FEW else ""
         if not self.checked_by:
-            return "No other solver could be asked whether its answers are optimal."
+            return f"{rough}No other solver could be asked whether its answers are optimal."
         count = f"{self.checked_rows} row{'s' * (self.checked_rows != 1)}"
-        return f"Others found the same objectives, together on {count} of the sample: {', '.join(self.checked_by)}."
+        return (
+            f"{rough}Others found the same objectives, together on {count} of the sample: {', '.join(self.checked_by)}."
+        )
 
     def __str__(self) -> str:
         return f"{text_table(*self.table())}\n{self.verdict}"
@@ -108,10 +113,10 @@ class Tuning:
 def tune(problem: Problem, theta_sample: Tensor, *, seconds: float = 30.0) -> Tuning:
     """Race the installed exact solvers of a problem, and the settings that they offer, and return the fastest.
 
-    All solve growing parts of the sample, in turns, and slow ones drop out early. Ranks go by CPU time on one thread,
-    with that of child processes; by wall-clock time if θ lies on a GPU. A solver is out that finds less than another
-    one, claims an objective that its state doesn't have, or returns what isn't a state. The fastest one solves all of
-    the sample, and others check it, as far as time allows.
+    All solve growing parts of the sample, in turns, then the whole of it some times; slow ones drop out early. Ranks go
+    by CPU time on one thread, with that of child processes; by wall-clock time if θ lies on a GPU. A solver is out that
+    finds less than another one, claims an objective that its state doesn't have, or returns what isn't a state. The
+    fastest one solves all of the sample, and others check it, as far as time allows.
 
     Args:
         problem: The feasible set.
