@@ -31,7 +31,7 @@ WRONG: Final = "wrong: "
 _REPEATS: Final = 7
 _MOST_REPEATS: Final = 300
 _ENOUGH: Final = 0.2
-"""CPU seconds of the fastest one's largest calls: shorter measurements are noise."""
+"""CPU seconds of calls of one size: shorter measurements are noise."""
 
 _LONG: Final = 20.0
 """How many times as long as the fastest one's row a row may take, before an engine that can be stopped is."""
@@ -84,6 +84,11 @@ class Racer:
         """What ranks go by: seconds a row, infinite where none was timed."""
         seconds = self.wall if self.by_wall else self.cpu
         return seconds if self.rows else math.inf
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it has run for so long that its pace is no noise."""
+        return sum(cpu for cpu, _ in self.times) > _ENOUGH
 
     def start(self, theta: Tensor, problem: Problem, limit: float) -> None:
         """Solve the sample's first row, twice: native models and kernels are made for the first one."""
@@ -173,7 +178,7 @@ def _start_all(racers: Sequence[Racer], theta: Tensor, problem: Problem, end: fl
 def _fastest(alive: list[Racer], racers: Sequence[Racer], theta: Tensor, end: float) -> Racer | None:
     """Return who is fastest on the largest calls that time allows; None if that one turns out to be wrong."""
     for number, (start, stop) in enumerate(_portions(len(theta))):
-        if len(alive) == 1 and not alive[0].objectives.isnan().any():
+        if len(alive) == 1 and not alive[0].objectives.isnan().any() and alive[0].is_measured:
             break
         for turn in range(len(alive)):
             if time.monotonic() >= end:
@@ -184,7 +189,7 @@ def _fastest(alive: list[Racer], racers: Sequence[Racer], theta: Tensor, end: fl
         if not honest:
             return None
         best = min(honest, key=lambda each: each.pace)
-        if time.monotonic() >= end or (len(best.times) > _REPEATS and sum(cpu for cpu, _ in best.times) > _ENOUGH):
+        if time.monotonic() >= end or (len(best.times) > _REPEATS and best.is_measured):
             return best
         factor = 1 + 4 / math.sqrt(best.rows)
         alive = [each for each in honest if each.pace <= factor * best.pace]
