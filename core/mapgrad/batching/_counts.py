@@ -9,9 +9,12 @@ from mapgrad.workers import new_lock
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NO_COUNTS: Final[Mapping[str, float]] = dict.fromkeys(
-    ("rows", "solves", "equal", "known", "clipped", "handed_over", "incumbent", "fallback", "failed", "seconds"), 0.0
-)
+NO_COUNTS: Final[Mapping[str, float]] = {
+    **dict.fromkeys(
+        ("rows", "solves", "equal", "known", "clipped", "handed_over", "incumbent", "fallback", "failed"), 0
+    ),
+    "seconds": 0.0,
+}
 """What is counted, under the names of `Solver.stats`."""
 
 

@@ -105,8 +105,8 @@ class Racer:
             return
         self.run(theta, 0, 1)
 
-    def run(self, theta: Tensor, start: int, stop: int) -> None:
-        """Solve and time some rows of the sample."""
+    def run(self, theta: Tensor, start: int, stop: int, *, is_timed: bool = True) -> None:
+        """Solve some rows of the sample, and have their time count or not."""
         assert self._solver is not None
         solver = self._solver
         found: list[Solutions] = []
@@ -115,11 +115,12 @@ class Racer:
         except MapgradError as error:
             self.fail(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
             return
-        self.rows += stop - start
-        if stop - start > self.size:
-            self.size, self.times = stop - start, []
-        if stop - start == self.size:
-            self.times.append((cpu, wall))
+        if is_timed:
+            self.rows += stop - start
+            if stop - start > self.size:
+                self.size, self.times = stop - start, []
+            if stop - start == self.size:
+                self.times.append((cpu, wall))
         (solutions,) = found
         unproved = row_numbers(solutions.status != Status.OPTIMAL)
         if unproved:
@@ -215,7 +216,7 @@ def _holds(best: Racer, racers: Sequence[Racer], theta: Tensor, deadline: float)
             if other.is_out or not other.objectives.isnan().any() or time.monotonic() >= deadline:
                 break
             if other.objectives[start:stop].isnan().any() and other.wall * (stop - start) < deadline - time.monotonic():
-                other.run(theta, start, stop)
+                other.run(theta, start, stop, is_timed=False)
         _expose(racers, theta)
         if best.is_out:
             return False

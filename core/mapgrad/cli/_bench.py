@@ -35,7 +35,12 @@ class Suite(enum.StrEnum):
 
 def bench(
     suite: Annotated[Suite, typer.Argument(help="What to measure.", show_default=False)],
-    quick: Annotated[bool, typer.Option("--quick", help="A few small cases, roughly.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="A few small cases, roughly; not with --compare, nor with --plot for step and peers."
+        ),
+    ] = False,
     only: Annotated[list[str] | None, typer.Option(metavar="CASE", help="Cases whose names begin so.")] = None,
     method: Annotated[
         list[str] | None, typer.Option(metavar="METHOD", help="training: methods whose names begin so.")
@@ -59,6 +64,10 @@ def bench(
     peers: other libraries.
     training: what networks learn by each gradient, and how many solver calls that takes.
     """
+    if quick and compare is not None:
+        raise typer.BadParameter("figures of --quick are too rough to be judged: leave out --quick or --compare")
+    if quick and plot is not None and suite in (Suite.STEP, Suite.PEERS):
+        raise typer.BadParameter("--quick measures one size, which makes no curve: leave out --quick")
     prepare(json, plot)
     if plot is not None:
         from mapgrad.bench._figures import require_format
@@ -68,10 +77,6 @@ def bench(
     from mapgrad.bench import compare as compared
     from mapgrad.bench import plot as draw
 
-    if quick and compare is not None:
-        raise typer.BadParameter("figures of --quick are too rough to be judged: leave out --quick or --compare")
-    if quick and plot is not None and suite in (Suite.STEP, Suite.PEERS):
-        raise typer.BadParameter("--quick measures one size, which makes no curve: leave out --quick")
     earlier = None if compare is None else Report.read(compare)
     if earlier is not None and earlier.is_quick:
         raise typer.BadParameter(
