@@ -200,7 +200,9 @@ def test_what_is_never_settled_fails_with_what_was_said():
         solved(knapsack(), script)
     assert str(raised.value) == (
         "Scripted contradicts itself or the program, in each way of running it: OPTIMAL of objective 1.5 (gap 0), with "
-        "a point that breaks a row once its integers are rounded; INFEASIBLE (none there); ERROR (numerical troubles)"
+        "a point that breaks a row once its integers are rounded; INFEASIBLE (none there); ERROR (numerical troubles). "
+        "Where a side is nearer to a sum of a row's coefficients than engines can tell, solvers that count integers "
+        "exactly may help: search, diagram, ortools.cp_sat"
     )
 
 
