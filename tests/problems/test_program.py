@@ -437,3 +437,9 @@ def test_a_tight_row_leaves_a_completion_its_rounding() -> None:
 def test_contains_takes_tensors() -> None:
     with pytest.raises(TypeError, match="contains takes a tensor, got ndarray: contains_rows takes arrays"):
         IntegerProgram(lower=[0]).contains(np.zeros((1, 1)))  # pyright: ignore[reportArgumentType]
+
+
+def test_many_unpriced_variables_of_one_value_each() -> None:
+    program = IntegerProgram(A_ub=[np.ones(101)], b_ub=[100], lower=[0] + [1] * 100, decision=[0], fixed=np.ones(100))
+    assert program.contains_rows(np.array([[0.0], [1.0], [1e-7]])).tolist() == [True, False, True]
+    assert program.completion_values(np.array([[1e-7]])).tolist() == [100]

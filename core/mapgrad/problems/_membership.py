@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,7 +46,6 @@ def are_states(program: ProgramData, z: NDArray[np.float64]) -> NDArray[np.bool_
         UndecidedError: SciPy's milp gave up on the other variables.
     """
     x = _filled(program, z)
-    x[:, program.integrality] = x[:, program.integrality].round()
     activity = program.matrix.activities(x)
     least, most = program.row_facts.reach(x, program.row_lower, program.row_upper)
     held = (activity >= least) & (activity <= most)
@@ -114,8 +114,8 @@ def _few_values(program: ProgramData) -> NDArray[np.float64] | None:
     lower, upper = np.ceil(program.lower[program.others]), np.floor(program.upper[program.others])
     if not program.integrality[program.others].all() or not np.prod(upper - lower + 1) <= _FEW:
         return None
-    axes: list[NDArray[np.float64]] = [np.arange(a, b + 1) for a, b in zip(lower, upper, strict=True)]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+    each = (range(int(first), int(last) + 1) for first, last in zip(lower, upper, strict=True))
+    return np.array([*itertools.product(*each)], dtype=np.float64).reshape(-1, len(lower))
 
 
 def _completing(program: ProgramData, x: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -131,6 +131,7 @@ def _completing(program: ProgramData, x: NDArray[np.float64], values: NDArray[np
 def _filled(program: ProgramData, z: NDArray[np.float64]) -> NDArray[np.float64]:
     x = np.zeros((len(z), program.num_vars))
     x[:, program.decision] = z.reshape(len(z), len(program.decision))
+    x[:, program.integrality] = x[:, program.integrality].round()
     return x
 
 

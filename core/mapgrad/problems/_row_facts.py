@@ -17,8 +17,8 @@ TOLERANCE: Final = 1e-6
 
 _INTEGER_ROW_TOLERANCE: Final = 1e-9  # such a row is evaluated at integers: only its own coefficients are rounded
 _DIGITS: Final = 6  # with more, units would be less than what engines tell from nothing
-_FINE_BITS: Final = 10
-_LARGE_BITS: Final = 40
+_FINE_BITS: Final = 10  # so much larger than 1 is the smallest number that an engine is to tell from nothing
+_LARGE_BITS: Final = 40  # and so much no number may be, which it would refuse or round
 _SUM: Final = 2.0**-50  # of its largest term, to which a row's sum is known
 _ROUNDING: Final = 2.0**-51  # of a decimal that becomes a float and is multiplied by a power of ten
 _BELOW_HALF: Final = 0.499
