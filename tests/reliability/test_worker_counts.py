@@ -78,7 +78,14 @@ def train(case, workers, *, network=Linear, estimator=None, seed=7, parts=1, ste
     return model.weight.detach().clone()
 
 
-@pytest.mark.parametrize(("case", "seed"), [(case, 7) for case in CASES] + [("assignment", None)])
+@pytest.mark.parametrize(
+    ("case", "seed"),
+    [
+        ("assignment", 7),
+        ("path", 7),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("knapsack", 7), ("assignment", None))),
+    ],
+)
 def test_weights_are_the_same_whoever_solves(case, seed, crews):
     runs = [train(case, workers, seed=seed) for workers in crews]
     assert all(torch.equal(run, runs[0]) for run in runs)

@@ -145,7 +145,7 @@ PEERS: Final[dict[str, tuple[str, Callable[[list[float]], list[float]]]]] = {
 
 
 def main(peer: str, fault: str) -> None:
-    """Print a line of JSON for a batch without a fault, one with it, and one after it."""
+    """Print a line of JSON for a batch without a fault, one with it, and one after it; then end the process group."""
     solve = PEERS[peer][1]
     healthy = [float(row) for row in range(_ROWS)]
     with_fault = [*healthy]
@@ -156,7 +156,7 @@ def main(peer: str, fault: str) -> None:
         lost = sum(value != row for value, row in zip(found, rows, strict=True) if row >= 0)
         sys.stdout.write(json.dumps([lost, time.perf_counter() - began]) + "\n")
         sys.stdout.flush()
-    os._exit(0)  # whatever still hangs
+    os.killpg(os.getpgrp(), signal.SIGKILL)  # workers would keep this process's output open
 
 
 def rows_lost(fault: str, effort: Effort) -> Iterator[Row]:
