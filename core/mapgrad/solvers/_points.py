@@ -37,16 +37,15 @@ _DENSE: Final = 50_000
 _WIDE: Final = 1e4
 """So many times its smallest coefficient is the largest one of a wide row."""
 
+_MINUTE: Final = 1e-8
+"""A side that is nearer to 0, in units of its row's smallest coefficient, and isn't 0 is more than engines can tell."""
+
 _POLISHED: Final = 2_000
 """Columns and rows, up to which the vertex near a point is looked for."""
 
 
 class Rows:
-    """The rows of a program, ready to be checked at one point after the other.
-
-    Attributes:
-        is_wide: The coefficients of a row are so far apart that engines were seen to be wrong about it.
-    """
+    """The rows of a program, ready to be checked at one point after the other."""
 
     def __init__(self, program: IntegerProgram) -> None:
         self._matrix = program.matrix
@@ -54,10 +53,18 @@ class Rows:
         self._is_linear, self._is_integer = not program.integrality.any(), bool(program.integrality.all())
         height, width = program.matrix.shape
         self._dense = program.matrix.toarray() if height * width <= _DENSE else None
-        self.is_wide = len(wide_rows(program.matrix, _WIDE)) > 0
+        self._is_wide = len(wide_rows(program.matrix, _WIDE)) > 0
         self._own = Limits.of(program)
         self._is_open = bool(program.unbounded_integers.any())
         self._facts = program.row_facts
+
+    def are_hard(self, limits: Limits) -> bool:
+        """Tell whether engines were seen to be wrong about such rows: numbers are far apart, or a side is nearly 0."""
+        if self._is_wide:
+            return True
+        facts, sizes = self._facts, np.abs((limits.row_lower, limits.row_upper))
+        is_minute = (sizes > 0) & (sizes < _MINUTE * facts.smallest) & np.isfinite(facts.smallest)
+        return bool((is_minute & facts.are_integer & (facts.units == 0)).any())
 
     def is_open(self, limits: Limits) -> bool:
         """Tell whether an integer variable lacks a bound: engines were seen to be wrong there, too."""
@@ -83,16 +90,14 @@ class Rows:
     def stated(self, limits: Limits) -> Limits:
         """Return these limits for engines, whose tolerances are absolute, with the sides of rows of integers moved.
 
-        Those of rows with a unit are multiples of it; others let pass what such a row may be missed by. Equations
-        without a unit stay, as engines may take a sliver for empty.
+        Those of rows with a unit are multiples of it; others let pass what such a row may be missed by.
         """
         facts = self._facts
         if not facts.are_integer.any():
             return limits
         inner, about = (find(limits.row_lower, limits.row_upper) for find in (facts.inner, facts.anywhere))
         low, high = (np.where(facts.units > 0, *ends) for ends in zip(inner, about, strict=True))
-        is_equation = limits.row_lower == limits.row_upper
-        is_moved = facts.are_integer & (low <= high) & ~(is_equation & (facts.units == 0))
+        is_moved = facts.are_integer & (low <= high)
         return limits._replace(
             row_lower=np.where(is_moved, low, limits.row_lower), row_upper=np.where(is_moved, high, limits.row_upper)
         )

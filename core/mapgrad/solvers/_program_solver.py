@@ -55,12 +55,12 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
       taken to the last digit.
     - OPTIMAL counts if the point attains the objective and the bound that the engine gives.
     - INFEASIBLE counts once two ways say so, if the engine has two ways, or all of them where coefficients of a row are
-      far apart, and none has found a feasible point; or where a row of integers shows it by a divisor of its
+      far apart or a side is nearly 0, and none has found a feasible point; or where a row of integers shows it by a divisor of its
       coefficients, or a row lies outside what the bounds allow.
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
-    - Where coefficients of a row or the numbers of an answer are far apart, or an integer lacks a bound, OPTIMAL counts
+    - Where numbers of a row or of an answer are far apart, or an integer lacks a bound, OPTIMAL counts
       once another way, asked for a step from there to a better point, finds none.
 
     What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
@@ -234,7 +234,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     def _settle(self, state: NativeModels[M], model: NativeModel[M], row: AskedRow) -> Solution:
         """Ask in one way after the other until an answer counts."""
         said: list[str] = []
-        infeasible, enough = 0, self.ways if model.rows.is_wide else min(2, self.ways)
+        infeasible, enough = 0, self.ways if model.rows.are_hard(row.limits) else min(2, self.ways)
         is_feasible, advice = False, ""
         for way in range(self.ways):
             answer = self._run(state, model, row, way)
@@ -271,7 +271,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         largest, terms = row.sizes(x)
         slack = _OPTIMALITY * (largest + terms)
         attains = all(each is None or abs(each - value) <= slack for each in (answer.objective, answer.bound))
-        is_plain = terms <= _FAR * largest and not model.rows.is_wide
+        is_plain = terms <= _FAR * largest and not model.rows.are_hard(row.limits)
         return attains and is_plain and not model.rows.is_open(row.limits)
 
     def _confirmed(
