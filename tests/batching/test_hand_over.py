@@ -92,7 +92,14 @@ def test_all_rows_are_answered_and_those_handed_over_counted():
     assert found.status.tolist() == [Status.OPTIMAL] * 9
     torch.testing.assert_close(found.objective, best(theta), rtol=0, atol=1e-12)
     assert sum(count for count, *_ in Engine.asked) == 12
-    assert Hasty.asked[0] == (9, None, pytest.approx(0.05 * SECONDS))
+    patience = pytest.approx(0.05 * SECONDS)
+    assert Hasty.asked[:2] == [(9, None, 1e-4), (6, None, patience)]
+
+
+def test_nobody_else_is_looked_for_while_all_rows_are_solved_at_once(monkeypatch):
+    monkeypatch.setattr(_hand_over, "successor_of", lambda *_: pytest.fail("looked for"))
+    found = mapgrad.get_solver("fake.hasty", PROGRAM).solve(rows(5, 0.5e-4))
+    assert found.status.tolist() == [Status.OPTIMAL] * 5
 
 
 def test_nobody_gives_up_where_there_is_nobody_else(monkeypatch):
@@ -100,7 +107,7 @@ def test_nobody_gives_up_where_there_is_nobody_else(monkeypatch):
     theta = rows(5, 0.4)
     found = mapgrad.get_solver("fake.hasty", PROGRAM).solve(theta)
     assert found.stats["handed_over"] == 0
-    assert Hasty.asked == [(5, None, None)]
+    assert Hasty.asked == [(5, None, 1e-4), (5, None, None)]
     torch.testing.assert_close(found.objective, best(theta), rtol=0, atol=1e-12)
 
 
@@ -112,7 +119,7 @@ def test_a_slow_engine_makes_the_solver_patient():
         assert found.stats["handed_over"] == 5, "one row to make it ready, and four to take the time"
         assert solver.solve(theta).stats["handed_over"] == 0
     assert [count for count, *_ in Engine.asked] == [1, 4]
-    assert [count for count, *_ in Hasty.asked] == [200, 195, 200]
+    assert [count for count, *_ in Hasty.asked] == [200, 200, 195, 200]
     torch.testing.assert_close(found.objective, best(theta), rtol=0, atol=1e-12)
 
 
@@ -122,7 +129,7 @@ def test_a_time_limit_holds_for_both_together():
     assert [seconds for _, seconds, _ in Engine.asked] == pytest.approx([9.75] * len(Engine.asked))
     Hasty.asked.clear()
     mapgrad.get_solver("fake.hasty", PROGRAM, time_limit=1e-8)(theta)
-    assert Hasty.asked == [(3, 1e-8, None)], "the limit comes before the patience ends"
+    assert Hasty.asked[-1] == (3, 1e-8, None), "the limit comes before the patience ends"
 
 
 @pytest.mark.parametrize(("limit", "handed_over"), [(3.9 * SECONDS, 0), (4.1 * SECONDS, 3)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -33,6 +34,9 @@ _OF_LIMIT: Final = _SHARE / 4
 """A row is given up after that part of its time limit or never. The other solver gets what two times that leaves: it
 takes a quarter of the limit as a rule, and may take some rows four times as long."""
 
+_AT_ONCE: Final = 1e-4
+"""Seconds that a row may take before another solver is looked for, which takes far longer where problems are new."""
+
 _TRIED: Final = 4
 """So many rows tell how long the other solver takes, after a first one that makes it ready, before it gets the rest."""
 
@@ -57,7 +61,7 @@ class HandOver:
     """How long a solver may take for a row, and which other one gets the rows that take longer.
 
     The time is a share of what the other solver declares to take for a row and, once it was asked, of what it takes:
-    rows that are hard for one are hard for the other, too. The other solver is found when there are rows to be solved.
+    rows that are hard for one are hard for the other, too. The other solver is looked for once a row was given up.
 
     Args:
         factory: Makes the solver that gives rows up.
@@ -77,18 +81,16 @@ class HandOver:
         self._lock = new_lock()
         self._is_found = self._is_ready = False
         self._others: list[Work] = []
-        self._patience: float | None = None
-
-    @property
-    def patience(self) -> float | None:
+        self.patience: float | None = _AT_ONCE if limit is None else min(_AT_ONCE, _OF_LIMIT * limit)
         """Seconds that a row may take; None where there is no other solver, or the time limit comes first."""
+
+    def _look(self) -> None:
+        """Find another solver, unless it was looked for."""
         with self._lock:
             if not self._is_found:
                 seconds = self._find(self._problem)
-                if seconds is not None:
-                    self._allow(_SHARE * seconds)
+                self._allow(math.inf if seconds is None else _SHARE * seconds)
                 self._is_found = True
-        return self._patience
 
     def _find(self, problem: Problem) -> float | None:
         """Put another solver to work on a problem, and return its declared seconds a row; None where there is none."""
@@ -108,7 +110,8 @@ class HandOver:
             return next((other for other in self._others if other.can_serve(problem)), self._others[0])
 
     def _allow(self, seconds: float) -> None:
-        self._patience = seconds if self._limit is None or seconds <= _OF_LIMIT * self._limit else None
+        is_allowed = seconds < math.inf if self._limit is None else seconds <= _OF_LIMIT * self._limit
+        self.patience = seconds if is_allowed else None
 
     def complete(
         self,
@@ -137,7 +140,7 @@ class HandOver:
         """
         solutions = answers[0]
         left = _given_up(solutions)
-        if not self._others or not left:
+        if not left:
             return answers
         problems = [problem for problem in work.problems if problem is not None]
 
@@ -156,8 +159,15 @@ class HandOver:
             for other, of_other in groups.values():
                 ask(other, of_other)
 
+        def ask_again(part: list[int]) -> list[int]:
+            ask(work, part)
+            return [] if self.patience is None else sorted(set(part).intersection(_given_up(solutions)))
+
         names: set[str] = set()
         asked = 0
+        if not self._is_found:
+            self._look()
+            left = ask_again(left)
         while left:
             tried = left[: _TRIED if self._is_ready else 1] if asked <= _TRIED else left
             began = time.perf_counter()
@@ -165,14 +175,14 @@ class HandOver:
             seconds = _SHARE * (time.perf_counter() - began) / len(tried)
             asked += len(tried)
             left = left[len(tried) :]
-            if self._is_ready and left and self._patience is not None and seconds > 2 * self._patience:
+            if self._is_ready and left and self.patience is not None and seconds > 2 * self.patience:
                 self._allow(seconds)
-                ask(work, left)
-                left = [] if self.patience is None else sorted(set(left).intersection(_given_up(solutions)))
+                left = ask_again(left)
             self._is_ready = True
-        others = ", ".join(sorted(names))
-        _logger.info("%s handed over %d of %d rows to %s", self._factory.name, asked, len(rows), others)
-        solutions.stats["handed_over"] = asked
+        if asked:
+            others = ", ".join(sorted(names))
+            _logger.info("%s handed over %d of %d rows to %s", self._factory.name, asked, len(rows), others)
+            solutions.stats["handed_over"] = asked
         return solutions, bool((solutions.status == Status.OPTIMAL).all())
 
     def close(self) -> None:

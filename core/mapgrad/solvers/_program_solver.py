@@ -55,8 +55,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
       taken to the last digit.
     - OPTIMAL counts if the point attains the objective and the bound that the engine gives.
     - INFEASIBLE counts once two ways say so, if the engine has two ways, or all of them where coefficients of a row are
-      far apart or a side is nearly 0, and none has found a feasible point; or where a row of integers shows it by a divisor of its
-      coefficients, or a row lies outside what the bounds allow.
+      far apart or a side is nearly 0, and none has found a feasible point; or where a row of integers shows it by a
+      divisor of its coefficients, or a row lies outside what the bounds allow.
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.

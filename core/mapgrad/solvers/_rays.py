@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -26,19 +27,24 @@ class Cone:
     Where a program of rational data has a feasible point, its optimum is unbounded if and only if ⟨θ, d⟩ > 0 for such a
     d, be the variables integer or not (R. R. Meyer: On the existence of optimal solutions to integer and mixed-integer
     programming problems, 1974).
-
-    Attributes:
-        program: The linear program of the directions with |d_j| ≤ 1.
     """
 
     def __init__(self, program: IntegerProgram) -> None:
+        self._program = program
         self._seen = Limits.of(program)
         self._directions = self.limits(self._seen)
         self._is_open = self._has_directions()
-        self.program = program.replace(**self._directions._asdict(), integrality=0)
-        generator = np.random.default_rng(0)
-        self._prices = generator.uniform(0.5, 1, program.num_vars) * generator.choice([-1, 1], program.num_vars)
         self._is_trivial: dict[bytes, bool] = {}
+
+    @cached_property
+    def program(self) -> IntegerProgram:
+        """The linear program of the directions with |d_j| ≤ 1."""
+        return self._program.replace(**self.limits(Limits.of(self._program))._asdict(), integrality=0)
+
+    @cached_property
+    def _prices(self) -> NDArray[np.float64]:
+        generator, width = np.random.default_rng(0), self._program.num_vars
+        return generator.uniform(0.5, 1, width) * generator.choice([-1, 1], width)
 
     @staticmethod
     def limits(limits: Limits) -> Limits:
