@@ -196,13 +196,19 @@ class PerturbAndMAP(Distribution):
 
     @property
     def mode(self) -> Tensor:
-        """MAP(θ), [*batch, *shape]: the state of the largest ⟨θ, z⟩."""
+        """MAP(θ), [*batch, *shape]: the state of the largest ⟨θ, z⟩.
+
+        Where k of n are chosen under i.i.d. noise, no state is more likely; elsewhere one may be.
+        """
         with torch.no_grad():
             return self._draw(1, perturb=False, is_mean=True)
 
     @property
     def mean(self) -> Tensor:
-        """A Monte Carlo estimate of the marginals from the estimator's number of samples, with its gradient."""
+        """A Monte Carlo estimate of the marginals from the estimator's number of samples, with its gradient.
+
+        Each access draws anew: `mapgrad.exact.topk_marginals` is exact where `log_prob` is.
+        """
         return self._draw(self.layer.estimator.samples, is_mean=True)
 
     @property

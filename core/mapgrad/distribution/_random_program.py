@@ -96,7 +96,7 @@ class RandomProgram:
 
         Raises:
             ShapeError: `y` or θ doesn't fit the distribution or the problem.
-            ProblemError: `program` raised it.
+            ProblemError: `program` raised one, which is chained to it.
             TypeError: `program` returned something else than a problem or None.
             RowsError: a draw failed otherwise; `rows` are the batch's, whichever draw it was.
         """
@@ -204,11 +204,10 @@ class RandomProgram:
             try:
                 problem = self.program(draw, row)
             except ProblemError as error:
-                error.add_note(
-                    f"program raised it for draw {number // count} of row {row}: let it return None for a draw that "
-                    f"leaves no program, which is then infeasible"
-                )
-                raise
+                raise ProblemError(
+                    f"draw {number // count} of row {row} leaves no problem: {error}. Let program return None there: the "
+                    "draw is infeasible then, and costs the recourse"
+                ) from error
             if not isinstance(problem, Problem | None):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
                 raise TypeError(f"program must return a mapgrad.Problem, or None for none, got {problem!r}")
             problems.append(problem)
