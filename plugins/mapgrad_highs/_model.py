@@ -65,6 +65,11 @@ _INTEGER_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
     {"presolve": "off", "simplex_strategy": 4, **_tolerances(TOLERANCE)},
     {"presolve": "choose", "simplex_strategy": 1, **_tolerances(1e-6)},
 )
+_COARSE_WAYS: Final = (  # HiGHS 1.16 cuts optima off by rows of large integers that are nearly equal, to 1e-9
+    {"presolve": "choose", **_tolerances(1e-7)},
+    {"presolve": "off", **_tolerances(TOLERANCE)},
+    *_INTEGER_WAYS[2:],
+)
 _WIDE_WAYS: Final = (_INTEGER_WAYS[3], *_INTEGER_WAYS[1:3], _INTEGER_WAYS[0])  # where integers aren't `_NARROW`
 _LINEAR_WAYS: Final[tuple[Mapping[str, Any], ...]] = (
     # two to six times as fast as with presolving
@@ -104,17 +109,19 @@ class Model:
 
     Args:
         program: The set, every variable priced.
+        is_coarse: Whether the rows are multiples of integers, and not of such as to need the finest tolerance.
 
     Raises:
         ValueError: HiGHS refuses the program.
     """
 
-    def __init__(self, program: mapgrad.IntegerProgram) -> None:
+    def __init__(self, program: mapgrad.IntegerProgram, *, is_coarse: bool = False) -> None:
         self._integrality = program.integrality
         self._is_linear = not program.integrality.any()
         is_small, narrow = program.num_vars <= _SMALL, is_narrow(program)
         self._needs_no_heuristics = is_small and narrow and not self._is_linear
-        self._ways = _WIDE_WAYS if is_small and not narrow else _LINEAR_WAYS if self._is_linear else _INTEGER_WAYS
+        integer_ways = _COARSE_WAYS if is_coarse else _INTEGER_WAYS
+        self._ways = _WIDE_WAYS if is_small and not narrow else _LINEAR_WAYS if self._is_linear else integer_ways
         self._columns = np.arange(program.num_vars, dtype=np.int32)
         self._heeded = SimpleNamespace(stopped=Event())
         self._way: int | None = None

@@ -67,6 +67,7 @@ class Cbc(PulpSolver):
 
     traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = len(_WAYS)
+    believed_multiple = 1e4
 
     def __init__(self, problem: mapgrad.IntegerProgram) -> None:
         super().__init__(problem)

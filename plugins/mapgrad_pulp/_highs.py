@@ -62,6 +62,12 @@ _WAYS: Final[tuple[dict[str, Any], ...]] = (
     {"simplex_strategy": 1, **_tolerances(1e-6)},
 )
 
+_COARSE_WAYS: Final = (  # HiGHS 1.16 cuts optima off by rows of large integers that are nearly equal, to 1e-9
+    _tolerances(1e-7),
+    {"presolve": "off", **_tolerances(1e-9)},
+    *_WAYS[2:],
+)
+
 _WIDE_WAYS: Final = (_WAYS[3], *_WAYS[1:3], _WAYS[0])
 
 _STATUSES: Final = {
@@ -87,7 +93,8 @@ class HiGHS(PulpSolver):
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
         is_small, is_narrow = len(call.theta) <= _SMALL, model.largest_integer() <= _NARROW
-        options = (_WIDE_WAYS if is_small and not is_narrow else _WAYS)[call.way]
+        is_coarse = not model.is_linear and self.problem.row_facts.is_coarse
+        options = (_WIDE_WAYS if is_small and not is_narrow else _COARSE_WAYS if is_coarse else _WAYS)[call.way]
         if is_small and is_narrow and call.way == 0:
             options = options | _SMALL_OPTIONS
         limit = {} if call.seconds is None else {"time_limit": call.seconds}

@@ -39,6 +39,12 @@ _WAYS: Final = (
     _way(presolve=False, tolerance=1e-6),
 )
 
+_COARSE_WAYS: Final = (  # HiGHS cuts optima off by rows of large integers that are nearly equal, to 1e-9
+    _way(presolve=True, tolerance=1e-7),
+    _way(presolve=False, tolerance=1e-9),
+    *_WAYS[2:],
+)
+
 _NODES: Final = 5000
 """In boxes without end a search may have none: each way but the last one then gives up."""
 
@@ -98,13 +104,15 @@ class Milp(mapgrad.ProgramSolver[_Model]):
         """Run HiGHS."""
         sides: Any = model.row_lower, model.row_upper  # arrays, whatever SciPy's stubs say
         is_open = bool(np.isinf((model.lower, model.upper))[:, model.integrality].any())
+        is_coarse = model.integrality.any() and self.problem.row_facts.is_coarse
+        ways = _COARSE_WAYS if is_coarse else _WAYS
         nodes = _NODES if is_open and call.way < len(_WAYS) - 1 else None
         result = milp(
             -np.ldexp(call.theta, _COST_BITS),
             integrality=model.integrality,
             bounds=(model.lower, model.upper),
             constraints=LinearConstraint(model.columns, *sides),
-            options=_Options({**_WAYS[call.way], "time_limit": call.seconds, "node_limit": nodes}),
+            options=_Options({**ways[call.way], "time_limit": call.seconds, "node_limit": nodes}),
         )
         status = Status.UNBOUNDED if result.message.startswith(_OPEN) else _STATUS.get(result.status, Status.ERROR)
         objective, bound = (

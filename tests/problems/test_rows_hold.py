@@ -120,6 +120,79 @@ def test_equations_that_hold_but_for_a_rounding_have_states(solver):
     assert problem.contains(torch.tensor([2.0, 2, 1]))
 
 
+NEARLY_EQUAL = [
+    (
+        {
+            "A_eq": [
+                [2999, 2998, 3002, 3002, 2999, 3001, 3002, 3001, 2999, 2998, 3001, 3002],
+                [3000, 2999, 3001, 3002, 3001, 3000, 2999, 2998, 3002, 2998, 3000, 3000],
+            ],
+            "b_eq": [18002, 17998],
+        },
+        [0.4, 1.2, 0.1, 0.9, 1.2, 0.4, 0.9, -1.9, -1.7, -1.4, -0.7, 1.6],
+    ),
+    (
+        {
+            "A_eq": [
+                [10001, 9998, 9998, 10002, 9999, 10002, 10002, 10000, 10000, 10001, 10002, 9999],
+                [9999, 9998, 10001, 9998, 9999, 9999, 10002, 9999, 10000, 10000, 9998, 10000],
+                [10002, 10000, 10001, 10001, 9999, 10001, 10000, 10000, 9999, 9998, 9998, 9998],
+            ],
+            "b_eq": [50003, 49996, 49998],
+        },
+        [1.6, 1.9, -1.6, 0.7, 1.5, -0.8, 1.3, -0.1, -0.6, -0.5, 0.1, -1.2],
+    ),
+    (
+        {
+            "A_eq": [[0.99997, 1.00003, 1.00005, 1.00004, 1.00002]],
+            "b_eq": [-2.00021],
+            "lower": [-1, -2, -2, -1, -2],
+            "upper": [2, 0, 0, 0, 0],
+            "integrality": 1,
+        },
+        [0.6, 0.6, -0.7, -0.5, -1.2],
+    ),
+    (
+        {
+            "A_eq": [[299998, 99996, 399998, 100000, 100003, 399997]],
+            "b_eq": [100003],
+            "lower": [0, -2, 0, -2, -1, -1],
+            "upper": 1,
+            "integrality": 1,
+        },
+        [-0.3, -0.5, 0.8, 1.3, -1.2, 1.4],
+    ),
+    (
+        {
+            "A_eq": [[1.0000002, 0.9999998, 1.0000004, 1.0000002, 0.9999997, 1.0000003]],
+            "b_eq": [2.9999997],
+            "lower": [0, -1, -2, -1, 0, -2],
+            "upper": [2, 1, 0, 0, 3, 1],
+            "integrality": 1,
+        },
+        [1.2, 0.9, -0.7, 0.5, 1, 0.2],
+    ),
+]
+
+
+@pytest.mark.parametrize(("rows", "theta"), NEARLY_EQUAL)
+@pytest.mark.parametrize("solver", ["auto", "search", "highs", "scipy.milp", "ortools.mip", "pulp.highs"])
+def test_coefficients_that_are_nearly_equal(solver, rows, theta):
+    problem = IntegerProgram(**rows)
+    utilities = torch.tensor(theta, dtype=torch.float64)
+    best = (problem.states().double() @ utilities).max()
+    found = mapgrad.get_solver(solver, problem)(utilities)
+    torch.testing.assert_close(found @ utilities, best)
+
+
+@pytest.mark.parametrize("solver", FLOATING)
+def test_a_step_from_a_sum_that_floats_round(solver):
+    problem = IntegerProgram.from_rows(
+        [[-2, -0.00014]], [0.00028], [math.inf], lower=[0, -2], upper=[0, -1], integrality=1
+    )
+    assert mapgrad.get_solver(solver, problem)(torch.tensor([-2.0, -2.0])).tolist() == [0, -2]
+
+
 def test_half_a_unit_is_no_rounding():
     assert not program([1, 1e9], 999_999_999.5, 1).contains(torch.tensor([0.0, 1.0]))
 

@@ -205,8 +205,8 @@ class RandomProgram:
                 problem = self.program(draw, row)
             except ProblemError as error:
                 raise ProblemError(
-                    f"draw {number // count} of row {row} leaves no problem: {error}. Let program return None there: the "
-                    "draw is infeasible then, and costs the recourse"
+                    f"draw {number // count} of row {row} leaves no problem: {error}. Let program return None there: "
+                    "the draw is infeasible then, and costs the recourse"
                 ) from error
             if not isinstance(problem, Problem | None):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
                 raise TypeError(f"program must return a mapgrad.Problem, or None for none, got {problem!r}")

@@ -188,15 +188,14 @@ class IntegerProgram(ProgramData):
         return sibling
 
     def scaled(self, bits: int) -> IntegerProgram:
-        """Return the program with its rows times powers of two: for engines, whose tolerances are absolute.
+        """Return the program with other rows for the same points: for engines, whose tolerances are absolute.
 
         Args:
-            bits: The largest coefficient of each row gets to [2^bits, 2^(bits + 1)) in absolute value, by the
-                exponents that ``matrix.scaled(bits)`` gives.
+            bits: The largest coefficient of each row gets to [2^bits, 2^(bits + 1)) in absolute value; see
+                `RowFacts.scaled`.
         """
-        matrix, exponents = self.matrix.scaled(bits)
-        low, high = (np.ldexp(side, exponents) for side in (self.row_lower, self.row_upper))
-        return self._with(matrix=matrix, row_lower=low, row_upper=high)
+        low, high = (self.row_facts.scaled_sides(bits, side) for side in (self.row_lower, self.row_upper))
+        return self._with(matrix=self.row_facts.scaled(bits), row_lower=low, row_upper=high)
 
     def _with(self, **attributes: Any) -> IntegerProgram:
         return made(IntegerProgram, {name: getattr(self, name) for name in _STORED} | attributes)

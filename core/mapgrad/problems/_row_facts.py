@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from mapgrad.problems._sparse import SparseRows
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from mapgrad.problems._sparse import SparseRows
 
 TOLERANCE: Final = 1e-6
 """By how much a coordinate may miss a bound or a whole number, and a row with real terms a side, beside their size."""
@@ -22,6 +22,7 @@ _LARGE_BITS: Final = 40  # and so much no number may be, which it would refuse o
 _SUM: Final = 2.0**-50  # of its largest term, to which a row's sum is known
 _ROUNDING: Final = 2.0**-51  # of a decimal that becomes a float and is multiplied by a power of ten
 _BELOW_HALF: Final = 0.499
+_COARSE_BITS: Final = 20
 _WHOLE: Final = 2.0**53  # integers up to here are float64 numbers
 _DECIMALS: Final = 2.0**41  # numbers of more digits look like decimals by chance
 
@@ -62,6 +63,17 @@ class RowFacts:
         return ~self._matrix.touches(~self._integrality)
 
     @cached_property
+    def is_coarse(self) -> bool:
+        """Whether each row has a unit, of at least 2^-20 of its largest coefficient."""
+        return bool((self.units > 0).all()) and self.largest_multiple <= 2.0**_COARSE_BITS
+
+    @cached_property
+    def largest_multiple(self) -> float:
+        """The largest coefficient in its row's unit, of those rows that have one; 0 where none has."""
+        of_entry = self._matrix.row_of_entry
+        return float((np.abs(self._matrix.data) / self._divisors[of_entry])[self.units[of_entry] > 0].max(initial=0))
+
+    @cached_property
     def are_settled(self) -> NDArray[np.bool_]:
         """Which rows speak of priced variables only: bool [m]."""
         other = np.zeros(self._matrix.shape[1], dtype=np.bool_)
@@ -84,6 +96,45 @@ class RowFacts:
         exponents = np.where(self.are_integer, np.minimum(_FINE_BITS - smallest, _LARGE_BITS - largest), -largest)
         return columns.multiply(np.ldexp(1.0, exponents)[:, None]).tocsr(), exponents
 
+    def scaled(self, bits: int) -> SparseRows:
+        """Return the rows for engines, whose tolerances are absolute; what was asked before isn't computed again.
+
+        A row with a unit is one of integers, which floats hold exactly, times a power of two; another one is itself
+        times a power of two.
+
+        Args:
+            bits: The largest coefficient of each row gets to [2^bits, 2^(bits + 1)) in absolute value.
+        """
+        return self._scaled(bits)[0]
+
+    def scaled_sides(self, bits: int, sides: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return sides [m] of the rows as `scaled` has them; multiples of a unit stay so exactly."""
+        multiples = sides / self._divisors
+        whole = np.rint(multiples)
+        with np.errstate(invalid="ignore"):  # inf - inf
+            is_whole = np.abs(multiples - whole) <= _SUM * np.abs(whole)
+        return np.ldexp(np.where(is_whole & (self.units > 0), whole, multiples), self._scaled(bits)[1])
+
+    def in_units(self, sides: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return sides [m] that are multiples of the rows' units but for rounding, without that rounding."""
+        return np.where(self.units > 0, np.rint(sides / self._divisors) * self._divisors, sides)
+
+    def _scaled(self, bits: int) -> tuple[SparseRows, NDArray[np.int64]]:
+        if bits not in self._kept:
+            matrix, of_entry = self._matrix, self._matrix.row_of_entry
+            data = matrix.data / self._divisors[of_entry]
+            data = np.where(self.units[of_entry] > 0, np.rint(data), data)
+            self._kept[bits] = SparseRows(data, matrix.indices, matrix.indptr, matrix.shape).scaled(bits)
+        return self._kept[bits]
+
+    @cached_property
+    def _kept(self) -> dict[int, tuple[SparseRows, NDArray[np.int64]]]:
+        return {}
+
+    @cached_property
+    def _divisors(self) -> NDArray[np.float64]:
+        return np.where(self.units > 0, self.units, 1.0)
+
     def inner(
         self, lower: NDArray[np.float64], upper: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -94,10 +145,9 @@ class RowFacts:
         return -self._inner(-lower), self._inner(upper)
 
     def _inner(self, upper: NDArray[np.float64]) -> NDArray[np.float64]:
-        units = np.where(self.units > 0, self.units, 1)
-        multiples = upper / units
+        multiples = upper / self._divisors
         room = np.minimum(_INTEGER_ROW_TOLERANCE * np.abs(multiples), _BELOW_HALF)
-        return np.where(self.units > 0, np.floor(multiples + room) * units, upper)
+        return np.where(self.units > 0, np.floor(multiples + room) * self._divisors, upper)
 
     def reach(
         self, x: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]

@@ -144,7 +144,7 @@ class SparseRows:
         return SparseRows(-self.data, self.indices, self.indptr, self.shape)
 
     def scaled(self, bits: int) -> tuple[SparseRows, NDArray[np.int64]]:
-        """Return these rows times powers of two, and the exponents; what was asked before isn't computed again.
+        """Return these rows times powers of two, and the exponents.
 
         Args:
             bits: The largest coefficient of each row gets to [2^bits, 2^(bits + 1)) in absolute value.
@@ -152,18 +152,12 @@ class SparseRows:
         Returns:
             The matrix, and int64 [m], read-only.
         """
-        if bits not in self._scaled:
-            largest = np.zeros(self.shape[0])
-            np.maximum.at(largest, self.row_of_entry, np.abs(self.data))
-            _, exponents = np.frexp(largest)
-            shifts = frozen_array(np.where(largest > 0, bits + 1 - exponents, 0), np.int64)
-            data = np.ldexp(self.data, shifts[self.row_of_entry])
-            self._scaled[bits] = SparseRows(data, self.indices, self.indptr, self.shape), shifts
-        return self._scaled[bits]
-
-    @cached_property
-    def _scaled(self) -> dict[int, tuple[SparseRows, NDArray[np.int64]]]:
-        return {}
+        largest = np.zeros(self.shape[0])
+        np.maximum.at(largest, self.row_of_entry, np.abs(self.data))
+        _, exponents = np.frexp(largest)
+        shifts = frozen_array(np.where(largest > 0, bits + 1 - exponents, 0), np.int64)
+        data = np.ldexp(self.data, shifts[self.row_of_entry])
+        return SparseRows(data, self.indices, self.indptr, self.shape), shifts
 
     def below(self, other: SparseRows) -> SparseRows:
         """Return the matrix of other's rows, then these.

@@ -27,7 +27,6 @@ class NativeModel(Generic[M]):
     program: IntegerProgram
     limits: Limits
     rows: Rows
-    exponents: NDArray[np.int64]
     is_tightened: bool
 
 

@@ -47,13 +47,14 @@ _POLISHED: Final = 2_000
 class Rows:
     """The rows of a program, ready to be checked at one point after the other."""
 
-    def __init__(self, program: IntegerProgram) -> None:
+    def __init__(self, program: IntegerProgram, believed_multiple: float) -> None:
         self._matrix = program.matrix
         self._integrality = program.integrality
         self._is_linear, self._is_integer = not program.integrality.any(), bool(program.integrality.all())
         height, width = program.matrix.shape
         self._dense = program.matrix.toarray() if height * width <= _DENSE else None
-        self._is_wide = len(wide_rows(program.matrix, _WIDE)) > 0
+        is_beyond_belief = program.row_facts.largest_multiple > believed_multiple
+        self._is_wide = is_beyond_belief or len(wide_rows(program.matrix, _WIDE)) > 0
         self._own = Limits.of(program)
         self._is_open = bool(program.unbounded_integers.any())
         self._facts = program.row_facts
@@ -106,7 +107,8 @@ class Rows:
         """Return the bounds and sides of x' - x, for the x' of these that are within `_REACH` of x."""
         activity, limits = self._activity(x), self.stated(limits)
         lower, upper = np.maximum(limits.lower - x, -_REACH), np.minimum(limits.upper - x, _REACH)
-        return Limits(lower, upper, limits.row_lower - activity, limits.row_upper - activity)
+        sides = (self._facts.in_units(side - activity) for side in (limits.row_lower, limits.row_upper))
+        return Limits(lower, upper, *sides)
 
     @staticmethod
     def near_origin(x: NDArray[np.float64], limits: Limits) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -74,8 +75,10 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     Attributes:
         ways: How many ways of running the engine there are.
         row_bits: The largest coefficient of each row is scaled to [2^row_bits, 2^(row_bits + 1)).
-        integer_row_bits: By so much more where all variables are integers of at most 1e4: the more, the finer does an
-            engine of absolute tolerances tell which rows are met.
+        integer_row_bits: By so much more where all variables are integers of at most 1e4 and rows aren't coarse, as
+            `RowFacts` has it: the more, the finer does an engine of absolute tolerances tell which rows are met.
+        believed_multiple: An engine that was seen to be wrong about rows of integers with a larger coefficient is asked
+            about them in two ways.
         fits: Whether the continuous variables of a mixed program are fitted to the integer ones even where all rows
             hold: for engines that stop at tolerances larger than 1e-9.
         grid_bits: Where a variable is integer, utilities are rounded to multiples of 2^-grid_bits, or of so much less
@@ -87,6 +90,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     ways: ClassVar[int] = 1
     row_bits: int = 0
     integer_row_bits: ClassVar[int] = 0
+    believed_multiple: ClassVar[float] = math.inf
     fits: ClassVar[bool] = True
     grid_bits: ClassVar[int | None] = None
 
@@ -183,16 +187,16 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
                 self.free(model.native)
 
     def _model(self, program: IntegerProgram) -> NativeModel[M]:
-        limits, rows = Limits.of(program), Rows(program)
+        limits, rows = Limits.of(program), Rows(program, self.believed_multiple)
         stated = rows.stated(limits)
         meant = program.replace(row_lower=stated.row_lower, row_upper=stated.row_upper)
         tight = tightened(program, stated) if is_distant(program) else meant
         bits = self._row_bits(program)
-        native, exponents = self.build(tight.scaled(bits)), program.matrix.scaled(bits)[1]
-        return NativeModel(native, program, limits, rows, exponents, tight.matrix != program.matrix)
+        return NativeModel(self.build(tight.scaled(bits)), program, limits, rows, tight.matrix != program.matrix)
 
     def _row_bits(self, program: IntegerProgram) -> int:
-        return self.row_bits + self.integer_row_bits * are_small_integers(program)
+        is_fine = are_small_integers(program) and not program.row_facts.is_coarse
+        return self.row_bits + self.integer_row_bits * is_fine
 
     def _hold(self, model: NativeModel[M], limits: Limits) -> None:
         """Bring a model's bounds and sides to these."""
@@ -210,8 +214,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         if limits.row_lower is not held.row_lower or limits.row_upper is not held.row_upper:
             rows = np.flatnonzero((limits.row_lower != held.row_lower) | (limits.row_upper != held.row_upper))
             if len(rows):
-                *_, low, high = model.rows.stated(limits)
-                lower, upper = (np.ldexp(side[rows], model.exponents[rows]) for side in (low, high))
+                facts, bits = model.program.row_facts, self._row_bits(model.program)
+                lower, upper = (facts.scaled_sides(bits, side)[rows] for side in model.rows.stated(limits)[2:])
                 self.set_sides(model.native, rows, lower, upper)
 
     def _run(self, state: NativeModels[M], model: NativeModel[M], row: AskedRow, way: int) -> EngineAnswer:
