@@ -348,3 +348,15 @@ def test_all_rows_on_the_gpu_are_recorded_also_where_a_kernel_would_add_the_nois
         again = mapgrad.replay(path)
         assert again.is_same
         assert again.has_same_state
+
+
+def test_true_states_are_looked_at_there():
+    solver = mapgrad.get_solver("topk", SOLVERS["topk"])
+    loss = mapgrad.losses.FenchelYoung(solver, None)
+    pred = _utilities("topk", 8).to(GPU)
+    z_true = solver(pred)
+    for rows in (z_true, z_true.flip(0)):
+        assert loss(pred, rows).device == pred.device
+    z_true[3] = 0
+    with pytest.raises(mapgrad.ProblemError, match=r"row 3 \(1 of 8\)"):
+        loss(pred, z_true)

@@ -289,3 +289,10 @@ def test_the_examples_of_the_docstrings(module):
     results = doctest.testmod(sys.modules[module])
     assert results.attempted > 0
     assert results.failed == 0
+
+
+@pytest.mark.parametrize("name", ["minimize", "progress"])
+def test_switches_are_bools(name):
+    solver = mapgrad.get_solver("topk", mapgrad.KSubset(3, 1))
+    with pytest.raises(TypeError, match=f"{name} must be True or False, got -1"):
+        mapgrad.data.OptDataset(solver, torch.zeros(2, 4), torch.eye(2, 3), **{name: -1})

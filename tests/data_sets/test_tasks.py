@@ -270,3 +270,9 @@ def test_wrong_arguments_are_named(task, changes, error, message):
 def test_wrong_sizes_are_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("value", [-1, 1, None])
+def test_the_sense_of_any_problem_is_a_bool(value):
+    with pytest.raises(TypeError, match=f"minimize must be True or False, got {value!r}"):
+        PolynomialTask(problem=mapgrad.Assignment(3), minimize=value)

@@ -270,8 +270,9 @@ def test_what_is_wrong_with_problems_of_rows_is_said(draw):
         loss(pred, z_true, problems=problems[:4])
     with pytest.raises(RuntimeError, match="can't be traced"):
         torch.func.grad(lambda each: loss(each, z_true, problems=problems))(pred)
+    mixed = [*problems[:4], mapgrad.Ranking(5)]
     with pytest.raises(mapgrad.UnsupportedProblemError, match="zeros and ones"):
-        loss(pred, z_true, problems=[*problems[:4], mapgrad.Ranking(5)])
+        loss(pred, mapgrad.get_solver("auto", None)(pred, mixed), problems=mixed)
     wrong = z_true.clone()
     wrong[1] = 1.0
     with pytest.raises(mapgrad.ProblemError, match=r"states of KSubset\(n=5, k=1\), but row 1"):

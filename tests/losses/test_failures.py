@@ -105,6 +105,33 @@ def test_arguments(make, solver):
         mapgrad.losses.StructuredSVM(solver, weight=-1.0)
 
 
+@pytest.mark.parametrize("value", [-1, 1, 0, None, "max"])
+def test_the_sense_is_a_bool(make, solver, draw, value):
+    said = rf"minimize must be True or False, got {value!r}: True for costs, False for utilities"
+    with pytest.raises(TypeError, match=said):
+        make(solver, minimize=value)
+    with pytest.raises(TypeError, match=said):
+        mapgrad.losses.Regret(solver, minimize=value)
+    for judge in (mapgrad.losses.regret, mapgrad.losses.normalized_regret):
+        with pytest.raises(TypeError, match=said):
+            judge(solver, draw(2, 6), draw(2, 6), minimize=value)
+
+
+def test_other_switches_are_bools(solver, draw):
+    losses = mapgrad.losses
+    for name, make in {
+        "return_solution": losses.SPOPlus,
+        "central": losses.DirectionalGradient,
+        "multiplicative": losses.FenchelYoung,
+        "normalize": losses.Regret,
+        "unambiguous": losses.Regret,
+    }.items():
+        with pytest.raises(TypeError, match=f"{name} must be True or False, got 1"):
+            make(solver, **{name: 1})
+    with pytest.raises(TypeError, match="unambiguous must be True or False, got 1"):
+        losses.regret(solver, draw(2, 6), draw(2, 6), unambiguous=1)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_rows_outside_of_the_domain_are_refused(reduction, draw):
     with mapgrad.get_solver("networkx.shortest_path", GRID) as solver:
@@ -245,5 +272,6 @@ def test_one_problem_a_row(name, draw):
     assert (lost >= 0).all()
     cycle = mapgrad.ShortestPath(6, [(node, (node + 1) % 6) for node in range(6)], 0, 3, directed=False)
     mixed = LOSSES[name](mapgrad.get_solver("auto", None))
+    goal = torch.tensor([[1.0, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]])
     with pytest.raises(mapgrad.DomainError, match="row 1"):
-        mixed(pred[:2].abs(), z_true[:2], problems=[mapgrad.KSubset(6, 2), cycle])
+        mixed(pred[:2].abs(), goal, problems=[mapgrad.KSubset(6, 2), cycle])

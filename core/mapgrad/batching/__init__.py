@@ -10,9 +10,9 @@ from mapgrad.batching._handles import find, new_handle
 from mapgrad.batching._host import Staged
 from mapgrad.batching._op import define
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
-from mapgrad.batching._proofs import Known
+from mapgrad.batching._proofs import Known, row_hashes
 from mapgrad.batching._record import Record
-from mapgrad.batching._settings import require_seconds
+from mapgrad.batching._settings import require_bool, require_minimize, require_seconds
 from mapgrad.batching._solver import Solver
 from mapgrad.batching._theta import (
     Culprit,
@@ -74,8 +74,11 @@ __all__ = [
     "name_rows",
     "new_handle",
     "non_finite_error",
+    "require_bool",
     "require_float",
+    "require_minimize",
     "require_seconds",
+    "row_hashes",
     "row_numbers",
     "thread_state",
     "to_list",

@@ -102,8 +102,7 @@ def _equal_rows(rows: Tensor) -> tuple[Tensor, Tensor] | None:
         Numbers of the distinct rows [M], each at its first place, and for every row its place among these [N]; None
         where no two are equal, or rows that differ have one hash.
     """
-    flat = rows.flatten(1)
-    bits = flat.view(torch.int64 if flat.dtype == torch.float64 else torch.int32)
+    bits = _bits(rows.flatten(1))
     sample = _sampled(bits)
     hashes = _hashes(sample)
     if len(set(to_list(hashes))) == len(bits):
@@ -116,6 +115,15 @@ def _equal_rows(rows: Tensor) -> tuple[Tensor, Tensor] | None:
     first, order = first.sort()
     places = torch.empty_like(order).scatter_(0, order, numbers[: len(order)])[places]
     return (first, places) if torch.equal(bits[first][places], bits) else None
+
+
+def row_hashes(rows: Tensor) -> Tensor:
+    """Return a hash of each row [N, n] of float32 or float64 numbers, bit by bit: int64 [N]."""
+    return _hashes(_bits(rows))
+
+
+def _bits(rows: Tensor) -> Tensor:
+    return rows.view(torch.int64 if rows.dtype == torch.float64 else torch.int32)
 
 
 def _hashes(bits: Tensor) -> Tensor:

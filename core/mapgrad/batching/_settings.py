@@ -37,8 +37,7 @@ class Settings:
         for name in ("time_limit", "deadline"):
             require_seconds(name, getattr(self, name), or_none=True)
         for name in ("reuse", "merge"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            require_bool(name, getattr(self, name))
 
     def bound(
         self,
@@ -78,6 +77,25 @@ class Settings:
 def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def require_bool(name: str, value: object, hint: str = "") -> None:
+    """Refuse what isn't a bool, such as a number or a word, each of which Python would take for one.
+
+    Raises:
+        TypeError: it isn't.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}{hint}")
+
+
+def require_minimize(value: object) -> None:
+    """Refuse an argument `minimize` that isn't a bool.
+
+    Raises:
+        TypeError: it isn't.
+    """
+    require_bool("minimize", value, ": True for costs, False for utilities (modelSense 1 and −1 in PyEPO)")
 
 
 def require_seconds(name: str, value: object, *, or_none: bool = False) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from mapgrad.batching import Solver, admit, name_problem, name_rows, non_finite_error
+from mapgrad.batching import Solver, admit, name_problem, name_rows, non_finite_error, require_bool, require_minimize
 from mapgrad.data import _kept
 from mapgrad.data._solving import solve_parts
 from mapgrad.errors import DomainError, NonFiniteError, ShapeError
@@ -69,7 +69,7 @@ class OptDataset(Dataset[Examples]):
         DomainError: costs lie outside of the problem's domain, such as negative ones of a path: nothing is clipped.
         RowsError: rows have no acceptable answer; the error carries their `rows` and the others' `solutions`.
         MissingDependencyError: `progress` without rich.
-        TypeError: `solver` isn't a solver.
+        TypeError: `solver` isn't a solver, or `minimize` or `progress` isn't a bool.
 
     Example:
         >>> import torch, mapgrad
@@ -94,6 +94,8 @@ class OptDataset(Dataset[Examples]):
             raise TypeError(
                 f"solver must be a mapgrad.Solver or a function of θ, got {solver!r}: make one with mapgrad.get_solver"
             )
+        require_minimize(minimize)
+        require_bool("progress", progress)
         solver = solver if isinstance(solver, Solver) else Solver.of_function(solver)
         self.features = torch.as_tensor(features)
         self.costs = torch.as_tensor(costs)

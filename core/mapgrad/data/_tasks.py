@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
 import numpy as np
 import torch
 
+from mapgrad.batching import require_minimize
 from mapgrad.problems import Knapsack, Portfolio, Problem, ShortestPath, TravelingSalesman
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class PolynomialTask(_Task):
         seed: ≥ 0, of B and all rows.
 
     Raises:
-        TypeError: `problem` isn't a `Problem`, or an argument that should be an integer isn't.
+        TypeError: `problem` isn't a `Problem`, `minimize` not a bool, or an argument that should be an integer isn't.
         ValueError: an argument is too small or isn't finite.
     """
 
@@ -153,6 +154,7 @@ class PolynomialTask(_Task):
     def __post_init__(self) -> None:
         if not isinstance(self.problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise TypeError(f"problem must be a mapgrad.Problem, such as mapgrad.Assignment(5), got {self.problem!r}")
+        require_minimize(self.minimize)
         super().__post_init__()
 
 

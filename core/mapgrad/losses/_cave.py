@@ -40,7 +40,7 @@ class CaVE(Loss):
 
     Where the program has variables that θ doesn't price, both vectors have all of them, with zeros in θ; their values
     are found by scipy's milp, once for each z*. Nothing else is solved. A program whose relaxation isn't tight has too
-    small a cone: z* is optimal for other θ too.
+    small a cone: z* is optimal for other θ too. As no state is found, there is no `return_solution`.
 
     Args:
         solver: See `Loss`; it is asked for nothing but its problem, which calls with `problems=` bring themselves.
@@ -111,7 +111,6 @@ class CaVE(Loss):
         p, length = torch.empty_like(theta, dtype=torch.float64), theta.new_empty(len(theta), dtype=torch.float64)
         for problem, rows in chain.from_iterable(groups):
             cones, states = cones_of(problem), z_true[rows]
-            self.require_states(z_true, [rows[place] for place in _new_states(cones, states)], problems)
             p[rows], length[rows] = _projections(cones, theta[rows], states, self.iterations)
         return p, length
 
@@ -129,13 +128,8 @@ def _cave(theta: Tensor, z_true: Tensor, handle: int) -> tuple[Tensor, Tensor]:
     loss: CaVE = find(handle)
     assert loss.cones is not None  # else θ was refused before
     loss.require_allowed(theta, z_true)
-    loss.require_states(z_true, _new_states(loss.cones, z_true))
+    loss.require_states(z_true)
     return _projections(loss.cones, theta, z_true, loss.iterations)
-
-
-def _new_states(cones: Cones, z: Tensor) -> list[int]:
-    """Return the numbers of states [*batch, *shape] that weren't projected on before, and may be none."""
-    return [row for row, state in enumerate(_on_host(cones, z)) if not cones.knows(state)]
 
 
 def _projections(cones: Cones, theta: Tensor, z: Tensor, iterations: int | None) -> tuple[Tensor, Tensor]:

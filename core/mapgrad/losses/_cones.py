@@ -67,10 +67,6 @@ class Cones:
         self._bytes = 0
         self._normals = lru_cache(maxsize=8)(self._normals_of)
 
-    def knows(self, state: NDArray[np.float64]) -> bool:
-        """Tell whether a state [*shape] was asked for before, and is kept."""
-        return state.tobytes() in self._binding
-
     @property
     def held_bytes(self) -> int:
         """What it takes, in bytes, with the normals for one set of forbidden entries; about."""

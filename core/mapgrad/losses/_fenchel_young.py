@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from mapgrad.batching import new_handle
+from mapgrad.batching import new_handle, require_bool
 from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.gradients import Gaussian, KeyStream, StraightThrough, log_mean, require_multiplier, require_row_ids
 from mapgrad.losses._loss import Loss
@@ -62,8 +62,8 @@ class FenchelYoung(Loss):
             step, row id, sample), and (seed, step) are saved in `state_dict`.
 
     Raises:
-        TypeError: `samples`, `smoothing` or `seed` has the wrong type, or `multiplicative` noise no `log_mgf` or a
-            relative temperature.
+        TypeError: `samples`, `smoothing`, `multiplicative` or `seed` has the wrong type, or `multiplicative` noise no
+            `log_mgf` or a relative temperature.
         ValueError: `samples` is below 1, `temperature` negative or not finite, or 0 for `Gibbs` or `Quadratic`;
             multiplicative noise has no mean; samples or multiplicative noise are asked of `Gibbs` or `Quadratic`; or
             the problem isn't known, which `Gibbs` needs.
@@ -86,6 +86,7 @@ class FenchelYoung(Loss):
         seed: int | None = None,
     ) -> None:
         super().__init__(solver, minimize=minimize, reduction=reduction, return_solution=return_solution)
+        require_bool("multiplicative", multiplicative)
         is_law = callable(getattr(smoothing, "sample", None))
         if isinstance(smoothing, type) or not (
             is_law or smoothing in ("auto", None) or isinstance(smoothing, Regulariser)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mapgrad.batching import is_traced, row_numbers
+from mapgrad.batching import is_traced
 from mapgrad.gradients._arguments import non_negative
 from mapgrad.losses._pooled import PooledLoss
 from mapgrad.problems import KSubset, SpanningTree
@@ -28,7 +28,8 @@ class LAVA(PooledLoss):
     """Loss via adjacent vertex alignment (Berden, Mahmutoğulları, Tsouros and Guns 2025, arXiv 2505.22224).
 
     Σ_z max(⟨θ, z − z*⟩, −ε) over the vertices z that are adjacent to z*, which is the best state if none of them is
-    better. Nothing is solved. Below −ε a neighbour has no gradient; with ε = 0, θ = 0 is a minimum.
+    better. Nothing is solved, and there is no `return_solution`. Below −ε a neighbour has no gradient; with ε = 0,
+    θ = 0 is a minimum.
 
     The neighbours of a k-subset differ from it by one element, those of a spanning tree by one edge: these are found in
     closed form. For other problems the sum is over a pool, to which true states are added in training, as `PooledLoss`
@@ -94,7 +95,6 @@ class LAVA(PooledLoss):
             is_wrong = is_wrong | are_neighbors.isnan().any(dim=-1).any(dim=-1)
         if not is_traced(theta) and not is_traced(z_true):
             self.require_allowed(theta, z_true)
-            self.require_states(z_true, row_numbers(is_wrong.flatten()))
         leaves, enters = (theta.gather(-1, places) for places in elements(z_true, size))
         changes = enters.unsqueeze(-2) - leaves.unsqueeze(-1)
         are_apart = enters.isneginf().unsqueeze(-2).expand_as(changes)

@@ -25,6 +25,8 @@ class ListwiseRanking(RankingLoss):
     gradient is the difference of their means, (E_q z − E_p z)/T, and its least value p's entropy. (The paper divides by
     P, too.)
 
+    It takes true values, never states in their place, which would train the wrong way.
+
     Args:
         solver: See `PooledLoss`, as for the others.
         pool: The states.

@@ -13,11 +13,14 @@ from mapgrad.batching import (
     name_problem,
     name_rows,
     non_finite_error,
+    require_bool,
     require_float,
+    require_minimize,
     row_numbers,
 )
-from mapgrad.errors import DomainError, NonFiniteError, ProblemError, UndecidedError
+from mapgrad.errors import DomainError, NonFiniteError, ProblemError
 from mapgrad.gradients import first_order, widened
+from mapgrad.losses._true_states import require_states, warn_of_beaten
 from mapgrad.losses._values import (
     inner,
     require_finite,
@@ -47,6 +50,11 @@ class Loss(nn.Module):
     torch.vmap and torch.func; a second derivative is refused. A loss is the same in training and in eval mode, but for
     what `PooledLoss` says.
 
+    Each true state is looked at once, when it first comes, and an error names the rows that aren't states; but
+    `SPOPlus`, `StructuredSVM` and `FenchelYoung` without a regulariser don't look where torch.compile, torch.vmap or
+    torch.func traces them. A loss that gets the true values with the true states warns, once, of rows where it has
+    found a better state: the sense is wrong, say, or the states are those of other rows.
+
     A row that a solve fails is an error, unless the solver's `on_error` says otherwise: with an incumbent or another
     solver's answer the loss goes on as with any other. Under ``"nan"``, `SPOPlus`, `StructuredSVM`,
     `DirectionalGradient` and `FenchelYoung` with noise or without smoothing are NaN for such a row, and so is its
@@ -60,10 +68,13 @@ class Loss(nn.Module):
         return_solution: Whether a call returns the states too that its gradient comes from: (loss, z).
 
     Raises:
-        TypeError: `solver` is neither a solver nor a function.
+        TypeError: `solver` is neither a solver nor a function; or `minimize` or `return_solution` isn't a bool.
         ValueError: `reduction` is unknown.
         UnsupportedProblemError: the problem's states are worth more than ⟨θ, z⟩.
     """
+
+    has_warned: bool = False
+    """Whether a warning has told of true states that aren't optimal."""
 
     takes_nan: ClassVar[bool] = False
     """Whether rows whose states are NaN are NaN themselves, and change no other ones."""
@@ -78,6 +89,8 @@ class Loss(nn.Module):
     ) -> None:
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')
+        require_minimize(minimize)
+        require_bool("return_solution", return_solution)
         super().__init__()
         made = require_solver(solver).under("raise")
         self.solver = unfilled(made, takes_nan=self.takes_nan)
@@ -108,8 +121,17 @@ class Loss(nn.Module):
         return -values if self.minimize else values
 
     def true_states(self, z_true: object, theta: Tensor, problems: Sequence[Problem] | None = None) -> Tensor:
-        """Return true states that a user gave, like θ."""
-        return require_finite("z_true", require_like("z_true", z_true, theta), self.split(theta, problems))
+        """Return true states that a user gave, like θ.
+
+        Raises:
+            TypeError, ShapeError, NonFiniteError: they aren't a tensor, don't fit, or hold NaN or infinite entries.
+            ProblemError: rows aren't states.
+        """
+        split, states = self.split(theta, problems), require_like("z_true", z_true, theta)
+        require_finite("z_true", states, split)
+        if isinstance(z_true, Tensor) and not is_traced(states):
+            require_states(states, split, self.solver.problem, problems, dtype=z_true.dtype)
+        return states
 
     def split(self, theta: Tensor, problems: Sequence[Problem] | None = None) -> int:
         """Return how many dimensions of θ are those of the batch."""
@@ -211,16 +233,13 @@ class Loss(nn.Module):
             [..., *batch] float64.
 
         Raises:
-            ProblemError: a value is negative as z* isn't a state of the problem, or infinite as it holds a forbidden
-                entry.
+            ProblemError: a value is infinite as z* holds a forbidden entry.
         """
         split = self.split(z_true, problems)
         difference = self.dropped(z - z_true, z_true, split)
         lead = rows.ndim - z_true.ndim + split
         values = inner(rows, difference, lead)
-        if not is_traced(values) and bool(((values < 0) | values.isinf()).any()):
-            rounding = inner(rows.detach().abs(), difference.abs(), lead) * 1e-6
-            self.require_states(z_true, row_numbers((values < -rounding).flatten()), problems)
+        if not is_traced(values) and bool(values.isinf().any()):
             for each in rows.reshape(-1, *z_true.shape):
                 self.require_allowed(each, z_true, problems)
         return values
@@ -239,21 +258,19 @@ class Loss(nn.Module):
         failed = failed.reshape(-1, *like.shape[:split]).any(dim=0)
         return values.masked_fill(failed.reshape(*failed.shape, *[1] * (like.ndim - split)), 0.0)
 
-    def require_states(self, z_true: Tensor, bad: list[int], problems: Sequence[Problem] | None = None) -> None:
-        """Refuse true states of some rows [..., *batch] that aren't; an inexact solver may find less than one, too."""
-        split = self.split(z_true, problems)
-        batch = tuple(z_true.shape[:split])
-        states = z_true.reshape(-1, *z_true.shape[split:])
-        for row in sorted({row % len(states) for row in bad}):
-            problem = self.solver.problem if problems is None else problems[row]
-            try:
-                is_state = problem is None or bool(problem.contains(states[row]))
-            except UndecidedError:
-                continue
-            if not is_state:
-                raise ProblemError(
-                    f"z_true must hold states of {name_problem(problem)}, but {name_rows([row], batch)} isn't one"
-                )
+    def require_states(self, z_true: Tensor, problems: Sequence[Problem] | None = None) -> None:
+        """Refuse true states [*batch, *shape] that aren't, where a trace kept `true_states` from it.
+
+        Raises:
+            ProblemError: rows aren't states.
+        """
+        require_states(z_true, self.split(z_true, problems), self.solver.problem, problems, dtype=z_true.dtype)
+
+    def warn_of_beaten(self, rows: list[int], batch: tuple[int, ...]) -> None:
+        """Warn, once, that true states of some rows of a batch aren't optimal for the true values."""
+        if rows and not self.has_warned:
+            self.has_warned = True
+            warn_of_beaten(rows, batch, minimize=self.minimize)
 
     def result(self, values: Tensor, z: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return what a call does.

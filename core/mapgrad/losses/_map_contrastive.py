@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mapgrad.losses._pooled import PooledLoss
+from mapgrad.losses._true_states import rounding_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +49,10 @@ class MAPContrastive(PooledLoss):
             RowsError: a row that is solved has no acceptable answer.
         """
         theta = self.utilities(pred, problems)
-        z_true = self.true_states(z_true, theta)
-        return self.over_pool(theta, z_true, None if true is None else self.true_utilities(true, theta))
+        best = self.true_states(z_true, theta)
+        if true is None:
+            return self.over_pool(theta, best)
+        return self.over_pool(theta, best, self.true_utilities(true, theta), rounding_of(true, z_true))
 
     def weigh(self, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
         margins = (scores.pred - scores.true) - (scores.pred_best - scores.true_best)

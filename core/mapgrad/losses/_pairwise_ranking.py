@@ -22,6 +22,8 @@ class PairwiseRanking(RankingLoss):
     1/(P − 1) Σ_z max(0, ν + ⟨θ, z − z*⟩) over the P states of the pool that are worse than z* by the true utilities,
     and as many zeros as others are as good; in units of θ. With ν = 0, θ = 0 is one of its minima.
 
+    It takes true values, never states in their place, which would train the wrong way.
+
     Args:
         solver: See `PooledLoss`, as for the others.
         pool: The states.

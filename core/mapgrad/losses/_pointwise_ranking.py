@@ -16,6 +16,8 @@ class PointwiseRanking(RankingLoss):
     """Regression of what each state of a pool is worth (Mandi, Bucarey, Mulamba and Guns, ICML 2022).
 
     (1/P) Σ_z ⟨θ − t, z⟩² over the P states of the pool, in squared units of θ. Arguments as for `PooledLoss`.
+
+    It takes true values, never states in their place, which would train the wrong way.
     """
 
     def weigh(self, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:

@@ -140,13 +140,16 @@ class PooledLoss(Loss):
             ``scores.pred_best``, [N, 1].
         """
 
-    def over_pool(self, theta: Tensor, z_true: Tensor, t: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def over_pool(
+        self, theta: Tensor, z_true: Tensor, t: Tensor | None = None, rounding: float | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Feed the pool, and return the loss over it.
 
         Args:
             theta: [*batch, *shape], utilities.
             z_true: Of the same shape, true states.
             t: Of the same shape, true utilities.
+            rounding: As `rounding_of` returns, where a warning shall tell of true states that aren't optimal for t.
 
         Raises:
             NonFiniteError, ProblemError, RowsError: As `forward` says.
@@ -159,7 +162,7 @@ class PooledLoss(Loss):
             drawn = torch.rand(theta.shape[:split], device=theta.device) < self.solve_ratio
         key = next_key(self, [theta, z_true]) if self.training else None
         op = torch.ops.mapgrad.pooled if is_traced(theta) or is_traced(z_true) else _pooled
-        values, slope, z = op(theta.detach(), z_true, t, drawn, key, self.handle)
+        values, slope, z = op(theta.detach(), z_true, t, drawn, key, rounding, self.handle)
         return self.result(linear_of(theta, values, slope, split), z)
 
     def extra_repr(self) -> str:
@@ -188,7 +191,13 @@ def pool_of(problem: Problem, pool: StatePool | None) -> StatePool:
 
 
 def _pooled(
-    theta: Tensor, z_true: Tensor, t: Tensor | None, drawn: Tensor | None, key: int | Tensor | None, handle: int
+    theta: Tensor,
+    z_true: Tensor,
+    t: Tensor | None,
+    drawn: Tensor | None,
+    key: int | Tensor | None,
+    rounding: float | None,
+    handle: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return values [*batch], their derivatives [*batch, *shape], and the pool's best states for each row."""
     loss: PooledLoss = find(handle)
@@ -199,7 +208,7 @@ def _pooled(
     loss.require_allowed(theta, z_true)
     for name, each in (("pred", theta), ("true", t)):
         _require_small(name, each, shape)
-    loss.require_states(z_true, row_numbers(~loss.pool.contains(z_true).flatten()))  # what is in the pool is one
+    loss.require_states(z_true)
     held = loss.pool.states if key is None else _fed(loss, theta, z_true, drawn, int(key), lead)
     rows, best = (each.double().reshape(-1, *shape) for each in (theta, z_true))
     true = None if t is None else t.double().reshape(-1, *shape)
@@ -207,6 +216,7 @@ def _pooled(
     places = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
     states, tolerance = held.to(rows.dtype).flatten(1), 1e-9 if theta.dtype == torch.float64 else 1e-6
     size = max(_BLOCK // max(len(states), 1), 1)
+    beaten: list[int] = []
     for start in range(0, len(rows), size):
         block = slice(start, start + size)
         t_block = None if true is None else true[block]
@@ -217,9 +227,12 @@ def _pooled(
                 f"the pool of {name_problem(loss.pool.problem)}, of {len(states)} states, has none for "
                 f"{name_rows(bad, lead)}: train with the loss first, or add states by pool.add"
             )
+        if rounding is not None and not loss.has_warned:
+            beaten += [start + row for row in _beaten(scores, rounding / tolerance)]
         values[block], weights, of_best = loss.weigh(scores)
         with full_precision(rows):
             slope[block] = (weights @ states + of_best * best[block].flatten(1)).reshape(-1, *shape)
+    loss.warn_of_beaten(beaten, lead)
     most = torch.finfo(theta.dtype).max
     slope = slope.clamp(-most, most).to(theta.dtype).reshape(theta.shape)
     return values.reshape(lead), slope, held[places].to(theta).reshape(theta.shape)
@@ -285,8 +298,22 @@ def _scores(
     return Scores(pred.masked_fill(~allowed, 0.0), pred_best, true, true_best, rounding, allowed), places
 
 
+def _beaten(scores: Scores, room: float) -> list[int]:
+    """Return the rows in which a state of the pool is worth more by true utilities than z*, by so many roundings."""
+    most = (scores.true_best + scores.rounding * room).squeeze(1)
+    if bool((scores.true.amax(dim=1) <= most).all()):  # the usual case, at once
+        return []
+    return row_numbers(scores.true.masked_fill(~scores.allowed, -torch.inf).amax(dim=1) > most)
+
+
 def _fake(
-    theta: Tensor, z_true: Tensor, t: Tensor | None, drawn: Tensor | None, key: Tensor | None, handle: int
+    theta: Tensor,
+    z_true: Tensor,
+    t: Tensor | None,
+    drawn: Tensor | None,
+    key: Tensor | None,
+    rounding: float | None,
+    handle: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     loss: PooledLoss = find(handle)
     lead = theta.shape[: theta.ndim - len(loss.pool.problem.shape)]
@@ -294,16 +321,18 @@ def _fake(
     return theta.new_empty(lead, dtype=torch.float64), like, torch.empty_like(like)
 
 
-def _vmap(info: Any, dims: Any, theta: Tensor, z_true: Tensor, t: Any, drawn: Any, key: Any, handle: int) -> Any:
+def _vmap(
+    info: Any, dims: Any, theta: Tensor, z_true: Tensor, t: Any, drawn: Any, key: Any, rounding: Any, handle: int
+) -> Any:
     tensors = [
         each if each is None else each.expand(info.batch_size, *each.shape) if dim is None else each.movedim(dim, 0)
         for each, dim in zip((theta, z_true, t, drawn), dims, strict=False)
     ]
-    return torch.ops.mapgrad.pooled(*tensors, key, handle), (0, 0, 0)
+    return torch.ops.mapgrad.pooled(*tensors, key, rounding, handle), (0, 0, 0)
 
 
 define(
-    "pooled(Tensor theta, Tensor z_true, Tensor? t, Tensor? drawn, Tensor? key, int handle) -> "
+    "pooled(Tensor theta, Tensor z_true, Tensor? t, Tensor? drawn, Tensor? key, float? rounding, int handle) -> "
     "(Tensor, Tensor, Tensor)",
     _pooled,
     _fake,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mapgrad.losses._pooled import PooledLoss
+from mapgrad.losses._true_states import rounding_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ class RankingLoss(PooledLoss):
 
         Args:
             pred: [*batch, *shape], predicted utilities (costs if `minimize`), any float dtype and device.
-            true: Of the same shape, the true ones; no gradient flows there.
+            true: Of the same shape, the true ones, which are values and not states; no gradient flows there.
             z_true: Of the same shape, their best states; None solves for them, which takes as many solves again.
             problems: Refused, as a pool is of one problem.
 
@@ -41,5 +42,5 @@ class RankingLoss(PooledLoss):
         """
         theta = self.utilities(pred, problems)
         t = self.true_utilities(true, theta)
-        z_true = self.solve(t, "true") if z_true is None else self.true_states(z_true, theta)
-        return self.over_pool(theta, z_true, t)
+        best = self.solve(t, "true") if z_true is None else self.true_states(z_true, theta)
+        return self.over_pool(theta, best, t, None if z_true is None else rounding_of(true, z_true))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, distributed
 
-from mapgrad.batching import compute_dtype, require_float
+from mapgrad.batching import compute_dtype, is_traced, require_bool, require_float, require_minimize
+from mapgrad.losses._true_states import beaten_rows, require_states, rounding_of, warn_of_beaten
 from mapgrad.losses._unambiguous import worst_states
 from mapgrad.losses._values import inner, require_finite, require_like, require_priced, require_solver, unfilled
 
@@ -43,16 +44,19 @@ def regret(
             be in use; true values outside of the domain are refused.
         pred: [*batch, *shape], predicted utilities (costs if `minimize`), any float dtype and device.
         true: Of the same shape, the true ones.
-        z_true: Of the same shape, their best states; None solves for them.
+        z_true: Of the same shape, their best states; None solves for them. A warning names the rows where the decision
+            for the prediction is better, which proves that they aren't the best.
         minimize: Whether `pred` and `true` are costs.
         problems: One problem a row, in place of the solver's own; pred is then [B, *shape].
         unambiguous: Whether the worst of the states counts that are optimal for a prediction.
 
     Returns:
-        [*batch] float64 on pred's device, at least 0 with an exact solver; no gradient flows.
+        [*batch] float64 on pred's device, at least 0 with an exact solver and `z_true` that are the best; no gradient
+        flows.
 
     Raises:
-        TypeError, ShapeError: an argument isn't a tensor, or doesn't fit.
+        TypeError, ShapeError: an argument isn't a tensor or a bool, or doesn't fit.
+        ProblemError: rows of `z_true` aren't states.
         NonFiniteError: rows have NaN or infinite entries, other than forbidden ones in `pred`.
         DomainError: `true` lies outside of the problem's domain, or `unambiguous` asks for the longest of the paths
             through entries whose predicted cost is 0.
@@ -67,9 +71,12 @@ def regret(
         >>> mapgrad.losses.regret(solver, torch.zeros(3), torch.tensor([5.0, 2.0, 4.0]), unambiguous=True)
         tensor(3., dtype=torch.float64)
     """
-    return _regret_and_optimum(
+    lost, _, beaten = _judged(
         require_solver(solver), pred, true, z_true, minimize=minimize, problems=problems, unambiguous=unambiguous
-    )[0]
+    )
+    if beaten:
+        warn_of_beaten(beaten, tuple(lost.shape), minimize=minimize, is_last=False)
+    return lost
 
 
 def normalized_regret(
@@ -99,9 +106,11 @@ def normalized_regret(
     Raises:
         MapgradError, TypeError: As for `regret`.
     """
-    lost, best = _regret_and_optimum(
+    lost, best, beaten = _judged(
         require_solver(solver), pred, true, z_true, minimize=minimize, problems=problems, unambiguous=unambiguous
     )
+    if beaten:
+        warn_of_beaten(beaten, tuple(lost.shape), minimize=minimize, is_last=False)
     return lost.sum() / best.abs().sum()
 
 
@@ -115,7 +124,7 @@ class Regret:
         unambiguous: As for `regret`.
 
     Raises:
-        TypeError: `solver` is neither a solver nor a function.
+        TypeError: `solver` is neither a solver nor a function; or a switch isn't a bool.
         UnsupportedProblemError: the problem's states are worth more than ⟨θ, z⟩.
     """
 
@@ -127,10 +136,14 @@ class Regret:
         normalize: bool = True,
         unambiguous: bool = False,
     ) -> None:
+        require_minimize(minimize)
+        require_bool("normalize", normalize)
+        require_bool("unambiguous", unambiguous)
         self.solver = require_solver(solver)
         self.minimize = minimize
         self.normalize = normalize
         self.unambiguous = unambiguous
+        self._has_warned = False
         self.reset()
 
     def reset(self) -> None:
@@ -145,8 +158,11 @@ class Regret:
         *,
         problems: Sequence[Problem] | None = None,
     ) -> None:
-        """Take in a batch; arguments and errors as for `regret`. A batch that fails leaves nothing."""
-        lost, best = _regret_and_optimum(
+        """Take in a batch; arguments, errors and the warning, here the first alone, as for `regret`.
+
+        A batch that fails leaves nothing.
+        """
+        lost, best, beaten = _judged(
             self.solver,
             pred,
             true,
@@ -155,6 +171,9 @@ class Regret:
             problems=problems,
             unambiguous=self.unambiguous,
         )
+        if beaten and not self._has_warned:
+            self._has_warned = True
+            warn_of_beaten(beaten, tuple(lost.shape), minimize=self.minimize)
         self.totals += torch.stack((lost.sum(), best.abs().sum(), lost.new_tensor(lost.numel()))).cpu()
 
     def compute(self) -> Tensor:
@@ -186,7 +205,7 @@ class Regret:
         )
 
 
-def _regret_and_optimum(
+def _judged(
     solver: Solver,
     pred: Tensor,
     true: Tensor,
@@ -195,8 +214,10 @@ def _regret_and_optimum(
     minimize: bool,
     problems: Sequence[Problem] | None,
     unambiguous: bool,
-) -> tuple[Tensor, Tensor]:
-    """Return ⟨t, z* − z⟩ and ⟨t, z*⟩, [*batch] float64."""
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Return ⟨t, z* − z⟩ and ⟨t, z*⟩, [*batch] float64, and the rows in which a user's z* is worth less than z."""
+    require_minimize(minimize)
+    require_bool("unambiguous", unambiguous)
     solver = unfilled(solver, takes_nan=not unambiguous)
     sign = -1 if minimize else 1
     theta = require_float(pred)
@@ -208,10 +229,13 @@ def _regret_and_optimum(
         split = 1
     t = sign * require_like("true", true, theta)
     if z_true is None:
-        z_true = solver.under("raise")(t, problems)
+        best = solver.under("raise")(t, problems)
     else:
-        z_true = require_finite("z_true", require_like("z_true", z_true, theta), split)
+        best = require_finite("z_true", require_like("z_true", z_true, theta), split)
+        if not is_traced(best):
+            require_states(best, split, solver.problem, problems, dtype=z_true.dtype)
     z = solver(theta, problems)
     if unambiguous:
         z = worst_states(solver, theta, t, z, split, problems)
-    return inner(t, z_true - z, split), inner(t, z_true, split)
+    beaten = [] if z_true is None else beaten_rows(t, z, best, split, rounding_of(true, z_true))
+    return inner(t, best - z, split), inner(t, best, split), beaten

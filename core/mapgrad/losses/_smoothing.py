@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import torch
 from torch import Tensor
 
-from mapgrad.batching import Record, define, find, is_traced, row_numbers
-from mapgrad.errors import RowsError, UndecidedError
+from mapgrad.batching import Record, define, find, is_traced
+from mapgrad.errors import RowsError
 from mapgrad.gradients import Sampler, first_id, next_key, scale_for
 from mapgrad.losses._regularisers import temperature_of
 
@@ -62,8 +62,8 @@ class Smoothed(Protocol):
         """Refuse θ that isn't finite but for forbidden entries, and true states that hold these."""
         ...
 
-    def require_states(self, z_true: Tensor, bad: list[int], problems: Sequence[Problem] | None = None) -> None:
-        """Refuse true states of some rows that aren't."""
+    def require_states(self, z_true: Tensor, problems: Sequence[Problem] | None = None) -> None:
+        """Refuse true states that aren't."""
         ...
 
 
@@ -261,8 +261,7 @@ def _regularised(theta: Tensor, z_true: Tensor, mapped: int, handle: int) -> tup
     def solve(rows: Tensor) -> Solutions:
         return _solved(work, rows, lead, calls, _may_forbid(utilities, rows))
 
-    if work.problem is not None:
-        loss.require_states(z_true, _not_states(work.problem, states))
+    loss.require_states(z_true)
     values, means = _values_and_means(loss, utilities, states, work.problem, solve)
     return values.reshape(lead), means.to(theta.dtype).reshape(theta.shape)
 
@@ -275,8 +274,7 @@ def _regularised_each(
     require_untraced(theta)
     loss.require_allowed(theta, z_true, problems)
     by_problem = _by_problem(works, problems)
-    bad = [rows[place] for _, rows in by_problem for place in _not_states(problems[rows[0]], z_true[rows])]
-    loss.require_states(z_true, bad, problems)
+    loss.require_states(z_true, problems)
     groups = works if loss.regulariser is not None and loss.regulariser.solves else by_problem
     values, means = theta.new_empty(len(theta), dtype=torch.float64), torch.empty_like(theta)
     record = Record((len(theta),), theta.dtype)
@@ -307,14 +305,6 @@ def _by_problem(
         for row in rows:
             groups.setdefault(problems[row], (work, []))[1].append(row)
     return list(groups.values())
-
-
-def _not_states(problem: Problem, z: Tensor) -> list[int]:
-    """Return the numbers of rows [N, *shape] that aren't states, or of all where one can't be decided."""
-    try:
-        return row_numbers(~problem.contains(z).flatten())
-    except UndecidedError:
-        return [*range(len(z))]
 
 
 def _values_and_means(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mapgrad.losses._loss import Loss
+from mapgrad.losses._true_states import beaten_rows, rounding_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,8 +58,11 @@ class SPOPlus(Loss):
         """
         theta = self.utilities(pred, problems)
         t = self.true_utilities(true, theta)
-        z_true = self.solve(t, "true", problems) if z_true is None else self.true_states(z_true, theta, problems)
+        best = self.solve(t, "true", problems) if z_true is None else self.true_states(z_true, theta, problems)
         # an entry that both forbid is forbidden here too
         rows = (2 * theta - t).masked_fill(theta.detach().isneginf(), -torch.inf)
         z = self.solve(rows, "2 pred − true", problems)
-        return self.result(self.excess(rows, z, z_true, problems), z)
+        if z_true is not None and not self.has_warned:
+            split = self.split(theta, problems)
+            self.warn_of_beaten(beaten_rows(t, z, best, split, rounding_of(true, z_true)), tuple(theta.shape[:split]))
+        return self.result(self.excess(rows, z, best, problems), z)

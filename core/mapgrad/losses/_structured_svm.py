@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mapgrad.batching import is_traced, name_problem, name_rows, row_numbers
-from mapgrad.errors import ProblemError, UnsupportedProblemError
+from mapgrad.batching import name_problem
+from mapgrad.errors import UnsupportedProblemError
 from mapgrad.gradients._arguments import positive
 from mapgrad.losses._loss import Loss
+from mapgrad.losses._true_states import are_whole
 from mapgrad.losses._values import require_finite, require_like
-from mapgrad.problems import IntegerProgram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,6 @@ class StructuredSVM(Loss):
                     "the Hamming distance is linear for states of zeros and ones only, which those of "
                     f"{name_problem(self.solver.problem)} aren't known to be: give margins, as margin="
                 )
-            self._require_binary_states(z_true, problems)
             margin = 1 - 2 * z_true
         else:
             margin = require_finite("margin", require_like("margin", margin, theta), self.split(theta, problems))
@@ -93,18 +92,8 @@ class StructuredSVM(Loss):
         z = self.solve(rows, "weight · pred + margin", problems)
         return self.result(self.excess(rows, z, z_true, problems), z)
 
-    def _require_binary_states(self, z_true: Tensor, problems: Sequence[Problem] | None) -> None:
-        """Refuse states that aren't zeros and ones, which this loss would take for no mistake."""
-        wrong = (z_true != 0) & (z_true != 1)
-        if is_traced(wrong) or not bool(wrong.any()):
-            return
-        split = self.split(z_true, problems)
-        bad = row_numbers(wrong.reshape(-1, *wrong.shape[split:]).flatten(1).any(dim=1))
-        rows = name_rows(bad, tuple(wrong.shape[:split]))
-        raise ProblemError(f"z_true must hold states of zeros and ones, but has other numbers in {rows}")
-
 
 def _is_binary(problem: Problem | None) -> bool:
-    if problem is None or (isinstance(problem, IntegerProgram) and not problem.integrality[problem.decision].all()):
+    if problem is None or not are_whole(problem):
         return False
     return not ((problem.box[0] < 0).any() or (problem.box[1] > 1).any())
