@@ -127,6 +127,9 @@ class MAPLayer(Observed):
                 f"solver must be a mapgrad.Solver or a function of θ, got {solver!r}: "
                 f"make one with mapgrad.get_solver({name}, problem){advice_on(solver)}"
             )
+        if isinstance(solver, MAPLayer):
+            name = type(solver).__name__
+            raise TypeError(f"solver is a {name} already, with noise of its own: pass its attribute solver")
         super().__init__()
         solver = solver if isinstance(solver, Solver) else Solver.of_function(solver)
         self.solver = solver if on_error is None else solver.under(on_error=on_error)

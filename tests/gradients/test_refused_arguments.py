@@ -135,7 +135,19 @@ def test_kappa_is_a_number_within_float64(kappa):
         mapgrad.SumOfGamma(kappa, terms=10)
 
 
-@pytest.mark.parametrize("make", [mapgrad.Pooled, mapgrad.MultiFidelity, StatePool, mapgrad.Exact])
+@pytest.mark.parametrize(
+    "make",
+    [
+        mapgrad.Pooled,
+        mapgrad.MultiFidelity,
+        StatePool,
+        mapgrad.Exact,
+        mapgrad.exact.Diagram,
+        mapgrad.exact.enumerate_states,
+        lambda problem: mapgrad.exact.map_state(problem, torch.ones(6)),
+        mapgrad.bench.lab,
+    ],
+)
 @pytest.mark.parametrize(
     "value",
     [mapgrad.get_solver("topk", SUBSET), None, GAUSSIAN, "KSubset(6, 2)", (6,), mapgrad.KSubset, torch.ones(6)],
@@ -144,6 +156,15 @@ def test_kappa_is_a_number_within_float64(kappa):
 def test_a_problem_is_a_problem(make, value):
     with pytest.raises(TypeError, match=r"^problem must be a "):
         make(value)
+
+
+def test_a_layer_isn_t_a_solver():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET))
+    with pytest.raises(
+        TypeError, match="solver is a MAPLayer already, with noise of its own: pass its attribute solver"
+    ):
+        mapgrad.MAPLayer(layer)
+    assert mapgrad.MAPLayer(layer.solver).solver is layer.solver
 
 
 def test_a_derivative_needs_noise():
