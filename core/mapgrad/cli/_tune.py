@@ -81,7 +81,7 @@ def problem_of(text: str) -> mapgrad.Problem:
         raise typer.BadParameter(f"{name} isn't one of {', '.join(makers)}", param_hint="PROBLEM")
     try:
         return makers[name](*arguments, **named)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OSError) as error:
         raise typer.BadParameter(f"{text}: {error}", param_hint="PROBLEM") from error
 
 
