@@ -110,6 +110,11 @@ def test_samples_are_an_int(value):
             make(samples=value)
 
 
+def test_an_adaptive_step_begins_within_float32():
+    with pytest.raises(ValueError, match="initial must be within the range of float32"):
+        AdaptiveStep(1e300)
+
+
 @pytest.mark.parametrize("sides", [1.0, "12", (1.0,), (0.5, 1.0, 2.0), (0.5, "2"), (True, 1.0)])
 def test_sides_are_two_numbers(sides):
     for make in (Pooled, mapgrad.TwoSided):

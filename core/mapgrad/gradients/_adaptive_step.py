@@ -72,7 +72,10 @@ class AdaptiveStep(Stepping):
         self.momentum = finite("momentum", momentum)
         self.decay = float(decay)
         self.norm = norm
-        self.register_buffer("beta", torch.tensor(non_negative("initial", initial)))
+        beta = torch.tensor(non_negative("initial", initial), dtype=torch.float32)
+        if not beta.isfinite():
+            raise ValueError(f"initial must be within the range of float32, got {initial}")
+        self.register_buffer("beta", beta)
         self.register_buffer("nonzeros", torch.tensor(1.0))
         self.register_buffer("change", torch.tensor(0.0))
         self._recorded: list[tuple[Tensor, int]] = []
