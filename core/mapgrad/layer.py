@@ -24,6 +24,7 @@ from mapgrad.gradients import (
     sample_problems,
     submit,
 )
+from mapgrad.gradients._arguments import flag
 from mapgrad.solvers import advice_on
 
 if TYPE_CHECKING:
@@ -42,12 +43,17 @@ class MAPLayer(Observed):
     """z = argmax ⟨θ, z⟩ over a feasible set, with a gradient for θ.
 
     In training mode θ is perturbed as the estimator says, and the output is the mean over its samples; in eval mode it
-    is MAP(θ), without noise. Both have a gradient. Works under autocast, torch.compile(fullgraph=True), torch.vmap and
-    torch.func; a second derivative is refused. Under torch.vmap, noise heeds `randomness`. torch.compile makes code for
-    each layer: where more than ``torch._dynamo.config.recompile_limit`` of them (8) go through one compiled function,
-    or are compiled one by one, raise that limit to their number. A program that torch.export makes in eval mode can be
-    saved where the solver is one of tensor operations, such as topk, and rows that the layer refuses are NaN there;
-    what loads it must import mapgrad, unless it was made under torch.no_grad().
+    is MAP(θ), without noise. Both have a gradient, each estimator's own. In eval mode `Blackbox`, `StraightThrough` and
+    `Identity` do what they do in training without noise; `IMLE`, `AdaptiveIMLE`, `TwoSided` and `Pooled` step from θ to
+    one side, unless told otherwise, and `MultiFidelity` to both; `Line` looks along the line through θ; `Exact` and
+    `FrankWolfe` have the gradient of their mean. That of `Perturbed`, made of the noise alone, is 0, with a warning.
+
+    Works under autocast, torch.compile(fullgraph=True), torch.vmap and torch.func; a second derivative is refused.
+    Under torch.vmap, noise heeds `randomness`. torch.compile makes code for each layer: where more than
+    ``torch._dynamo.config.recompile_limit`` of them (8) go through one compiled function, or are compiled one by one,
+    raise that limit to their number. A program that torch.export makes in eval mode can be saved where the solver is
+    one of tensor operations, such as topk, and rows that the layer refuses are NaN there; what loads it must import
+    mapgrad, unless it was made under torch.no_grad().
 
     Args:
         solver: A `Solver` from `get_solver`, or any function θ [B, *shape] → z [B, *shape], which is called with whole
@@ -89,6 +95,8 @@ class MAPLayer(Observed):
         written to before its backward pass. A gradient beyond the range of θ's dtype is the dtype's largest number.
 
     Raises:
+        TypeError: `solver` is neither a solver nor a function, `estimator` isn't an `Estimator`, or `minimize` or
+            `normalize` isn't a bool.
         UnsupportedProblemError: the estimator is for another problem, or `normalize` for unpriced variables' utilities.
         ShapeError, NonFiniteError, DomainError, RowsError: As for `Solver`, on the forward pass or, as the message then
             says, on the backward pass. A row whose ∂L/∂z isn't finite fails nothing: its gradient is NaN, it isn't
@@ -119,15 +127,18 @@ class MAPLayer(Observed):
                 f"solver must be a mapgrad.Solver or a function of θ, got {solver!r}: "
                 f"make one with mapgrad.get_solver({name}, problem){advice_on(solver)}"
             )
+        if isinstance(solver, MAPLayer):
+            name = type(solver).__name__
+            raise TypeError(f"solver is a {name} already, with noise of its own: pass its attribute solver")
         super().__init__()
         solver = solver if isinstance(solver, Solver) else Solver.of_function(solver)
         self.solver = solver if on_error is None else solver.under(on_error=on_error)
         self.estimator = default_for(self.solver.problem) if estimator is None else estimator
         require_same_problem(self.estimator, self.solver.problem)
-        self.minimize = minimize
+        self.minimize = flag("minimize", minimize)
         self.reduction: Reduction = reduction
-        self.normalize = normalize
-        if normalize:
+        self.normalize = flag("normalize", normalize)
+        if self.normalize:
             require_scalable(self.solver.problem, "normalize=True")
         self.keys = KeyStream(seed)
         self.handle = new_handle(self)

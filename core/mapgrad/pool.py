@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mapgrad.batching import full_precision, name_problem, require_float
 from mapgrad.errors import ShapeError
+from mapgrad.solvers._entries import require_problem
 from mapgrad.workers import new_lock
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class StatePool(nn.Module):
     for a `version`. A pool that is full lets an eighth of its states go at a time.
 
     Args:
-        problem: The feasible set.
+        problem: The feasible set, a `Problem`; that of a solver is its attribute `problem`.
         max_bytes: What the states may take; where there are more, those go that weren't added for longest. At least
             one stays. Versions may take 64 MiB more, or one memory if that is larger.
 
@@ -92,6 +93,10 @@ class StatePool(nn.Module):
         problem: As given.
         states: [P, *shape], float32, to which other states are rounded, in the order in which they came. Never written
             to: `add` makes another tensor where it changes.
+
+    Raises:
+        TypeError: `problem` isn't a `Problem`.
+        ValueError: `max_bytes` isn't a positive int.
 
     Example:
         >>> import torch, mapgrad
@@ -110,7 +115,7 @@ class StatePool(nn.Module):
         super().__init__()
         if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise ValueError(f"max_bytes must be a positive int, got {max_bytes!r}")
-        self.problem = problem
+        self.problem = require_problem(problem)
         self.max_bytes = max_bytes
         self.register_buffer("_problem", _digest(problem))
         # no buffers, which DistributedDataParallel would take to be of one shape on all ranks

@@ -37,6 +37,16 @@ def test_a_problem_and_estimators_written_out(invoke, tmp_path):
     assert result.exit_code == 0, result.output
 
 
+def test_a_class_method_makes_the_problem_and_small_letters_name_estimators(invoke):
+    begun = ("straightthrough", "imle()", "line, D")
+    options = [f"--estimator={text}" for text in begun]
+    result = invoke("lab", "ShortestPath.on_grid(3, 3)", "--quick", "--budget=4", "--draws=200", *options, columns=200)
+    assert result.exit_code == 0, result.output
+    assert "ShortestPath(num_nodes=9," in result.stdout
+    for name in ("StraightThrough", "IMLE()", "Line, depth 0"):
+        assert f"| {name} " in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -51,6 +51,11 @@ def test_a_sample_in_a_file(invoke, tmp_path):
         ("KSubset(2, 5)", "k must"),
         ("KSubset(2)", "KSubset(2): "),
         ("KSubset(2, m=5)", "KSubset(2, m=5): "),
+        ("ShortestPath.on_grid(5)", "ShortestPath.on_grid(5): "),
+        ("ShortestPath.on_grid", "is neither a file"),
+        ("ShortestPath.to_ilp(5)", "ShortestPath.to_ilp isn't one of Arborescence, Assignment"),
+        ("KSubset(4, 2).to_ilp()", "KSubset(4, 2).to_ilp isn't one of"),
+        ("IntegerProgram.from_mps('nowhere.mps')", "there is no file nowhere.mps"),
     ],
 )
 def test_what_isnt_a_problem_is_refused(invoke, problem, message):
@@ -58,6 +63,13 @@ def test_what_isnt_a_problem_is_refused(invoke, problem, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_problem_by_a_class_method(invoke):
+    result = invoke("tune", "ShortestPath.on_grid(3, width=2)", "--rows", "2", "--seconds", "1", columns=400)
+    assert result.exit_code == 0, result.output
+    assert "2 rows of ShortestPath.on_grid(3, width=2)" in result.stdout
+    assert "problem = mapgrad.ShortestPath.on_grid(3, width=2)\n" in result.stdout
 
 
 def test_the_answer_says_what_the_problem_is(invoke, tmp_path):

@@ -39,7 +39,7 @@ def exact_gradient(law, temperature):
 
 
 @pytest.mark.parametrize("law", LAWS, ids=repr)
-@pytest.mark.parametrize(("samples", "baseline"), [(1, "loo"), (4, "loo"), (4, None)])
+@pytest.mark.parametrize(("samples", "baseline"), [(1, "auto"), (4, "loo"), (4, None)])
 def test_it_is_unbiased_for_the_loss_of_the_mean(law, samples, baseline):
     estimator = mapgrad.Perturbed(law, samples=samples, temperature=0.7, baseline=baseline)
     require_mean(estimates(estimator, THETA, SLOPE, 20_000), exact_gradient(law, 0.7))
@@ -154,8 +154,30 @@ def test_a_law_without_a_density_is_refused(estimator, noise):
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="temperature must be positive"):
         mapgrad.Perturbed(temperature=0.0)
-    with pytest.raises(ValueError, match="baseline must be 'loo' or None, got 'mean'"):
+    with pytest.raises(ValueError, match="baseline must be 'auto', 'loo' or None, got 'mean'"):
         mapgrad.Perturbed(baseline="mean")
+    with pytest.raises(ValueError, match="of which samples=1 has none: take samples=2 or more, or baseline=None"):
+        mapgrad.Perturbed(samples=1, baseline="loo")
+
+
+def test_the_baseline_by_default_is_what_the_samples_allow():
+    for samples, baseline in ((1, None), (2, "loo")):
+        estimator = mapgrad.Perturbed(samples=samples)
+        assert estimator.baseline == baseline
+        same = mapgrad.Perturbed(samples=samples, baseline=baseline)
+        assert torch.equal(estimates(estimator, THETA, SLOPE, 5), estimates(same, THETA, SLOPE, 5))
+
+
+def multiplicative_layer():
+    solver = mapgrad.get_solver("topk", SUBSET)
+    return mapgrad.MAPLayer(solver, mapgrad.Perturbed(samples=4, temperature=0.5, multiplicative=True), seed=0)
+
+
+def test_multiplicative_noise_never_finds_what_an_entry_of_the_wrong_sign_is_worth():
+    layer = multiplicative_layer()
+    theta = torch.tensor([1.0, 1.2, -0.01, 0.9]).expand(2000, 4)
+    assert not layer(theta)[:, 2].any()
+    assert layer(theta.abs() + 1)[:, 2].any()
 
 
 class OnlyLogProb:

@@ -348,17 +348,26 @@ def test_transforms(kind):
     torch.testing.assert_close(gradient_of(compiled, theta, slope), expected)
 
 
-@pytest.mark.parametrize("kind", ESTIMATORS)
 @pytest.mark.parametrize("minimize", [False, True])
-def test_without_noise_and_in_eval_mode(kind, minimize):
+def test_without_noise_and_in_eval_mode(minimize):
     costs = normal(3, 2, 3).abs()
-    layer = layer_of(ESTIMATORS[kind](GRID), GRID, minimize=minimize)
+    layer = layer_of(mapgrad.Pooled(GRID), GRID, minimize=minimize)
     theta = costs if minimize else -costs
     for _ in range(3):  # without noise, which would push costs below 0
         assert torch.isfinite(gradient_of(layer, theta, normal(3, 2, 3, seed=1))).all()
     layer.eval()
     assert torch.equal(layer(theta), mapgrad.exact.map_state(GRID, -costs))
     assert torch.isfinite(gradient_of(layer, theta, normal(3, 2, 3, seed=1))).all()
+
+
+@pytest.mark.parametrize("target", [mapgrad.RelativeStep(2.0), mapgrad.Step(2.0)])
+@pytest.mark.parametrize("correction", [0.0, 1.0])
+def test_in_eval_mode_multi_fidelity_is_the_solver_s_difference(target, correction):
+    theta, slope = normal(5, 6), normal(5, 6, seed=1)
+    estimator = mapgrad.MultiFidelity(SUBSET, pool=pool_of(SUBSET), target=target, correction=correction)
+    found = gradient_of(layer_of(estimator).eval(), theta, slope)
+    assert found.any()
+    torch.testing.assert_close(found, gradient_of(layer_of(mapgrad.IMLE(None, target, symmetric=True)), theta, slope))
 
 
 def test_forbidden_entries_have_no_gradient():

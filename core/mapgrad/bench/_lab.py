@@ -19,6 +19,7 @@ from mapgrad.bench._report import Report, Row
 from mapgrad.errors import MapgradError, ShapeError
 from mapgrad.gradients import Gaussian, MultiFidelity, Pooled, Relative, row_scale
 from mapgrad.layer import MAPLayer
+from mapgrad.solvers._entries import require_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,6 +112,7 @@ def lab(
         watch: Is told what comes next.
 
     Raises:
+        TypeError: `problem` isn't a `Problem`.
         ShapeError: `theta` or `slope` has another shape.
         MapgradError: nothing answers the problem.
 
@@ -126,7 +128,7 @@ def lab(
         >>> better > other
         True
     """
-    case = with_rows(case_of(problem, solver=solver, budgets=budgets, earlier=earlier), theta, slope)
+    case = with_rows(case_of(require_problem(problem), solver=solver, budgets=budgets, earlier=earlier), theta, slope)
     methods = {
         name: make if isinstance(make, Method) else Method(make) for name, make in (estimators or METHODS).items()
     }

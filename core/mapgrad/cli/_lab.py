@@ -27,8 +27,8 @@ def lab(
     problem: Annotated[
         str | None,
         typer.Argument(
-            help="One of six problems by how its name begins, such as ksubset; or a problem such as 'KSubset(90, 9)', "
-            "or a file that ends in .mps or .lp. Without it, all six.",
+            help="One of six problems by how its name begins, such as ksubset; or a problem such as 'KSubset(90, 9)' "
+            "or 'ShortestPath.on_grid(5, 5)', or a file that ends in .mps or .lp. Without it, all six.",
             show_default=False,
         ),
     ] = None,
@@ -36,8 +36,8 @@ def lab(
         list[str] | None,
         typer.Option(
             metavar="ESTIMATOR",
-            help="How names of estimators begin, or estimators such as 'IMLE(target=RelativeStep(0.3))'. Without it, a "
-            "selection of all kinds.",
+            help="How names of estimators begin, in capitals or not, or estimators such as "
+            "'IMLE(target=RelativeStep(0.3))'. Without it, a selection of all kinds.",
         ),
     ] = None,
     budget: Annotated[list[int] | None, typer.Option(min=1, help="Solver calls a row.")] = None,
@@ -120,8 +120,8 @@ def _key(name: str) -> str:
 
 
 def _begun(text: str, names: Collection[str]) -> list[str]:
-    """Return a name, or those that begin with a text."""
-    return [text] if text in names else [name for name in names if name.startswith(text)]
+    """Return a name, or those that begin with a text, in capitals or not."""
+    return [text] if text in names else [name for name in names if name.casefold().startswith(text.casefold())]
 
 
 def _methods(texts: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:

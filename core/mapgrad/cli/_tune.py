@@ -13,6 +13,8 @@ import mapgrad
 from mapgrad.cli._bench import console_for_tables, show_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
 _NOISE = 0.2
@@ -22,7 +24,8 @@ def tune(
     problem: Annotated[
         str,
         typer.Argument(
-            help="A file that ends in .mps or .lp, packed or not, or a problem such as 'KSubset(100, 10)'.",
+            help="A file that ends in .mps or .lp, packed or not, or a problem such as 'KSubset(100, 10)' or "
+            "'ShortestPath.on_grid(5, 5)'.",
             show_default=False,
         ),
     ],
@@ -73,12 +76,12 @@ def problem_of(text: str) -> mapgrad.Problem:
             param_hint="PROBLEM",
         )
     name, arguments, named = call
-    kinds = _problem_classes()
-    if name not in kinds:
-        raise typer.BadParameter(f"{name} isn't one of {', '.join(kinds)}", param_hint="PROBLEM")
+    makers = _makers()
+    if name not in makers:
+        raise typer.BadParameter(f"{name} isn't one of {', '.join(makers)}", param_hint="PROBLEM")
     try:
-        return kinds[name](*arguments, **named)
-    except (TypeError, ValueError) as error:
+        return makers[name](*arguments, **named)
+    except (TypeError, ValueError, OSError) as error:
         raise typer.BadParameter(f"{text}: {error}", param_hint="PROBLEM") from error
 
 
@@ -86,21 +89,24 @@ def _call(text: str) -> tuple[str, list[Any], dict[str, Any]] | None:
     """Return name and arguments of a call whose arguments are literals; None if a text isn't one."""
     try:
         call = ast.parse(text, mode="eval").body
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name | ast.Attribute):
             named = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
-            return call.func.id, [ast.literal_eval(each) for each in call.args], named
+            return ast.unparse(call.func), [ast.literal_eval(each) for each in call.args], named
     except (SyntaxError, ValueError):
         pass
     return None
 
 
-def _problem_classes() -> dict[str, Any]:
-    public = {name: getattr(mapgrad, name) for name in mapgrad.__all__}
-    return {
-        name: kind
-        for name, kind in public.items()
-        if isinstance(kind, type) and issubclass(kind, mapgrad.Problem) and kind is not mapgrad.Problem
-    }
+def _makers() -> dict[str, Callable[..., mapgrad.Problem]]:
+    """Return what makes problems, by name: their classes, and class methods such as `ShortestPath.on_grid`."""
+    makers: dict[str, Callable[..., mapgrad.Problem]] = {}
+    for name in mapgrad.__all__:
+        kind = getattr(mapgrad, name)
+        if isinstance(kind, type) and issubclass(kind, mapgrad.Problem) and kind is not mapgrad.Problem:
+            methods = [each for each, value in vars(kind).items() if isinstance(value, classmethod | staticmethod)]
+            public = [each for each in methods if not each.startswith("_")]
+            makers |= {name: kind, **{f"{name}.{each}": getattr(kind, each) for each in public}}
+    return makers
 
 
 def _drawn(problem: mapgrad.Problem, rows: int, seed: int) -> torch.Tensor:

@@ -22,16 +22,17 @@ from mapgrad.problems import (
     Assignment,
     Domain,
     KSubset,
-    Problem,
     Ranking,
     ShortestPath,
     SpanningTree,
 )
+from mapgrad.solvers._entries import require_problem
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.exact._oracle import Oracle
+    from mapgrad.problems import Problem
 
 _logger = logging.getLogger("mapgrad")
 
@@ -64,9 +65,7 @@ def oracle(problem: Problem, *, max_bytes: int = MAX_BYTES) -> Oracle:
         ProblemError: a single row takes more than `max_bytes`; or there are too many states to enumerate.
         UnsupportedProblemError: nothing fits: the message says why.
     """
-    if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-        raise TypeError(f"problem must be a mapgrad.Problem, got {type(problem).__name__}")
-    return _oracles((problem, max_bytes))
+    return _oracles((require_problem(problem), max_bytes))
 
 
 def _made(key: tuple[Problem, int]) -> Oracle:

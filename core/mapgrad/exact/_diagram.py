@@ -19,14 +19,15 @@ from mapgrad.exact._compiler import compile_nodes
 from mapgrad.exact._oracle import Moments, Oracle, require_unmapped
 from mapgrad.exact._scaled_rows import LARGEST, require_below_largest, require_states_left, scaled_rows
 from mapgrad.exact._uncompiled import uncompiled
-from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions, Status
+from mapgrad.solvers._entries import require_problem
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mapgrad.exact._compiler import Nodes
     from mapgrad.exact._sweeps import Weights
+    from mapgrad.problems import Problem
 
 _NODE_BYTES: Final = 8 * 8
 """What a node takes for a row, about, with what its derivative needs."""
@@ -83,8 +84,7 @@ class Diagram(Oracle):
         if not (isinstance(max_nodes, int) and 0 < max_nodes < 2**31) or isinstance(max_nodes, bool):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise ValueError(f"max_nodes must be an int from 1 to 2³¹ − 1, got {max_nodes!r}")
         require_seconds("max_seconds", max_seconds)
-        if not isinstance(problem, Problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise TypeError(f"problem must be a mapgrad.Problem, got {type(problem).__name__}")
+        require_problem(problem)
         self.nodes = _compiled((problem, max_nodes, max_seconds))
         super().__init__(problem, _NODE_BYTES * max(self.num_nodes, 1), max_bytes)
         self._levels: dict[torch.device, _sweeps.Levels] = {}

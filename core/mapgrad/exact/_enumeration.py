@@ -20,6 +20,7 @@ from mapgrad.exact._oracle import NEARLY_ONE, Moments, Oracle
 from mapgrad.exact._scaled_rows import NO_STATE, floored_rows, require_states_left
 from mapgrad.exact._uncompiled import uncompiled
 from mapgrad.problems import batch_shape
+from mapgrad.solvers._entries import require_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,9 +38,10 @@ def enumerate_states(problem: Problem) -> Tensor:
     """Return all states: float64 CPU tensor [N, *shape], distinct, always in the same order.
 
     Raises:
+        TypeError: `problem` isn't a `Problem`.
         ProblemError: there are too many to enumerate.
     """
-    return _states(problem).clone()
+    return _states(require_problem(problem)).clone()
 
 
 @uncompiled
@@ -54,12 +56,13 @@ def map_state(problem: Problem, theta: Tensor) -> Tensor:
         [*batch, *shape] of θ's dtype and device; not differentiable.
 
     Raises:
+        TypeError: `problem` isn't a `Problem`.
         ProblemError: there are too many states to enumerate.
         ShapeError: θ's shape or dtype doesn't fit.
         NonFiniteError: θ has NaN or infinite entries that forbid nothing.
         InfeasibleError: a row has no state without forbidden entries.
     """
-    rows = floored_rows(problem, require_float(theta).detach(), 1.0)
+    rows = floored_rows(require_problem(problem), require_float(theta).detach(), 1.0)
 
     def best(part: Tensor) -> Tensor:
         return torch.stack(_scores(problem, part, 1.0).max(dim=1), dim=1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from mapgrad.gradients._arguments import finite, non_negative, positive
+from mapgrad.gradients._arguments import finite, non_negative, number, positive
 from mapgrad.gradients._scale import relative_step
 from mapgrad.gradients._targets import Stepping
 
@@ -44,6 +44,7 @@ class AdaptiveStep(Stepping):
             different problems, over those that share one, as these are solved together.
 
     Raises:
+        TypeError: an argument that must be a number isn't one.
         ValueError: an argument is out of range.
     """
 
@@ -62,7 +63,7 @@ class AdaptiveStep(Stepping):
         norm: Literal["instance", "batch"] = "instance",
     ) -> None:
         super().__init__()
-        if not 0 <= decay < 1:
+        if not 0 <= number("decay", decay) < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay}")
         if norm not in ("instance", "batch"):
             raise ValueError(f'norm must be "instance" or "batch", got {norm!r}')
@@ -71,7 +72,10 @@ class AdaptiveStep(Stepping):
         self.momentum = finite("momentum", momentum)
         self.decay = float(decay)
         self.norm = norm
-        self.register_buffer("beta", torch.tensor(non_negative("initial", initial)))
+        beta = torch.tensor(non_negative("initial", initial), dtype=torch.float32)
+        if not beta.isfinite():
+            raise ValueError(f"initial must be within the range of float32, got {initial}")
+        self.register_buffer("beta", beta)
         self.register_buffer("nonzeros", torch.tensor(1.0))
         self.register_buffer("change", torch.tensor(0.0))
         self._recorded: list[tuple[Tensor, int]] = []

@@ -1,8 +1,10 @@
-"""Numbers that users give to estimators and targets."""
+"""Numbers and switches that users give to estimators, targets and layers."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 
 def positive(name: str, value: float) -> float:
@@ -42,11 +44,29 @@ def finite(name: str, value: float) -> float:
 
 
 def number(name: str, value: float) -> float:
-    """Return an argument as a float.
+    """Return an argument as a float, infinite where it is too large for one.
 
     Raises:
-        TypeError: it isn't a number.
+        TypeError: it isn't a number, or requires grad, which is lost on the way.
     """
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(value)
+    if getattr(value, "requires_grad", False):
+        raise TypeError(f"{name} must be a number, which no gradient reaches, got a tensor that requires grad")
+    if not isinstance(value, bool | np.bool_) and hasattr(value, "__float__"):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+        except (TypeError, ValueError, RuntimeError):  # an array of several numbers
+            pass
+    raise TypeError(f"{name} must be a number, got {value!r}")
+
+
+def flag(name: str, value: bool) -> bool:
+    """Return an argument as a bool.
+
+    Raises:
+        TypeError: it isn't one.
+    """
+    if not isinstance(value, bool | np.bool_):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)

@@ -22,9 +22,16 @@ class Centred(StandardNoise):
 
     Args:
         noise: The law.
+
+    Raises:
+        TypeError: `noise` isn't a `StandardNoise`, whose mean is known.
     """
 
     noise: StandardNoise
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.noise, StandardNoise):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+            raise TypeError(f"noise must be a mapgrad.StandardNoise, such as mapgrad.Gumbel(), got {self.noise!r}")
 
     @property
     def mean(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -189,7 +190,8 @@ class SumOfGamma(StandardNoise):
     terms: int | None = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.kappa, Real) and 0 < self.kappa < math.inf):
+        is_number = isinstance(self.kappa, Real) and not isinstance(self.kappa, bool)  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+        if not (is_number and 0 < self.kappa <= sys.float_info.max):
             raise ValueError(f"kappa must be a positive finite number, got {self.kappa!r}")
         if self.terms is None:
             if not SMALLEST_KAPPA <= self.kappa <= LARGEST_KAPPA:

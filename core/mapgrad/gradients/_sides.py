@@ -46,11 +46,15 @@ def require_sides(sides: tuple[float, float] | None) -> tuple[float, float] | No
     """Return (a, b) as floats; None as it is.
 
     Raises:
+        TypeError: they aren't two numbers.
         ValueError: a is negative, b isn't positive, or one isn't finite.
     """
     if sides is None:
         return None
-    away, toward = sides
+    try:
+        away, toward = sides
+    except (TypeError, ValueError):
+        raise TypeError(f"sides must be two numbers (a, b), such as (0.5, 2.0), or None, got {sides!r}") from None
     return non_negative("sides", away), positive("sides", toward)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from mapgrad.gradients._arguments import flag
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._division import divided
 from mapgrad.gradients._goals import goal_of, goals_of
@@ -50,7 +51,8 @@ class IMLE(Estimator):
             gradient of the loss then gives a non-zero one for θ. Relative if τ is.
 
     Raises:
-        TypeError: `target` isn't a `Target`, or one temperature is relative and the other isn't; or as `Estimator`.
+        TypeError: `target` isn't a `Target`, `symmetric` or `scaled` isn't a bool, or one temperature is relative and
+            the other isn't; or as `Estimator`.
         ValueError: As `Estimator`, for both temperatures.
     """
 
@@ -70,8 +72,8 @@ class IMLE(Estimator):
         if not isinstance(target, Target):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise TypeError(f"target must be a Target, such as Step(10.0) or RelativeStep(0.5), got {target!r}")
         self.target = target
-        self.symmetric = symmetric
-        self.scaled = scaled
+        self.symmetric = None if symmetric is None else flag("symmetric", symmetric)
+        self.scaled = flag("scaled", scaled)
         if target_temperature is None:
             target_temperature = self.temperature
         self.target_temperature = require_temperature("target_temperature", target_temperature)

@@ -11,8 +11,7 @@ from mapgrad.errors import UnsupportedProblemError
 from mapgrad.gradients._arguments import non_negative
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._division import divided
-from mapgrad.gradients._noise import require_density
-from mapgrad.gradients._targets import RelativeStep
+from mapgrad.gradients._targets import RelativeStep, Step
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
 
 if TYPE_CHECKING:
@@ -32,22 +31,26 @@ class MultiFidelity(PoolEstimator):
     divided by its step: J_P g + c · (1/S) Σ_s (D_solver(ε_s) − D_P(ε_s)), with J_P g by the score function over M
     noises. P doesn't depend on the step's noise, so that for c = 1 what the pool lacks adds no bias; what is left is
     that of D, of the square of λ. It estimates the gradient of L(E MAP(θ + τε)), and costs two backward solves a
-    sample. A single row's gradient is a noisy one: for training see `Pooled`.
+    sample. A single row's gradient is a noisy one: for training see `Pooled`. In passes without noise, as in eval mode,
+    it is D_solver.
 
     Args:
         problem: What the layer solves.
-        noise: ρ(ε), a law with a differentiable `log_prob`; for "auto", pool, samples, temperature and draws see
-            `PoolEstimator`.
-        pool: See there; what other users of it add must not come from the step's own noise.
-        samples: See there.
-        temperature: τ > 0.
-        draws: See there.
-        target: The step.
-        correction: c.
+        noise: ρ(ε), a law with a differentiable `log_prob`; "auto" for Gaussian noise.
+        pool: The states to ask, a `StatePool` of the problem, which losses and other layers may share; None for one of
+            its own, of 512 to 585 states once it is full. What others add to it must not come from the step's
+            own noise.
+        samples: S, forward solves a row.
+        temperature: τ > 0, a number or `Relative`.
+        draws: M, at least 2: fresh noises a row for which the pool's best state is looked up.
+        target: The step, a `RelativeStep` or a `Step`; None for ``RelativeStep()``.
+        correction: c, at least 0.
 
     Raises:
-        TypeError: `noise` has no `log_prob`.
-        ValueError: an argument is out of range.
+        TypeError: `problem` isn't a `Problem`, `noise` has no `log_prob`, or `target` is another one; or as
+            `Estimator`.
+        ValueError: an argument is out of range; or noise="auto" would be clipped by the problem's domain, so that there
+            is none.
     """
 
     def __init__(
@@ -59,13 +62,15 @@ class MultiFidelity(PoolEstimator):
         samples: int = 1,
         temperature: Temperature = 1.0,
         draws: int = 64,
-        target: RelativeStep | None = None,
+        target: RelativeStep | Step | None = None,
         correction: float = 1.0,
     ) -> None:
         super().__init__(problem, pool, noise, samples=samples, temperature=temperature, draws=draws)
-        if noise != "auto":
-            require_density(noise, self.temperature)
-        self.target = RelativeStep() if target is None else target
+        self.require_density()
+        target = RelativeStep() if target is None else target
+        if not isinstance(target, RelativeStep | Step):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
+            raise TypeError(f"target must be a RelativeStep or a Step, such as RelativeStep(0.5), got {target!r}")
+        self.target = target
         self.correction = non_negative("correction", correction)
 
     def noise_for(self, problem: Problem | None) -> Noise | None:
@@ -91,10 +96,12 @@ class MultiFidelity(PoolEstimator):
         self.record(forward, solved)
         difference = solved[0] - solved[1]
         forward.observe(difference, gradient)
+        if not sampler.has_noise:
+            return divided(difference / 2, divisor).mean(dim=0)
         one, other = snapshot.best(sampler.perturb(torch.stack([away, toward]), temperature))
         found = (difference - (one - other)) * (self.correction / 2)
         found = divided(found, divisor).mean(dim=0)
-        if sampler.has_noise and len(snapshot.states):
+        if len(snapshot.states):
             law = self.noise_for(forward.problem)
             found += snapshot.derivative(law, forward.theta, gradient, sampler.others(self.draws), temperature)
         return found

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from mapgrad.gradients._arguments import positive
+from mapgrad.gradients._arguments import flag, number, positive
 from mapgrad.gradients._division import divided
-from mapgrad.gradients._noise import require_density
 from mapgrad.gradients._sides import require_sides, sides_of, solved_difference
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
 
@@ -47,20 +46,27 @@ class Pooled(PoolEstimator):
 
     Args:
         problem: What the layer solves.
-        noise: See `PoolEstimator`, as for pool, samples, temperature and draws.
-        pool: See there.
-        samples: See there.
-        temperature: See there.
-        draws: See there; each costs a row two products with the whole pool.
+        noise: ρ(ε); "auto" for Gaussian noise, or none where the problem's domain would clip it; None for none. For a
+            `derivative` a law with a differentiable `log_prob`.
+        pool: The states to ask, a `StatePool` of the problem, which losses and other layers may share; None for one of
+            its own, of 512 to 585 states once it is full.
+        samples: S, forward solves a row.
+        temperature: τ, at least 0 and for a `derivative` more, a number or `Relative`.
+        draws: M, at least 2: fresh noises a row for which the pool is asked; each costs two products with all of it.
         step: The step's length relative to the scale of θ; None for √min(1, 2κ/n) in passes with noise, as no more than
             2κ of n entries differ between two states, and 1 in others.
         sides: (a, b), the shares of the step that θ⁻ and θ⁺ go; None for (.5, 2) in passes with noise, and (0, 1) in
             others, where a step away from the loss's optimum moves answers that are right, too.
         gate: The share of forward answers that the pool must have held already for backward solves to end, from 0 (no
             backward solves) to 1 (always).
+        derivative: Whether the derivative takes the place of the difference; not in passes without noise, as in eval
+            mode.
 
     Raises:
-        ValueError: an argument is out of range.
+        TypeError: `problem` isn't a `Problem`, `derivative` isn't a bool, or its `noise` has no `log_prob`; or as
+            `Estimator`.
+        ValueError: an argument is out of range; or a `derivative`'s noise="auto" would be clipped by the problem's
+            domain, so that there is none.
     """
 
     def __init__(
@@ -80,12 +86,12 @@ class Pooled(PoolEstimator):
         super().__init__(problem, pool, noise, samples=samples, temperature=temperature, draws=draws)
         self.step = None if step is None else positive("step", step)
         self.sides = require_sides(sides)
-        if not 0 <= gate <= 1:
+        if not 0 <= number("gate", gate) <= 1:
             raise ValueError(f"gate must be from 0 to 1, got {gate!r}")
         self.gate = float(gate)
-        self.derivative = derivative
-        if derivative and noise != "auto":
-            require_density(noise, self.temperature)
+        self.derivative = flag("derivative", derivative)
+        if derivative:
+            self.require_density()
 
     @property
     def advice(self) -> str:

@@ -33,9 +33,9 @@ class TwoSided(Estimator):
     L(E MAP(θ + τε)) it is biased. With ``sides=(0.5, 0.5)`` it comes closer.
 
     Args:
-        noise: ρ(ε); "auto" for Gaussian noise, or none where the problem's domain would clip it.
-        samples: S.
-        temperature: τ.
+        noise: ρ(ε); "auto" for Gaussian noise, or none where the problem's domain would clip it; None for none.
+        samples: S, forward solves a row.
+        temperature: τ, at least 0, a number or `Relative`.
         draws: M; None for the forward pass's own noise, which is also what is taken where there is none.
         step: The step's length relative to the scale of θ; None for √min(1, 2κ/n) in passes with noise, as no more than
             2κ of n entries differ between two states, and 1 in others.
@@ -43,6 +43,7 @@ class TwoSided(Estimator):
             others, where a step away from the loss's optimum moves answers that are right, too.
 
     Raises:
+        TypeError: as `Estimator`, or `step` isn't a number, or `sides` aren't two.
         ValueError: an argument is out of range.
     """
 

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from mapgrad.batching import to_list
+from mapgrad.batching import name_problem, to_list
 from mapgrad.gradients._laws import Gaussian
-from mapgrad.gradients._noise import scores
+from mapgrad.gradients._noise import require_density, scores
 from mapgrad.gradients._ranks import gathered
 from mapgrad.gradients._steps import Recent
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 from mapgrad.pool import StatePool
+from mapgrad.solvers._entries import require_problem
 
 if TYPE_CHECKING:
     from mapgrad.gradients._noise import Noise
@@ -158,7 +159,7 @@ class PoolEstimator(Estimator):
     Args:
         problem: What the layer solves.
         pool: Its states; None for a pool of 512 to 585, once it is full.
-        noise: ρ(ε); "auto" for Gaussian noise, or none where the problem's domain would clip it.
+        noise: As for `Estimator`, but for "auto", which is Gaussian.
         samples: S.
         temperature: τ.
         draws: M, how often the pool is asked in place of a solver.
@@ -181,6 +182,7 @@ class PoolEstimator(Estimator):
         draws: int,
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
+        require_problem(problem)
         if pool is not None and (not isinstance(pool, StatePool) or pool.problem != problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise ValueError(f"pool must be a StatePool of {problem!r}, got {pool!r}")
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:  # pyright: ignore[reportUnnecessaryIsInstance] (as above)
@@ -202,6 +204,21 @@ class PoolEstimator(Estimator):
     def copies(self) -> int:
         """M."""
         return self.draws
+
+    def require_density(self) -> None:
+        """Refuse noise by whose density no derivative can be taken.
+
+        Raises:
+            TypeError: the law has no `log_prob`.
+            ValueError: the temperature is 0, or there is no noise.
+        """
+        noise = self.auto_noise(self.problem) if self.noise == "auto" else self.noise
+        require_density(noise, self.temperature)
+        if self.noise_for(self.problem) is None:
+            raise ValueError(
+                f'noise="auto" is none for {name_problem(self.problem)}, whose domain would clip it, and there is no '
+                f"derivative without noise: name a law, such as noise=mapgrad.Gaussian(), or take another estimator"
+            )
 
     def auto_noise(self, problem: Problem) -> Noise:
         """Return Gaussian noise."""
