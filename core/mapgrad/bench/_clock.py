@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mapgrad.bench._report import Row
 
 Work: TypeAlias = "Callable[[], Any]"
+Clock: TypeAlias = "Callable[[], float]"
 
 _PASSES: Final = 1_000
 YARDSTICK: Final = f"{_PASSES:,} passes of a Python loop"
@@ -57,7 +58,7 @@ class Times:
     """Seconds of one call, a number for each round.
 
     Attributes:
-        cpu: CPU time of the process, all threads, and of its children that have ended.
+        cpu: CPU time of the process, all threads, and of its children that have ended; or what another clock counts.
         wall: Wall-clock time.
     """
 
@@ -75,37 +76,42 @@ def cpu_clock() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def interleave(candidates: Mapping[str, Work], effort: Effort) -> dict[str, Times]:
+def interleave(candidates: Mapping[str, Work], effort: Effort, clock: Clock = cpu_clock) -> dict[str, Times]:
     """Measure candidates that take turns, in changing order.
 
     A quick one is called as often as it takes to fill a sample of some milliseconds, or of a fiftieth of the slowest
     one's call.
+
+    Args:
+        candidates: What is measured, by name.
+        effort: How long to measure.
+        clock: Returns CPU seconds so far.
     """
     names = list(candidates)
-    once = {name: _warm_seconds(candidates[name]) for name in names}
+    once = {name: _warm_seconds(candidates[name], clock) for name in names}
     shortest = max(_SHORTEST, _SHARE_OF_SLOWEST * max(once.values()))
-    calls = {name: _calls(candidates[name], once[name], shortest) for name in names}
+    calls = {name: _calls(candidates[name], once[name], shortest, clock) for name in names}
     cpu: dict[str, list[float]] = {name: [] for name in names}
     wall: dict[str, list[float]] = {name: [] for name in names}
-    began, number = cpu_clock(), 0
-    while number < effort.rounds or (number < _MOST_ROUNDS and cpu_clock() - began < effort.seconds):
+    began, number = clock(), 0
+    while number < effort.rounds or (number < _MOST_ROUNDS and clock() - began < effort.seconds):
         for turn in range(len(names)):
             name = names[(number + turn) % len(names)]
             if calls[name] > 1:
                 candidates[name]()  # the one before has filled the caches with its own
-            seconds, clock = seconds_of(candidates[name], calls[name])
+            seconds, elapsed = seconds_of(candidates[name], calls[name], clock)
             cpu[name].append(seconds)
-            wall[name].append(clock)
+            wall[name].append(elapsed)
         number += 1
     return {name: Times(tuple(cpu[name]), tuple(wall[name])) for name in names}
 
 
-def seconds_of(work: Work, calls: int = 1) -> tuple[float, float]:
+def seconds_of(work: Work, calls: int = 1, clock: Clock = cpu_clock) -> tuple[float, float]:
     """Return CPU and wall-clock seconds of one call, as a mean over some calls."""
-    cpu, wall = cpu_clock(), time.perf_counter()
+    cpu, wall = clock(), time.perf_counter()
     for _ in range(calls):
         work()
-    return (cpu_clock() - cpu) / calls, (time.perf_counter() - wall) / calls
+    return (clock() - cpu) / calls, (time.perf_counter() - wall) / calls
 
 
 def yardstick() -> None:
@@ -130,16 +136,16 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _warm_seconds(work: Work) -> float:
-    once, _ = seconds_of(work)
+def _warm_seconds(work: Work, clock: Clock) -> float:
+    once, _ = seconds_of(work, clock=clock)
     if once < _SLOW:  # the first call of a slow one isn't worth another
-        once = min(seconds_of(work)[0] for _ in range(2))
+        once = min(seconds_of(work, clock=clock)[0] for _ in range(2))
     return once
 
 
-def _calls(work: Work, once: float, shortest: float) -> int:
+def _calls(work: Work, once: float, shortest: float, clock: Clock) -> int:
     calls = 1
     while once * calls < shortest:
         calls *= 2
-        once, _ = seconds_of(work, calls)
+        once, _ = seconds_of(work, calls, clock)
     return calls

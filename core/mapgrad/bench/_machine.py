@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ QUIET: Final = 0.95
 
 _DISTRIBUTIONS: Final = (
     "mapgrad", "torch", "numpy", "scipy", "numba", "networkx", "rustworkx", "lapx", "ortools", "highspy", "pulp",
-    "cbcbox", "triton", "pyepo", "torch-imle", "cvxpylayers",
+    "cbcbox", "triton", "pyepo", "torch-imle", "cvxpylayers", "distributed", "ray",
 )  # fmt: skip
 _SECONDS_OF_WORK: Final = 0.05
 
@@ -86,3 +87,13 @@ def status_bytes(name: str, process: int | None = None) -> int:
     """Return what Linux says of a process's memory, such as VmRSS; of this one's for None."""
     lines = Path(f"/proc/{process or 'self'}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+
+
+def processes() -> list[int]:
+    """Return this process and those that it has started, and so on, as Linux numbers them."""
+    found = [os.getpid()]
+    for process in found:
+        with suppress(OSError):  # it has just ended
+            for thread in Path(f"/proc/{process}/task").iterdir():
+                found += map(int, (thread / "children").read_text(encoding="ascii").split())
+    return found

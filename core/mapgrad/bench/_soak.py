@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from functools import partial
@@ -15,7 +14,7 @@ import torch
 
 from mapgrad.batching import get_solver
 from mapgrad.bench._faulty import DIES, RAISES, crews, faulty
-from mapgrad.bench._machine import status_bytes
+from mapgrad.bench._machine import processes, status_bytes
 from mapgrad.bench._report import Row, Spread
 from mapgrad.bench._suites import Suite
 from mapgrad.gradients import IMLE, Step
@@ -78,19 +77,9 @@ def _run(case: str, name: str, layer: MAPLayer, seconds: float) -> Iterator[Row]
     yield Row(case, name, value=Spread.of([slope]), unit="bytes more a row", extra=extra, note=note, judged=False)
 
 
-def _processes() -> list[int]:
-    """Return this process and those that it has started, and so on."""
-    found = [os.getpid()]
-    for process in found:
-        with contextlib.suppress(OSError):  # it has just ended
-            for thread in Path(f"/proc/{process}/task").iterdir():
-                found += map(int, (thread / "children").read_text(encoding="ascii").split())
-    return found
-
-
 def _resident() -> int:
     total = 0
-    for process in _processes():
+    for process in processes():
         with contextlib.suppress(OSError, StopIteration):  # it has just ended
             total += status_bytes("VmRSS", process)
     return total
@@ -99,7 +88,7 @@ def _resident() -> int:
 def _held() -> dict[str, int]:
     own = Path("/proc/self")
     return {
-        "processes": len(_processes()),
+        "processes": len(processes()),
         "threads": len([*(own / "task").iterdir()]),
         "descriptors": len([*(own / "fd").iterdir()]),
     }

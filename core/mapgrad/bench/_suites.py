@@ -41,6 +41,7 @@ _MODULES: Final = {
     "kernels": "mapgrad.bench._kernels",
     "road": "mapgrad.bench._road",
     "threads": "mapgrad.bench._two_threads",
+    "workers": "mapgrad.bench._throughput",
     "growth": "mapgrad.bench._growth",
     "faults": "mapgrad.bench._faults",
     "soak": "mapgrad.bench._soak",

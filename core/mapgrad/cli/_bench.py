@@ -26,6 +26,7 @@ class Suite(enum.StrEnum):
     KERNELS = "kernels"
     ROAD = "road"
     THREADS = "threads"
+    WORKERS = "workers"
     GROWTH = "growth"
     FAULTS = "faults"
     SOAK = "soak"
@@ -59,7 +60,8 @@ def bench(
     """Measure this library on this machine: medians of CPU time on one thread, and ratios within the run.
 
     step: a training step beside the bare kernels. kernels: all solvers of a problem, and the costs that they declare.
-    road: the way to a solver and back. threads: two workers against one. growth: time and memory against B, S and n.
+    road: the way to a solver and back. threads: two workers against one. workers: a row in threads, processes and on
+    local clusters. growth: time and memory against B, S and n.
     faults: what rows cost that raise, hang or kill their process. soak: memory while rows fail, for a minute or twenty.
     peers: other libraries.
     training: what networks learn by each gradient, and how many solver calls that takes.
