@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 import torch
 from torch import Tensor
 
-from mapgrad.batching import Solver, is_traced, new_handle
+from mapgrad.batching import Solver, is_traced, new_handle, require_bool, require_minimize
 from mapgrad.distribution import PerturbAndMAP
 from mapgrad.gradients import (
     Estimator,
@@ -24,7 +24,6 @@ from mapgrad.gradients import (
     sample_problems,
     submit,
 )
-from mapgrad.gradients._arguments import flag
 from mapgrad.solvers import advice_on
 
 if TYPE_CHECKING:
@@ -135,9 +134,9 @@ class MAPLayer(Observed):
         self.solver = solver if on_error is None else solver.under(on_error=on_error)
         self.estimator = default_for(self.solver.problem) if estimator is None else estimator
         require_same_problem(self.estimator, self.solver.problem)
-        self.minimize = flag("minimize", minimize)
+        self.minimize = require_minimize(minimize)
         self.reduction: Reduction = reduction
-        self.normalize = flag("normalize", normalize)
+        self.normalize = require_bool("normalize", normalize)
         if self.normalize:
             require_scalable(self.solver.problem, "normalize=True")
         self.keys = KeyStream(seed)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any, cast, get_args
+
+import numpy as np
 
 from mapgrad.batching._policy import ErrorPolicy, require_policy
 from mapgrad.batching._theta import DomainPolicy
@@ -79,23 +81,24 @@ def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def require_bool(name: str, value: object, hint: str = "") -> None:
-    """Refuse what isn't a bool, such as a number or a word, each of which Python would take for one.
+def require_bool(name: str, value: object, hint: str = "") -> bool:
+    """Return an argument that is a bool, which Python takes any number and word for.
 
     Raises:
-        TypeError: it isn't.
+        TypeError: it isn't one.
     """
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}{hint}")
+    return bool(cast("bool", value))
 
 
-def require_minimize(value: object) -> None:
-    """Refuse an argument `minimize` that isn't a bool.
+def require_minimize(value: object) -> bool:
+    """Return an argument `minimize`.
 
     Raises:
-        TypeError: it isn't.
+        TypeError: it isn't a bool.
     """
-    require_bool("minimize", value, ": True for costs, False for utilities (modelSense 1 and −1 in PyEPO)")
+    return require_bool("minimize", value, ": True for costs, False for utilities (modelSense 1 and −1 in PyEPO)")
 
 
 def require_seconds(name: str, value: object, *, or_none: bool = False) -> None:

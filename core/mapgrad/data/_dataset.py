@@ -94,12 +94,11 @@ class OptDataset(Dataset[Examples]):
             raise TypeError(
                 f"solver must be a mapgrad.Solver or a function of θ, got {solver!r}: make one with mapgrad.get_solver"
             )
-        require_minimize(minimize)
         require_bool("progress", progress)
         solver = solver if isinstance(solver, Solver) else Solver.of_function(solver)
         self.features = torch.as_tensor(features)
         self.costs = torch.as_tensor(costs)
-        self.minimize = minimize
+        self.minimize = require_minimize(minimize)
         theta = self._utilities()
         _require_admissible(theta, _groups(solver, theta, problems))
         key = None if problems is not None else _kept.key_of(solver, theta)

@@ -9,7 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from mapgrad.batching import Record, Solver, describe_failed, error_of, name_rows, require_float, row_numbers
+from mapgrad.batching import (
+    Record,
+    Solver,
+    describe_failed,
+    error_of,
+    name_rows,
+    require_float,
+    require_minimize,
+    row_numbers,
+)
 from mapgrad.distribution._expectation import mean_of, require_draws, values_of, weights_of
 from mapgrad.errors import InfeasibleError, ProblemError, RowsError, ShapeError
 from mapgrad.gradients import first_order
@@ -82,7 +91,7 @@ class RandomProgram:
         self.parameters = parameters
         self.theta = theta
         self.program = program
-        self.minimize = minimize
+        self.minimize = require_minimize(minimize)
 
     def solve(self, y: Tensor) -> Solutions:
         """Solve the programs of given parameters, such as ``parameters.mean``; no gradient flows.

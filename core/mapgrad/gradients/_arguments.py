@@ -1,4 +1,4 @@
-"""Numbers and switches that users give to estimators, targets and layers."""
+"""Numbers that users give to estimators, targets and layers."""
 
 from __future__ import annotations
 
@@ -59,14 +59,3 @@ def number(name: str, value: float) -> float:
         except (TypeError, ValueError, RuntimeError):  # an array of several numbers
             pass
     raise TypeError(f"{name} must be a number, got {value!r}")
-
-
-def flag(name: str, value: bool) -> bool:
-    """Return an argument as a bool.
-
-    Raises:
-        TypeError: it isn't one.
-    """
-    if not isinstance(value, bool | np.bool_):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return bool(value)

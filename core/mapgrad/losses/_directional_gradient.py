@@ -62,8 +62,7 @@ class DirectionalGradient(Loss):
     ) -> None:
         super().__init__(solver, minimize=minimize, reduction=reduction, return_solution=return_solution)
         self.width = positive("width", width)
-        require_bool("central", central)
-        self.central = central
+        self.central = require_bool("central", central)
 
     def forward(
         self, pred: Tensor, true: Tensor, *, problems: Sequence[Problem] | None = None

@@ -86,7 +86,7 @@ class FenchelYoung(Loss):
         seed: int | None = None,
     ) -> None:
         super().__init__(solver, minimize=minimize, reduction=reduction, return_solution=return_solution)
-        require_bool("multiplicative", multiplicative)
+        self.multiplicative = require_bool("multiplicative", multiplicative)
         is_law = callable(getattr(smoothing, "sample", None))
         if isinstance(smoothing, type) or not (
             is_law or smoothing in ("auto", None) or isinstance(smoothing, Regulariser)
@@ -104,7 +104,6 @@ class FenchelYoung(Loss):
         if self.regulariser is not None:
             self._require_regular(self.regulariser, multiplicative=multiplicative)
             self.solver, self.drops = unfilled(self.solver, takes_nan=False), False
-        self.multiplicative = multiplicative
         self.noise = self.estimator.noise_for(self.solver.problem)
         scales = multiplicative and self.noise is not None
         self.log_mean = log_mean(self.noise, require_multiplier(self.estimator.temperature)) if scales else 0.0

@@ -89,15 +89,13 @@ class Loss(nn.Module):
     ) -> None:
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')
-        require_minimize(minimize)
-        require_bool("return_solution", return_solution)
         super().__init__()
         made = require_solver(solver).under("raise")
         self.solver = unfilled(made, takes_nan=self.takes_nan)
         self.drops = made.on_error.partition(":")[0] == "zero_grad" and self.takes_nan
-        self.minimize = minimize
+        self.minimize = require_minimize(minimize)
         self.reduction: Reduction = reduction
-        self.return_solution = return_solution
+        self.return_solution = require_bool("return_solution", return_solution)
 
     def utilities(self, pred: object, problems: Sequence[Problem] | None = None) -> Tensor:
         """Return θ of a prediction [*batch, *shape], at least float32.

@@ -136,13 +136,10 @@ class Regret:
         normalize: bool = True,
         unambiguous: bool = False,
     ) -> None:
-        require_minimize(minimize)
-        require_bool("normalize", normalize)
-        require_bool("unambiguous", unambiguous)
         self.solver = require_solver(solver)
-        self.minimize = minimize
-        self.normalize = normalize
-        self.unambiguous = unambiguous
+        self.minimize = require_minimize(minimize)
+        self.normalize = require_bool("normalize", normalize)
+        self.unambiguous = require_bool("unambiguous", unambiguous)
         self._has_warned = False
         self.reset()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from mapgrad.gradients._arguments import flag
+from mapgrad.batching import require_bool
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._division import divided
 from mapgrad.gradients._goals import goal_of, goals_of
@@ -72,8 +72,8 @@ class IMLE(Estimator):
         if not isinstance(target, Target):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise TypeError(f"target must be a Target, such as Step(10.0) or RelativeStep(0.5), got {target!r}")
         self.target = target
-        self.symmetric = None if symmetric is None else flag("symmetric", symmetric)
-        self.scaled = flag("scaled", scaled)
+        self.symmetric = None if symmetric is None else require_bool("symmetric", symmetric)
+        self.scaled = require_bool("scaled", scaled)
         if target_temperature is None:
             target_temperature = self.temperature
         self.target_temperature = require_temperature("target_temperature", target_temperature)

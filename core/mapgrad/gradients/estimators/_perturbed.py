@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torch import Tensor
 
-from mapgrad.batching import users_level
-from mapgrad.gradients._arguments import flag
+from mapgrad.batching import require_bool, users_level
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import log_mean, require_density, scores
 from mapgrad.gradients._temperature import require_multiplier
@@ -76,7 +75,7 @@ class Perturbed(Estimator):
                 "baseline='loo' is the mean of the other samples, of which samples=1 has none: take samples=2 or more, "
                 "or baseline=None"
             )
-        self.multiplicative = flag("multiplicative", multiplicative)
+        self.multiplicative = require_bool("multiplicative", multiplicative)
         self.baseline: Literal["loo"] | None = None if baseline is None or samples == 1 else "loo"
         self._log_mean = log_mean(noise, require_multiplier(self.temperature)) if self.multiplicative else 0.0
         self._warned = False

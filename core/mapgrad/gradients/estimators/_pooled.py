@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from mapgrad.gradients._arguments import flag, number, positive
+from mapgrad.batching import require_bool
+from mapgrad.gradients._arguments import number, positive
 from mapgrad.gradients._division import divided
 from mapgrad.gradients._sides import require_sides, sides_of, solved_difference
 from mapgrad.gradients.estimators._with_pool import PoolEstimator
@@ -89,7 +90,7 @@ class Pooled(PoolEstimator):
         if not 0 <= number("gate", gate) <= 1:
             raise ValueError(f"gate must be from 0 to 1, got {gate!r}")
         self.gate = float(gate)
-        self.derivative = flag("derivative", derivative)
+        self.derivative = require_bool("derivative", derivative)
         if derivative:
             self.require_density()
 
