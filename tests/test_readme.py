@@ -78,7 +78,7 @@ def test_the_answers_to_pyepo_s_calls_run():
     solver = mapgrad.get_solver("auto", task.problem)
     c = torch.rand(3, 40, generator=torch.Generator().manual_seed(0))
     names = {name: getattr(mapgrad, name) for name in mapgrad.__all__}
-    names |= {"losses": losses, "solver": solver, "c": c, "z": solver(-c), "pred": c + 1}
+    names |= {"losses": losses, "solver": solver, "c": c, "z": solver(c), "pred": c + 1}
     (table,) = re.findall(r"^## If you come from PyEPO\n\n(.*?)\n\n", TEXT, re.DOTALL | re.MULTILINE)
     calls = re.findall(
         r"`((?:MAPLayer|losses|[A-Z]\w+)[\w.]*\([^`]*)`",
