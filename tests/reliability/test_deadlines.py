@@ -28,6 +28,31 @@ class Slow(mapgrad.InstanceSolver):
         return np.eye(4)[theta.argmax()]
 
 
+class Steady(mapgrad.InstanceSolver):
+    """A whole row takes some time."""
+
+    seconds = 0.2
+
+    def solve(self, state, theta, request):
+        time.sleep(self.seconds)
+        return np.eye(4)[np.argsort(-theta)[: self.problem.k]].sum(axis=0)
+
+
+class SlowToStart(mapgrad.InstanceSolver):
+    """Its rows come all at once, as soon as a model is made."""
+
+    traits = mapgrad.Traits(stoppable=True)
+
+    def init(self):
+        time.sleep(0.3)
+
+    def solve_rows(self, state, block):
+        block.z[:] = np.eye(4)[block.theta.argmax(axis=1)]
+
+    def stop(self, state):
+        pass
+
+
 class SlowBatch(mapgrad.BatchSolver):
     def solve(self, theta):
         if (theta.argmax(dim=1) == 0).any():
@@ -79,6 +104,21 @@ def test_the_deadline_of_a_call_comes_before_that_of_the_solver():
     pending = layer.submit(rows(3, 0), deadline=0.2)
     assert in_time(pending.result).argmax(dim=1)[0] == 3
     assert layer.last.mask.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_problems_of_their_own_share_one_deadline(workers):
+    solver = mapgrad.get_solver(Steady, None, workers=workers, deadline=0.5, on_error="nan")
+    theta, problems = rows(1, 2, 3, 0, 1, 2, 3, 0), [mapgrad.KSubset(4, 1 + row % 4) for row in range(8)]
+    solutions = in_time(solver.solve, theta, problems)
+    assert solutions.seconds < 8 * Steady.seconds
+    assert set(solutions.status.tolist()) == {Status.OPTIMAL, Status.TIME_LIMIT}
+
+
+def test_a_deadline_that_passes_while_a_model_is_made_is_no_error():
+    with pytest.raises(mapgrad.SolveTimeoutError) as failed:
+        in_time(mapgrad.get_solver(SlowToStart, PROBLEM, deadline=0.05), rows(1, 2))
+    assert failed.value.solutions.status.tolist() == [Status.TIME_LIMIT] * 2
 
 
 @pytest.mark.parametrize("solver", [SlowBatch, "function"])

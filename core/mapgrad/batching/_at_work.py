@@ -83,7 +83,6 @@ class SolverAtWork:
         self._lowering = None if problem is None else factory.lowering(problem)
         self._runner = Runner(plugin) if isinstance(plugin, InstanceSolver) else None
         self._batch_solver = plugin if isinstance(plugin, BatchSolver) else None
-        self._is_started = False
         self._hand_over = None
         if self.traits.gives_up and problem is not None:
 
@@ -371,8 +370,7 @@ class SolverAtWork:
             if clock is None:
                 self._workers.solve(self._runner, self._job, staged.block)
             else:
-                clock.solve(self._workers, self._runner, self._job, staged.block, is_first=not self._is_started)
-            self._is_started = True
+                clock.solve(self._workers, self._runner, self._job, staged.block)
             parts.append((staged, rows[numbers.start : numbers.stop]))
             answers.append(staged.answers(parts[-1][1], priced=priced))
         is_clean = all(succeeded for _, succeeded in answers)

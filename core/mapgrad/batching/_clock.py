@@ -36,7 +36,7 @@ class Clock:
         """Return why a row that isn't finished has no answer."""
         return SolveTimeoutError(f"the deadline of {self.deadline:g} s had passed before it was solved")
 
-    def solve(self, workers: Workers, runner: Runner, job: Job, block: Block, *, is_first: bool) -> None:
+    def solve(self, workers: Workers, runner: Runner, job: Job, block: Block) -> None:
         """Have workers solve a block; rows that aren't finished in time fail.
 
         Args:
@@ -44,18 +44,14 @@ class Clock:
             runner: The solver, used in this process.
             job: The same for workers elsewhere.
             block: The rows.
-            is_first: Whether the workers may have to be started, which doesn't count.
         """
         if self.left <= 0:
             for row in range(len(block)):
                 block.fail(row, self.error())
             return
-        began = time.perf_counter()
-        workers.solve(runner, job, block, self.left)
-        if any(isinstance(cause, SolveTimeoutError) for cause in block.causes.values()):
-            self.left = 0.0
-        elif not is_first:
-            self.left -= time.perf_counter() - began
+        left = workers.solve(runner, job, block, self.left)
+        is_late = any(isinstance(cause, SolveTimeoutError) for cause in block.causes.values())
+        self.left = 0.0 if is_late or left is None else left
 
     def call(self, function: Callable[[], _T], device: torch.device) -> _T | None:
         """Return what a function returns, or raise what it raises; None where it takes too long.

@@ -61,7 +61,8 @@ def require_states(
         split: How many dimensions those of the batch are.
         problem: Of all rows; None where it isn't known.
         problems: One a row, in its place.
-        dtype: What the rows came in. Continuous states that were rounded to half a float can't be told from others.
+        dtype: What the rows came in. Continuous states that were rounded to half a float can't be told from others, and
+            pass from then on.
 
     Raises:
         ProblemError: rows aren't states.
@@ -77,30 +78,40 @@ def require_states(
     is_half = dtype.itemsize < 4
     bad: list[int] = []
     for each, rows in groups:
-        if not is_half or are_whole(each):
-            bad += [rows[row] for row in _not_states(each, states if len(rows) == len(states) else states[rows])]
+        own = states if len(rows) == len(states) else states[rows]
+        if is_half and not are_whole(each):
+            _remember(each, _hashes(own.flatten(1)))
+        else:
+            bad += [rows[row] for row in _not_states(each, own)]
     if bad:
         bad.sort()
         named = name_rows(bad, tuple(z_true.shape[:split]))
-        own = name_problem(problem if problems is None else problems[bad[0]])
+        of_what = name_problem(problem if problems is None else problems[bad[0]])
         verdict = "isn't one" if len(bad) == 1 else "aren't"
         raise ProblemError(
-            f"z_true must hold states of {own}, but {named} {verdict}: are these costs, or states of another problem?"
+            f"z_true must hold states of {of_what}, but {named} {verdict}: are these costs, or states of another "
+            "problem?"
         )
 
 
 def _not_states(problem: Problem, z: Tensor) -> list[int]:
     """Return the numbers of rows [N, *shape] that aren't states; those seen before aren't looked at again."""
-    hashes = _hashes(z.flatten(1))
-    known = _KNOWN.get(problem)
-    if known is not None and known.issuperset(hashes):
-        return []
-    if known is None or len(known) > _MOST:
-        known = _KNOWN[problem] = set()
+    hashes, known = _hashes(z.flatten(1)), _KNOWN.get(problem, set())
     new = [row for row, key in enumerate(hashes) if key not in known]
+    if not new:
+        return []
     bad = [new[place] for place in _refused(problem, z[new])]
-    known.update({hashes[row] for row in new} - {hashes[row] for row in bad})
+    refused = {hashes[row] for row in bad}
+    _remember(problem, [key for key in hashes if key not in refused])
     return bad
+
+
+def _remember(problem: Problem, hashes: list[int]) -> None:
+    """Keep the hashes of states; those before are forgotten where they are too many."""
+    known = _KNOWN.setdefault(problem, set())
+    if len(known) > _MOST:
+        known.clear()
+    known.update(hashes)
 
 
 def _hashes(z: Tensor) -> list[int]:

@@ -70,6 +70,10 @@ class Batch:
         """Return how many seconds are left; None for any number."""
         return None if self.deadline is None else max(self._ends - time.monotonic(), 0.0)
 
+    def unused(self) -> float | None:
+        """Return `left`, or the whole deadline where no row was handed out."""
+        return self.left() if self.started.is_set() else self.deadline
+
     def seconds(self) -> float | None:
         """Return how long a row may take that begins now."""
         limits = [limit for limit in (self.block.seconds, self.left()) if limit is not None]

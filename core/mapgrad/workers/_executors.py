@@ -60,7 +60,7 @@ class Given:
             return 1
         return getattr(executor, "_max_workers", None) or os.cpu_count() or 1
 
-    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> None:
+    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> float | None:
         """Solve a block; the deadline begins when the first row is handed out, once a worker has answered a first call.
 
         Rows that a process pool leaves when it breaks, as the standard library's does for good when one of its workers
@@ -71,15 +71,14 @@ class Given:
             ValueError: For what its name says.
         """
         if self._is_inherited:
-            solve_here(runner, job, block, deadline)
-            return
+            return solve_here(runner, job, block, deadline)
         executor, parcel, share = self._open(job.token)
         try:
             if share is not None:
                 parcel.prepare(job)
         except Exception as error:  # noqa: BLE001 (each executor has its own)
             fail_rows(block, 0, len(block), error)
-            return
+            return deadline
         if deadline is not None and not self._has_answered and not isinstance(executor, ThreadPoolExecutor):
             with suppress(Exception):  # the rows will say what is wrong
                 executor.submit(is_there).result(_START)
@@ -89,6 +88,7 @@ class Given:
             part = block.part(start, stop)
             self._successor(executor).solve(runner, job, part, batch.left())
             batch.put(part, start)
+        return batch.unused()
 
     def _open(self, token: str) -> tuple[Executor, Parcel, Share | None]:
         """Return the executor, started if need be, a job on its way to it, and how it shares what workers need."""

@@ -117,7 +117,7 @@ class Processes:
         self._processes.add(process)
         return process
 
-    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> None:
+    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> float | None:
         """Solve a block: see `Threads.solve`.
 
         Raises:
@@ -134,7 +134,7 @@ class Processes:
             batch = Shared(runner, job, block, deadline, memory)
         except OSError as error:
             fail_rows(block, 0, len(block), error)
-            return
+            return deadline
         has_ended = False
         try:
             has_ended = self._threads.finish(batch)
@@ -145,6 +145,7 @@ class Processes:
                     self._idle.append((batch.number, batch.memory))
             if not is_kept:  # a process that is dying may still write to it
                 batch.memory.close()
+        return batch.unused()
 
     def data_of(self, job: Job) -> bytes:
         """Return a job, pickled.

@@ -132,7 +132,9 @@ class Runner:
                 state = self.solver.init()
                 with self._lock:
                     self._at_work[block] = state, owner
-            if not block.stopped:
+            if block.stopped:  # while the model was made
+                block.status.fill(Status.TIME_LIMIT)
+            else:
                 self.solver.solve_rows(state, block)
         except BaseException as error:
             with self._lock:

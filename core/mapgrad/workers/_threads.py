@@ -79,7 +79,7 @@ class Threads:
         call_after_fork(self)
         _all.add(self)
 
-    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> None:
+    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> float | None:
         """Solve a block; on the spot where a thread of our own asks, which others would wait for.
 
         Args:
@@ -87,8 +87,13 @@ class Threads:
             job: The same for workers elsewhere.
             block: The rows.
             deadline: Seconds from when a worker is ready, after which rows without an answer fail; None for any time.
+
+        Returns:
+            What is left of the deadline.
         """
-        self.finish(Batch(runner, job, block, deadline))
+        batch = Batch(runner, job, block, deadline)
+        self.finish(batch)
+        return batch.unused()
 
     def finish(self, batch: Batch) -> bool:
         """Solve the rows of a batch; return whether all have come to an end, and no worker is at any of them."""
@@ -242,14 +247,14 @@ class InPlace:
         """Do nothing: the native models are the runner's."""
 
 
-def solve_here(runner: Runner, job: Job, block: Block, deadline: float | None) -> None:
-    """Solve a block in the calling thread; under a deadline, in one that can be left behind."""
+def solve_here(runner: Runner, job: Job, block: Block, deadline: float | None) -> float | None:
+    """Solve a block in the calling thread; under a deadline, in one that can be left behind: as `Threads.solve`."""
     if deadline is None:
         _interrupts.run(runner, block)
-        return
+        return None
     apart = Threads(1)
     try:
-        apart.solve(runner, job, block, deadline)
+        return apart.solve(runner, job, block, deadline)
     finally:
         apart.close()
 

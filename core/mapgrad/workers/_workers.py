@@ -61,7 +61,7 @@ class Workers:
         """How many rows may be at work at a time."""
         return 1 if self._crew is None else self._crew.count
 
-    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> None:
+    def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> float | None:
         """Solve all rows of a block.
 
         Rows fail with the reason that get no worker, or whose worker is lost with them twice. Where the caller is
@@ -74,17 +74,20 @@ class Workers:
             deadline: Seconds, from when a worker is ready, after which rows without an answer fail by
                 SolveTimeoutError; None for any time.
 
+        Returns:
+            What is left of the deadline: to start workers takes nothing of it.
+
         Raises:
             KeyboardInterrupt: It came in the main thread; or whatever else a signal's handler raises there.
         """
         if len(block) == 0:
-            return
+            return deadline
         if self._crew is not None:
-            self._crew.solve(runner, job, block, deadline)
-        elif deadline is None:
+            return self._crew.solve(runner, job, block, deadline)
+        if deadline is None:
             _interrupts.run(runner, block)
-        else:
-            self._apart.solve(runner, job, block, deadline)
+            return None
+        return self._apart.solve(runner, job, block, deadline)
 
     def forget(self, token: str) -> None:
         """Have a job's native models freed where they are in other processes; those here are the runner's.

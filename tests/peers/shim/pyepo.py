@@ -192,9 +192,8 @@ IMLE, AIMLE = implicitMLE, adaptiveImplicitMLE = _op(_imle, lambd=10, **_DRAWS, 
 PFY = perturbedFenchelYoung = _op(_fenchel_young, **_DRAWS)
 PFYMul = _op(lambda self: _fenchel_young(self, multiplicative=True), **_DRAWS)
 SPOPlus = _op(lambda self: losses.SPOPlus(self.solve, **self.how))
-def _directional(self):
-    return losses.DirectionalGradient(self.solve, width=self.sigma, central=self.two_sides, **self.how)
-PG = _op(_directional, sigma=0.1, two_sides=False)
+_pg = lambda self: losses.DirectionalGradient(self.solve, width=self.sigma, central=self.two_sides, **self.how)
+PG = _op(_pg, sigma=0.1, two_sides=False)
 NCE, CMAP, lsLTR, prLTR, ptLTR = (
     _op(lambda self, loss=getattr(losses, name): loss(self.solver, self.pool, **self.how))
     for name in ("NoiseContrastive", "MAPContrastive", "ListwiseRanking", "PairwiseRanking", "PointwiseRanking"))
