@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -109,6 +110,24 @@ def test_nobody_gives_up_where_there_is_nobody_else(monkeypatch):
     assert found.stats["handed_over"] == 0
     assert Hasty.asked == [(5, None, 1e-4), (5, None, None)]
     torch.testing.assert_close(found.objective, best(theta), rtol=0, atol=1e-12)
+
+
+def test_nobody_is_there_for_the_rows_of_another_thread_either(monkeypatch):
+    monkeypatch.setattr(_hand_over, "successor_of", lambda *_: None)
+    found = []
+
+    class Beside(Hasty):
+        def solve_rows(self, state, block):
+            super().solve_rows(state, block)
+            if threading.current_thread() is threading.main_thread() and not found:
+                thread = threading.Thread(target=lambda: found.append(solver.solve(theta)))  # ends before this one
+                thread.start()
+                thread.join()
+
+    theta = rows(3, 0.4)
+    solver = mapgrad.get_solver(Beside, PROGRAM)
+    found.append(solver.solve(theta))
+    assert [each.status.tolist() for each in found] == [[Status.OPTIMAL] * 3] * 2
 
 
 def test_a_slow_engine_makes_the_solver_patient():

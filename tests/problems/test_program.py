@@ -372,16 +372,18 @@ def test_a_search_that_gives_up_is_no_answer(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("bits", [0, 10])
 def test_rows_scaled_to_one_magnitude_are_the_same_rows(bits: int) -> None:
     program = IntegerProgram(
-        A_ub=[[3, -0.1, 0], [0, 0, 0], [1e-9, 0, 2e-12]], b_ub=[5, 1, 3e-9], A_eq=[[0, 7e8, 1]], b_eq=[2]
+        A_ub=[[3, -0.1, 0], [0, 0, 0], [1e-9, 0, 2 / 3 * 1e-12]], b_ub=[5, 1, 3e-9], A_eq=[[0, 7e8, 1]], b_eq=[2]
     )
-    matrix, lower, upper = program.scaled_rows(bits)
-    largest = np.abs(matrix.toarray()).max(axis=1)
+    scaled = program.scaled(bits)
+    rows, sides = scaled.matrix.toarray(), scaled.row_upper
+    largest = np.abs(rows).max(axis=1)
     assert largest[1] == 0
     assert ((largest[[0, 2, 3]] >= 2**bits) & (largest[[0, 2, 3]] < 2 ** (bits + 1))).all()
-    ratio = np.array([upper[row] / program.row_upper[row] for row in range(4)])
+    in_integers = np.array([[30, -1, 0], [0, 0, 0], [1e-9, 0, 2 / 3 * 1e-12], [0, 7e8, 1]])
+    ratio = sides / np.array([50, 1, 3e-9, 2])
     np.testing.assert_array_equal(np.log2(ratio), np.log2(ratio).round())
-    np.testing.assert_array_equal(matrix.toarray(), ratio[:, None] * program.matrix.toarray())
-    np.testing.assert_array_equal(lower, ratio * program.row_lower)
+    np.testing.assert_array_equal(rows, ratio[:, None] * in_integers)
+    np.testing.assert_array_equal(scaled.row_lower, np.array([-np.inf, -np.inf, -np.inf, sides[3]]))
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -165,7 +165,7 @@ class HandOver:
 
         names: set[str] = set()
         asked = 0
-        if not self._is_found:
+        if not self._is_found or self.patience is None:  # another thread may have looked meanwhile, and found nobody
             self._look()
             left = ask_again(left)
         while left:

@@ -80,18 +80,6 @@ class ProgramData(Problem):
         count = int((self.row_lower == -np.inf).sum())
         return count if np.array_equal(self.row_lower[count:], self.row_upper[count:]) else None
 
-    def scaled_rows(self, bits: int = 0) -> tuple[SparseRows, NDArray[np.float64], NDArray[np.float64]]:
-        """Return all rows times powers of two: for engines, whose tolerances are absolute.
-
-        Args:
-            bits: The largest coefficient of each row gets to [2^bits, 2^(bits + 1)) in absolute value.
-
-        Returns:
-            What `matrix`, `row_lower` and `row_upper` become.
-        """
-        matrix, shifts = self.matrix.scaled(bits)
-        return matrix, np.ldexp(self.row_lower, shifts), np.ldexp(self.row_upper, shifts)
-
     @cached_property
     def row_facts(self) -> RowFacts:
         """When rows of `matrix` hold."""

@@ -22,7 +22,7 @@ _LARGE_BITS: Final = 40  # and so much no number may be, which it would refuse o
 _SUM: Final = 2.0**-50  # of its largest term, to which a row's sum is known
 _ROUNDING: Final = 2.0**-51  # of a decimal that becomes a float and is multiplied by a power of ten
 _BELOW_HALF: Final = 0.499
-_COARSE_BITS: Final = 20
+_COARSE_BITS: Final = 20  # so much smaller than the largest coefficient is a unit ten times an engine's tolerance
 _WHOLE: Final = 2.0**53  # integers up to here are float64 numbers
 _DECIMALS: Final = 2.0**41  # numbers of more digits look like decimals by chance
 

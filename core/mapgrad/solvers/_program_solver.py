@@ -61,8 +61,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     - UNBOUNDED counts if there is a direction d along which all rows and bounds stay met and ⟨θ, d⟩ > 0, and a feasible
       point. The linear program of such directions is asked before the engine, and only where θ drives a variable
       towards a bound that it lacks and the set isn't bounded by its rows.
-    - Where numbers of a row or of an answer are far apart, or an integer lacks a bound, OPTIMAL counts
-      once another way, asked for a step from there to a better point, finds none.
+    - Where numbers of a row or of an answer are far apart, a side is nearly 0, or an integer lacks a bound, OPTIMAL
+      counts once another way, asked for a step from there to a better point, finds none.
 
     What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
     base also keeps deadlines and forbidden entries, scales rows, and shrinks an integer's coefficient that is 1e6 times
@@ -238,7 +238,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     def _settle(self, state: NativeModels[M], model: NativeModel[M], row: AskedRow) -> Solution:
         """Ask in one way after the other until an answer counts."""
         said: list[str] = []
-        infeasible, enough = 0, self.ways if model.rows.are_hard(row.limits) else min(2, self.ways)
+        is_hard = model.rows.are_hard(row.limits)
+        infeasible, enough = 0, self.ways if is_hard else min(2, self.ways)
         is_feasible, advice = False, ""
         for way in range(self.ways):
             answer = self._run(state, model, row, way)
@@ -256,7 +257,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
                     if break_a_row(model.rows, model.program.matrix, row.limits):
                         return Solution(None, Status.INFEASIBLE)
                     comment, advice = ", with a point that breaks a row once its integers are rounded", _ADVICE
-                elif self._is_beyond_doubt(model, row, x, answer):
+                elif not is_hard and self._is_beyond_doubt(model, row, x, answer):
                     return Solution(x)
                 elif solution := self._confirmed(state, model, row, x, way):
                     return solution
@@ -275,8 +276,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         largest, terms = row.sizes(x)
         slack = _OPTIMALITY * (largest + terms)
         attains = all(each is None or abs(each - value) <= slack for each in (answer.objective, answer.bound))
-        is_plain = terms <= _FAR * largest and not model.rows.are_hard(row.limits)
-        return attains and is_plain and not model.rows.is_open(row.limits)
+        return attains and terms <= _FAR * largest and not model.rows.is_open(row.limits)
 
     def _confirmed(
         self, state: NativeModels[M], model: NativeModel[M], row: AskedRow, x: NDArray[np.float64], way: int
