@@ -43,19 +43,20 @@ class Diagram(mapgrad.BatchSolver[Compilable]):
         super().__init__(problem)
         self._diagram = mapgrad.exact.Diagram(problem, max_nodes=max_nodes, max_seconds=max_seconds)
 
-    def solve(self, theta: Tensor) -> mapgrad.Solutions:
-        """Return the best state of each row, or that it is infeasible."""
+    def solve(self, theta: Tensor) -> Tensor | mapgrad.Solutions:
+        """Return the best state of each row, with a status where a row is infeasible."""
         kernel = _kernel() if theta.is_cpu else None
         if kernel is None:
             return self._diagram.solve(theta)
         rows = theta.flatten(1).double()
         z, is_left = torch.empty_like(rows), np.empty(len(rows), dtype=np.bool_)
         kernel(rows.numpy(), *self._diagram.nodes, z.numpy(), is_left)
-        status = torch.full((len(rows),), int(mapgrad.Status.OPTIMAL))
-        if not is_left.all():
-            failed = torch.from_numpy(~is_left)
-            z[failed], status[failed] = torch.nan, int(mapgrad.Status.INFEASIBLE)
-        return mapgrad.Solutions(z.reshape(theta.shape).to(theta.dtype), status)
+        if is_left.all():
+            return z.view(theta.shape).to(theta.dtype)
+        failed = torch.from_numpy(~is_left)
+        z[failed] = torch.nan
+        status = torch.where(failed, int(mapgrad.Status.INFEASIBLE), int(mapgrad.Status.OPTIMAL))
+        return mapgrad.Solutions(z.view(theta.shape).to(theta.dtype), status)
 
 
 @cache

@@ -22,11 +22,13 @@ class Chunk(NamedTuple):
 
     Attributes:
         numbers: Which ones of the batch they are.
-        rows: [m, *shape] on the CPU; not to be written to.
+        given: [m, *shape], as they were given.
+        rows: The same on the CPU; not to be written to.
         near: As many states, likewise, or None.
     """
 
     numbers: range
+    given: Tensor
     rows: Tensor
     near: Tensor | None
 
@@ -43,13 +45,11 @@ def arriving(rows: Tensor, near: Tensor | None, workers: int) -> Iterator[Chunk]
         near: As many states, or None.
         workers: How many solve them.
     """
+    if not rows.is_cuda:
+        yield Chunk(range(rows.shape[0]), rows, rows.cpu(), None if near is None else near.cpu())
+        return
     sent = [rows] if near is None else [rows, near]
     chunks = cut(rows, workers)
-    if not rows.is_cuda:
-        for numbers in chunks:
-            part = slice(numbers.start, numbers.stop)
-            yield Chunk(numbers, rows[part].cpu(), None if near is None else near[part].cpu())
-        return
     stream = torch.cuda.Stream(rows.device)
     stream.wait_stream(torch.cuda.current_stream(rows.device))
     for tensor in sent:
@@ -60,14 +60,13 @@ def arriving(rows: Tensor, near: Tensor | None, workers: int) -> Iterator[Chunk]
         if following is not None:
             under_way = _send(sent, following, stream)
         event.synchronize()
-        yield Chunk(numbers, arrived[0], None if near is None else arrived[1])
+        given = rows[numbers.start : numbers.stop]
+        yield Chunk(numbers, given, arrived[0], None if near is None else arrived[1])
 
 
 def cut(rows: Tensor, workers: int) -> list[range]:
-    """Return which rows come together: all of them, unless they are from a GPU and many."""
+    """Return which rows from a GPU come together: all of them, unless they are many."""
     count = rows.shape[0]
-    if not rows.is_cuda:
-        return [range(count)]
     size = max(_CHUNK_BYTES * count // max(rows.nbytes, 1), _ROWS_A_WORKER * workers)
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 

@@ -355,7 +355,7 @@ class SolverAtWork:
         assert self._runner is not None
         parts: list[tuple[Staged, Tensor]] = []
         answers: list[tuple[Solutions, bool]] = []
-        for numbers, arrived, starts in arriving(rows, near, self._workers.count):
+        for numbers, given, arrived, starts in arriving(rows, near, self._workers.count):
             staged = Staged(
                 arrived,
                 self._lowering,
@@ -371,10 +371,12 @@ class SolverAtWork:
                 self._workers.solve(self._runner, self._job, staged.block)
             else:
                 clock.solve(self._workers, self._runner, self._job, staged.block)
-            parts.append((staged, rows[numbers.start : numbers.stop]))
-            answers.append(staged.answers(parts[-1][1], priced=priced))
+            parts.append((staged, given))
+            answers.append(staged.answers(given, priced=priced))
+        if len(answers) == 1:
+            return answers[0]
         is_clean = all(succeeded for _, succeeded in answers)
-        if len(parts) > 1 and not is_clean:  # a failing row's error carries the values of all
+        if not is_clean:  # a failing row's error carries the values of all
             answers = [staged.answers(like, priced=True) for staged, like in parts]
         return joined([solutions for solutions, _ in answers]), is_clean
 

@@ -41,9 +41,23 @@ _FROM_NOISE: Final = 100.0
 """How many times larger or smaller than the noise it must then be."""
 
 _norm = cast("Callable[..., Tensor]", torch.linalg.vector_norm)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+_split = cast("Callable[[Tensor, list[int]], tuple[Tensor, ...]]", torch.split)
 
-_Step = tuple[Tensor, Tensor, Tensor, "Problem | None", float]
-"""A difference, a gradient and the answers of rows of one backward pass, what was solved, and which share they are."""
+
+class _Seen(NamedTuple):
+    """What was looked at in one backward pass, or in several alike.
+
+    Attributes:
+        values: [d + g + s, N, *shape]: differences, gradients and answers of N rows.
+        sizes: d, g and s.
+        problem: Whose answers they are.
+        share: Which share of all rows they are.
+    """
+
+    values: Tensor
+    sizes: list[int]
+    problem: Problem | None
+    share: float
 
 
 class Clipping(NamedTuple):
@@ -95,7 +109,7 @@ class Monitor:
         self._passes = self._rows = 0
         self._clipped = self._clipped_before = 0
         self._warned_of_clipping = False
-        self._waiting: list[_Step] = []
+        self._waiting: list[_Seen] = []
         self._counted: list[Tensor] = []
         self._totals = [0.0, 0.0]
         self._window = [0.0] * 6
@@ -121,15 +135,17 @@ class Monitor:
         self._steps += 1
         entries, rows = difference.numel(), difference.shape[1]
         if entries:
+            parts = [difference, gradient, z]
             apart = max(min(-(-entries // _LOOKED_AT), rows // _FEWEST), 1)
-            some = slice(self._steps % apart, None, apart)
-            # copies: users may write to a layer's output, and what is looked at shouldn't hold the rest
-            difference, gradient, z = (values[:, some].clone() for values in (difference, gradient, z))
-            share = difference.shape[1] / rows
-            if difference.numel() <= _LOOKED_AT:
-                self._waiting.append((difference, gradient, z, problem, share))
+            if apart > 1:
+                parts = [values[:, self._steps % apart :: apart] for values in parts]
+            # a copy, as users may write to a layer's output, and what is looked at shouldn't hold the rest
+            values = torch.cat(parts)
+            seen = _Seen(values, [len(each) for each in parts], problem, values.shape[1] / rows)
+            if parts[0].numel() <= _LOOKED_AT:
+                self._waiting.append(seen)
             else:
-                self._count(difference, gradient, z, share)
+                self._count(seen)
         if self._steps % _WATCHED_STEPS == 0:
             self._gather(estimator)
 
@@ -221,24 +237,30 @@ class Monitor:
         return {**self.__dict__, "last": None}
 
     def _count_waiting(self) -> None:
-        for (*_, share), steps in groupby(self._waiting, _alike):
-            difference, gradient, z = (torch.cat(tensors, dim=1) for tensors in list(zip(*steps, strict=True))[:3])
-            self._count(difference, gradient, z, share)
+        for _, group in groupby(self._waiting, _alike):
+            alike = list(group)
+            self._count(alike[0]._replace(values=torch.cat([seen.values for seen in alike], dim=1)))
         self._waiting.clear()
 
-    def _count(self, difference: Tensor, gradient: Tensor, z: Tensor, share: float) -> None:
-        difference, gradient, z = (values.flatten(2) for values in (difference, gradient, z))
+    def _count(self, seen: _Seen) -> None:
+        difference, gradient, z = _split(seen.values.flatten(2), seen.sizes)
         moved = _norm(difference, dim=2) != 0
         count = z.shape[0] * z.shape[1]
         others = z.reshape(count, -1)[:: -(-count // _COMPARED)]
         best = (gradient @ others.T).amin(dim=2)
         rounding = gradient.abs().sum(dim=2) * (64 * torch.finfo(z.dtype).eps * others.abs().max())
         improvable = (z * gradient).sum(dim=2) - best > rounding
-        mean = difference.mean(dim=0)
-        found = [improvable.sum(), (improvable & ~moved).sum(), (mean == 0).sum(), mean.new_full((), mean.numel())]
+        mean = difference.mean(dim=0) if len(difference) > 1 else difference[0]
+        entries = mean.numel()
+        found = [
+            improvable.sum(),
+            (improvable & ~moved).sum(),
+            entries - mean.count_nonzero(),
+            mean.new_full((), entries),
+        ]
         if len(difference) > 1:
             found += [mean.square().sum(), difference.var(dim=0).sum() / len(difference)]
-        self._counted.append(torch.stack([each.double() for each in found]) / share)
+        self._counted.append(torch.stack([each.double() for each in found]) / seen.share)
 
     def _recent(self) -> list[float]:
         """Return what was counted since it was last gathered.
@@ -267,8 +289,7 @@ class Monitor:
             )
 
 
-def _alike(step: _Step) -> tuple[Any, ...]:
-    """Return what steps have in common that can be counted together: all but the number of rows."""
-    difference, gradient, z, problem, share = step
-    sizes = difference.shape[0], difference.shape[2:], gradient.shape[0], z.shape[0]
-    return problem, sizes, difference.dtype, difference.device, share
+def _alike(seen: _Seen) -> tuple[Any, ...]:
+    """Return what is in common to passes that can be counted together: all but the number of rows."""
+    values = seen.values
+    return seen.problem, seen.sizes, values.shape[2:], values.dtype, values.device, seen.share

@@ -114,9 +114,10 @@ class Block:
         self.forbidden = forbidden
         self.limits = limits
         self.patience = patience
-        self.z: NDArray[np.float64] = np.full(theta.shape, np.nan)
-        self.status = np.full(count, int(Status.OPTIMAL if exact else Status.FEASIBLE), dtype=np.int64)
-        self.objective, self.bound = np.full((2, count), np.nan)
+        self.z: NDArray[np.float64] = np.empty(theta.shape)
+        self.status = np.empty(count, np.int64)
+        self.objective, self.bound = np.empty(count), np.empty(count)
+        self.reset(exact=exact)
         self.row: int | None = None
         self.stopped = False
         self.causes: dict[int, BaseException] = {}
@@ -124,6 +125,13 @@ class Block:
 
     def __len__(self) -> int:
         return len(self.status)
+
+    def reset(self, *, exact: bool) -> None:
+        """Forget all answers; `exact` says whether a row that gets one is OPTIMAL."""
+        self.z.fill(np.nan)
+        self.status.fill(Status.OPTIMAL if exact else Status.FEASIBLE)
+        self.objective.fill(np.nan)
+        self.bound.fill(np.nan)
 
     def part(self, start: int, stop: int) -> Block:
         """Return some rows as a block that writes to the same arrays; its causes are its own."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex, cast
 from weakref import WeakSet
 
-import numpy as np
-
 from mapgrad.solutions import Status
 from mapgrad.solvers import InstanceSolver
 from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock
@@ -97,10 +95,10 @@ class Runner:
             error, rows = failure
             detach(error)
             if rows is None:
-                self._reset(rest)
+                rest.reset(exact=self.solver.traits.exact)
                 self._run_one_by_one(block, start, owner)
                 return
-            self._reset(rest.part(rows.start, rows.stop if self.loops else len(rest)))
+            rest.part(rows.start, rows.stop if self.loops else len(rest)).reset(exact=self.solver.traits.exact)
             for row in rows:
                 block.fail(start + row, error)
             start += rows.stop
@@ -154,12 +152,6 @@ class Runner:
         self._close(state)
         return None
 
-    def _reset(self, block: Block) -> None:
-        block.z.fill(np.nan)
-        block.objective.fill(np.nan)
-        block.bound.fill(np.nan)
-        block.status.fill(Status.OPTIMAL if self.solver.traits.exact else Status.FEASIBLE)
-
     def _goes_through(self, error: BaseException) -> bool:
         if self._is_worker or threading.current_thread() is not threading.main_thread():
             return False
@@ -167,7 +159,7 @@ class Runner:
 
     def restore(self, block: Block) -> None:
         """Make a block that was stopped as it was at first."""
-        self._reset(block)
+        block.reset(exact=self.solver.traits.exact)
         block.causes.clear()
         block.stopped = False
 
