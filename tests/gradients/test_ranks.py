@@ -3,17 +3,11 @@ DDP."""
 
 import pytest
 import torch
-from torch import distributed
-
-if not (distributed.is_available() and distributed.is_gloo_available()):
-    pytest.skip("torch.distributed has no gloo back-end here", allow_module_level=True)
 
 COMMON = """
 import contextlib
-import sys
 
 import torch
-from torch import distributed
 
 import mapgrad
 
@@ -58,37 +52,12 @@ exec(COMMON, NAMES)
 NOISE, steps, make_layer = NAMES["NOISE"], NAMES["steps"], NAMES["make_layer"]
 
 
-@pytest.fixture(scope="session")
-def on_two_ranks(run_program):
-    """Return a function that runs a script, which assigns `result`, on two ranks, and returns their results."""
-
-    def run(script, folder):
-        program = (
-            "import datetime, os\n"
-            f"{COMMON}\n"
-            "folder, other = sys.argv[1], os.fork()\n"
-            "rank, patience = int(other == 0), datetime.timedelta(seconds=100)\n"
-            "torch.set_num_threads(1)\n"
-            "distributed.init_process_group(\n"
-            "    'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2, timeout=patience\n"
-            ")\n"
-            f"{script}\n"
-            "torch.save(result, f'{folder}/{rank}.pt')\n"
-            "distributed.destroy_process_group()\n"
-            "sys.exit(0 if rank else os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))\n"
-        )
-        done = run_program(program, folder)
-        assert done.returncode == 0, done.stderr
-        return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def found(on_two_ranks, tmp_path_factory):
-    script = """
+    script = f"""
+{COMMON}
 take = PLACES[rank]
-result = {}
+result = {{}}
 for noise in NOISE:
     result[noise, "ids"] = steps(make_layer(noise), THETA, take, rows=IDS[take])
     mine = [PROBLEMS[row] for row in take]
@@ -181,7 +150,7 @@ KINDS = ["pooled", "multi-fidelity", "default", "I-MLE", "adaptive", "adaptive, 
 @pytest.fixture(scope="module")
 def learnt(on_two_ranks, tmp_path_factory):
     script = f"""
-{MODELS}
+{COMMON}{MODELS}
 result = {{}}
 for kind in {KINDS}:
     model = seeded_model(kind)
@@ -251,6 +220,20 @@ def with_passes_beside(model, ranks, parts):
         model.train()
         yield loss_of(model, number, sum(parts, []), ranks)
 
+class Pipelined(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, parts):
+        pairs = mapgrad.pipelined(self.model.linear, self.model.layer, parts)
+        return sum((z * torch.arange(6.0)).sum() for _, z in pairs)
+
+def in_a_pipeline(model, ranks, parts):
+    for number in range(6):
+        data = torch.randn(9, 6, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+        yield model([data[part] for part in parts]) * ranks
+
 def learn_by(kind, losses, parts, wrap=lambda model: model, ranks=1):
     model = seeded_model(kind)
     gradients = gradients_of(model, losses(wrap(model), ranks, parts), 0.1)
@@ -270,12 +253,22 @@ CASES = [
 def stepped(on_two_ranks, tmp_path_factory):
     script = f"""
 from functools import partial
-{MODELS}{STEPS}
+{COMMON}{MODELS}{STEPS}
 result = {{}}
 for broadcasts in (True, False):
     wrap = partial(DistributedDataParallel, broadcast_buffers=broadcasts)
     for kind, name in {CASES}:
         result[kind, name, broadcasts] = learn_by(kind, globals()[name], PARTS[rank], wrap, 2)
+piped = lambda model: DistributedDataParallel(Pipelined(model))
+result["piped"] = learn_by("adaptive, no noise", in_a_pipeline, PARTS[rank][:2], piped, 2)
+model = seeded_model("adaptive")
+parallel = DistributedDataParallel(model.linear)
+try:
+    mapgrad.pipelined(parallel, model.layer, [])
+except ValueError as error:
+    result["refused"] = str(error)
+with torch.no_grad():
+    result["evaluated"] = len([*mapgrad.pipelined(parallel, model.layer, [THETA.double()])])
 result["alone"] = learn_by("adaptive", with_passes_beside, PARTS[rank])
 """
     return on_two_ranks(script, tmp_path_factory.mktemp("stepped"))
@@ -285,10 +278,21 @@ result["alone"] = learn_by("adaptive", with_passes_beside, PARTS[rank])
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_a_step_of_two_ranks_is_one_with_the_whole_batch(stepped, kind, name, broadcasts):
     gradients, state = NAMES["learn_by"](kind, NAMES[name], [NAMES["WHOLE"]])
-    assert len(state) > 9 if "pooled" in kind else state[0] != 1.0
+    assert len(state) > 4 if "pooled" in kind else state[0] != 1.0
     for mine, mine_state in (found[kind, name, broadcasts] for found in stepped):
         torch.testing.assert_close(mine, gradients)
         assert torch.equal(mine_state, state)
+
+
+def test_a_pipeline_belongs_into_the_wrapped_module(stepped):
+    both = [one + other for one, other in zip(*(parts[:2] for parts in NAMES["PARTS"]), strict=True)]
+    gradients, state = NAMES["learn_by"]("adaptive, no noise", NAMES["in_a_pipeline"], both, NAMES["Pipelined"])
+    assert state[0] != 1.0
+    for found in stepped:
+        torch.testing.assert_close(found["piped"][0], gradients)
+        assert torch.equal(found["piped"][1], state)
+        assert "wrap a module whose forward pass has the loop" in found["refused"]
+        assert found["evaluated"] == 1
 
 
 def test_ranks_without_ddp_adapt_by_themselves(stepped):
@@ -296,85 +300,3 @@ def test_ranks_without_ddp_adapt_by_themselves(stepped):
         gradients, state = NAMES["learn_by"]("adaptive", NAMES["with_passes_beside"], NAMES["PARTS"][rank])
         assert all(map(torch.equal, found["alone"][0], gradients))
         assert torch.equal(found["alone"][1], state)
-
-
-UNEVEN = """
-from torch.nn.parallel import DistributedDataParallel
-
-import mapgrad.losses
-from mapgrad.pool import StatePool
-
-class Learner(torch.nn.Module):
-    def __init__(self, head, wanted):
-        super().__init__()
-        self.head, self.wanted = head, wanted
-
-    def forward(self, x, true):
-        return self.wanted(self.head(x), true)
-
-class ByState(torch.nn.Module):
-    def __init__(self, loss):
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, theta, true):
-        return self.loss(theta, self.loss.solver(true))
-
-def make(kind):
-    torch.manual_seed(0)
-    solver, pool = mapgrad.get_solver("topk", SUBSET), StatePool(SUBSET)
-    how = {"reduction": "sum"}
-    wanted = {
-        "SPO+": lambda: mapgrad.losses.SPOPlus(solver, **how),
-        "Fenchel-Young": lambda: ByState(mapgrad.losses.FenchelYoung(solver, None, **how)),
-        "CaVE": lambda: ByState(mapgrad.losses.CaVE(solver, **how)),
-        "NCE": lambda: ByState(mapgrad.losses.NoiseContrastive(solver, pool, **how)),
-        "listwise": lambda: mapgrad.losses.ListwiseRanking(solver, pool, **how),
-    }[kind]()
-    return Learner(torch.nn.Linear(6, 6), wanted), pool
-
-KINDS = ("SPO+", "Fenchel-Young", "CaVE", "NCE", "listwise")
-COUNTS = [(3, 1), (3, 3), (3, 0)]  # rows of each rank; the last batches are uneven
-
-def learn_unevenly(model, take, ranks):
-    def losses():
-        for number, counts in enumerate(COUNTS):
-            data = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(number))
-            x, true = data[:, take(counts)]
-            yield model(x, true) * ranks
-
-    return gradients_of(model, losses(), 0.05)
-"""
-exec(UNEVEN, NAMES)
-
-
-@pytest.fixture(scope="module")
-def uneven(on_two_ranks, tmp_path_factory):
-    script = f"""
-{UNEVEN}
-result = {{}}
-for kind in KINDS:
-    model, pool = make(kind)
-    take = lambda counts: slice(0, 3) if rank == 0 else slice(3, 3 + counts[1])
-    result[kind] = learn_unevenly(DistributedDataParallel(model), take, 2)
-    result[kind, "pool"] = pool.states
-"""
-    return on_two_ranks(script, tmp_path_factory.mktemp("uneven"))
-
-
-@pytest.mark.parametrize("kind", ["SPO+", "Fenchel-Young", "CaVE"])
-def test_two_ranks_with_uneven_batches_learn_what_one_does(uneven, kind):
-    expected = NAMES["learn_unevenly"](NAMES["make"](kind)[0], lambda counts: slice(0, 3 + counts[1]), 1)
-    assert any(gradient.any() for gradient in expected)
-    for found in uneven:
-        torch.testing.assert_close(found[kind], expected)
-        assert all(map(torch.equal, found[kind], uneven[0][kind]))
-
-
-@pytest.mark.parametrize("kind", ["NCE", "listwise"])
-def test_losses_have_a_pool_on_each_rank(uneven, kind):
-    first, second = uneven
-    assert all(map(torch.equal, first[kind], second[kind]))  # the gradients are shared
-    assert all(gradient.isfinite().all() for gradient in first[kind])
-    assert any(gradient.any() for gradient in first[kind])
-    assert len(first[kind, "pool"]) > len(second[kind, "pool"]) > 0  # what each has seen
