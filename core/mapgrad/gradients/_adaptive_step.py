@@ -117,7 +117,7 @@ class AdaptiveStep(Stepping):
     def advance(self) -> Tensor:
         """Take in the recorded differences, those of all ranks, where a step begins; return β."""
         if self._accumulation.begins():
-            updated = self._updated(summed(self._totals()))
+            updated = self._updated(*summed(*self._totals()))
             for buffer, value in zip((self.beta, self.nonzeros, self.change), updated, strict=True):
                 buffer.copy_(value)
             self._recorded.clear()
@@ -130,7 +130,7 @@ class AdaptiveStep(Stepping):
     @property
     def stats(self) -> dict[str, float]:
         """β, as the coming step uses it; with several ranks, whose records aren't known yet, as the last one did."""
-        beta, *_ = self._updated(self._totals()) if is_alone() else (self.beta,)
+        beta, *_ = self._updated(*self._totals()) if is_alone() else (self.beta,)
         return {"beta": float(beta)}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaptiveStep:
@@ -148,12 +148,12 @@ class AdaptiveStep(Stepping):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-        totals = self._totals()
+        entries, rows = self._totals()
         if not is_alone():
-            destination[f"{prefix}{_RECORDED}"] = totals
-        elif self._recorded:
+            destination[f"{prefix}{_RECORDED}"] = torch.stack([entries, torch.full_like(entries, rows)])
+        elif rows:
             names = (f"{prefix}{name}" for name in ("beta", "nonzeros", "change"))
-            destination.update(zip(names, self._updated(totals), strict=True))
+            destination.update(zip(names, self._updated(entries, rows), strict=True))
 
     def _load_from_state_dict(self, state: Any, prefix: str, *arguments: Any, **keywords: Any) -> None:
         recorded = state.pop(f"{prefix}{_RECORDED}", None)
@@ -161,26 +161,27 @@ class AdaptiveStep(Stepping):
         super()._load_from_state_dict(state, prefix, *arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
         self._widen({name: None if each is None else each.float() for name, each in self._buffers.items()})
 
-    def _totals(self) -> Tensor:
-        """Return what this rank recorded since the last update, int64 [2]: entries that aren't 0, and rows."""
-        totals = torch.zeros(2, dtype=torch.int64, device=self.beta.device)
-        for entries, rows in self._recorded:
-            totals[0] += entries.to(totals)
-            totals[1] += rows
-        return totals
+    def _totals(self) -> tuple[Tensor, int]:
+        """Return what this rank recorded since the last update: entries that aren't 0, int64 [], and rows."""
+        entries = torch.zeros((), dtype=torch.int64, device=self.beta.device)
+        for each, _ in self._recorded:
+            entries += each.to(entries)
+        return entries, sum(rows for _, rows in self._recorded)
 
-    def _updated(self, totals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return beta, nonzeros and change with what was recorded taken in."""
-        entries, rows = totals.double()
-        nonzeros = self.nonzeros.mul(self.decay).add((entries / rows).to(self.nonzeros), alpha=1 - self.decay)
+    def _updated(self, entries: Tensor, rows: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return beta, nonzeros and change with what was recorded taken in; rows are a tensor where ranks share."""
+        before = self.beta, self.nonzeros, self.change
+        if isinstance(rows, int) and rows == 0:
+            return before
+        recorded = (entries.double() / rows).to(self.nonzeros)
+        nonzeros = self.nonzeros.mul(self.decay).add(recorded, alpha=1 - self.decay)
         sign = torch.where(nonzeros < self.target, 1.0, -1.0)
         change = self.change.mul(self.momentum).add(sign, alpha=self.step)
-        has_any = rows > 0
-        return (
-            torch.where(has_any, self.beta.add(change).clamp(min=0), self.beta),
-            torch.where(has_any, nonzeros, self.nonzeros),
-            torch.where(has_any, change, self.change),
-        )
+        after = self.beta.add(change).clamp(min=0), nonzeros, change
+        if isinstance(rows, int):
+            return after
+        beta, nonzeros, change = (torch.where(rows > 0, new, old) for new, old in zip(after, before, strict=True))
+        return beta, nonzeros, change
 
     def extra_repr(self) -> str:
         """Return the arguments."""

@@ -53,12 +53,17 @@ def gathered(rows: Tensor) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
-def summed(counts: Tensor) -> Tensor:
-    """Return the sum over all ranks where `gathered` has the rows of all; else counts, which are written to."""
+def summed(count: Tensor, rows: int) -> tuple[Tensor, Tensor | int]:
+    """Return the sums of a count, int64 [], and of rows over all ranks where `gathered` has those of all; else both.
+
+    Nothing waits for the device.
+    """
     group = _group()
-    if group is not None:
-        distributed.all_reduce(counts, group=group)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-    return counts
+    if group is None:
+        return count, rows
+    sums = torch.stack([count, torch.full_like(count, rows)])
+    distributed.all_reduce(sums, group=group)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+    return sums[0], sums[1]
 
 
 def _group() -> Any:
