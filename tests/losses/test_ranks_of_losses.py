@@ -71,23 +71,31 @@ for kind in KINDS:
     take = lambda counts: slice(0, 3) if rank == 0 else slice(3, 3 + counts[1])
     result[kind] = learn(DistributedDataParallel(model), take, 2)
     result[kind, "pool"] = pool.states
+for how in ("no_sync", "join"):
+    model, pool = make("listwise")
+    parallel = DistributedDataParallel(model)
+    with getattr(parallel, how)():
+        for number in range(4 - 3 * rank):
+            x, true = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(number))
+            parallel(x, true).backward()
+    result[how] = pool.states
 """
     return on_two_ranks(script, tmp_path_factory.mktemp("uneven"))
 
 
-@pytest.mark.parametrize("kind", ["SPO+", "Fenchel-Young", "CaVE"])
+@pytest.mark.parametrize("kind", NAMES["KINDS"])
 def test_two_ranks_with_uneven_batches_learn_what_one_does(uneven, kind):
-    expected = NAMES["learn"](NAMES["make"](kind)[0], lambda counts: slice(0, 3 + counts[1]), 1)
+    model, pool = NAMES["make"](kind)
+    expected = NAMES["learn"](model, lambda counts: slice(0, 3 + counts[1]), 1)
     assert any(gradient.any() for gradient in expected)
+    assert len(pool) > 4 or kind in ("SPO+", "Fenchel-Young", "CaVE")
     for found in uneven:
         torch.testing.assert_close(found[kind], expected)
         assert all(map(torch.equal, found[kind], uneven[0][kind]))
+        assert torch.equal(found[kind, "pool"], pool.states)
 
 
-@pytest.mark.parametrize("kind", ["NCE", "listwise"])
-def test_losses_have_a_pool_on_each_rank(uneven, kind):
-    first, second = uneven
-    assert all(map(torch.equal, first[kind], second[kind]))  # the gradients are shared
-    assert all(gradient.isfinite().all() for gradient in first[kind])
-    assert any(gradient.any() for gradient in first[kind])
-    assert len(first[kind, "pool"]) > len(second[kind, "pool"]) > 0  # what each has seen
+def test_under_no_sync_and_join_the_pools_of_losses_wait_for_nobody(uneven):
+    for kind in ("no_sync", "join"):
+        first, second = (found[kind] for found in uneven)
+        assert len(first) > len(second) > 0

@@ -53,6 +53,12 @@ def gathered(rows: Tensor) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
+def gathered_in_step(rows: Tensor) -> Tensor:
+    """Return what `gathered` does, but under `no_sync`, where ranks may differ in their numbers of passes, rows."""
+    parallel = _parallel()
+    return rows if parallel is not None and not parallel.require_backward_grad_sync else gathered(rows)
+
+
 def summed(count: Tensor, rows: int) -> tuple[Tensor, Tensor | int]:
     """Return the sums of a count, int64 [], and of rows over all ranks where `gathered` has those of all; else both.
 
