@@ -146,3 +146,35 @@ def run_program(tmp_path_factory):
     server = ForkServer(tmp_path_factory.mktemp("programs"))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def on_two_ranks(run_program):
+    """Return a function that runs a script, which assigns `result`, on two ranks, and returns their results.
+
+    The script has `rank` and `folder`; the function is given the script and the folder.
+    """
+    import torch
+
+    if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
+        pytest.skip("torch.distributed has no gloo back-end here")
+
+    def run(script, folder):
+        program = (
+            "import datetime, os, sys, torch\n"
+            "folder, other = sys.argv[1], os.fork()\n"
+            "rank, patience = int(other == 0), datetime.timedelta(seconds=100)\n"
+            "torch.set_num_threads(1)\n"
+            "torch.distributed.init_process_group(\n"
+            "    'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2, timeout=patience\n"
+            ")\n"
+            f"{script}\n"
+            "torch.save(result, f'{folder}/{rank}.pt')\n"
+            "torch.distributed.destroy_process_group()\n"
+            "sys.exit(0 if rank else os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))\n"
+        )
+        done = run_program(program, folder)
+        assert done.returncode == 0, done.stderr
+        return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+    return run

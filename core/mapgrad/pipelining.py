@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mapgrad.layer import MAPLayer
 
@@ -30,6 +32,9 @@ def pipelined(
     the loop. It pays where solves of the forward pass take about as long as the network: on a GPU, or where the solver
     releases the GIL and cores are left. Each micro-batch that is ahead takes the memory of its graph.
 
+    DistributedDataParallel doesn't take a forward pass before the last one's backward pass. With several ranks the loop
+    belongs into the forward pass of the module that is wrapped, which returns the sum of its losses.
+
     Args:
         network: From an input to θ [*batch, *shape].
         layer: The layer.
@@ -37,7 +42,8 @@ def pipelined(
         ahead: How many micro-batches the network is ahead, ≥ 1.
 
     Raises:
-        ValueError: `ahead` is less than 1; or what the network or the layer raise.
+        ValueError: `ahead` is less than 1, or `network` is a DistributedDataParallel that is to share gradients; or
+            what the network or the layer raise.
         TypeError: `layer` isn't a `MAPLayer`.
         RuntimeError: The network is a module whose weights changed while it was ahead.
 
@@ -53,6 +59,11 @@ def pipelined(
         raise TypeError(f"pipelined takes a MAPLayer, got {type(layer).__name__}: mapgrad.MAPLayer(solver) makes one")
     if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
         raise ValueError(f"ahead must be an int of at least 1, got {ahead!r}")
+    if isinstance(network, DistributedDataParallel) and network.require_backward_grad_sync and torch.is_grad_enabled():
+        raise ValueError(
+            "a DistributedDataParallel that is a micro-batch ahead shares gradients of some micro-batches alone: wrap "
+            "a module whose forward pass has the loop over pipelined and returns the sum of its losses"
+        )
     return _answers(network, layer, inputs, ahead)
 
 

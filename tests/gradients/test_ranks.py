@@ -3,16 +3,11 @@ DDP."""
 
 import pytest
 import torch
-from torch import distributed
-
-if not (distributed.is_available() and distributed.is_gloo_available()):
-    pytest.skip("torch.distributed has no gloo back-end here", allow_module_level=True)
 
 COMMON = """
-import sys
+import contextlib
 
 import torch
-from torch import distributed
 
 import mapgrad
 
@@ -57,37 +52,12 @@ exec(COMMON, NAMES)
 NOISE, steps, make_layer = NAMES["NOISE"], NAMES["steps"], NAMES["make_layer"]
 
 
-@pytest.fixture(scope="session")
-def on_two_ranks(run_program):
-    """Return a function that runs a script, which assigns `result`, on two ranks, and returns their results."""
-
-    def run(script, folder):
-        program = (
-            "import datetime, os\n"
-            f"{COMMON}\n"
-            "folder, other = sys.argv[1], os.fork()\n"
-            "rank, patience = int(other == 0), datetime.timedelta(seconds=100)\n"
-            "torch.set_num_threads(1)\n"
-            "distributed.init_process_group(\n"
-            "    'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2, timeout=patience\n"
-            ")\n"
-            f"{script}\n"
-            "torch.save(result, f'{folder}/{rank}.pt')\n"
-            "distributed.destroy_process_group()\n"
-            "sys.exit(0 if rank else os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))\n"
-        )
-        done = run_program(program, folder)
-        assert done.returncode == 0, done.stderr
-        return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def found(on_two_ranks, tmp_path_factory):
-    script = """
+    script = f"""
+{COMMON}
 take = PLACES[rank]
-result = {}
+result = {{}}
 for noise in NOISE:
     result[noise, "ids"] = steps(make_layer(noise), THETA, take, rows=IDS[take])
     mine = [PROBLEMS[row] for row in take]
@@ -132,66 +102,19 @@ def test_ranks_whose_generators_agree_draw_other_noise(found, noise):
     assert not torch.equal(one, other)
 
 
-DDP = """
+MODELS = """
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
-STEP = 0.01
-
-def make_model():
-    torch.manual_seed(0)
-    estimator = mapgrad.AdaptiveIMLE(None, step=STEP, decay=0.0, target=0.5)
-    return torch.nn.Sequential(torch.nn.Linear(6, 6), mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), estimator))
-
-def train(model, count, slope):
-    betas = []
-    for number in range(count):
-        x = torch.randn(4, 6, generator=torch.Generator().manual_seed(number))
-        z = model(x)
-        betas.append(float(target.beta))
-        (z * slope * torch.arange(6.0)).sum().backward()
-    return betas
-
-slope = 1.0 - rank  # answers move on rank 0 alone
-model = make_model()
-target = model[1].estimator.target
-parallel = train(DistributedDataParallel(model), 20, slope)
-model = make_model()
-target = model[1].estimator.target
-alone = train(model, 20, slope)
-model = make_model()
-target = model[1].estimator.target
-model_of_both = DistributedDataParallel(model)
-with model_of_both.join():
-    uneven = train(model_of_both, 6 - 3 * rank, slope)
-uneven += train(model, 3 * rank, slope)
-result = {"parallel": parallel, "alone": alone, "uneven": uneven}
-"""
-
-
-@pytest.fixture(scope="module")
-def trained(on_two_ranks, tmp_path_factory):
-    return on_two_ranks(DDP, tmp_path_factory.mktemp("ddp"))
-
-
-def test_under_ddp_rank_0_says_where_an_adaptive_step_is(trained):
-    (first, first_alone), (second, second_alone) = ((found["parallel"], found["alone"]) for found in trained)
-    assert first == first_alone
-    assert first[-1] < 0.9
-    assert second_alone[-1] > 1.1
-    expected = [first[0], *(beta + 0.01 for beta in first[:-1])]  # rank 0's last one, and what rank 1 itself recorded
-    assert second == pytest.approx(expected)
-
-
-def test_ranks_with_more_steps_than_others_wait_for_nobody(trained):
-    assert [len(found["uneven"]) for found in trained] == [6, 6]
-
-
-POOLED = """
-from torch.nn.parallel import DistributedDataParallel
+ADAPTIVE = {"step": 0.05, "momentum": 0.5, "decay": 0.5, "target": 2.5}
 
 def seeded_model(kind):
     torch.manual_seed(0)
     estimator = {
+        "adaptive": lambda problem: mapgrad.AdaptiveIMLE(mapgrad.Gumbel(), samples=2, **ADAPTIVE),
+        "adaptive, no noise": lambda problem: mapgrad.AdaptiveIMLE(None, **ADAPTIVE),
+        "adaptive, checkpoint": lambda problem: mapgrad.AdaptiveIMLE(mapgrad.Gumbel(), samples=2, **ADAPTIVE),
+        "pooled, no noise": lambda problem: mapgrad.Pooled(problem, None),
         "pooled": mapgrad.Pooled,
         "multi-fidelity": mapgrad.MultiFidelity,
         "default": lambda problem: None,
@@ -205,7 +128,8 @@ def seeded_model(kind):
             self.linear, self.layer = torch.nn.Linear(6, 6).double(), layer
 
         def forward(self, x, rows):
-            return self.layer(self.linear(x), rows=rows)
+            answers = lambda x: self.layer(self.linear(x), rows=rows)
+            return checkpoint(answers, x, use_reentrant=False) if "checkpoint" in kind else answers(x)
 
     return Model()
 
@@ -219,15 +143,16 @@ def learn(model, take, ranks, counts, first=0):
 
     return gradients_of(model, losses(), 0.1)
 """
-exec(POOLED, NAMES)
+exec(MODELS, NAMES)
+KINDS = ["pooled", "multi-fidelity", "default", "I-MLE", "adaptive", "adaptive, checkpoint"]
 
 
 @pytest.fixture(scope="module")
-def pooled(on_two_ranks, tmp_path_factory):
+def learnt(on_two_ranks, tmp_path_factory):
     script = f"""
-{POOLED}
+{COMMON}{MODELS}
 result = {{}}
-for kind in ("pooled", "multi-fidelity", "default", "I-MLE"):
+for kind in {KINDS}:
     model = seeded_model(kind)
     result[kind] = learn(DistributedDataParallel(model), PLACES[rank], 2, (9, 6, 9, 3, 1, 9))
     model(THETA.double(), IDS)  # takes in this rank's own
@@ -243,120 +168,135 @@ for kind in ("pooled", "multi-fidelity", "default", "I-MLE"):
     with model.join():
         result[kind, "uneven"] = len(learn(model, PLACES[rank], 2, (9,) * (6 - 3 * rank)))
 """
-    return on_two_ranks(script, tmp_path_factory.mktemp("pooled"))
+    return on_two_ranks(script, tmp_path_factory.mktemp("learnt"))
 
 
-@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity", "default", "I-MLE"])
-def test_two_ranks_whose_batches_differ_learn_what_one_does(pooled, kind):
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_whose_batches_differ_learn_what_one_does(learnt, kind):
     expected = NAMES["learn"](NAMES["seeded_model"](kind), range(9), 1, (9, 6, 9, 3, 1, 9))
     assert all(gradient.any() for gradient in expected)
-    for found in pooled:
+    for found in learnt:
         torch.testing.assert_close(found[kind], expected)
-        assert all(map(torch.equal, found[kind], pooled[0][kind]))
+        assert all(map(torch.equal, found[kind], learnt[0][kind]))
         if kind in ("pooled", "multi-fidelity"):
             assert len(found[kind, "pool"]) > 9
 
 
-@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity", "default", "I-MLE"])
-def test_ranks_that_are_resumed_go_on_as_uninterrupted_ones(pooled, kind):
-    for found in pooled:
+@pytest.mark.parametrize("kind", KINDS)
+def test_ranks_that_are_resumed_go_on_as_uninterrupted_ones(learnt, kind):
+    for found in learnt:
         assert len(found[kind, "resumed"]) == 10
         assert all(map(torch.equal, found[kind, "resumed"], found[kind][2:]))
 
 
-@pytest.mark.parametrize("kind", ["pooled", "multi-fidelity", "default", "I-MLE"])
-def test_ranks_with_more_batches_wait_for_no_pool(pooled, kind):
-    assert [found[kind, "uneven"] for found in pooled] == [12, 6]
+@pytest.mark.parametrize("kind", KINDS)
+def test_ranks_with_more_batches_wait_for_nobody(learnt, kind):
+    assert [found[kind, "uneven"] for found in learnt] == [12, 6]
 
 
-UNEVEN = """
-from torch.nn.parallel import DistributedDataParallel
+STEPS = """
+WHOLE = [0, 3, 4, 7, 8, 1, 2, 5, 6]
+PARTS = [[0, 3], [4, 7], [8]], [[1, 2], [5, 6]]  # of it, one rank's and the other's
 
-import mapgrad.losses
-from mapgrad.pool import StatePool
+def loss_of(model, number, rows, ranks):
+    data = torch.randn(9, 6, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+    return (model(data[rows], IDS[rows]) * torch.arange(6.0)).sum() * ranks
 
-class Learner(torch.nn.Module):
-    def __init__(self, head, wanted):
+def in_parts(model, ranks, parts):
+    for number in range(6):
+        with model.no_sync() if parts[1:] else contextlib.nullcontext():
+            for part in parts[:-1]:
+                loss_of(model, number, part, ranks).backward()
+        yield loss_of(model, number, parts[-1], ranks)
+
+def with_passes_beside(model, ranks, parts):
+    for number in range(6):
+        loss_of(model, 9 - number, parts[0], ranks)  # has no backward pass
+        model.eval()
+        with torch.no_grad():
+            loss_of(model, number, parts[0], ranks)
+            if len(parts) != 2:
+                loss_of(getattr(model, "module", model), number, parts[0], ranks)
+        model.train()
+        yield loss_of(model, number, sum(parts, []), ranks)
+
+class Pipelined(torch.nn.Module):
+    def __init__(self, model):
         super().__init__()
-        self.head, self.wanted = head, wanted
+        self.model = model
 
-    def forward(self, x, true):
-        return self.wanted(self.head(x), true)
+    def forward(self, parts):
+        pairs = mapgrad.pipelined(self.model.linear, self.model.layer, parts)
+        return sum((z * torch.arange(6.0)).sum() for _, z in pairs)
 
-class ThroughLayer(torch.nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
+def in_a_pipeline(model, ranks, parts):
+    for number in range(6):
+        data = torch.randn(9, 6, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+        yield model([data[part] for part in parts]) * ranks
 
-    def forward(self, theta, true):
-        return (self.layer(theta) - self.layer.solver(true)).square().sum()
-
-class ByState(torch.nn.Module):
-    def __init__(self, loss):
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, theta, true):
-        return self.loss(theta, self.loss.solver(true))
-
-def make(kind):
-    torch.manual_seed(0)
-    solver, pool = mapgrad.get_solver("topk", SUBSET), StatePool(SUBSET)
-    how = {"reduction": "sum"}
-    wanted = {
-        "adaptive": lambda: ThroughLayer(mapgrad.MAPLayer(solver, mapgrad.AdaptiveIMLE(None, step=0.01))),
-        "SPO+": lambda: mapgrad.losses.SPOPlus(solver, **how),
-        "Fenchel-Young": lambda: ByState(mapgrad.losses.FenchelYoung(solver, None, **how)),
-        "CaVE": lambda: ByState(mapgrad.losses.CaVE(solver, **how)),
-        "NCE": lambda: ByState(mapgrad.losses.NoiseContrastive(solver, pool, **how)),
-        "listwise": lambda: mapgrad.losses.ListwiseRanking(solver, pool, **how),
-    }[kind]()
-    return Learner(torch.nn.Linear(6, 6), wanted), pool
-
-KINDS = ("adaptive", "SPO+", "Fenchel-Young", "CaVE", "NCE", "listwise")
-COUNTS = [(3, 1), (3, 3), (3, 0)]  # rows of each rank; the last batches are uneven
-
-def learn_unevenly(model, take, ranks):
-    def losses():
-        for number, counts in enumerate(COUNTS):
-            data = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(number))
-            x, true = data[:, take(counts)]
-            yield model(x, true) * ranks
-
-    return gradients_of(model, losses(), 0.05)
+def learn_by(kind, losses, parts, wrap=lambda model: model, ranks=1):
+    model = seeded_model(kind)
+    gradients = gradients_of(model, losses(wrap(model), ranks, parts), 0.1)
+    estimator = model.layer.estimator
+    return gradients, estimator.pool.states if hasattr(estimator, "pool") else torch.stack([*estimator.buffers()])
 """
-exec(UNEVEN, NAMES)
+exec(STEPS, NAMES)
+CASES = [
+    ("adaptive, no noise", "in_parts"),
+    ("pooled, no noise", "in_parts"),
+    ("adaptive", "with_passes_beside"),
+    ("pooled", "with_passes_beside"),
+]
 
 
 @pytest.fixture(scope="module")
-def uneven(on_two_ranks, tmp_path_factory):
+def stepped(on_two_ranks, tmp_path_factory):
     script = f"""
-{UNEVEN}
+from functools import partial
+{COMMON}{MODELS}{STEPS}
 result = {{}}
-for kind in KINDS:
-    model, pool = make(kind)
-    take = lambda counts: slice(0, 3) if rank == 0 else slice(3, 3 + counts[1])
-    result[kind] = learn_unevenly(DistributedDataParallel(model), take, 2)
-    result[kind, "pool"] = pool.states
+for broadcasts in (True, False):
+    wrap = partial(DistributedDataParallel, broadcast_buffers=broadcasts)
+    for kind, name in {CASES}:
+        result[kind, name, broadcasts] = learn_by(kind, globals()[name], PARTS[rank], wrap, 2)
+piped = lambda model: DistributedDataParallel(Pipelined(model))
+result["piped"] = learn_by("adaptive, no noise", in_a_pipeline, PARTS[rank][:2], piped, 2)
+model = seeded_model("adaptive")
+parallel = DistributedDataParallel(model.linear)
+try:
+    mapgrad.pipelined(parallel, model.layer, [])
+except ValueError as error:
+    result["refused"] = str(error)
+with torch.no_grad():
+    result["evaluated"] = len([*mapgrad.pipelined(parallel, model.layer, [THETA.double()])])
+result["alone"] = learn_by("adaptive", with_passes_beside, PARTS[rank])
 """
-    return on_two_ranks(script, tmp_path_factory.mktemp("uneven"))
+    return on_two_ranks(script, tmp_path_factory.mktemp("stepped"))
 
 
-@pytest.mark.parametrize("kind", ["adaptive", "SPO+", "Fenchel-Young", "CaVE"])
-def test_two_ranks_with_uneven_batches_learn_what_one_does(uneven, kind):
-    expected = NAMES["learn_unevenly"](NAMES["make"](kind)[0], lambda counts: slice(0, 3 + counts[1]), 1)
-    assert any(gradient.any() for gradient in expected)
-    same = 2 if kind == "adaptive" else len(expected)  # after its first step, β is rank 0's
-    for found in uneven:
-        torch.testing.assert_close(found[kind][:same], expected[:same])
-        assert all(map(torch.equal, found[kind], uneven[0][kind]))
-        assert len(found[kind]) == len(expected)
+@pytest.mark.parametrize("broadcasts", [True, False])
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_a_step_of_two_ranks_is_one_with_the_whole_batch(stepped, kind, name, broadcasts):
+    gradients, state = NAMES["learn_by"](kind, NAMES[name], [NAMES["WHOLE"]])
+    assert len(state) > 4 if "pooled" in kind else state[0] != 1.0
+    for mine, mine_state in (found[kind, name, broadcasts] for found in stepped):
+        torch.testing.assert_close(mine, gradients)
+        assert torch.equal(mine_state, state)
 
 
-@pytest.mark.parametrize("kind", ["NCE", "listwise"])
-def test_losses_have_a_pool_on_each_rank(uneven, kind):
-    first, second = uneven
-    assert all(map(torch.equal, first[kind], second[kind]))  # the gradients are shared
-    assert all(gradient.isfinite().all() for gradient in first[kind])
-    assert any(gradient.any() for gradient in first[kind])
-    assert len(first[kind, "pool"]) > len(second[kind, "pool"]) > 0  # what each has seen
+def test_a_pipeline_belongs_into_the_wrapped_module(stepped):
+    both = [one + other for one, other in zip(*(parts[:2] for parts in NAMES["PARTS"]), strict=True)]
+    gradients, state = NAMES["learn_by"]("adaptive, no noise", NAMES["in_a_pipeline"], both, NAMES["Pipelined"])
+    assert state[0] != 1.0
+    for found in stepped:
+        torch.testing.assert_close(found["piped"][0], gradients)
+        assert torch.equal(found["piped"][1], state)
+        assert "wrap a module whose forward pass has the loop" in found["refused"]
+        assert found["evaluated"] == 1
+
+
+def test_ranks_without_ddp_adapt_by_themselves(stepped):
+    for rank, found in enumerate(stepped):
+        gradients, state = NAMES["learn_by"]("adaptive", NAMES["with_passes_beside"], NAMES["PARTS"][rank])
+        assert all(map(torch.equal, found["alone"][0], gradients))
+        assert torch.equal(found["alone"][1], state)

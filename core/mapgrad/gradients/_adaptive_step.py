@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from torch import Tensor
 
 from mapgrad.gradients._arguments import finite, non_negative, number, positive
+from mapgrad.gradients._ranks import Accumulation, is_alone, summed
 from mapgrad.gradients._scale import relative_step
 from mapgrad.gradients._targets import Stepping
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mapgrad.gradients._context import Context
+
+_RECORDED: Final = "recorded"
+"""What a `state_dict` calls a rank's records."""
 
 
 class AdaptiveStep(Stepping):
@@ -28,10 +32,15 @@ class AdaptiveStep(Stepping):
     and changes nothing. Nor do passes in eval mode, and those that a checkpoint repeats. The buffers stay in float32 at
     least, whatever dtype the model is cast to: in bfloat16, 1 + step is 1.
 
-    With several ranks no call of its own waits for the others, so that they may have different numbers of batches.
-    DistributedDataParallel hands rank 0's buffers to all ranks as a forward pass begins (`broadcast_buffers`, its
-    default), and each rank takes in what it recorded itself after that: rank 0's records alone decide where β goes, and
-    another rank's β is at most 2 · step from rank 0's in any step. Without these broadcasts each rank adapts by itself.
+    Within DistributedDataParallel nnz is the mean over the rows of all ranks, none included, so that β is the same on
+    all, and that of one rank with the whole batch, bit for bit; with norm="batch", whose step needs the norms of a
+    batch, each rank takes those of its own rows. All ranks must then call the layer equally often in a step. Under
+    `no_sync` the first forward pass of a step updates, and counts all passes of the one before. Under `join`, where
+    ranks may have no more batches, and wherever DistributedDataParallel isn't used, no rank waits for another, and each
+    takes in its own records: under `join` the highest rank that still has batches hands its β to the others as each
+    forward pass begins (`broadcast_buffers`, the default), and another's is at most 2 · step from it; else each adapts
+    by itself. With several ranks `state_dict` also has what this rank recorded, for all to go on bit for bit if each
+    saves and loads its own.
 
     Args:
         initial: β at the start.
@@ -79,6 +88,7 @@ class AdaptiveStep(Stepping):
         self.register_buffer("nonzeros", torch.tensor(1.0))
         self.register_buffer("change", torch.tensor(0.0))
         self._recorded: list[tuple[Tensor, int]] = []
+        self._accumulation = Accumulation()
 
     @property
     def is_rowwise(self) -> bool:
@@ -105,8 +115,12 @@ class AdaptiveStep(Stepping):
         return self.beta
 
     def advance(self) -> Tensor:
-        """Take in the recorded differences, and return β."""
-        self._update()
+        """Take in the recorded differences, those of all ranks, where a step begins; return β."""
+        if self._accumulation.begins():
+            updated = self._updated(*summed(*self._totals()))
+            for buffer, value in zip((self.beta, self.nonzeros, self.change), updated, strict=True):
+                buffer.copy_(value)
+            self._recorded.clear()
         return self.beta
 
     def record(self, difference: Tensor) -> None:
@@ -115,8 +129,8 @@ class AdaptiveStep(Stepping):
 
     @property
     def stats(self) -> dict[str, float]:
-        """β, as the coming step uses it."""
-        beta, *_ = self._updated()
+        """β, as the coming step uses it; with several ranks, whose records aren't known yet, as the last one did."""
+        beta, *_ = self._updated(*self._totals()) if is_alone() else (self.beta,)
         return {"beta": float(beta)}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaptiveStep:
@@ -134,30 +148,40 @@ class AdaptiveStep(Stepping):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-        if self._recorded:
+        entries, rows = self._totals()
+        if not is_alone():
+            destination[f"{prefix}{_RECORDED}"] = torch.stack([entries, torch.full_like(entries, rows)])
+        elif rows:
             names = (f"{prefix}{name}" for name in ("beta", "nonzeros", "change"))
-            destination.update(zip(names, self._updated(), strict=True))
+            destination.update(zip(names, self._updated(entries, rows), strict=True))
 
-    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
-        self._recorded.clear()
-        super()._load_from_state_dict(*arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+    def _load_from_state_dict(self, state: Any, prefix: str, *arguments: Any, **keywords: Any) -> None:
+        recorded = state.pop(f"{prefix}{_RECORDED}", None)
+        self._recorded = [] if recorded is None else [(recorded[0], int(recorded[1]))]
+        super()._load_from_state_dict(state, prefix, *arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
         self._widen({name: None if each is None else each.float() for name, each in self._buffers.items()})
 
-    def _update(self) -> None:
-        for buffer, value in zip((self.beta, self.nonzeros, self.change), self._updated(), strict=True):
-            buffer.copy_(value)
-        self._recorded.clear()
+    def _totals(self) -> tuple[Tensor, int]:
+        """Return what this rank recorded since the last update: entries that aren't 0, int64 [], and rows."""
+        entries = torch.zeros((), dtype=torch.int64, device=self.beta.device)
+        for each, _ in self._recorded:
+            entries += each.to(entries)
+        return entries, sum(rows for _, rows in self._recorded)
 
-    def _updated(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return beta, nonzeros and change with what was recorded taken in."""
-        rows = sum(rows for _, rows in self._recorded)
-        if rows == 0:
-            return self.beta, self.nonzeros, self.change
-        recorded = sum(entries.to(self.beta) for entries, _ in self._recorded) / rows
+    def _updated(self, entries: Tensor, rows: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return beta, nonzeros and change with what was recorded taken in; rows are a tensor where ranks share."""
+        before = self.beta, self.nonzeros, self.change
+        if isinstance(rows, int) and rows == 0:
+            return before
+        recorded = (entries.double() / rows).to(self.nonzeros)
         nonzeros = self.nonzeros.mul(self.decay).add(recorded, alpha=1 - self.decay)
         sign = torch.where(nonzeros < self.target, 1.0, -1.0)
         change = self.change.mul(self.momentum).add(sign, alpha=self.step)
-        return self.beta.add(change).clamp(min=0), nonzeros, change
+        after = self.beta.add(change).clamp(min=0), nonzeros, change
+        if isinstance(rows, int):
+            return after
+        beta, nonzeros, change = (torch.where(rows > 0, new, old) for new, old in zip(after, before, strict=True))
+        return beta, nonzeros, change
 
     def extra_repr(self) -> str:
         """Return the arguments."""

@@ -13,6 +13,23 @@ def is_alone() -> bool:
     return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1
 
 
+class Accumulation:
+    """Tells passes that begin a step from those that go on with one, as under DistributedDataParallel's `no_sync`.
+
+    Ranks may have different numbers of passes in a step, but all begin it together.
+    """
+
+    def __init__(self) -> None:
+        self._ends = True
+
+    def begins(self) -> bool:
+        """Tell whether the training pass that begins is the first of its step; called once for each."""
+        begins = self._ends
+        parallel = _parallel()
+        self._ends = parallel is None or parallel.require_backward_grad_sync
+        return begins
+
+
 def gathered(rows: Tensor) -> Tensor:
     """Return the rows of all ranks, in the order of ranks, inside of DistributedDataParallel's forward pass; else rows.
 
@@ -22,12 +39,9 @@ def gathered(rows: Tensor) -> Tensor:
     Args:
         rows: [N, *shape].
     """
-    if is_alone():
+    group = _group()
+    if group is None:
         return rows
-    parallel: Any = torch.nn.parallel.DistributedDataParallel._get_active_ddp_module()  # noqa: SLF001 # pyright: ignore[reportUnknownMemberType, reportPrivateUsage, reportUnknownVariableType] (dynamo asks so, too)
-    if parallel is None or parallel._join_config.enable:  # noqa: SLF001 (as above)
-        return rows
-    group = parallel.process_group
     count = torch.tensor([len(rows)], device=rows.device)
     counts = [torch.empty_like(count) for _ in range(distributed.get_world_size(group))]
     distributed.all_gather(counts, count, group=group)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
@@ -37,3 +51,35 @@ def gathered(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(padded) for _ in sizes]
     distributed.all_gather(parts, padded, group=group)  # pyright: ignore[reportUnknownMemberType] (as above)
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+def gathered_in_step(rows: Tensor) -> Tensor:
+    """Return what `gathered` does, but under `no_sync`, where ranks may differ in their numbers of passes, rows."""
+    parallel = _parallel()
+    return rows if parallel is not None and not parallel.require_backward_grad_sync else gathered(rows)
+
+
+def summed(count: Tensor, rows: int) -> tuple[Tensor, Tensor | int]:
+    """Return the sums of a count, int64 [], and of rows over all ranks where `gathered` has those of all; else both.
+
+    Nothing waits for the device.
+    """
+    group = _group()
+    if group is None:
+        return count, rows
+    sums = torch.stack([count, torch.full_like(count, rows)])
+    distributed.all_reduce(sums, group=group)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+    return sums[0], sums[1]
+
+
+def _group() -> Any:
+    """Return the ranks that are in this forward pass together; None where there is no other, or under `join`."""
+    parallel = _parallel()
+    return None if is_alone() or parallel is None or parallel._join_config.enable else parallel.process_group  # noqa: SLF001 (torch has no other)
+
+
+def _parallel() -> Any:
+    """Return the DistributedDataParallel in whose forward pass this is; None where it is in none's."""
+    if not distributed.is_available():
+        return None
+    return torch.nn.parallel.DistributedDataParallel._get_active_ddp_module()  # noqa: SLF001 # pyright: ignore[reportUnknownMemberType, reportPrivateUsage, reportUnknownVariableType] (dynamo asks so, too)

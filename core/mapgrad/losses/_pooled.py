@@ -24,6 +24,7 @@ from mapgrad.batching import (
 from mapgrad.errors import NonFiniteError, ProblemError, RowsError
 from mapgrad.gradients import KeyStream, next_key
 from mapgrad.gradients._arguments import number
+from mapgrad.gradients._ranks import gathered_in_step
 from mapgrad.gradients._steps import Recent
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._values import linear_of, require_finite, require_solver
@@ -69,9 +70,12 @@ class PooledLoss(Loss):
 
     In training, true states z* are added to the pool, and the states MAP(θ) of rows that are drawn with the probability
     `solve_ratio`; the loss is over all that is in the pool then. In eval mode the pool stays as it is, so that rows for
-    validation don't leak into it. States of a data set are added by ``loss.pool.add(states)``. Ranks have pools of
-    their own. The pool moves to the device of the predictions. What a checkpoint repeats adds nothing, and
-    sees the pool as the repeated pass did.
+    validation don't leak into it. States of a data set are added by ``loss.pool.add(states)``. The pool moves to the
+    device of the predictions. What a checkpoint repeats adds nothing, and sees the pool as the repeated pass did.
+
+    Where the loss is part of the module that DistributedDataParallel wraps, the pool gets the states of all ranks, so
+    that they learn what one rank with the whole batch does: all must then call the loss equally often. Not under
+    `no_sync` and `join`; there, and outside of that module, ranks have pools of their own.
 
     A pool is of one problem: `problems=`, one a row, is refused with TypeError. Make a loss for each problem, or take
     one without a pool, such as `SPOPlus` or `FenchelYoung`.
@@ -265,9 +269,10 @@ def _fed(
 
 
 def _feed(loss: PooledLoss, theta: Tensor, z_true: Tensor, drawn: Tensor | None, lead: tuple[int, ...]) -> None:
-    """Add the states of rows that are drawn, and then true ones."""
+    """Add the states of rows that are drawn, and then true ones: of all ranks, if they are all in this pass."""
     work = loss._feeder.at_work()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] (of this module)
     rows = theta.reshape(-1, *loss.pool.problem.shape)
+    solved = rows[:0]
     chosen = range(len(rows)) if drawn is None else row_numbers(drawn.flatten())
     if loss.solve_ratio > 0 and len(chosen) > 0:
         try:
@@ -277,8 +282,9 @@ def _feed(loss: PooledLoss, theta: Tensor, z_true: Tensor, drawn: Tensor | None,
             if not record.fail(error, chosen, work.factory.label, work.problems):
                 raise
             raise record.error() from error
-        loss.pool.add(found.z)
-    loss.pool.add(z_true)
+        solved = found.z
+    for states in (solved, z_true):
+        loss.pool.add(gathered_in_step(states.to(loss.pool.states).reshape(-1, *rows.shape[1:])))
 
 
 def _scores(

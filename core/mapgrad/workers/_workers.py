@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mapgrad.solvers import executor_named
 from mapgrad.workers import _interrupts
 from mapgrad.workers._executors import Given
+from mapgrad.workers._node import share_of
 from mapgrad.workers._processes import Processes
 from mapgrad.workers._threads import Threads
 
@@ -35,12 +36,19 @@ class Workers:
             to know after a colon, such as ``"ray:8"``, ``"dask:4"`` or ``"dask:tcp://host:port"``.
         solves: After how many rows a process is replaced by a new one; None for never.
         memory: How many bytes of memory a process may have before it is; None for any number.
+        per_node: Whether n is the number for a node, of which each of its ranks gets an equal share, rounded so that
+            they add up to n, and one at least: with 8 ranks, ``"processes:16"`` are two a rank, not 128. No rank lends
+            its workers to another. How many ranks a node has is read from what torchrun, Open MPI and MPICH set; where
+            others start them, set LOCAL_WORLD_SIZE and LOCAL_RANK, under Slurm to the values of SLURM_NTASKS_PER_NODE
+            and SLURM_LOCALID. A program without such variables is alone on its node.
 
     Raises:
-        ValueError: A number below 1, or an unknown text.
+        ValueError: A number below 1, or an unknown text; under `per_node`, variables that tell of ranks, but not of
+            this node's.
         MissingDependencyError: A plugin's kind needs a package that isn't installed.
         PluginError: The plugin is broken or blocked.
-        TypeError: Something else; `solves` or `memory` for workers that aren't processes.
+        TypeError: Something else; `solves` or `memory` for workers that aren't processes, `per_node` for any but
+            numbers of threads and processes.
 
     Example:
         >>> import mapgrad
@@ -48,9 +56,16 @@ class Workers:
         >>> solvers = [mapgrad.get_solver("highs", mapgrad.KSubset(9, k), workers=workers) for k in (2, 3)]
     """
 
-    def __init__(self, workers: WorkersLike = None, *, solves: int | None = None, memory: int | None = None) -> None:
-        self._given = workers, solves, memory
-        self._crew = _crew(workers, solves, memory)
+    def __init__(
+        self,
+        workers: WorkersLike = None,
+        *,
+        solves: int | None = None,
+        memory: int | None = None,
+        per_node: bool = False,
+    ) -> None:
+        self._given = workers, solves, memory, per_node
+        self._crew = _crew(_shared(workers) if _is_true(per_node) else workers, solves, memory)
         self._apart = Threads(1)  # in place of the calling thread, which can't be left behind at a deadline
         for crew in (self._crew, self._apart):
             if crew is not None:
@@ -109,11 +124,11 @@ class Workers:
                 _close(crew)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        workers, solves, memory = self._given
-        return _remade, (workers, solves, memory)
+        return _remade, self._given
 
     def __repr__(self) -> str:
-        return f"Workers({self._given[0]!r})"
+        workers, _, _, per_node = self._given
+        return f"Workers({workers!r}{', per_node=True' if per_node else ''})"
 
 
 WorkersLike = int | str | Executor | Workers | None
@@ -133,8 +148,23 @@ def require_workers(workers: WorkersLike) -> None:
         _crew(workers)
 
 
-def _remade(workers: WorkersLike, solves: int | None, memory: int | None) -> Workers:
-    return Workers(workers, solves=solves, memory=memory)
+def _remade(workers: WorkersLike, solves: int | None, memory: int | None, per_node: bool) -> Workers:
+    return Workers(workers, solves=solves, memory=memory, per_node=per_node)
+
+
+def _is_true(per_node: object) -> bool:
+    if not isinstance(per_node, bool):
+        raise TypeError(f"per_node must be True or False, got {per_node!r}")
+    return per_node
+
+
+def _shared(workers: WorkersLike) -> WorkersLike:
+    """Return this rank's share of a number of threads or processes."""
+    if isinstance(workers, int) and not isinstance(workers, bool):
+        return workers if workers < 1 else share_of(workers)
+    if isinstance(workers, str) and (match := _PROCESSES.fullmatch(workers)) is not None:
+        return f"processes:{share_of(int(match[1]))}"
+    raise TypeError(f'per_node=True is for numbers of threads and "processes:n", got {workers!r}')
 
 
 def _close(crew: Threads | Processes | Given) -> None:

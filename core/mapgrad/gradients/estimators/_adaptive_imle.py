@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class AdaptiveIMLE(IMLE):
     """I-MLE with a step that adapts (Minervini, Franceschi and Niepert, AAAI 2023, arXiv 2209.04862).
 
-    `AdaptiveStep` says how, and what holds with several ranks: under DistributedDataParallel rank 0's records decide,
-    without it each rank adapts by itself.
+    `AdaptiveStep` says how, and what holds with several ranks: within DistributedDataParallel their steps adapt as that
+    of one rank with the whole batch does, without it each rank's by itself.
 
     Args:
         noise: ρ(ε); see `Estimator`.

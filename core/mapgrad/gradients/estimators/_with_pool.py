@@ -12,7 +12,7 @@ from torch.nn.functional import embedding_bag
 from mapgrad.batching import name_problem, to_list
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import require_density, scores
-from mapgrad.gradients._ranks import gathered
+from mapgrad.gradients._ranks import Accumulation, gathered
 from mapgrad.gradients._steps import Recent
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
 from mapgrad.pool import StatePool
@@ -154,7 +154,8 @@ class PoolEstimator(Estimator):
 
     What a step finds waits until the next one begins, so that a row's gradient depends neither on the rows beside it
     nor on how they are split. States come in whatever order the rows had; within DistributedDataParallel, from all
-    ranks. What waits is saved, so that a run goes on as if it hadn't been interrupted; each rank saves its own.
+    ranks, and under its `no_sync` from all passes of a step. What waits is saved, so that a run goes on as if it hadn't
+    been interrupted; each rank saves its own.
 
     Args:
         problem: What the layer solves.
@@ -194,6 +195,7 @@ class PoolEstimator(Estimator):
         self._steps: Recent[tuple[Version, float]] = Recent()
         self._answers: list[Tensor] = []
         self._others: list[Tensor] = []
+        self._accumulation = Accumulation()
 
     @property
     def is_rowwise(self) -> bool:
@@ -226,12 +228,13 @@ class PoolEstimator(Estimator):
 
     def begin(self, key: int) -> None:
         """Take in what the steps before have found, and note what this step may use."""
-        answers, others = (gathered(self._joined(rows)) for rows in (self._answers, self._others))
-        self._answers.clear()
-        self._others.clear()
-        if len(answers):
-            known = self.pool.add(torch.cat([answers, others]) if len(others) else answers)
-            self.seen += _FORGETS * (float(known[: len(answers)].double().mean()) - self.seen)
+        if self._accumulation.begins():
+            answers, others = (gathered(self._joined(rows)) for rows in (self._answers, self._others))
+            self._answers.clear()
+            self._others.clear()
+            if len(answers):
+                known = self.pool.add(torch.cat([answers, others]) if len(others) else answers)
+                self.seen += _FORGETS * (float(known[: len(answers)].double().mean()) - self.seen)
         self._steps.note(key, (self.pool.version, self.seen))
 
     def snapshot(self, forward: Forward) -> Snapshot:
