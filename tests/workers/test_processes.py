@@ -120,6 +120,34 @@ class Fragile(Base):
                 os._exit(3)
 
 
+class Ending(Base):
+    \"\"\"The first processes that have it end before its first row, and the next one at that row.\"\"\"
+
+    def __init__(self, problem, folder, times):
+        super().__init__(problem)
+        self.ended, self.times = Path(folder, "ended"), times
+
+    def end(self, times):
+        with self.ended.open("a") as file:
+            file.write("x")
+        if self.ended.stat().st_size <= times:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    def init(self):
+        self.end(self.times)
+
+    def solve(self, state, theta, request):
+        self.end(self.times + 2)
+        return theta + 0.0
+
+
+class EndingWhole(Ending):
+    def solve_rows(self, state, block):
+        self.end(self.times + 2)
+        block.z[...] = block.theta
+
+
 class Slow(Base):
     def solve(self, state, theta, request):
         time.sleep(0.05)
@@ -207,19 +235,39 @@ def test_only_rows_of_which_a_process_dies_twice_fail(crew, module, tmp_path, wh
     assert_answered(solve(crew, solver, range(20), folder=str(tmp_path)))
 
 
-def test_a_process_that_ends_as_it_makes_the_solver_is_replaced_once(module, tmp_path):
+def test_a_process_that_ends_as_it_makes_the_solver_is_replaced_twice(module, tmp_path):
     made = tmp_path / "made"
-    for times, failed in ((1, ()), (2, range(4))):
+    for times, failed in ((1, ()), (2, ()), (3, range(4))):
         workers = Workers("processes:1")
         made.write_text("")
         block = solve(workers, module.Fragile, range(4), folder=str(tmp_path), times=times)
         assert_answered(block, failed)
-        assert made.read_text() == "xx"
+        assert len(made.read_text()) == min(times + 1, 3)
         workers.close()
     assert (
-        str(block.causes[0])
-        == "no worker process has made the solver in two tries: the last one ended with exit code 3"
+        str(block.causes[0]) == "no worker process has made the solver in 3 tries: the last one ended with exit code 3"
     )
+
+
+@pytest.mark.parametrize("kind", ["Ending", "EndingWhole"])
+@pytest.mark.parametrize(("times", "failed"), [(0, ()), (2, ()), (3, (0,))])
+def test_processes_that_end_before_a_row_are_no_tries_of_it(module, tmp_path, kind, times, failed):
+    """As when a job's processes are told twice to end. From the third on, it may be the solver's beginning."""
+    workers = Workers("processes:1")
+    block = solve(workers, getattr(module, kind), [7], folder=str(tmp_path), times=times)
+    assert_answered(block, failed)
+    workers.close()
+
+
+def test_a_process_that_ended_while_it_had_nothing_to_do_is_no_try_of_a_row(module, tmp_path):
+    workers = Workers("processes:1")
+    for _ in range(2):
+        assert_answered(solve(workers, module.Ending, [7], folder=str(tmp_path), times=0))
+        pid = int(solve(workers, module.Telling, [1]).z[0, 0])
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists())
+        (tmp_path / "ended").unlink()
+    workers.close()
 
 
 def test_signals_to_all_processes_are_the_programs_business(module):
@@ -246,7 +294,7 @@ def test_a_server_that_may_open_no_more_files_keeps_the_processes_that_it_has(mo
     resource.prlimit(server, resource.RLIMIT_NOFILE, (3, most[1]))
     try:
         block = solve(late, module.Telling, [1])
-        assert str(block.causes[0]) == "no worker process has made the solver in two tries: the last one ended"
+        assert str(block.causes[0]) == "no worker process has made the solver in 3 tries: the last one ended"
         assert solve(workers, module.Telling, [1]).z[0, 0] == pid
     finally:
         resource.prlimit(server, resource.RLIMIT_NOFILE, most)

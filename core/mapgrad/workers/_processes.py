@@ -7,7 +7,6 @@ import signal
 import sys
 from collections import OrderedDict
 from contextlib import suppress
-from itertools import count
 from multiprocessing import spawn
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,7 +15,6 @@ from weakref import WeakSet
 import numpy as np
 
 from mapgrad.solvers import Progress
-from mapgrad.workers._batch import Batch
 from mapgrad.workers._child import (
     JOBS_KEPT,
     MEMORIES_KEPT,
@@ -27,8 +25,6 @@ from mapgrad.workers._child import (
     Ready,
     Rows,
     Stage,
-    arrays_of,
-    block_of,
     is_importing,
 )
 from mapgrad.workers._fork_server import Worker, fork_server
@@ -36,14 +32,16 @@ from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock, wi
 from mapgrad.workers._messages import receive, send
 from mapgrad.workers._parcels import pickled
 from mapgrad.workers._portions import fail_rows
-from mapgrad.workers._shared_memory import Shape, SharedMemory
+from mapgrad.workers._shared_batch import Shared
 from mapgrad.workers._threads import Threads
 
 if TYPE_CHECKING:
     import socket
 
     from mapgrad.solvers import Block
+    from mapgrad.workers._batch import Batch
     from mapgrad.workers._runner import Job, Runner
+    from mapgrad.workers._shared_memory import SharedMemory
 
 _MEMORY_KEPT: Final = 1 << 26
 """Bytes; larger memory is given up after its batch."""
@@ -51,45 +49,8 @@ _MEMORY_KEPT: Final = 1 << 26
 _LEAST: Final = 1e-3
 """Seconds that a portion takes at least, as far as rows are left: handing it out costs up to a tenth of that."""
 
-_numbers: Final = count()
-
-
-class Shared(Batch):
-    """A batch whose arrays lie in shared memory.
-
-    Attributes:
-        name: Another one for each batch.
-        number: The memory's, by which workers know it.
-        memory: It.
-        shapes: As in `Rows`.
-        mirror: The block there.
-        progress: Its own.
-    """
-
-    __slots__ = ("memory", "mirror", "name", "number", "progress", "shapes")
-
-    def __init__(
-        self, runner: Runner, job: Job, block: Block, deadline: float | None, memory: tuple[int, SharedMemory] | None
-    ) -> None:
-        super().__init__(runner, job, block, deadline)
-        self.name = next(_numbers)
-        arrays = arrays_of(block)
-        self.shapes = tuple(None if array is None else Shape.of(array) for array in arrays)
-        there = [shape for shape in self.shapes if shape is not None]
-        size = sum(shape.size for shape in there)
-        if memory is None or memory[1].size < size:
-            if memory is not None:
-                memory[1].close()
-            memory = next(_numbers), SharedMemory.of_size(size)
-        self.number, self.memory = memory
-        shared = iter(self.memory.arrays(there))
-        copies = [None if array is None else next(shared) for array in arrays]
-        for array, copy in zip(arrays, copies, strict=True):
-            if copy is not None:
-                copy[...] = array
-        self.mirror = block_of(copies, reuse=block.reuse, patience=block.patience)
-        assert self.mirror.progress is not None
-        self.progress = self.mirror.progress
+_TRIES: Final = 3
+"""Of making a solver, and of beginning with rows: what ends a process before it is at a row is seldom that row."""
 
 
 class Processes:
@@ -199,7 +160,7 @@ class _Process:
         self._crew = crew
         self._worker: Worker | None = None
         self._pid = 0
-        self._solved = self._bytes = 0
+        self._solved = self._bytes = self._spared = 0
         self._jobs: OrderedDict[str, None] = OrderedDict()
         self._memories: OrderedDict[int, None] = OrderedDict()
         self._broken: tuple[Batch, BaseException] | None = None
@@ -228,7 +189,7 @@ class _Process:
         if self._is_used_up():
             self.close()
         data = self._crew.data_of(job)
-        tries = 2
+        tries = _TRIES
         while True:
             tries -= self._worker is None
             try:
@@ -239,7 +200,7 @@ class _Process:
                 how = self._end()
                 if tries == 0:
                     failure = ChildProcessError(
-                        f"no worker process has made the solver in two tries: the last one {how}"
+                        f"no worker process has made the solver in {_TRIES} tries: the last one {how}"
                     )
                     failure.__cause__ = error
                     return failure
@@ -295,13 +256,22 @@ class _Process:
             self.prepare(batch)
 
     def _attempt(self, batch: Shared, start: int, stop: int) -> str | None:
-        """Have rows solved; return how the process ended, if it did while somebody waits for the rows."""
+        """Have rows solved; return how a process ended while it solved them, if one did and somebody waits for them."""
+        while True:
+            how = self._ask(batch, start, stop)
+            if how is None or batch.progress[start] != Progress.WAITING or self._spared == _TRIES - 1:
+                return how
+            self._spared += 1
+            self.prepare(batch)
+
+    def _ask(self, batch: Shared, start: int, stop: int) -> str | None:
         if self._broken is not None:
             batch.fail(start, stop, self._broken[1])
             return None
         assert self._worker is not None
         to = self._worker.socket
         self._at_work = batch
+        batch.progress[start:stop] = Progress.WAITING
         try:
             if self._staged != batch.name:
                 self._stage(to, batch)
@@ -317,6 +287,7 @@ class _Process:
         batch.put(part, start)
         batch.runner.pace = done.seconds / (stop - start)
         self._solved += stop - start
+        self._spared = 0
         self._bytes = done.memory
         return None
 
@@ -346,6 +317,8 @@ class _Process:
             else:
                 batch.put(batch.mirror.part(row, row + 1), row)
             row += 1
+        if start < row and (row == stop or batch.progress[row] == Progress.WAITING):
+            return suspects, row
         if batch.runner.loops:
             return [*suspects, row], row + 1
         return list(range(start, stop)), stop

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, SupportsIndex, cast
 from weakref import WeakSet
 
 from mapgrad.solutions import Status
-from mapgrad.solvers import InstanceSolver
+from mapgrad.solvers import InstanceSolver, Progress
 from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock
 from mapgrad.workers._traces import detach, frames_of
 
@@ -133,6 +133,8 @@ class Runner:
             if block.stopped:  # while the model was made
                 block.status.fill(Status.TIME_LIMIT)
             else:
+                if block.progress is not None and not self.loops:
+                    block.progress.fill(Progress.BEGUN)
                 self.solver.solve_rows(state, block)
         except BaseException as error:
             with self._lock:
