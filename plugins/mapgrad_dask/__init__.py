@@ -32,9 +32,10 @@ def mapgrad_executors() -> list[mapgrad.ExecutorSpec]:
     return [
         mapgrad.ExecutorSpec(
             name="dask",
-            factory="mapgrad_dask._executor:from_text",
+            factory="mapgrad_dask._executor:executor_of",
+            takes=("distributed.client.Client",),
             requires=("dask", "distributed"),
             install="pip install 'mapgrad[dask]'",
-            usage='"dask:4" or "dask:tcp://host:port"',
+            usage='"dask:4", "dask:tcp://host:port" or a distributed.Client',
         )
     ]

@@ -36,10 +36,14 @@ class DaskExecutor(Executor):
                 self._cluster = LocalCluster(n_workers=client, threads_per_worker=1, dashboard_address=":0")
         self._is_ours = not isinstance(client, Client)
         self._client: Any = client
+        if not self._is_ours and self._client.asynchronous:
+            raise ValueError(f"expected a client that waits for answers, not one of asynchronous=True, got {client!r}")
         if self._is_ours:
             self._client = Client(self._cluster or client, set_as_default=False)
         self._executor: Executor = self._client.get_executor(pure=False)
         self._lock = threading.Lock()
+        self._is_open = True
+        self._opening = threading.Lock()
         self._counted = (-_FRESH, 1)
 
     @property
@@ -59,10 +63,15 @@ class DaskExecutor(Executor):
         """Have a worker call a function; in a task of the cluster, whose place others may take from now on."""
         with suppress(ValueError, AttributeError, KeyError):  # this is no task, or has given its place away
             secede()
-        return self._executor.submit(fn, *args, **kwargs)
+        with self._opening:  # so that `shutdown` waits for each call that was taken
+            if not self._is_open:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            return self._executor.submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; close what was started here."""
+        with self._opening:
+            self._is_open = False
         self._executor.shutdown(wait=wait and not cancel_futures)
         if self._is_ours:
             self._client.close()
@@ -70,12 +79,14 @@ class DaskExecutor(Executor):
             self._cluster.close()
 
 
-def from_text(text: str) -> DaskExecutor:
-    """Return the executor that users name as ``"dask:4"`` or ``"dask:tcp://host:port"``.
+def executor_of(text: Client | str) -> DaskExecutor:
+    """Return the executor that users name as ``"dask:4"`` or ``"dask:tcp://host:port"``, or give as a client.
 
     Raises:
-        ValueError: There is neither a number nor an address.
+        ValueError: There is neither a number nor an address, or the client doesn't wait for answers.
     """
+    if isinstance(text, Client):
+        return DaskExecutor(text)
     if text.isdecimal() and int(text) > 0:
         return DaskExecutor(int(text))
     if ":" not in text:

@@ -1,5 +1,6 @@
 """What only a Dask cluster has: clients, a number of workers that changes, and tasks that use their own cluster."""
 
+import asyncio
 import time
 from importlib.util import find_spec
 
@@ -93,3 +94,31 @@ def test_where_nobody_listens():
             solver(rows(2))
     with pytest.raises(ValueError, match=r'expected a number of processes or a scheduler\'s address.*got "dask:four"'):
         mapgrad.get_solver(NAME, PROBLEM, workers="dask:four")(rows(2))
+
+
+def test_a_client_is_taken_as_it_is_and_stays_open(cluster):
+    with Client(cluster, set_as_default=False) as client:
+        workers = mapgrad.Workers(client)
+        with mapgrad.get_solver(NAME, PROBLEM, workers=workers) as solver:
+            assert torch.equal(solver(rows(20)), expected(20))
+            assert workers.count == sum(client.nthreads().values())
+        workers.close()
+        solver = mapgrad.get_solver(NAME, PROBLEM, workers=client)
+        for _ in range(2):
+            assert torch.equal(solver(rows(20)), expected(20))
+            solver.close()
+        assert client.submit(int, "3").result() == 3
+
+
+def test_a_client_that_does_not_wait_is_refused(cluster):
+    async def ask():
+        async with Client(cluster.scheduler_address, asynchronous=True, set_as_default=False) as client:
+            with pytest.raises(ValueError, match="expected a client that waits for answers"):
+                mapgrad.get_solver(NAME, PROBLEM, workers=client)(rows(2))
+
+    asyncio.run(ask())
+
+
+def test_what_is_no_client_is_told_what_to_write(cluster):
+    with pytest.raises(TypeError, match=r'got LocalCluster\(.*; there are .*"dask:tcp://host:port" or a .*Client'):
+        mapgrad.get_solver(NAME, PROBLEM, workers=cluster)

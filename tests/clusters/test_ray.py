@@ -67,3 +67,11 @@ def test_what_was_shut_down_takes_no_rows(local_ray):
     executor.shutdown()
     with pytest.raises(mapgrad.MapgradError, match="is it shut down"):
         mapgrad.get_solver(NAME, PROBLEM, workers=executor)(rows(2))
+
+
+def test_what_ray_has_of_its_own_is_told_what_to_write(local_ray):
+    from ray.util import ActorPool
+
+    for handle in (local_ray, ActorPool([]), local_ray.put(1)):
+        with pytest.raises(TypeError, match=r'got .*; there are .*"ray:8" \(installed\)'):
+            mapgrad.get_solver(NAME, PROBLEM, workers=handle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
@@ -124,12 +124,42 @@ def test_what_cannot_be_started_says_why(register: Any):
         ({"factory": 3}, "factory of executor 'mine' must be \"module:name\" or a function of a text, got 3"),
         ({"factory": "module"}, "factory of executor 'mine' must be"),
         ({"factory": ThreadPoolExecutor, "requires": "ray"}, "requires of executor 'mine' must be a tuple of module"),
+        (
+            {"factory": ThreadPoolExecutor, "takes": "Pool"},
+            "takes of executor 'mine' must be a tuple of names of classes",
+        ),
         ({"factory": ThreadPoolExecutor, "usage": None}, "usage of executor 'mine' must be a str, got None"),
     ],
 )
 def test_specs_that_are_ill_formed_break_their_plugin(register: Any, fields: dict[str, Any], message: str):
     with pytest.raises(PluginError, match=message):
         register(**fields)
+
+
+def test_an_object_stands_for_the_executor_that_a_plugin_makes_of_it(register: Any):
+    class Handle:
+        def get_executor(self, **options: Any) -> Any:
+            return ThreadPoolExecutor(1)
+
+    class Derived(Handle): ...
+
+    made: list[Any] = []
+
+    def start(handle: Any) -> Any:
+        made.append(handle)
+        return ThreadPoolExecutor(2)
+
+    register(start, takes=(f"{__name__}.{Handle.__qualname__}",))
+    theta = torch.rand(4, 2, 2)
+    expected = mapgrad.get_solver("networkx.assignment", mapgrad.Assignment(2))(theta)
+    for handle in (Handle(), Derived()):
+        made.clear()
+        with mapgrad.get_solver("networkx.assignment", mapgrad.Assignment(2), workers=handle) as solver:
+            assert made == []  # until there are rows
+            assert torch.equal(solver(theta), expected)
+        assert made == [handle]
+    with pytest.raises(TypeError, match=r"workers must be .* got <object object .*>; there are .*"):
+        mapgrad.Workers(cast("Any", object()))
 
 
 def test_workers_by_name_can_be_pickled(register: Any):

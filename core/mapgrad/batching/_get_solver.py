@@ -41,8 +41,8 @@ def get_solver(
             and bounds alone, share one solver, and count as one.
         workers: None or 1 solves in the calling thread; n in n threads, each with its own native model;
             ``"processes:n"`` in n processes; a `mapgrad.Workers` in those, with whatever else is given it; any
-            `concurrent.futures.Executor` in its workers; ``"ray:8"``, ``"dask:8"`` or ``"dask:tcp://host:port"`` on a
-            cluster. A solver that takes whole batches always runs in the calling thread.
+            `concurrent.futures.Executor` in its workers; ``"ray:8"``, ``"dask:8"``, ``"dask:tcp://host:port"`` or a
+            `distributed.Client` on a cluster. A solver that takes whole batches always runs in the calling thread.
         on_error: What becomes of rows that an exact solver doesn't solve to optimality, or any solver fails: they are
             infeasible or unbounded, run out of time, or the solver raises or dies. The others keep their answers.
             ``"raise"`` names them in an error that carries the answers of the others; ``"incumbent"`` accepts a

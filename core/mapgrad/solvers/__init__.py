@@ -4,7 +4,7 @@ from mapgrad.solvers._contract import BatchSolver, InstanceSolver, MAPSolver, So
 from mapgrad.solvers._counter_noise import CounterNoise
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._entries import SolverEntry, cost_of
-from mapgrad.solvers._executor_names import executor_named
+from mapgrad.solvers._executor_names import executor_behind, executor_named, refusal_of_workers
 from mapgrad.solvers._executor_specs import ExecutorSpec
 from mapgrad.solvers._function import FunctionSolver, context_names, require_no_reserved
 from mapgrad.solvers._hookspecs import hookimpl
@@ -44,11 +44,13 @@ __all__ = [
     "context_names",
     "cost_of",
     "entries_for",
+    "executor_behind",
     "executor_named",
     "hookimpl",
     "kernel",
     "list_solvers",
     "lower",
+    "refusal_of_workers",
     "register",
     "require_no_reserved",
     "require_solver",

@@ -1,4 +1,4 @@
-"""From a name that users give as workers to what a plugin makes of it."""
+"""From a name or an object that users give as workers to what a plugin makes of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class ExecutorEntry(Entry[ExecutorSpec]):
     """One kind of executor of a plugin."""
 
-    def start(self, argument: str) -> Executor:
+    def start(self, argument: object) -> Executor:
         """Make the executor.
 
         Raises:
@@ -59,14 +59,31 @@ def executor_named(text: str) -> Callable[[], Executor]:
     entries = [] if plugin is None else executors_of(plugin)
     entry = next((entry for entry in entries if entry.name == name), None)
     if entry is None:
-        raise ValueError(
-            f'workers must be None, a number of threads of at least 1, "processes:n", a '
-            f"concurrent.futures.Executor or the name of a plugin's executor, got {text!r}; there are {_known()}"
-        )
+        raise ValueError(refusal_of_workers(text))
     missing = entry.missing()
     if missing:
         raise MissingDependencyError(f"{entry.label} {missing}")
     return partial(entry.start, argument)
+
+
+def executor_behind(handle: object) -> Callable[[], Executor] | None:
+    """Return what starts the executor that another library's object stands for; None if it stands for none.
+
+    Args:
+        handle: An object of a class that a plugin takes: one of ours, or one that is loaded.
+    """
+    kinds = {f"{each.__module__}.{each.__qualname__}" for each in type(handle).__mro__}
+    entry = next((entry for entry in _all() if not kinds.isdisjoint(entry.spec.takes)), None)
+    return None if entry is None else partial(entry.start, handle)
+
+
+def refusal_of_workers(given: object) -> str:
+    """Say what users may give as workers, where they gave something else."""
+    texts = [f"{entry.spec.usage or entry.name} ({entry.missing() or 'installed'})" for entry in _all()]
+    return (
+        'workers must be None, a number of threads of at least 1, "processes:n", a concurrent.futures.Executor or what '
+        f"a plugin makes one of, got {given!r}; there are {', '.join(texts) or 'none'}"
+    )
 
 
 def executors_of(plugin: Plugin) -> list[ExecutorEntry]:
@@ -74,8 +91,6 @@ def executors_of(plugin: Plugin) -> list[ExecutorEntry]:
     return [ExecutorEntry(plugin, spec) for spec in plugin.result.executors] if plugin.result is not None else []
 
 
-def _known() -> str:
+def _all() -> list[ExecutorEntry]:
     """List the executors of our plugins, and of those that are loaded: a typo must not run a third party's code."""
-    entries = sorted((entry for plugin in REGISTRY.trusted() for entry in executors_of(plugin)), key=attrgetter("name"))
-    texts = [f"{entry.spec.usage or entry.name} ({entry.missing() or 'installed'})" for entry in entries]
-    return ", ".join(texts) or "none"
+    return sorted((entry for plugin in REGISTRY.trusted() for entry in executors_of(plugin)), key=attrgetter("name"))

@@ -128,6 +128,7 @@ _EXECUTOR_FIELDS: Final[_Fields] = {
         '"module:name" or a function of a text',
         lambda value: bool(_FACTORY.fullmatch(value)) if isinstance(value, str) else callable(value),
     ),
+    "takes": ("a tuple of names of classes", _are_texts),
     "requires": ("a tuple of module names", _are_texts),
     "install": ("a str", _is_text),
     "usage": ("a str", _is_text),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import weakref
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from mapgrad.solvers import executor_named
+from mapgrad.solvers import executor_behind, executor_named, refusal_of_workers
 from mapgrad.workers import _interrupts
 from mapgrad.workers._executors import Given
 from mapgrad.workers._node import share_of
@@ -33,7 +33,8 @@ class Workers:
     Args:
         workers: None or 1 for the calling thread, n for n threads, ``"processes:n"`` for n processes, a
             `concurrent.futures.Executor`, which stays open, or the name of a kind that a plugin has, with what it is
-            to know after a colon, such as ``"ray:8"``, ``"dask:4"`` or ``"dask:tcp://host:port"``.
+            to know after a colon, such as ``"ray:8"``, ``"dask:4"`` or ``"dask:tcp://host:port"``; or a
+            `distributed.Client`, which stays open, too.
         solves: After how many rows a process is replaced by a new one; None for never.
         memory: How many bytes of memory a process may have before it is; None for any number.
         per_node: Whether n is the number for a node, of which each of its ranks gets an equal share, rounded so that
@@ -131,7 +132,14 @@ class Workers:
         return f"Workers({workers!r}{', per_node=True' if per_node else ''})"
 
 
-WorkersLike = int | str | Executor | Workers | None
+class Client(Protocol):
+    """What a plugin makes an executor of, such as a `distributed.Client`."""
+
+    def get_executor(self, **options: Any) -> Any:
+        """Return an executor of another library."""
+
+
+WorkersLike = int | str | Executor | Client | Workers | None
 """What `get_solver` takes as `workers`."""
 
 
@@ -172,10 +180,6 @@ def _close(crew: Threads | Processes | Given) -> None:
 
 
 def _crew(workers: object, solves: int | None = None, memory: int | None = None) -> Threads | Processes | Given | None:
-    expected = (
-        'workers must be None, a number of threads of at least 1, "processes:n", a concurrent.futures.Executor, or a '
-        "name that a plugin has for one"
-    )
     match = _PROCESSES.fullmatch(workers) if isinstance(workers, str) else None
     if match is not None:
         return Processes(int(match[1]), _limit("solves", solves), _limit("memory", memory))
@@ -185,14 +189,17 @@ def _crew(workers: object, solves: int | None = None, memory: int | None = None)
         return None
     if isinstance(workers, str):
         if workers.partition(":")[0] in ("", "processes"):
-            raise ValueError(f"{expected}, got {workers!r}")
+            raise ValueError(refusal_of_workers(workers))
         return Given(executor_named(workers), is_ours=True)
     if isinstance(workers, Executor):
         return Given(lambda: workers)
     if isinstance(workers, bool) or not isinstance(workers, int):
-        raise TypeError(f"{expected}, got {workers!r}")
+        start = executor_behind(workers)
+        if start is None:
+            raise TypeError(refusal_of_workers(workers))
+        return Given(start, is_ours=True)
     if workers < 1:
-        raise ValueError(f"{expected}, got {workers}")
+        raise ValueError(refusal_of_workers(workers))
     return None if workers == 1 else Threads(workers)
 
 
