@@ -267,9 +267,9 @@ print("end")
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 
 
-@pytest.mark.parametrize(("workers", "rows"), [(2, 5), (200, 28)])
+@pytest.mark.parametrize(("workers", "rows"), [(2, 20), (200, 28)])
 def test_portions_grow_with_the_number_of_workers(fragile, workers, rows):
-    """So that a scheduler that takes 2 ms a call keeps up: 50 ms each, or √(40 s · 2 ms)."""
+    """So that a scheduler that takes 2 ms a call keeps up: 200 ms each, or √(40 s · 2 ms)."""
     runner, job = prepare(fragile)
     runner.pace = 1e-2
     with Pickling() as executor:
