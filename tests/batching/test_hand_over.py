@@ -214,6 +214,15 @@ def test_a_time_limit_holds_for_both_together():
     assert Hasty.asked[-1] == (3, 1e-8, None), "the limit comes before the patience ends"
 
 
+def test_under_a_short_time_limit_another_solver_is_looked_for_once(monkeypatch):
+    looked, successor_of = [], _hand_over.successor_of
+    monkeypatch.setattr(_hand_over, "successor_of", lambda *given: looked.append(given) or successor_of(*given))
+    with mapgrad.get_solver("fake.hasty", None, time_limit=1e-8) as solver:
+        for program in new_programs(5):
+            assert solver.solve(rows(1, 0.4), problems=[program]).status.item() == Status.OPTIMAL
+    assert len(looked) == 1
+
+
 @pytest.mark.parametrize(("limit", "handed_over"), [(3.9 * SECONDS, 0), (4.1 * SECONDS, 3)])
 def test_no_row_goes_to_an_engine_that_may_not_make_it_in_time(limit, handed_over):
     found = mapgrad.get_solver("fake.hasty", PROGRAM, time_limit=limit).solve(rows(3, 0.4))

@@ -256,6 +256,26 @@ def test_a_time_limit_is_kept_with_the_best_state_found():
     assert not easy.z.any()
 
 
+@pytest.mark.parametrize("seconds", [1e-6, 1e-3])
+@pytest.mark.parametrize("kind", ["program", "knapsack"])
+def test_a_short_time_limit_is_kept_too(kind, seconds):
+    if kind == "program":
+        problem, theta = hard()
+    else:
+        problem = knapsack(30, 2, 1)
+        theta = np.tile((problem.weights.sum(0) + 10) / 256, (6, 1))
+    solver = Search(problem)
+    state, blocks = solver.init(), [Block(theta, seconds=seconds) for _ in range(3)]
+    took = []
+    for block in blocks:
+        began = time.thread_time()
+        solver.solve_rows(state, block)
+        took.append((time.thread_time() - began) / len(theta))
+        assert Status.TIME_LIMIT in block.status
+        assert problem.contains(torch.tensor(block.z)).all()
+    assert min(took) < seconds + 2e-3
+
+
 def test_a_stop_ends_the_search():
     program, theta = hard()
     solver = Search(program)

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import torch
@@ -48,15 +49,17 @@ _logger = logging.getLogger("mapgrad")
 
 
 class Pace(NamedTuple):
-    """What handing rows over took: means in which each time counts as much as all before it.
+    """What handing rows over takes: means in which each time counts as much as all before it.
 
     Where what is spent on rows that are given up is a share of them, it is a share of all that was taken, in sum.
 
     Attributes:
+        declared: Seconds that the last solver found declares to take for a row.
         first: Seconds for the first row of a problem, as the other solver was made ready for it.
         row: Seconds for a row after that.
     """
 
+    declared: float = 0.0
     first: float = 0.0
     row: float = 0.0
 
@@ -83,10 +86,10 @@ class Paces:
         with self._lock:
             return self._known.get(kind, Pace())
 
-    def note(self, kind: Hashable, seconds: float, *, is_first: bool) -> None:
-        """Keep what a row of such a problem took."""
+    def change(self, kind: Hashable, change: Callable[[Pace], Pace]) -> None:
+        """Put another pace in the place of that of such problems."""
         with self._lock:
-            self._known[kind] = self._known.pop(kind, Pace()).after(seconds, is_first=is_first)
+            self._known[kind] = change(self._known.pop(kind, Pace()))
             if len(self._known) > _KINDS:
                 self._known.popitem(last=False)
 
@@ -148,9 +151,10 @@ class HandOver:
         It is None where there is no other solver, or the time limit comes first.
         """
         most = math.inf if self._limit is None else _OF_LIMIT * self._limit
-        seconds = _SHARE * self._seconds
+        known = self._paces.of(self._kind)
+        seconds = _SHARE * (self._seconds if self._is_found else known.declared)
         if not self._is_ready:
-            seconds = max(seconds, _SHARE * self._paces.of(self._kind).of(rows))
+            seconds = max(seconds, _SHARE * known.of(rows))
         if not self._is_found:
             seconds = max(seconds, min(_AT_ONCE, most))
         return seconds if seconds <= most and seconds < math.inf else None
@@ -161,6 +165,8 @@ class HandOver:
             if not self._is_found:
                 seconds = self._find(self._problem)
                 self._seconds = math.inf if seconds is None else seconds
+                if seconds is not None:  # else there may be one for others, whose search never ends
+                    self._paces.change(self._kind, lambda pace: pace._replace(declared=seconds))
                 self._is_found = True
 
     def _find(self, problem: Problem) -> float | None:
@@ -238,7 +244,7 @@ class HandOver:
             began = time.perf_counter()
             ask_others(tried)
             seconds = (time.perf_counter() - began) / len(tried)
-            self._paces.note(self._kind, seconds, is_first=is_first)
+            self._paces.change(self._kind, partial(Pace.after, seconds=seconds, is_first=is_first))
             asked += len(tried)
             left = left[len(tried) :]
             self._is_ready = True
