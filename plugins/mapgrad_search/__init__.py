@@ -59,11 +59,12 @@ def refusal(problem: mapgrad.Knapsack | mapgrad.IntegerProgram) -> str | None:
 
 def _lost_digits(program: mapgrad.IntegerProgram) -> str | None:
     """Say which row comes to sums in which its unit, or its smallest coefficient, is lost; None where none does."""
-    facts, size = program.row_facts, np.maximum(np.abs(program.lower), np.abs(program.upper))
-    finest = np.where(facts.units > 0, facts.units, facts.smallest)
-    matrix = program.matrix
+    matrix, facts, size = program.matrix, program.row_facts, np.maximum(np.abs(program.lower), np.abs(program.upper))
+    finest = facts.units if facts.units.all() else np.where(facts.units > 0, facts.units, facts.smallest)
     with np.errstate(over="ignore"):
         terms = np.abs(matrix.data) * size[matrix.indices]
+        if terms.sum() <= EXACT * finest.min(initial=np.inf):
+            return None
         sums = np.bincount(matrix.row_of_entry, terms, minlength=len(finest)) / finest
     if not (sums > EXACT).any():
         return None

@@ -96,7 +96,8 @@ class Form:
         """Return sides of rows as divided by their powers of two; those on one side of 0 stay there."""
         with np.errstate(over="ignore"):
             scaled = sides / self.scales + 0.0
-        return np.ascontiguousarray(np.where((scaled == 0) & (sides != 0), np.copysign(_TINY, sides), scaled))
+        lost = (scaled == 0) & (sides != 0)
+        return np.ascontiguousarray(np.where(lost, np.copysign(_TINY, sides), scaled) if lost.any() else scaled)
 
     def breaks(
         self, x: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]

@@ -228,7 +228,7 @@ class HandOver:
         def ask_again(part: list[int]) -> list[int]:
             nonlocal patience
             before, patience = patience, self.patience(len(part))
-            if before is not None and patience is not None and patience <= 2 * before:
+            if before is not None and patience is not None and patience <= before:
                 patience = before
                 return part
             ask(work, part, patience)
