@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mapgrad_search import LARGEST
+from mapgrad_search import EXACT, LARGEST
 from mapgrad_search._memory import Rows
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     import mapgrad
 
-_EXACT: Final = 2.0**50
-"""Multiples of a unit up to here are added up without rounding, also by a tableau."""
+_TINY: Final = np.nextafter(0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ class Form:
         height, width = matrix.shape
         dense = matrix.toarray()
         units = program.row_facts.units
-        units = np.where(np.abs(dense).sum(axis=1) * LARGEST <= _EXACT * units, units, 0)
+        units = np.where(np.abs(dense).sum(axis=1) * LARGEST <= EXACT * units, units, 0)
         scaled = np.where(units[:, None] > 0, np.rint(dense / np.where(units > 0, units, 1)[:, None]), dense)
         scales = np.exp2(np.frexp(np.abs(scaled).max(axis=1, initial=0))[1])
         scaled /= scales[:, None]
@@ -91,7 +90,14 @@ class Form:
         low, high = (
             np.where(self.is_rough, *ends) for ends in zip(about, (np.rint(end / unit) for end in exact), strict=True)
         )
-        return np.ascontiguousarray(low / self.scales + 0.0), np.ascontiguousarray(high / self.scales + 0.0)
+        return self._scaled(low), self._scaled(high)
+
+    def _scaled(self, sides: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return sides of rows as divided by their powers of two; those on one side of 0 stay there."""
+        with np.errstate(over="ignore"):
+            scaled = sides / self.scales + 0.0
+        lost = (scaled == 0) & (sides != 0)
+        return np.ascontiguousarray(np.where(lost, np.copysign(_TINY, sides), scaled) if lost.any() else scaled)
 
     def breaks(
         self, x: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]

@@ -33,7 +33,11 @@ _PORTIONS: Final = (1024, 32)
 _ALLOWANCE: Final = 2e7
 """Entries of tableaus that the last search touches before that."""
 
+_LEAST_ALLOWANCE: Final = 2e4
+"""As many take as long as it takes to call it."""
+
 _SECONDS_PER_ENTRY: Final = 1e-9
+_SECONDS_PER_NODE: Final = 2e-8
 _OPEN: Final = -1
 
 _LEAST: Final = 2.0**-10
@@ -57,6 +61,7 @@ class _Task:
         self.form, self.given = form, (row_lower, row_upper)
         self.sides = form.own_sides if block.limits is None else form.sides(*self.given, is_wide=True)
         self.theta, self.z, self.status = block.theta, block.z, block.status
+        self.left = np.full(len(block), np.inf if block.seconds is None else block.seconds)
 
     @property
     def is_packing(self) -> bool:
@@ -69,6 +74,10 @@ class _Task:
         is_better = (theta * found).sum(axis=1) > (theta * known).sum(axis=1)  # never where found is NaN
         self.z[rows] = np.where(is_better[:, None], found, known)
         self.status[rows[self.status[rows] == int(mapgrad.Status.INFEASIBLE)]] = int(mapgrad.Status.OPTIMAL)
+
+    def spend(self, rows: NDArray[np.int64], began: float) -> None:
+        """Take the time since then from what is left for rows, in equal parts."""
+        self.left[rows] -= (time.monotonic() - began) / max(len(rows), 1)
 
     def reopen(self) -> bool:
         """Open rows again whose states break a row of the program, for narrow sides; tell whether there are any."""
@@ -137,14 +146,19 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         rows = self._form.rows
         capacities = np.minimum(task.sides[1], 1 + rows.matrix.sum(axis=1))
         multipliers = 1 / np.maximum(capacities, _LEAST)
+        most = np.inf if block.seconds is None else block.seconds / _SECONDS_PER_NODE
+        nodes = [int(min(each, most)) for each in _NODES]
         for portion in _portions(np.arange(len(task.theta)), _PORTIONS[0], block):
+            began = time.monotonic()
             pack(
                 *(task.theta, portion, *task.bounds, self._weights, capacities, multipliers),
-                *(_NODES[0], task.z, task.status),
+                *(nodes[0], task.z, task.status),
             )
+            task.spend(portion, began)
         multipliers = np.zeros((len(task.theta), len(rows.matrix)))
         low, high = np.empty((2, *task.theta.shape))
         for portion in _portions(np.flatnonzero(task.status == _OPEN), _PORTIONS[1], block):
+            began = time.monotonic()
             state.memory.restart()
             search(
                 *(task.theta, portion, *task.bounds, *task.sides, rows, state.tableau, state.memory),
@@ -153,9 +167,10 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
             known = task.z[portion]
             pack(
                 *(task.theta, portion, low, high, self._weights, capacities, multipliers),
-                *(_NODES[1], task.z, task.status),
+                *(nodes[1], task.z, task.status),
             )
             task.keep(portion, known)
+            task.spend(portion, began)
 
     def _search(self, state: _State, task: _Task, block: mapgrad.Block) -> None:
         """Search the rows that are left."""
@@ -166,15 +181,17 @@ class Search(mapgrad.InstanceSolver[Any, _State]):
         nothing = np.empty((0, len(rows.matrix))), *np.empty((2, 0, task.theta.shape[1]))
         for portion in _portions(todo, len(todo) if block.seconds is None else 1, block):
             memory.restart()
-            deadline = np.inf if block.seconds is None else time.monotonic() + block.seconds
             while True:
+                began, left = time.monotonic(), task.left[portion].min(initial=np.inf)
                 search(
                     *(task.theta, portion, *task.bounds, *task.sides, rows, tableau, memory),
-                    *(budget, _ALLOWANCE, task.z, task.status, *nothing),
+                    *(budget, min(_ALLOWANCE, max(left / _SECONDS_PER_ENTRY, _LEAST_ALLOWANCE)), task.z, task.status),
+                    *nothing,
                 )
+                task.spend(portion, began)
                 if memory.counts[POSITION] == len(portion) or block.stopped:
                     break
-                if time.monotonic() > deadline:
+                if task.left[portion].min() <= 0:
                     task.status[portion] = int(mapgrad.Status.TIME_LIMIT)
                     if memory.work[BEST] == -np.inf:
                         task.z[portion] = np.nan

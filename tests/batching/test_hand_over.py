@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,8 +32,8 @@ class Best(mapgrad.InstanceSolver):
         time.sleep(self.seconds * len(block))
         points = np.array(np.meshgrid(*[[0, 1]] * 4, indexing="ij")).reshape(4, -1).T
         for row, theta in enumerate(block.theta):
-            side = PROGRAM.row_upper if block.limits is None else block.limits.row_upper[row]
-            fitting = points[points @ [2, 3, 4, 5] <= side]
+            side = self.problem.row_upper if block.limits is None else block.limits.row_upper[row]
+            fitting = points[(points @ self.problem.matrix.toarray().T <= side).all(axis=1)]
             if block.forbidden is not None:
                 fitting = fitting[~fitting[:, block.forbidden[row]].any(axis=1)]
             block.z[row] = fitting[np.argmax(fitting @ theta)]
@@ -93,8 +94,16 @@ def test_all_rows_are_answered_and_those_handed_over_counted():
     assert found.status.tolist() == [Status.OPTIMAL] * 9
     torch.testing.assert_close(found.objective, best(theta), rtol=0, atol=1e-12)
     assert sum(count for count, *_ in Engine.asked) == 12
-    patience = pytest.approx(0.05 * SECONDS)
-    assert Hasty.asked[:2] == [(9, None, 1e-4), (6, None, patience)]
+    assert Hasty.asked[0] == (9, None, 1e-4)
+
+
+def test_rows_are_asked_for_anew_where_the_other_solver_is_declared_to_be_slow(monkeypatch):
+    monkeypatch.setattr(_hand_over, "_AT_ONCE", 0.02 * SECONDS)
+    theta = rows(9, 0.4)
+    theta[:2, 0], theta[2:4, 0] = 0.0, 0.04 * SECONDS
+    found = mapgrad.get_solver("fake.hasty", PROGRAM).solve(theta)
+    assert found.stats["handed_over"] == 5
+    assert Hasty.asked == [(9, None, 0.02 * SECONDS), (7, None, pytest.approx(0.05 * SECONDS))]
 
 
 def test_nobody_else_is_looked_for_while_all_rows_are_solved_at_once(monkeypatch):
@@ -138,8 +147,62 @@ def test_a_slow_engine_makes_the_solver_patient():
         assert found.stats["handed_over"] == 5, "one row to make it ready, and four to take the time"
         assert solver.solve(theta).stats["handed_over"] == 0
     assert [count for count, *_ in Engine.asked] == [1, 4]
-    assert [count for count, *_ in Hasty.asked] == [200, 200, 195, 200]
+    assert [count for count, *_ in Hasty.asked] == [200, 195, 200]
     torch.testing.assert_close(found.objective, best(theta), rtol=0, atol=1e-12)
+
+
+def new_programs(count: int, height: int = 1) -> list[IntegerProgram]:
+    """Programs of one size, each with coefficients of its own."""
+    return [IntegerProgram(A_ub=[[2, 3, 4, 5 + number / 64]] * height, b_ub=[7] * height) for number in range(count)]
+
+
+def test_what_the_other_solver_takes_is_learnt_for_new_problems_of_the_same_size():
+    Engine.seconds = 0.05
+    theta = rows(6, 1e-3)  # more than the patience at first, and less than a share of .05 s
+    programs = new_programs(20)
+    with mapgrad.get_solver("fake.hasty", None) as solver:
+        found = solver.solve(theta, problems=programs[:6])
+        assert found.stats["handed_over"] == 1
+        for row, program in enumerate(programs[:6]):
+            assert float(found.objective[row]) == pytest.approx(float(best(theta[row : row + 1], program)))
+        assert solver.solve(theta, problems=programs[6:12]).stats["handed_over"] == 0
+        assert solver.solve(rows(8, 0.4), problems=programs[12:]).stats["handed_over"] == 8, "they take longer yet"
+        assert solver.solve(rows(2, 2e-4), problems=new_programs(2, height=2)).stats["handed_over"] == 1
+
+
+def test_several_rows_of_a_new_problem_share_what_it_takes_to_make_the_other_solver_ready():
+    Engine.seconds = 0.05
+    with mapgrad.get_solver("fake.hasty", None) as solver:
+        solver.solve(rows(1, 0.4), problems=new_programs(1))
+        Engine.seconds = 0.0
+        solver.solve(rows(100, 0.4), problems=[new_programs(2)[1]] * 100)
+    assert Hasty.asked[1] == (100, None, 1e-4), "no row gets a share of what the other solver took for that one"
+    assert [count for count, *_ in Engine.asked] == [1, 1, 4, 95]
+
+
+def test_all_that_is_spent_on_rows_given_up_is_a_share_of_what_the_other_solver_takes(monkeypatch):
+    monkeypatch.setattr(_hand_over, "_AT_ONCE", 0.0)
+    with mapgrad.get_solver("fake.hasty", None) as solver:
+        taken = 0.0
+        for number, program in enumerate(new_programs(40)):
+            Engine.seconds = 0.02 if number % 7 == 3 else 0.0
+            began = time.perf_counter()
+            assert solver.solve(rows(1, 0.9), problems=[program]).stats["handed_over"] == 1
+            taken += time.perf_counter() - began
+    spent = [patience for *_, patience in Hasty.asked]
+    assert max(spent) > 1e-4
+    assert sum(spent) < 0.05 * taken
+
+
+def test_threads_may_hand_over_rows_of_new_problems_at_a_time():
+    programs, theta = new_programs(48), rows(12, 0.4)
+    with mapgrad.get_solver("fake.hasty", None) as solver, ThreadPoolExecutor(4) as threads:
+        parts = [programs[start : start + 12] for start in range(0, 48, 12)]
+        found = list(threads.map(lambda part: solver.solve(theta, problems=part), parts))
+        assert solver.stats["handed_over"] == 48
+    for part, solutions in zip(parts, found, strict=True):
+        for row, program in enumerate(part):
+            assert float(solutions.objective[row]) == pytest.approx(float(best(theta[row : row + 1], program)))
 
 
 def test_a_time_limit_holds_for_both_together():
@@ -149,6 +212,15 @@ def test_a_time_limit_holds_for_both_together():
     Hasty.asked.clear()
     mapgrad.get_solver("fake.hasty", PROGRAM, time_limit=1e-8)(theta)
     assert Hasty.asked[-1] == (3, 1e-8, None), "the limit comes before the patience ends"
+
+
+def test_under_a_short_time_limit_another_solver_is_looked_for_once(monkeypatch):
+    looked, successor_of = [], _hand_over.successor_of
+    monkeypatch.setattr(_hand_over, "successor_of", lambda *given: looked.append(given) or successor_of(*given))
+    with mapgrad.get_solver("fake.hasty", None, time_limit=1e-8) as solver:
+        for program in new_programs(5):
+            assert solver.solve(rows(1, 0.4), problems=[program]).status.item() == Status.OPTIMAL
+    assert len(looked) == 1
 
 
 @pytest.mark.parametrize(("limit", "handed_over"), [(3.9 * SECONDS, 0), (4.1 * SECONDS, 3)])

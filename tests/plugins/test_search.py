@@ -83,6 +83,62 @@ def test_it_is_as_good_as_enumeration(program, seed, exponent):
     assert ((worth - best).abs() <= 1e-9 * theta.abs().amax(1)).all()
 
 
+def require_best(program, theta):
+    """Compare with enumeration."""
+    solver = mapgrad.get_solver("search", program)
+    try:
+        best = (theta @ program.states().T).amax(1)
+    except mapgrad.InfeasibleError:
+        with pytest.raises(mapgrad.InfeasibleError):
+            solver(theta)
+        return
+    found = solver.solve(theta)
+    assert program.contains(found.z).all()
+    assert (found.objective - best).abs().max() <= 1e-9 * theta.abs().max()
+
+
+TINY = [0.0, 5e-324, -5e-324, 1e-323, 1e-310, -1e-310, 1e-300, 1e-20]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.data(), st.sampled_from([1.0, 1e-290, 1e-312, 1e300]), st.integers(0, 1000))
+def test_rows_and_sides_of_any_magnitude_are_as_good_as_enumeration(data, magnitude, seed):
+    numbers = st.sampled_from([0.0, 1.0, -1.0, np.pi, -np.e, 1 / 3, 7.0, 0.1, 8.0])
+    row = np.array(data.draw(st.lists(numbers, min_size=1, max_size=5))) * magnitude
+    sides = st.sampled_from([*TINY, *row, row.sum()])
+    lower, upper = data.draw(sides | st.just(-np.inf)), data.draw(sides | st.just(np.inf))
+    program = IntegerProgram.from_rows([row], [min(lower, upper)], [upper], upper=np.ones(len(row)))
+    require_best(program, torch.tensor(rows(len(row), seed)))
+
+
+@pytest.mark.parametrize("sides", [(5e-324, 5e-324), (5e-324, 1e-300), (-1e-310, -5e-324)])
+@pytest.mark.parametrize("row", [[np.pi], [1.0, -np.e, 7.0], [3 * np.pi, -8 * np.e]])
+def test_zero_isnt_between_sides_that_exclude_it(row, sides):
+    program = IntegerProgram.from_rows([row], [sides[0]], [sides[1]], upper=np.ones(len(row)))
+    with pytest.raises(mapgrad.InfeasibleError):
+        mapgrad.get_solver("search", program)(torch.ones(1, len(row)))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    st.lists(st.sampled_from([1e14 + 1, 3e14 - 1, -2e14 + 3, 1e9 + 7, 1.0, -2.0, 0.0]), min_size=1, max_size=5),
+    st.data(),
+)
+def test_large_integers_are_summed_exactly_or_refused(row, data):
+    width = len(row)
+    x = data.draw(st.lists(st.integers(0, 1), min_size=width, max_size=width))
+    side = float(np.dot(row, x)) + data.draw(st.integers(-1, 1))
+    program = IntegerProgram.from_rows(
+        [row], [data.draw(st.sampled_from([-np.inf, side]))], [side], upper=np.ones(width)
+    )
+    theta = torch.tensor(rows(width, data.draw(st.integers(0, 1000))))
+    if np.abs(row).sum() / program.row_facts.units[0] > 2.0**50:
+        with pytest.raises(mapgrad.UnsupportedProblemError, match="times its unit"):
+            mapgrad.get_solver("search", program)
+    else:
+        require_best(program, theta)
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(programs(), st.integers(0, 1000))
 def test_forbidden_entries_and_starts_change_no_optimum(program, seed):
@@ -256,6 +312,26 @@ def test_a_time_limit_is_kept_with_the_best_state_found():
     assert not easy.z.any()
 
 
+@pytest.mark.parametrize("seconds", [1e-6, 1e-3])
+@pytest.mark.parametrize("kind", ["program", "knapsack"])
+def test_a_short_time_limit_is_kept_too(kind, seconds):
+    if kind == "program":
+        problem, theta = hard()
+    else:
+        problem = knapsack(30, 2, 1)
+        theta = np.tile((problem.weights.sum(0) + 10) / 256, (6, 1))
+    solver = Search(problem)
+    state, blocks = solver.init(), [Block(theta, seconds=seconds) for _ in range(3)]
+    took = []
+    for block in blocks:
+        began = time.thread_time()
+        solver.solve_rows(state, block)
+        took.append((time.thread_time() - began) / len(theta))
+        assert Status.TIME_LIMIT in block.status
+        assert problem.contains(torch.tensor(block.z)).all()
+    assert min(took) < seconds + 2e-3
+
+
 def test_a_stop_ends_the_search():
     program, theta = hard()
     solver = Search(program)
@@ -311,6 +387,9 @@ def test_a_good_start_helps_and_a_bad_one_does_no_harm():
         (IntegerProgram(upper=[1, np.inf]), "reach inf"),
         (IntegerProgram(upper=[5000, 5001]), "10001 steps"),
         (IntegerProgram(A_ub=np.ones((600, 1000)), b_ub=np.ones(600)), "600 rows of 1000 variables"),
+        (IntegerProgram(A_ub=[[1, 2], [4e15, 1]], b_ub=[1, 1]), r"row 1 may come to 4e\+15 times its unit, 1, more"),
+        (IntegerProgram(A_ub=[[np.pi, 1e-16]], b_ub=[0]), r"3.14e\+16 times its smallest coefficient, 1e-16, more"),
+        (IntegerProgram(A_ub=[[1e300, 1e-300]], b_ub=[0]), "inf times its smallest coefficient"),
     ],
 )
 def test_it_says_what_it_doesnt_take(program, reason):

@@ -19,7 +19,7 @@ from mapgrad.batching._clock import Clock
 from mapgrad.batching._counts import NO_COUNTS, Counts
 from mapgrad.batching._families import does_serve, model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
-from mapgrad.batching._hand_over import HandOver
+from mapgrad.batching._hand_over import HandOver, Paces
 from mapgrad.batching._handles import new_handle
 from mapgrad.batching._host import Staged
 from mapgrad.batching._lowered import solve_lowered
@@ -55,6 +55,7 @@ class SolverAtWork:
         settings: What the user asked for.
         workers: Shared with the other problems of a `Solver`.
         counts: Gets what is done, likewise shared; None for counts of its own.
+        paces: What handing rows over took, likewise.
 
     Attributes:
         proves: Whether equal and known rows are looked for.
@@ -72,6 +73,7 @@ class SolverAtWork:
         settings: Settings,
         workers: Workers,
         counts: Counts | None = None,
+        paces: Paces | None = None,
     ) -> None:
         self.factory = factory
         self.problem = problem
@@ -89,7 +91,7 @@ class SolverAtWork:
             def start(other: SolverFactory, of: Problem, limit: float | None) -> SolverAtWork:
                 return SolverAtWork(other, of, replace(settings.without_options(), time_limit=limit), workers)
 
-            self._hand_over = HandOver(factory, problem, settings.time_limit, start)
+            self._hand_over = HandOver(factory, problem, settings.time_limit, start, paces or Paces())
         # asked here, as a compiler can't trace how the problem's bounds are found
         self._dtypes = exact_dtypes(problem)
         self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()
@@ -332,23 +334,27 @@ class SolverAtWork:
         lowering, solver = self._lowering, self._batch_solver
         if solver is None:
             near = near if self._settings.reuse else None
-            answers = self.ask(rows, near, clock, priced=priced, is_masked=is_masked)
-            if answers[1] or self._hand_over is None:
-                return answers
-            return self._hand_over.complete(self, answers, rows, near, clock, priced=priced, is_masked=is_masked)
+            if self._hand_over is None:
+                return self.ask(rows, near, clock, None, priced=priced, is_masked=is_masked)
+            return self._hand_over.solve(self, rows, near, clock, priced=priced, is_masked=is_masked)
         if lowering is not None and lowering.is_lowered:
             return solve_lowered(solver, lowering, rows, clock, is_masked=is_masked)
         unserved: list[int] = []
         if is_masked and not self.traits.masks:
             rows, unserved = with_penalties(rows, rows.isneginf(), self.problem)
-        if self.is_function:
-            answers = ask_function(solver, rows.chunk(calls), clock)
-        else:
-            answers = solve_batch(solver, rows, clock)
+        chunks = rows.chunk(calls)
+        answers = ask_function(solver, chunks, clock) if self.is_function else solve_batch(solver, rows, clock)
         return fail_unserved(*answers, unserved) if unserved else answers
 
     def ask(
-        self, rows: Tensor, near: Tensor | None, clock: Clock | None, *, priced: bool, is_masked: bool
+        self,
+        rows: Tensor,
+        near: Tensor | None,
+        clock: Clock | None,
+        patience: float | None,
+        *,
+        priced: bool,
+        is_masked: bool,
     ) -> tuple[Solutions, bool]:
         """Have an instance solver, and no other, solve rows [N, *shape], N ≥ 1; returns what `_ask` does."""
         assert self._lowering is not None
@@ -364,7 +370,7 @@ class SolverAtWork:
                 seconds=self._settings.time_limit,
                 reuse=self._settings.reuse,
                 is_masked=is_masked,
-                patience=None if self._hand_over is None else self._hand_over.patience,
+                patience=patience,
                 limits=None if self._limits is None else self._limits.of_rows(numbers),
             )
             if clock is None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from collections import OrderedDict
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import torch
 
 from mapgrad.batching._theta import row_numbers
+from mapgrad.errors import UnsupportedProblemError
 from mapgrad.solutions import Status
 from mapgrad.solvers import successor_of
 from mapgrad.workers import new_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from torch import Tensor
 
@@ -40,7 +43,55 @@ _AT_ONCE: Final = 1e-4
 _TRIED: Final = 4
 """So many rows tell how long the other solver takes, after a first one that makes it ready, before it gets the rest."""
 
+_KINDS: Final = 512
+
 _logger = logging.getLogger("mapgrad")
+
+
+class Pace(NamedTuple):
+    """What handing rows over takes: means in which each time counts as much as all before it.
+
+    Where what is spent on rows that are given up is a share of them, it is a share of all that was taken, in sum.
+
+    Attributes:
+        declared: Seconds that the last solver found declares to take for a row.
+        first: Seconds for the first row of a problem, as the other solver was made ready for it.
+        row: Seconds for a row after that.
+    """
+
+    declared: float = 0.0
+    first: float = 0.0
+    row: float = 0.0
+
+    def of(self, rows: int) -> float:
+        """Return the seconds a row that it takes to try the other solver for so many rows of a new problem."""
+        return (self.first + (min(rows, 1 + _TRIED) - 1) * self.row) / rows
+
+    def after(self, seconds: float, *, is_first: bool) -> Pace:
+        """Return it, having taken so long for a row."""
+        old = self.first if is_first else self.row
+        mean = (old + seconds) / 2 if old else seconds
+        return self._replace(first=mean) if is_first else self._replace(row=mean)
+
+
+class Paces:
+    """What is known of problems that are new by others that are alike: of one class and size. May be shared."""
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+        self._known: OrderedDict[Hashable, Pace] = OrderedDict()
+
+    def of(self, kind: Hashable) -> Pace:
+        """Return that of such problems, which is 0 where none was handed over."""
+        with self._lock:
+            return self._known.get(kind, Pace())
+
+    def change(self, kind: Hashable, change: Callable[[Pace], Pace]) -> None:
+        """Put another pace in the place of that of such problems."""
+        with self._lock:
+            self._known[kind] = change(self._known.pop(kind, Pace()))
+            if len(self._known) > _KINDS:
+                self._known.popitem(last=False)
 
 
 class Work(Protocol):
@@ -52,7 +103,14 @@ class Work(Protocol):
     def can_serve(self, problem: Problem) -> bool: ...
     def of_siblings(self, problems: Sequence[Problem]) -> Work: ...
     def ask(
-        self, rows: Tensor, near: Tensor | None, clock: Clock | None, *, priced: bool, is_masked: bool
+        self,
+        rows: Tensor,
+        near: Tensor | None,
+        clock: Clock | None,
+        patience: float | None,
+        *,
+        priced: bool,
+        is_masked: bool,
     ) -> Answers: ...
     def close(self) -> None: ...
 
@@ -62,12 +120,14 @@ class HandOver:
 
     The time is a share of what the other solver declares to take for a row and, once it was asked, of what it takes:
     rows that are hard for one are hard for the other, too. The other solver is looked for once a row was given up.
+    Until it is ready for the problem, what it took for others that are alike counts as well.
 
     Args:
         factory: Makes the solver that gives rows up.
         problem: The feasible set.
         limit: Seconds that a row may take in all; None for no limit.
         start: Puts another solver to work on a problem, with a limit of its own.
+        paces: What is known of problems that are alike.
     """
 
     def __init__(
@@ -76,20 +136,37 @@ class HandOver:
         problem: Problem,
         limit: float | None,
         start: Callable[[SolverFactory, Problem, float | None], Work],
+        paces: Paces,
     ) -> None:
         self._factory, self._problem, self._limit, self._start = factory, problem, limit, start
+        self._paces, self._kind = paces, (type(problem), *_size_of(factory.lowering(problem).native))
         self._lock = new_lock()
         self._is_found = self._is_ready = False
         self._others: list[Work] = []
-        self.patience: float | None = _AT_ONCE if limit is None else min(_AT_ONCE, _OF_LIMIT * limit)
-        """Seconds that a row may take; None where there is no other solver, or the time limit comes first."""
+        self._seconds = 0.0  # a row, as far as known, for the other solver; infinite where there is none
+
+    def patience(self, rows: int) -> float | None:
+        """Return the seconds that a row may take, of so many that are solved together.
+
+        It is None where there is no other solver, or the time limit comes first.
+        """
+        most = math.inf if self._limit is None else _OF_LIMIT * self._limit
+        known = self._paces.of(self._kind)
+        seconds = _SHARE * (self._seconds if self._is_found else known.declared)
+        if not self._is_ready:
+            seconds = max(seconds, _SHARE * known.of(rows))
+        if not self._is_found:
+            seconds = max(seconds, min(_AT_ONCE, most))
+        return seconds if seconds <= most and seconds < math.inf else None
 
     def _look(self) -> None:
         """Find another solver, unless it was looked for."""
         with self._lock:
             if not self._is_found:
                 seconds = self._find(self._problem)
-                self._allow(math.inf if seconds is None else _SHARE * seconds)
+                self._seconds = math.inf if seconds is None else seconds
+                if seconds is not None:  # else there may be one for others, whose search never ends
+                    self._paces.change(self._kind, lambda pace: pace._replace(declared=seconds))
                 self._is_found = True
 
     def _find(self, problem: Problem) -> float | None:
@@ -109,27 +186,14 @@ class HandOver:
                 self._find(problem)
             return next((other for other in self._others if other.can_serve(problem)), self._others[0])
 
-    def _allow(self, seconds: float) -> None:
-        is_allowed = seconds < math.inf if self._limit is None else seconds <= _OF_LIMIT * self._limit
-        self.patience = seconds if is_allowed else None
-
-    def complete(
-        self,
-        work: Work,
-        answers: Answers,
-        rows: Tensor,
-        near: Tensor | None,
-        clock: Clock | None,
-        *,
-        priced: bool,
-        is_masked: bool,
+    def solve(
+        self, work: Work, rows: Tensor, near: Tensor | None, clock: Clock | None, *, priced: bool, is_masked: bool
     ) -> Answers:
-        """Have the rows solved that were given up.
+        """Have rows solved, and those that are given up by another solver.
 
         Args:
-            work: The solver that gave them up.
-            answers: What it answered, and whether all rows succeeded; the first is written to.
-            rows: [N, *shape].
+            work: The solver that may give rows up.
+            rows: [N, *shape], N ≥ 1.
             near: States to start from, or None.
             clock: The batch's deadline; None for any time.
             priced: Whether objectives are asked for.
@@ -138,16 +202,18 @@ class HandOver:
         Returns:
             All answers, with the count of rows handed over among their stats, and whether all rows succeeded.
         """
+        patience = self.patience(len(rows))
+        answers = work.ask(rows, near, clock, patience, priced=priced, is_masked=is_masked)
         solutions = answers[0]
-        left = _given_up(solutions)
+        left = [] if answers[1] or patience is None else _given_up(solutions)
         if not left:
             return answers
         problems = [problem for problem in work.problems if problem is not None]
 
-        def ask(solver: Work, part: list[int]) -> None:
+        def ask(solver: Work, part: list[int], patience: float | None = None) -> None:
             own = solver.of_siblings([problems[row % len(problems)] for row in part] if len(problems) > 1 else problems)
             starts = None if near is None else near[part]
-            found, _ = own.ask(rows[part], starts, clock, priced=priced, is_masked=is_masked)
+            found, _ = own.ask(rows[part], starts, clock, patience, priced=priced, is_masked=is_masked)
             write_answers(solutions, part, found)
 
         def ask_others(part: list[int]) -> None:
@@ -160,25 +226,31 @@ class HandOver:
                 ask(other, of_other)
 
         def ask_again(part: list[int]) -> list[int]:
-            ask(work, part)
-            return [] if self.patience is None else sorted(set(part).intersection(_given_up(solutions)))
+            nonlocal patience
+            before, patience = patience, self.patience(len(part))
+            if before is not None and patience is not None and patience <= before:
+                patience = before
+                return part
+            ask(work, part, patience)
+            return [] if patience is None else sorted(set(part).intersection(_given_up(solutions)))
 
         names: set[str] = set()
         asked = 0
-        if not self._is_found or self.patience is None:  # another thread may have looked meanwhile, and found nobody
-            self._look()
-            left = ask_again(left)
+        self._look()
+        left = ask_again(left)
         while left:
-            tried = left[: _TRIED if self._is_ready else 1] if asked <= _TRIED else left
+            is_first = not self._is_ready
+            tried = left[: 1 if is_first else _TRIED] if asked <= _TRIED else left
             began = time.perf_counter()
             ask_others(tried)
-            seconds = _SHARE * (time.perf_counter() - began) / len(tried)
+            seconds = (time.perf_counter() - began) / len(tried)
+            self._paces.change(self._kind, partial(Pace.after, seconds=seconds, is_first=is_first))
             asked += len(tried)
             left = left[len(tried) :]
-            if self._is_ready and left and self.patience is not None and seconds > 2 * self.patience:
-                self._allow(seconds)
-                left = ask_again(left)
             self._is_ready = True
+            if left and not is_first and seconds > 2 * self._seconds:
+                self._seconds = seconds
+                left = ask_again(left)
         if asked:
             others = ", ".join(sorted(names))
             _logger.info("%s handed over %d of %d rows to %s", self._factory.name, asked, len(rows), others)
@@ -189,6 +261,14 @@ class HandOver:
         """Free the other solvers' native models."""
         for other in self._others:
             other.close()
+
+
+def _size_of(problem: Problem) -> tuple[object, ...]:
+    """Return the shape of a problem and, where a program can stand for it, how many rows that has."""
+    try:
+        return problem.shape, len(problem.to_ilp().row_upper)
+    except UnsupportedProblemError:
+        return (problem.shape,)
 
 
 def _given_up(solutions: Solutions) -> list[int]:

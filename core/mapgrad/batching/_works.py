@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mapgrad.batching._at_work import SolverAtWork
 from mapgrad.batching._counts import Counts
 from mapgrad.batching._families import model_key
+from mapgrad.batching._hand_over import Paces
 from mapgrad.batching._theta import admit, domain_error, non_finite_error
 from mapgrad.errors import DomainError, NonFiniteError, UnsupportedProblemError
 from mapgrad.problems import Problem
@@ -50,12 +51,13 @@ class Works:
         self._alike: dict[Hashable, OrderedDict[Problem, SolverAtWork]] = {}
         self._lock = new_lock()
         self.counts = Counts()
+        self._paces = Paces()
 
     def start(self, problem: Problem | None, rows: float = math.inf) -> SolverAtWork:
         """Put the solver to work on a problem, which isn't kept; `rows` says for how many it is worth to be made."""
         solver = self._solver
         factory = solver if isinstance(solver, SolverFactory) else resolve(solver, problem, rows)
-        return SolverAtWork(factory, problem, self._settings, self.workers, self.counts)
+        return SolverAtWork(factory, problem, self._settings, self.workers, self.counts, self._paces)
 
     def serving(self, problem: Problem, own: SolverAtWork | None, rows: float = math.inf) -> SolverAtWork:
         """Return what serves a problem: the solver's own, one that is kept, or a new one.
