@@ -342,8 +342,9 @@ class SolverAtWork:
         unserved: list[int] = []
         if is_masked and not self.traits.masks:
             rows, unserved = with_penalties(rows, rows.isneginf(), self.problem)
-        chunks = rows.chunk(calls)
-        answers = ask_function(solver, chunks, clock) if self.is_function else solve_batch(solver, rows, clock)
+        answers = (
+            ask_function(solver, rows.chunk(calls), clock) if self.is_function else solve_batch(solver, rows, clock)
+        )
         return fail_unserved(*answers, unserved) if unserved else answers
 
     def ask(
