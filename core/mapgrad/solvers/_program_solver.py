@@ -20,6 +20,7 @@ from mapgrad.solvers._limits import Limits
 from mapgrad.solvers._native import AskedRow, NativeModel, NativeModels
 from mapgrad.solvers._points import DIGITS, Rows
 from mapgrad.solvers._rays import Cone
+from mapgrad.solvers._split_rows import SplitRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,6 +80,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
             `RowFacts` has it: the more, the finer does an engine of absolute tolerances tell which rows are met.
         believed_multiple: An engine that was seen to be wrong about rows of integers with a larger coefficient is asked
             about them in two ways.
+        split_multiple: Rows of integers with a larger coefficient, in their unit, are split into two of smaller ones.
         fits: Whether the continuous variables of a mixed program are fitted to the integer ones even where all rows
             hold: for engines that stop at tolerances larger than 1e-9.
         grid_bits: Where a variable is integer, utilities are rounded to multiples of 2^-grid_bits, or of so much less
@@ -91,6 +93,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     row_bits: int = 0
     integer_row_bits: ClassVar[int] = 0
     believed_multiple: ClassVar[float] = math.inf
+    split_multiple: ClassVar[float] = 2.0**20
     fits: ClassVar[bool] = True
     grid_bits: ClassVar[int | None] = None
 
@@ -188,11 +191,16 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
 
     def _model(self, program: IntegerProgram) -> NativeModel[M]:
         limits, rows = Limits.of(program), Rows(program, self.believed_multiple)
-        stated = rows.stated(limits)
-        meant = program.replace(row_lower=stated.row_lower, row_upper=stated.row_upper)
-        tight = tightened(program, stated) if is_distant(program) else meant
-        bits = self._row_bits(program)
-        return NativeModel(self.build(tight.scaled(bits)), program, limits, rows, tight.matrix != program.matrix)
+        asked, split, is_tightened = self._asked(program, rows.stated(limits))
+        native = self.build(asked.scaled(self._row_bits(program)))
+        return NativeModel(native, program, asked, split, limits, rows, is_tightened)
+
+    def _asked(self, program: IntegerProgram, stated: Limits) -> tuple[IntegerProgram, SplitRows | None, bool]:
+        """Return what says the same to the engine as a program of these limits; how rows are split; if one is tight."""
+        asked = tightened(program, stated) if is_distant(program) else program.replace(**stated._asdict())
+        is_tightened = asked.matrix != program.matrix
+        split = SplitRows.of(asked, self.split_multiple)
+        return asked if split is None else split.program(asked), split, is_tightened
 
     def _row_bits(self, program: IntegerProgram) -> int:
         is_fine = are_small_integers(program) and not program.row_facts.is_coarse
@@ -204,9 +212,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         if model.is_tightened:
             if not all(map(np.array_equal, limits, held)):
                 self.free(model.native)
-                tight = tightened(model.program, model.rows.stated(limits))
-                model.native = self.build(tight.scaled(self._row_bits(model.program)))
+                model.asked, model.split, _ = self._asked(model.program, model.rows.stated(limits))
+                model.native = self.build(model.asked.scaled(self._row_bits(model.program)))
             return
+        if model.split is not None:
+            held, limits = (model.split.limits(model.rows.stated(each)) for each in (held, limits))
         if limits.lower is not held.lower or limits.upper is not held.upper:
             columns = np.flatnonzero((limits.lower != held.lower) | (limits.upper != held.upper))
             if len(columns):
@@ -214,9 +224,9 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         if limits.row_lower is not held.row_lower or limits.row_upper is not held.row_upper:
             rows = np.flatnonzero((limits.row_lower != held.row_lower) | (limits.row_upper != held.row_upper))
             if len(rows):
-                facts, bits = model.program.row_facts, self._row_bits(model.program)
-                lower, upper = (facts.scaled_sides(bits, side)[rows] for side in model.rows.stated(limits)[2:])
-                self.set_sides(model.native, rows, lower, upper)
+                facts, bits = model.asked.row_facts, self._row_bits(model.program)
+                sides = (limits if model.split is not None else model.rows.stated(limits))[2:]
+                self.set_sides(model.native, rows, *(facts.scaled_sides(bits, side)[rows] for side in sides))
 
     def _run(self, state: NativeModels[M], model: NativeModel[M], row: AskedRow, way: int) -> EngineAnswer:
         """Run the engine; what it says when its time is up or it was stopped proves nothing."""
@@ -229,7 +239,12 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         theta = row.theta
         if self.grid_bits is not None and model.program.integrality.any():
             theta = on_grid(theta, row.limits, self.grid_bits)
+        if model.split is not None:
+            theta = model.split.lengthened(theta, 0.0)
+            start = None if start is None else model.split.lengthened(start, np.nan)
         answer = self.maximize(model.native, EngineCall(theta, way, state.stopped, seconds, reuse, start))
+        if answer.x is not None:
+            answer = replace(answer, x=answer.x[: len(row.theta)])
         state.running = None
         if state.stopped.is_set() or (row.deadline is not None and time.monotonic() >= row.deadline):
             answer = replace(answer, status=Status.TIME_LIMIT)

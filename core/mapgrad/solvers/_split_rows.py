@@ -1,0 +1,118 @@
+"""Rows of large integers as rows of smaller ones, for engines that count in floats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from mapgrad.problems import IntegerProgram, SparseRows
+from mapgrad.solvers._limits import Limits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_ROOM: Final = 0.25
+"""Of a unit, by which sides are moved outwards: no point lies on them, which engines may take to be outside."""
+
+_ROUNDING: Final = 2.0**-50
+"""Of a bound that is added up in float64."""
+
+
+class SplitRows:
+    """Rows with a unit, each as two rows that a further variable connects.
+
+    In its unit, a row is l ≤ ⟨a, x⟩ ≤ u with integers a. With a base q, a power of two near √max |a|, and a = q c + d,
+    it says the same as
+
+        ⟨c, x⟩ - y = s    and    l - q s - ¼ ≤ ⟨d, x⟩ + q y ≤ u - q s + ¼
+
+    of an integer variable y and any integer s, here about u / q, so that numbers are small near the sides. No
+    coefficient is much larger than q. Points that all but meet the row with all but integer x, which engines take for
+    solutions, have a y that isn't near an integer.
+
+    Args:
+        program: The program of these rows.
+        are_split: [m] bool, the rows to split; all have a unit.
+    """
+
+    def __init__(self, program: IntegerProgram, are_split: NDArray[np.bool_]) -> None:
+        self._facts, self._rows = program.row_facts, np.flatnonzero(are_split)
+        part = program.matrix.select(are_split)
+        multiples = np.rint(part.data / self._facts.units[self._rows][part.row_of_entry])
+        largest = np.zeros(len(self._rows))
+        np.maximum.at(largest, part.row_of_entry, np.abs(multiples))
+        self._bases = np.ldexp(1.0, (np.frexp(largest)[1] + 1) // 2)
+        bases = self._bases[part.row_of_entry]
+        high = np.rint(multiples / bases)
+        self._high, self._low = (
+            SparseRows(digits, part.indices, part.indptr, part.shape) for digits in (high, multiples - bases * high)
+        )
+
+    @classmethod
+    def of(cls, program: IntegerProgram, most: float) -> SplitRows | None:
+        """Return those of a program in which a coefficient is larger than `most` units; None without one."""
+        facts, matrix = program.row_facts, program.matrix
+        if facts.largest_multiple <= most:
+            return None
+        are_large = np.abs(matrix.data) > most * facts.units[matrix.row_of_entry]
+        counts = np.bincount(matrix.row_of_entry[are_large], minlength=matrix.shape[0])
+        return cls(program, (counts > 0) & (facts.units > 0))
+
+    def program(self, program: IntegerProgram) -> IntegerProgram:
+        """Return a program whose first columns are those of this one, all priced, with a column more for each row."""
+        (height, width), count = program.matrix.shape, len(self._rows)
+        matrix, high, low, numbers = program.matrix, self._high, self._low, np.arange(count)
+        stays = ~np.isin(matrix.row_of_entry, self._rows)
+        parts = (
+            (matrix.row_of_entry[stays], matrix.indices[stays], matrix.data[stays]),
+            (self._rows[low.row_of_entry], low.indices, low.data),
+            (self._rows, width + numbers, self._bases),
+            (height + high.row_of_entry, high.indices, high.data),
+            (height + numbers, width + numbers, np.full(count, -1.0)),
+        )
+        rows, columns, values = (np.concatenate(each) for each in zip(*parts, strict=True))
+        lower, upper, row_lower, row_upper = self.limits(Limits.of(program))
+        return IntegerProgram.from_rows(
+            SparseRows.from_entries(rows, columns, values, (height + count, width + count)),
+            row_lower,
+            row_upper,
+            lower=lower,
+            upper=upper,
+            integrality=np.append(program.integrality, np.ones(count, dtype=np.bool_)),
+        )
+
+    def limits(self, limits: Limits) -> Limits:
+        """Return the bounds and sides of `program`, given those of the program itself."""
+        inner = self._facts.inner(limits.row_lower, limits.row_upper)
+        least, most = (np.rint(side[self._rows] / self._facts.units[self._rows]) for side in inner)
+        (lowest, highest), (low_least, low_most) = (_range(digits, limits) for digits in (self._high, self._low))
+        side = np.where(np.isfinite(most), most, np.where(np.isfinite(least), least, 0.0))
+        shift = np.clip(np.rint(side / self._bases), lowest, highest)
+        least, most = least - self._bases * shift, most - self._bases * shift
+        lower, upper = (least - low_most) / self._bases, (most - low_least) / self._bases
+        lower = np.maximum(np.ceil(lower - _ROUNDING * np.abs(lower)), lowest - shift)
+        upper = np.minimum(np.floor(upper + _ROUNDING * np.abs(upper)), highest - shift)
+        is_empty = lower > upper  # engines refuse such bounds, and find by the rows that there is no solution
+        row_lower, row_upper = limits.row_lower.copy(), limits.row_upper.copy()
+        row_lower[self._rows], row_upper[self._rows] = least - _ROOM, most + _ROOM
+        return Limits(
+            np.append(limits.lower, np.where(is_empty, lowest - shift, lower)),
+            np.append(limits.upper, np.where(is_empty, highest - shift, upper)),
+            np.append(row_lower, shift),
+            np.append(row_upper, shift),
+        )
+
+    def lengthened(self, values: NDArray[np.float64], value: float) -> NDArray[np.float64]:
+        """Return values of the program's variables with one for those that were added."""
+        return np.append(values, np.full(len(self._rows), value))
+
+
+def _range(rows: SparseRows, limits: Limits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what rows come to at least and at most within the bounds."""
+    ends = rows.data * np.stack((limits.lower, limits.upper))[:, rows.indices]
+    least, most = (
+        np.bincount(rows.row_of_entry, weights=end, minlength=rows.shape[0]).astype(np.float64)
+        for end in (ends.min(axis=0), ends.max(axis=0))
+    )
+    return least, most
