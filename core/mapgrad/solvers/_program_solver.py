@@ -13,14 +13,14 @@ import numpy as np
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solution, Status
-from mapgrad.solvers._boxes import are_small_integers, break_a_row, is_distant, on_grid, tightened
+from mapgrad.solvers._boxes import are_small_integers, break_a_row, on_grid
 from mapgrad.solvers._contract import InstanceSolver, Traits
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._limits import Limits
 from mapgrad.solvers._native import AskedRow, NativeModel, NativeModels
 from mapgrad.solvers._points import DIGITS, Rows
 from mapgrad.solvers._rays import Cone
-from mapgrad.solvers._split_rows import SplitRows
+from mapgrad.solvers._split_rows import for_engines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,9 +65,10 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     - Where numbers of a row or of an answer are far apart, a side is nearly 0, or an integer lacks a bound, OPTIMAL
       counts once another way, asked for a step from there to a better point, finds none.
 
-    What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
-    base also keeps deadlines and forbidden entries, scales rows, and shrinks an integer's coefficient that is 1e6 times
-    another of its row where the row says the same with a smaller one.
+    What doesn't count is asked for again, from where a point breaks a row, then in another way; where none helps, the
+    row fails with what the engine said. The base also keeps deadlines and forbidden entries, scales rows, splits those
+    of large integers, and shrinks an integer's coefficient that is 1e6 times another of its row where the row says the
+    same with a smaller one.
 
     Args:
         problem: A program of rows and bounds alone, every variable of which is priced.
@@ -191,16 +192,9 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
 
     def _model(self, program: IntegerProgram) -> NativeModel[M]:
         limits, rows = Limits.of(program), Rows(program, self.believed_multiple)
-        asked, split, is_tightened = self._asked(program, rows.stated(limits))
+        asked, split, is_tightened = for_engines(program, rows.stated(limits), self.split_multiple)
         native = self.build(asked.scaled(self._row_bits(program)))
         return NativeModel(native, program, asked, split, limits, rows, is_tightened)
-
-    def _asked(self, program: IntegerProgram, stated: Limits) -> tuple[IntegerProgram, SplitRows | None, bool]:
-        """Return what says the same to the engine as a program of these limits; how rows are split; if one is tight."""
-        asked = tightened(program, stated) if is_distant(program) else program.replace(**stated._asdict())
-        is_tightened = asked.matrix != program.matrix
-        split = SplitRows.of(asked, self.split_multiple)
-        return asked if split is None else split.program(asked), split, is_tightened
 
     def _row_bits(self, program: IntegerProgram) -> int:
         is_fine = are_small_integers(program) and not program.row_facts.is_coarse
@@ -212,7 +206,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         if model.is_tightened:
             if not all(map(np.array_equal, limits, held)):
                 self.free(model.native)
-                model.asked, model.split, _ = self._asked(model.program, model.rows.stated(limits))
+                stated = model.rows.stated(limits)
+                model.asked, model.split, _ = for_engines(model.program, stated, self.split_multiple)
                 model.native = self.build(model.asked.scaled(self._row_bits(model.program)))
             return
         if model.split is not None:
@@ -267,12 +262,14 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
                     return Solution(None, Status.INFEASIBLE)
             elif answer.status is Status.OPTIMAL and answer.x is not None:
                 x = self._cleaned(state, model, row, answer.x, way)
+                if is_stepped := x is None:
+                    x = self._stepped(state, model, row, answer.x, way)
                 is_feasible = is_feasible or x is not None
                 if x is None:
                     if break_a_row(model.rows, model.program.matrix, row.limits):
                         return Solution(None, Status.INFEASIBLE)
                     comment, advice = ", with a point that breaks a row once its integers are rounded", _ADVICE
-                elif not is_hard and self._is_beyond_doubt(model, row, x, answer):
+                elif not is_hard and not is_stepped and self._is_beyond_doubt(model, row, x, answer):
                     return Solution(x)
                 elif solution := self._confirmed(state, model, row, x, way):
                     return solution
@@ -341,6 +338,18 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         if point is None and rows.hold(x, row.limits, DIGITS):
             return x
         return point
+
+    def _stepped(
+        self, state: NativeModels[M], model: NativeModel[M], row: AskedRow, x: NDArray[np.float64], way: int
+    ) -> NDArray[np.float64] | None:
+        """Return a point by a step from x, which breaks a row: seen from there, sides are small, and so tolerances."""
+        start = model.rows.rounded(x, row.limits)
+        if model.is_tightened or model.rows.near_origin(start, row.limits) is not start:
+            return None
+        answer = self._run(state, model, replace(row, limits=model.rows.seen_from(start, row.limits)), way)
+        if answer.status is not Status.OPTIMAL or answer.x is None:
+            return None
+        return self._cleaned(state, model, row, start + answer.x, way)
 
     @staticmethod
     def _better_vertex(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from mapgrad.problems import IntegerProgram, SparseRows
+from mapgrad.solvers._boxes import is_distant, tightened
 from mapgrad.solvers._limits import Limits
 
 if TYPE_CHECKING:
@@ -106,6 +107,23 @@ class SplitRows:
     def lengthened(self, values: NDArray[np.float64], value: float) -> NDArray[np.float64]:
         """Return values of the program's variables with one for those that were added."""
         return np.append(values, np.full(len(self._rows), value))
+
+
+def for_engines(program: IntegerProgram, stated: Limits, most: float) -> tuple[IntegerProgram, SplitRows | None, bool]:
+    """Return what says the same to an engine as a program of these limits.
+
+    Args:
+        program: The program.
+        stated: Its bounds and sides as `Rows.stated` gives them.
+        most: Rows with a larger coefficient, in their unit, are split.
+
+    Returns:
+        A program, the rows that are split in it, and whether coefficients are tightened.
+    """
+    asked = tightened(program, stated) if is_distant(program) else program.replace(**stated._asdict())
+    is_tightened = asked.matrix != program.matrix
+    split = SplitRows.of(asked, most)
+    return asked if split is None else split.program(asked), split, is_tightened
 
 
 def _range(rows: SparseRows, limits: Limits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
