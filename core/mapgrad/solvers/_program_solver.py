@@ -65,10 +65,9 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     - Where numbers of a row or of an answer are far apart, a side is nearly 0, or an integer lacks a bound, OPTIMAL
       counts once another way, asked for a step from there to a better point, finds none.
 
-    What doesn't count is asked for again, from where a point breaks a row, then in another way; where none helps, the
-    row fails with what the engine said. The base also keeps deadlines and forbidden entries, scales rows, splits those
-    of large integers, and shrinks an integer's coefficient that is 1e6 times another of its row where the row says the
-    same with a smaller one.
+    What doesn't count is asked for again in another way, at last by a step from a point that breaks a row; else the row
+    fails with what the engine said. The base also keeps deadlines and forbidden entries, scales rows, splits those of
+    many digits, and shrinks an integer's coefficient that is 1e6 times another of its row where a smaller one will do.
 
     Args:
         problem: A program of rows and bounds alone, every variable of which is priced.
@@ -79,9 +78,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         row_bits: The largest coefficient of each row is scaled to [2^row_bits, 2^(row_bits + 1)).
         integer_row_bits: By so much more where all variables are integers of at most 1e4 and rows aren't coarse, as
             `RowFacts` has it: the more, the finer does an engine of absolute tolerances tell which rows are met.
-        believed_multiple: An engine that was seen to be wrong about rows of integers with a larger coefficient is asked
-            about them in two ways.
-        split_multiple: Rows of integers with a larger coefficient, in their unit, are split into two of smaller ones.
+        believed_multiple: Engines are asked in two ways about rows of integers with a larger coefficient in their unit.
+        split_multiple: Rows of more digits are split: see `SplitRows`.
         fits: Whether the continuous variables of a mixed program are fitted to the integer ones even where all rows
             hold: for engines that stop at tolerances larger than 1e-9.
         grid_bits: Where a variable is integer, utilities are rounded to multiples of 2^-grid_bits, or of so much less
@@ -192,7 +190,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
 
     def _model(self, program: IntegerProgram) -> NativeModel[M]:
         limits, rows = Limits.of(program), Rows(program, self.believed_multiple)
-        asked, split, is_tightened = for_engines(program, rows.stated(limits), self.split_multiple)
+        asked, split, is_tightened = for_engines(program, rows, limits, self.split_multiple)
         native = self.build(asked.scaled(self._row_bits(program)))
         return NativeModel(native, program, asked, split, limits, rows, is_tightened)
 
@@ -206,8 +204,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         if model.is_tightened:
             if not all(map(np.array_equal, limits, held)):
                 self.free(model.native)
-                stated = model.rows.stated(limits)
-                model.asked, model.split, _ = for_engines(model.program, stated, self.split_multiple)
+                model.asked, model.split, _ = for_engines(model.program, model.rows, limits, self.split_multiple)
                 model.native = self.build(model.asked.scaled(self._row_bits(model.program)))
             return
         if model.split is not None:
@@ -250,7 +247,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         said: list[str] = []
         is_hard = model.rows.are_hard(row.limits)
         infeasible, enough = 0, self.ways if is_hard else min(2, self.ways)
-        is_feasible, advice = False, ""
+        is_feasible, astray = False, None
         for way in range(self.ways):
             answer = self._run(state, model, row, way)
             if answer.status is Status.TIME_LIMIT:
@@ -262,23 +259,23 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
                     return Solution(None, Status.INFEASIBLE)
             elif answer.status is Status.OPTIMAL and answer.x is not None:
                 x = self._cleaned(state, model, row, answer.x, way)
-                if is_stepped := x is None:
-                    x = self._stepped(state, model, row, answer.x, way)
                 is_feasible = is_feasible or x is not None
                 if x is None:
                     if break_a_row(model.rows, model.program.matrix, row.limits):
                         return Solution(None, Status.INFEASIBLE)
-                    comment, advice = ", with a point that breaks a row once its integers are rounded", _ADVICE
-                elif not is_hard and not is_stepped and self._is_beyond_doubt(model, row, x, answer):
+                    comment, astray = ", with a point that breaks a row once its integers are rounded", answer.x
+                elif not is_hard and self._is_beyond_doubt(model, row, x, answer):
                     return Solution(x)
                 elif solution := self._confirmed(state, model, row, x, way):
                     return solution
                 else:
                     comment = f", with a point of {row.theta @ x:.12g} which isn't confirmed"
             said.append(f"{answer.in_words()}{comment}")
+        if astray is not None and (solution := self._stepped(state, model, row, astray)):
+            return solution
         raise ArithmeticError(
             f"{type(self).__name__} contradicts itself or the program, in each way of running it: "
-            f"{'; '.join(said)}{advice}"
+            f"{'; '.join(said)}{'' if astray is None else _ADVICE}"
         )
 
     @staticmethod
@@ -340,16 +337,17 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         return point
 
     def _stepped(
-        self, state: NativeModels[M], model: NativeModel[M], row: AskedRow, x: NDArray[np.float64], way: int
-    ) -> NDArray[np.float64] | None:
-        """Return a point by a step from x, which breaks a row: seen from there, sides are small, and so tolerances."""
+        self, state: NativeModels[M], model: NativeModel[M], row: AskedRow, x: NDArray[np.float64]
+    ) -> Solution | None:
+        """Look for a step from x, which breaks a row: seen from there, sides are small, and so tolerances."""
         start = model.rows.rounded(x, row.limits)
         if model.is_tightened or model.rows.near_origin(start, row.limits) is not start:
             return None
-        answer = self._run(state, model, replace(row, limits=model.rows.seen_from(start, row.limits)), way)
+        answer = self._run(state, model, replace(row, limits=model.rows.seen_from(start, row.limits)), 0)
         if answer.status is not Status.OPTIMAL or answer.x is None:
-            return None
-        return self._cleaned(state, model, row, start + answer.x, way)
+            return Solution(None, Status.TIME_LIMIT) if answer.status is Status.TIME_LIMIT else None
+        point = self._cleaned(state, model, row, start + answer.x, 0)
+        return None if point is None else self._confirmed(state, model, row, point, 0)
 
     @staticmethod
     def _better_vertex(

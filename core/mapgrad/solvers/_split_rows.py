@@ -1,4 +1,4 @@
-"""Rows of large integers as rows of smaller ones, for engines that count in floats."""
+"""Rows of many digits as rows of fewer, for engines that count in floats."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mapgrad.solvers._limits import Limits
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mapgrad.solvers._points import Rows
+
 _ROOM: Final = 0.25
 """Of a unit, by which sides are moved outwards: no point lies on them, which engines may take to be outside."""
 
@@ -21,44 +23,51 @@ _ROUNDING: Final = 2.0**-50
 
 
 class SplitRows:
-    """Rows with a unit, each as two rows that a further variable connects.
+    """Rows of integer variables, each as two rows that a further variable connects.
 
-    In its unit, a row is l ≤ ⟨a, x⟩ ≤ u with integers a. With a base q, a power of two near √max |a|, and a = q c + d,
-    it says the same as
+    With a base q, a power of two, and a = q c + d for integers c, a row l ≤ ⟨a, x⟩ ≤ u says the same as
 
-        ⟨c, x⟩ - y = s    and    l - q s - ¼ ≤ ⟨d, x⟩ + q y ≤ u - q s + ¼
+        ⟨c, x⟩ - y = s    and    l - q s ≤ ⟨d, x⟩ + q y ≤ u - q s
 
-    of an integer variable y and any integer s, here about u / q, so that numbers are small near the sides. No
-    coefficient is much larger than q. Points that all but meet the row with all but integer x, which engines take for
-    solutions, have a y that isn't near an integer.
+    of an integer variable y and any integer s, here about u / q, so that numbers are small near the sides. Points that
+    all but meet the row with all but integer x, which engines take for solutions, have a y that isn't near an integer.
+
+    A row's grain is what engines are to tell apart: its unit, or the distance of its sides where it has none. The base
+    is near √(max |a| · grain), so that neither row has a coefficient of many grains. A row with a unit is divided by
+    that first.
 
     Args:
         program: The program of these rows.
-        are_split: [m] bool, the rows to split; all have a unit.
+        are_split: [m] bool, the rows to split.
+        grains: [m], those of rows.
     """
 
-    def __init__(self, program: IntegerProgram, are_split: NDArray[np.bool_]) -> None:
+    def __init__(self, program: IntegerProgram, are_split: NDArray[np.bool_], grains: NDArray[np.float64]) -> None:
         self._facts, self._rows = program.row_facts, np.flatnonzero(are_split)
+        units = self._facts.units[self._rows]
+        self._divisors, self._room = np.where(units > 0, units, 1.0), np.where(units > 0, _ROOM, 0.0)
         part = program.matrix.select(are_split)
-        multiples = np.rint(part.data / self._facts.units[self._rows][part.row_of_entry])
+        data = part.data / self._divisors[part.row_of_entry]
+        data = np.where(units[part.row_of_entry] > 0, np.rint(data), data)
         largest = np.zeros(len(self._rows))
-        np.maximum.at(largest, part.row_of_entry, np.abs(multiples))
-        self._bases = np.ldexp(1.0, (np.frexp(largest)[1] + 1) // 2)
+        np.maximum.at(largest, part.row_of_entry, np.abs(data))
+        self._bases = np.exp2(np.rint(np.log2(largest * grains[self._rows] / self._divisors) / 2))
         bases = self._bases[part.row_of_entry]
-        high = np.rint(multiples / bases)
+        high = np.rint(data / bases)
         self._high, self._low = (
-            SparseRows(digits, part.indices, part.indptr, part.shape) for digits in (high, multiples - bases * high)
+            SparseRows(digits, part.indices, part.indptr, part.shape) for digits in (high, data - bases * high)
         )
 
     @classmethod
     def of(cls, program: IntegerProgram, most: float) -> SplitRows | None:
-        """Return those of a program in which a coefficient is larger than `most` units; None without one."""
+        """Return those of a program in which a coefficient is larger than `most` grains; None without one."""
         facts, matrix = program.row_facts, program.matrix
-        if facts.largest_multiple <= most:
-            return None
-        are_large = np.abs(matrix.data) > most * facts.units[matrix.row_of_entry]
-        counts = np.bincount(matrix.row_of_entry[are_large], minlength=matrix.shape[0])
-        return cls(program, (counts > 0) & (facts.units > 0))
+        widths = np.where(facts.are_integer, program.row_upper - program.row_lower, np.inf)
+        grains = np.where(facts.units > 0, facts.units, widths)
+        largest = np.zeros(matrix.shape[0])
+        np.maximum.at(largest, matrix.row_of_entry, np.abs(matrix.data))
+        are_split = (largest > most * grains) & (grains > 0)
+        return cls(program, are_split, grains) if are_split.any() else None
 
     def program(self, program: IntegerProgram) -> IntegerProgram:
         """Return a program whose first columns are those of this one, all priced, with a column more for each row."""
@@ -86,7 +95,9 @@ class SplitRows:
     def limits(self, limits: Limits) -> Limits:
         """Return the bounds and sides of `program`, given those of the program itself."""
         inner = self._facts.inner(limits.row_lower, limits.row_upper)
-        least, most = (np.rint(side[self._rows] / self._facts.units[self._rows]) for side in inner)
+        least, most = (side[self._rows] / self._divisors for side in inner)
+        least, most = (np.where(self._room > 0, np.rint(side), side) for side in (least, most))
+        most = np.maximum(least, most)  # nobody asks an engine about a row without a multiple between its sides
         (lowest, highest), (low_least, low_most) = (_range(digits, limits) for digits in (self._high, self._low))
         side = np.where(np.isfinite(most), most, np.where(np.isfinite(least), least, 0.0))
         shift = np.clip(np.rint(side / self._bases), lowest, highest)
@@ -96,7 +107,7 @@ class SplitRows:
         upper = np.minimum(np.floor(upper + _ROUNDING * np.abs(upper)), highest - shift)
         is_empty = lower > upper  # engines refuse such bounds, and find by the rows that there is no solution
         row_lower, row_upper = limits.row_lower.copy(), limits.row_upper.copy()
-        row_lower[self._rows], row_upper[self._rows] = least - _ROOM, most + _ROOM
+        row_lower[self._rows], row_upper[self._rows] = least - self._room, most + self._room
         return Limits(
             np.append(limits.lower, np.where(is_empty, lowest - shift, lower)),
             np.append(limits.upper, np.where(is_empty, highest - shift, upper)),
@@ -109,17 +120,21 @@ class SplitRows:
         return np.append(values, np.full(len(self._rows), value))
 
 
-def for_engines(program: IntegerProgram, stated: Limits, most: float) -> tuple[IntegerProgram, SplitRows | None, bool]:
+def for_engines(
+    program: IntegerProgram, rows: Rows, limits: Limits, most: float
+) -> tuple[IntegerProgram, SplitRows | None, bool]:
     """Return what says the same to an engine as a program of these limits.
 
     Args:
         program: The program.
-        stated: Its bounds and sides as `Rows.stated` gives them.
-        most: Rows with a larger coefficient, in their unit, are split.
+        rows: Its rows.
+        limits: Its bounds and sides.
+        most: Rows with a coefficient of more grains are split.
 
     Returns:
         A program, the rows that are split in it, and whether coefficients are tightened.
     """
+    stated = rows.stated(limits)
     asked = tightened(program, stated) if is_distant(program) else program.replace(**stated._asdict())
     is_tightened = asked.matrix != program.matrix
     split = SplitRows.of(asked, most)
