@@ -195,6 +195,7 @@ def test_what_is_never_settled_fails_with_what_was_said():
         EngineAnswer(Status.OPTIMAL, np.ones(3), 1.5, text="gap 0"),
         INFEASIBLE,
         EngineAnswer(Status.ERROR, text="numerical troubles"),
+        INFEASIBLE,  # the step from there
     ]
     with pytest.raises(ArithmeticError) as raised:
         solved(knapsack(), script)
@@ -204,6 +205,19 @@ def test_what_is_never_settled_fails_with_what_was_said():
         "Where a side is nearer to a sum of a row's coefficients than engines can tell, solvers that count integers "
         "exactly may help: search, diagram, ortools.cp_sat"
     )
+
+
+def test_where_every_way_breaks_a_row_a_step_from_there_is_confirmed_by_another_way():
+    broken = EngineAnswer(Status.OPTIMAL, np.ones(3), 1.5, 1.5)
+    step = EngineAnswer(Status.OPTIMAL, X - 1)
+    nothing = EngineAnswer(Status.OPTIMAL, np.zeros(3))
+    solution, ways = solved(knapsack(), [broken, broken, broken, step, nothing])
+    assert (solution.status, solution.z.tolist(), ways) == (Status.OPTIMAL, X.tolist(), [0, 1, 2, 0, 1])
+
+
+def test_a_step_that_takes_too_long_is_a_time_limit():
+    broken, late = EngineAnswer(Status.OPTIMAL, np.ones(3), 1.5, 1.5), EngineAnswer(Status.TIME_LIMIT)
+    assert solved(knapsack(), [broken, broken, broken, late])[0].status is Status.TIME_LIMIT
 
 
 def test_a_point_of_no_numbers_is_not_a_point():

@@ -15,16 +15,29 @@ if TYPE_CHECKING:
     from mapgrad.solvers._limits import Limits
     from mapgrad.solvers._points import Rows
     from mapgrad.solvers._rays import Cone
+    from mapgrad.solvers._split_rows import SplitRows
 
 M = TypeVar("M")
 
 
 @dataclass(eq=False)
 class NativeModel(Generic[M]):
-    """A native model of a program, and the bounds and sides that it holds at present."""
+    """A native model of a program, and the bounds and sides that it holds at present.
+
+    Attributes:
+        native: The engine's own.
+        program: What is asked about.
+        asked: What says the same to the engine, with bounds and sides that may be earlier ones.
+        split: The rows of `program` that are two of `asked`; None where all are the same.
+        limits: Those of `program` that `native` holds.
+        rows: Those of `program`.
+        is_tightened: Coefficients of `asked` follow from the limits.
+    """
 
     native: M
     program: IntegerProgram
+    asked: IntegerProgram
+    split: SplitRows | None
     limits: Limits
     rows: Rows
     is_tightened: bool

@@ -13,13 +13,14 @@ import numpy as np
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solutions import Solution, Status
-from mapgrad.solvers._boxes import are_small_integers, break_a_row, is_distant, on_grid, tightened
+from mapgrad.solvers._boxes import are_small_integers, break_a_row, on_grid
 from mapgrad.solvers._contract import InstanceSolver, Traits
 from mapgrad.solvers._engines import EngineAnswer, EngineCall
 from mapgrad.solvers._limits import Limits
 from mapgrad.solvers._native import AskedRow, NativeModel, NativeModels
 from mapgrad.solvers._points import DIGITS, Rows
 from mapgrad.solvers._rays import Cone
+from mapgrad.solvers._split_rows import for_engines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,9 +65,9 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     - Where numbers of a row or of an answer are far apart, a side is nearly 0, or an integer lacks a bound, OPTIMAL
       counts once another way, asked for a step from there to a better point, finds none.
 
-    What doesn't count is asked for again in another way; where none helps, the row fails with what the engine said. The
-    base also keeps deadlines and forbidden entries, scales rows, and shrinks an integer's coefficient that is 1e6 times
-    another of its row where the row says the same with a smaller one.
+    What doesn't count is asked for again in another way, at last by a step from a point that breaks a row; else the row
+    fails with what the engine said. The base also keeps deadlines and forbidden entries, scales rows, splits those of
+    many digits, and shrinks an integer's coefficient that is 1e6 times another of its row where a smaller one will do.
 
     Args:
         problem: A program of rows and bounds alone, every variable of which is priced.
@@ -77,8 +78,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         row_bits: The largest coefficient of each row is scaled to [2^row_bits, 2^(row_bits + 1)).
         integer_row_bits: By so much more where all variables are integers of at most 1e4 and rows aren't coarse, as
             `RowFacts` has it: the more, the finer does an engine of absolute tolerances tell which rows are met.
-        believed_multiple: An engine that was seen to be wrong about rows of integers with a larger coefficient is asked
-            about them in two ways.
+        believed_multiple: Engines are asked in two ways about rows of integers with a larger coefficient in their unit.
+        split_multiple: Rows of more digits are split: see `SplitRows`.
         fits: Whether the continuous variables of a mixed program are fitted to the integer ones even where all rows
             hold: for engines that stop at tolerances larger than 1e-9.
         grid_bits: Where a variable is integer, utilities are rounded to multiples of 2^-grid_bits, or of so much less
@@ -91,6 +92,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     row_bits: int = 0
     integer_row_bits: ClassVar[int] = 0
     believed_multiple: ClassVar[float] = math.inf
+    split_multiple: ClassVar[float] = 2.0**20
     fits: ClassVar[bool] = True
     grid_bits: ClassVar[int | None] = None
 
@@ -188,11 +190,9 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
 
     def _model(self, program: IntegerProgram) -> NativeModel[M]:
         limits, rows = Limits.of(program), Rows(program, self.believed_multiple)
-        stated = rows.stated(limits)
-        meant = program.replace(row_lower=stated.row_lower, row_upper=stated.row_upper)
-        tight = tightened(program, stated) if is_distant(program) else meant
-        bits = self._row_bits(program)
-        return NativeModel(self.build(tight.scaled(bits)), program, limits, rows, tight.matrix != program.matrix)
+        asked, split, is_tightened = for_engines(program, rows, limits, self.split_multiple)
+        native = self.build(asked.scaled(self._row_bits(program)))
+        return NativeModel(native, program, asked, split, limits, rows, is_tightened)
 
     def _row_bits(self, program: IntegerProgram) -> int:
         is_fine = are_small_integers(program) and not program.row_facts.is_coarse
@@ -204,9 +204,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         if model.is_tightened:
             if not all(map(np.array_equal, limits, held)):
                 self.free(model.native)
-                tight = tightened(model.program, model.rows.stated(limits))
-                model.native = self.build(tight.scaled(self._row_bits(model.program)))
+                model.asked, model.split, _ = for_engines(model.program, model.rows, limits, self.split_multiple)
+                model.native = self.build(model.asked.scaled(self._row_bits(model.program)))
             return
+        if model.split is not None:
+            held, limits = (model.split.limits(model.rows.stated(each)) for each in (held, limits))
         if limits.lower is not held.lower or limits.upper is not held.upper:
             columns = np.flatnonzero((limits.lower != held.lower) | (limits.upper != held.upper))
             if len(columns):
@@ -214,9 +216,9 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         if limits.row_lower is not held.row_lower or limits.row_upper is not held.row_upper:
             rows = np.flatnonzero((limits.row_lower != held.row_lower) | (limits.row_upper != held.row_upper))
             if len(rows):
-                facts, bits = model.program.row_facts, self._row_bits(model.program)
-                lower, upper = (facts.scaled_sides(bits, side)[rows] for side in model.rows.stated(limits)[2:])
-                self.set_sides(model.native, rows, lower, upper)
+                facts, bits = model.asked.row_facts, self._row_bits(model.program)
+                sides = (limits if model.split is not None else model.rows.stated(limits))[2:]
+                self.set_sides(model.native, rows, *(facts.scaled_sides(bits, side)[rows] for side in sides))
 
     def _run(self, state: NativeModels[M], model: NativeModel[M], row: AskedRow, way: int) -> EngineAnswer:
         """Run the engine; what it says when its time is up or it was stopped proves nothing."""
@@ -229,7 +231,12 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         theta = row.theta
         if self.grid_bits is not None and model.program.integrality.any():
             theta = on_grid(theta, row.limits, self.grid_bits)
+        if model.split is not None:
+            theta = model.split.lengthened(theta, 0.0)
+            start = None if start is None else model.split.lengthened(start, np.nan)
         answer = self.maximize(model.native, EngineCall(theta, way, state.stopped, seconds, reuse, start))
+        if answer.x is not None:
+            answer = replace(answer, x=answer.x[: len(row.theta)])
         state.running = None
         if state.stopped.is_set() or (row.deadline is not None and time.monotonic() >= row.deadline):
             answer = replace(answer, status=Status.TIME_LIMIT)
@@ -240,7 +247,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         said: list[str] = []
         is_hard = model.rows.are_hard(row.limits)
         infeasible, enough = 0, self.ways if is_hard else min(2, self.ways)
-        is_feasible, advice = False, ""
+        is_feasible, astray = False, None
         for way in range(self.ways):
             answer = self._run(state, model, row, way)
             if answer.status is Status.TIME_LIMIT:
@@ -256,7 +263,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
                 if x is None:
                     if break_a_row(model.rows, model.program.matrix, row.limits):
                         return Solution(None, Status.INFEASIBLE)
-                    comment, advice = ", with a point that breaks a row once its integers are rounded", _ADVICE
+                    comment, astray = ", with a point that breaks a row once its integers are rounded", answer.x
                 elif not is_hard and self._is_beyond_doubt(model, row, x, answer):
                     return Solution(x)
                 elif solution := self._confirmed(state, model, row, x, way):
@@ -264,9 +271,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
                 else:
                     comment = f", with a point of {row.theta @ x:.12g} which isn't confirmed"
             said.append(f"{answer.in_words()}{comment}")
+        if astray is not None and (solution := self._stepped(state, model, row, astray)):
+            return solution
         raise ArithmeticError(
             f"{type(self).__name__} contradicts itself or the program, in each way of running it: "
-            f"{'; '.join(said)}{advice}"
+            f"{'; '.join(said)}{'' if astray is None else _ADVICE}"
         )
 
     @staticmethod
@@ -326,6 +335,19 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         if point is None and rows.hold(x, row.limits, DIGITS):
             return x
         return point
+
+    def _stepped(
+        self, state: NativeModels[M], model: NativeModel[M], row: AskedRow, x: NDArray[np.float64]
+    ) -> Solution | None:
+        """Look for a step from x, which breaks a row: seen from there, sides are small, and so tolerances."""
+        start = model.rows.rounded(x, row.limits)
+        if model.is_tightened or model.rows.near_origin(start, row.limits) is not start:
+            return None
+        answer = self._run(state, model, replace(row, limits=model.rows.seen_from(start, row.limits)), 0)
+        if answer.status is not Status.OPTIMAL or answer.x is None:
+            return Solution(None, Status.TIME_LIMIT) if answer.status is Status.TIME_LIMIT else None
+        point = self._cleaned(state, model, row, start + answer.x, 0)
+        return None if point is None else self._confirmed(state, model, row, point, 0)
 
     @staticmethod
     def _better_vertex(

@@ -1,0 +1,151 @@
+"""Rows of many digits as rows of fewer, for engines that count in floats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from mapgrad.problems import IntegerProgram, SparseRows
+from mapgrad.solvers._boxes import is_distant, tightened
+from mapgrad.solvers._limits import Limits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mapgrad.solvers._points import Rows
+
+_ROOM: Final = 0.25
+"""Of a unit, by which sides are moved outwards: no point lies on them, which engines may take to be outside."""
+
+_ROUNDING: Final = 2.0**-50
+"""Of a bound that is added up in float64."""
+
+
+class SplitRows:
+    """Rows of integer variables, each as two rows that a further variable connects.
+
+    With a base q, a power of two, and a = q c + d for integers c, a row l ≤ ⟨a, x⟩ ≤ u says the same as
+
+        ⟨c, x⟩ - y = s    and    l - q s ≤ ⟨d, x⟩ + q y ≤ u - q s
+
+    of an integer variable y and any integer s, here about u / q, so that numbers are small near the sides. Points that
+    all but meet the row with all but integer x, which engines take for solutions, have a y that isn't near an integer.
+
+    A row's grain is what engines are to tell apart: its unit, or the distance of its sides where it has none. The base
+    is near √(max |a| · grain), so that neither row has a coefficient of many grains. A row with a unit is divided by
+    that first.
+
+    Args:
+        program: The program of these rows.
+        are_split: [m] bool, the rows to split.
+        grains: [m], those of rows.
+    """
+
+    def __init__(self, program: IntegerProgram, are_split: NDArray[np.bool_], grains: NDArray[np.float64]) -> None:
+        self._facts, self._rows = program.row_facts, np.flatnonzero(are_split)
+        units = self._facts.units[self._rows]
+        self._divisors, self._room = np.where(units > 0, units, 1.0), np.where(units > 0, _ROOM, 0.0)
+        part = program.matrix.select(are_split)
+        data = part.data / self._divisors[part.row_of_entry]
+        data = np.where(units[part.row_of_entry] > 0, np.rint(data), data)
+        largest = np.zeros(len(self._rows))
+        np.maximum.at(largest, part.row_of_entry, np.abs(data))
+        self._bases = np.exp2(np.rint(np.log2(largest * grains[self._rows] / self._divisors) / 2))
+        bases = self._bases[part.row_of_entry]
+        high = np.rint(data / bases)
+        self._high, self._low = (
+            SparseRows(digits, part.indices, part.indptr, part.shape) for digits in (high, data - bases * high)
+        )
+
+    @classmethod
+    def of(cls, program: IntegerProgram, most: float) -> SplitRows | None:
+        """Return those of a program in which a coefficient is larger than `most` grains; None without one."""
+        facts, matrix = program.row_facts, program.matrix
+        widths = np.where(facts.are_integer, program.row_upper - program.row_lower, np.inf)
+        grains = np.where(facts.units > 0, facts.units, widths)
+        largest = np.zeros(matrix.shape[0])
+        np.maximum.at(largest, matrix.row_of_entry, np.abs(matrix.data))
+        are_split = (largest > most * grains) & (grains > 0)
+        return cls(program, are_split, grains) if are_split.any() else None
+
+    def program(self, program: IntegerProgram) -> IntegerProgram:
+        """Return a program whose first columns are those of this one, all priced, with a column more for each row."""
+        (height, width), count = program.matrix.shape, len(self._rows)
+        matrix, high, low, numbers = program.matrix, self._high, self._low, np.arange(count)
+        stays = ~np.isin(matrix.row_of_entry, self._rows)
+        parts = (
+            (matrix.row_of_entry[stays], matrix.indices[stays], matrix.data[stays]),
+            (self._rows[low.row_of_entry], low.indices, low.data),
+            (self._rows, width + numbers, self._bases),
+            (height + high.row_of_entry, high.indices, high.data),
+            (height + numbers, width + numbers, np.full(count, -1.0)),
+        )
+        rows, columns, values = (np.concatenate(each) for each in zip(*parts, strict=True))
+        lower, upper, row_lower, row_upper = self.limits(Limits.of(program))
+        return IntegerProgram.from_rows(
+            SparseRows.from_entries(rows, columns, values, (height + count, width + count)),
+            row_lower,
+            row_upper,
+            lower=lower,
+            upper=upper,
+            integrality=np.append(program.integrality, np.ones(count, dtype=np.bool_)),
+        )
+
+    def limits(self, limits: Limits) -> Limits:
+        """Return the bounds and sides of `program`, given those of the program itself."""
+        inner = self._facts.inner(limits.row_lower, limits.row_upper)
+        least, most = (side[self._rows] / self._divisors for side in inner)
+        least, most = (np.where(self._room > 0, np.rint(side), side) for side in (least, most))
+        most = np.maximum(least, most)  # nobody asks an engine about a row without a multiple between its sides
+        (lowest, highest), (low_least, low_most) = (_range(digits, limits) for digits in (self._high, self._low))
+        side = np.where(np.isfinite(most), most, np.where(np.isfinite(least), least, 0.0))
+        shift = np.clip(np.rint(side / self._bases), lowest, highest)
+        least, most = least - self._bases * shift, most - self._bases * shift
+        lower, upper = (least - low_most) / self._bases, (most - low_least) / self._bases
+        lower = np.maximum(np.ceil(lower - _ROUNDING * np.abs(lower)), lowest - shift)
+        upper = np.minimum(np.floor(upper + _ROUNDING * np.abs(upper)), highest - shift)
+        is_empty = lower > upper  # engines refuse such bounds, and find by the rows that there is no solution
+        row_lower, row_upper = limits.row_lower.copy(), limits.row_upper.copy()
+        row_lower[self._rows], row_upper[self._rows] = least - self._room, most + self._room
+        return Limits(
+            np.append(limits.lower, np.where(is_empty, lowest - shift, lower)),
+            np.append(limits.upper, np.where(is_empty, highest - shift, upper)),
+            np.append(row_lower, shift),
+            np.append(row_upper, shift),
+        )
+
+    def lengthened(self, values: NDArray[np.float64], value: float) -> NDArray[np.float64]:
+        """Return values of the program's variables with one for those that were added."""
+        return np.append(values, np.full(len(self._rows), value))
+
+
+def for_engines(
+    program: IntegerProgram, rows: Rows, limits: Limits, most: float
+) -> tuple[IntegerProgram, SplitRows | None, bool]:
+    """Return what says the same to an engine as a program of these limits.
+
+    Args:
+        program: The program.
+        rows: Its rows.
+        limits: Its bounds and sides.
+        most: Rows with a coefficient of more grains are split.
+
+    Returns:
+        A program, the rows that are split in it, and whether coefficients are tightened.
+    """
+    stated = rows.stated(limits)
+    asked = tightened(program, stated) if is_distant(program) else program.replace(**stated._asdict())
+    is_tightened = asked.matrix != program.matrix
+    split = SplitRows.of(asked, most)
+    return asked if split is None else split.program(asked), split, is_tightened
+
+
+def _range(rows: SparseRows, limits: Limits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what rows come to at least and at most within the bounds."""
+    ends = rows.data * np.stack((limits.lower, limits.upper))[:, rows.indices]
+    least, most = (
+        np.bincount(rows.row_of_entry, weights=end, minlength=rows.shape[0]).astype(np.float64)
+        for end in (ends.min(axis=0), ends.max(axis=0))
+    )
+    return least, most
