@@ -68,7 +68,7 @@ class Cbc(PulpSolver):
 
     traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = len(_WAYS)
-    believed_multiple = split_multiple = 1e4
+    split_multiple = 1e4
 
     def __init__(self, problem: mapgrad.IntegerProgram) -> None:
         super().__init__(problem)

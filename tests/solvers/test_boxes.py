@@ -1,6 +1,5 @@
 """What the box of a program's variables tells of its rows and utilities."""
 
-import math
 from itertools import product
 
 import numpy as np
@@ -98,4 +97,4 @@ def test_utilities_stay_where_a_variable_has_no_bound():
 )
 def test_a_row_that_no_point_of_the_bounds_meets_is_seen(row, sides, is_broken):
     program = mapgrad.IntegerProgram.from_rows([[1, 1], row], *zip((-INF, 9), sides, strict=True))
-    assert break_a_row(Rows(program, math.inf), program.matrix, Limits.of(program)) is is_broken
+    assert break_a_row(Rows(program), program.matrix, Limits.of(program)) is is_broken

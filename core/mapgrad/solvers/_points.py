@@ -47,14 +47,13 @@ _POLISHED: Final = 2_000
 class Rows:
     """The rows of a program, ready to be checked at one point after the other."""
 
-    def __init__(self, program: IntegerProgram, believed_multiple: float) -> None:
+    def __init__(self, program: IntegerProgram) -> None:
         self._matrix = program.matrix
         self._integrality = program.integrality
         self._is_linear, self._is_integer = not program.integrality.any(), bool(program.integrality.all())
         height, width = program.matrix.shape
         self._dense = program.matrix.toarray() if height * width <= _DENSE else None
-        is_beyond_belief = program.row_facts.largest_multiple > believed_multiple
-        self._is_wide = is_beyond_belief or len(wide_rows(program.matrix, _WIDE)) > 0
+        self._is_wide = len(wide_rows(program.matrix, _WIDE)) > 0
         self._own = Limits.of(program)
         self._is_open = bool(program.unbounded_integers.any())
         self._facts = program.row_facts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -78,7 +77,6 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         row_bits: The largest coefficient of each row is scaled to [2^row_bits, 2^(row_bits + 1)).
         integer_row_bits: By so much more where all variables are integers of at most 1e4 and rows aren't coarse, as
             `RowFacts` has it: the more, the finer does an engine of absolute tolerances tell which rows are met.
-        believed_multiple: Engines are asked in two ways about rows of integers with a larger coefficient in their unit.
         split_multiple: Rows of more digits are split: see `SplitRows`.
         fits: Whether the continuous variables of a mixed program are fitted to the integer ones even where all rows
             hold: for engines that stop at tolerances larger than 1e-9.
@@ -91,7 +89,6 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     ways: ClassVar[int] = 1
     row_bits: int = 0
     integer_row_bits: ClassVar[int] = 0
-    believed_multiple: ClassVar[float] = math.inf
     split_multiple: ClassVar[float] = 2.0**20
     fits: ClassVar[bool] = True
     grid_bits: ClassVar[int | None] = None
@@ -189,7 +186,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
                 self.free(model.native)
 
     def _model(self, program: IntegerProgram) -> NativeModel[M]:
-        limits, rows = Limits.of(program), Rows(program, self.believed_multiple)
+        limits, rows = Limits.of(program), Rows(program)
         asked, split, is_tightened = for_engines(program, rows, limits, self.split_multiple)
         native = self.build(asked.scaled(self._row_bits(program)))
         return NativeModel(native, program, asked, split, limits, rows, is_tightened)
