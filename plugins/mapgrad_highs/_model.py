@@ -109,19 +109,17 @@ class Model:
 
     Args:
         program: The set, every variable priced.
-        is_coarse: Whether the rows are multiples of integers, and not of such as to need the finest tolerance.
 
     Raises:
         ValueError: HiGHS refuses the program.
     """
 
-    def __init__(self, program: mapgrad.IntegerProgram, *, is_coarse: bool = False) -> None:
+    def __init__(self, program: mapgrad.IntegerProgram) -> None:
         self._integrality = program.integrality
         self._is_linear = not program.integrality.any()
         is_small, narrow = program.num_vars <= _SMALL, is_narrow(program)
         self._needs_no_heuristics = is_small and narrow and not self._is_linear
-        integer_ways = _COARSE_WAYS if is_coarse else _INTEGER_WAYS
-        self._ways = _WIDE_WAYS if is_small and not narrow else _LINEAR_WAYS if self._is_linear else integer_ways
+        self._ways = _WIDE_WAYS if is_small and not narrow else _LINEAR_WAYS if self._is_linear else _INTEGER_WAYS
         self._columns = np.arange(program.num_vars, dtype=np.int32)
         self._heeded = SimpleNamespace(stopped=Event())
         self._way: int | None = None
@@ -168,7 +166,7 @@ class Model:
         highs = self._highs
         if call.stopped.is_set():
             return mapgrad.EngineAnswer(Status.TIME_LIMIT)
-        self._choose(call.way)
+        self._choose(call)
         if not call.reuse:
             highs.clearSolver()
         highs.changeColsCost(len(call.theta), self._columns, np.ldexp(call.theta, _COST_BITS))
@@ -188,13 +186,14 @@ class Model:
         """Free the model."""
         self._highs.clear()
 
-    def _choose(self, way: int) -> None:
-        if way == self._way:
+    def _choose(self, call: mapgrad.EngineCall) -> None:
+        if call.way == self._way:
             return
-        self._way = way
-        self._set(self._ways[way])
+        self._way = call.way
+        ways = _COARSE_WAYS if call.is_coarse and self._ways is _INTEGER_WAYS else self._ways
+        self._set(ways[call.way])
         if self._needs_no_heuristics:
-            self._set(_HEURISTICS if way == 0 else self._defaults)
+            self._set(_HEURISTICS if call.way == 0 else self._defaults)
 
     def _answer(self, *, was_stopped: bool) -> mapgrad.EngineAnswer:
         highs = self._highs

@@ -31,7 +31,7 @@ class HiGHS(mapgrad.ProgramSolver[Model]):
 
     def build(self, program: mapgrad.IntegerProgram) -> Model:
         """Pass a program to HiGHS."""
-        return Model(program, is_coarse=self.problem.row_facts.is_coarse)
+        return Model(program)
 
     def set_bounds(
         self, model: Model, columns: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]

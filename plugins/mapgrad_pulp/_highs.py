@@ -93,7 +93,7 @@ class HiGHS(PulpSolver):
     def maximize(self, model: Model, call: mapgrad.EngineCall) -> mapgrad.EngineAnswer:
         """Run HiGHS."""
         is_small, is_narrow = len(call.theta) <= _SMALL, model.largest_integer() <= _NARROW
-        is_coarse = not model.is_linear and self.problem.row_facts.is_coarse
+        is_coarse = not model.is_linear and call.is_coarse
         options = (_WIDE_WAYS if is_small and not is_narrow else _COARSE_WAYS if is_coarse else _WAYS)[call.way]
         if is_small and is_narrow and call.way == 0:
             options = options | _SMALL_OPTIONS

@@ -104,7 +104,7 @@ class Milp(mapgrad.ProgramSolver[_Model]):
         """Run HiGHS."""
         sides: Any = model.row_lower, model.row_upper  # arrays, whatever SciPy's stubs say
         is_open = bool(np.isinf((model.lower, model.upper))[:, model.integrality].any())
-        is_coarse = model.integrality.any() and self.problem.row_facts.is_coarse
+        is_coarse = model.integrality.any() and call.is_coarse
         ways = _COARSE_WAYS if is_coarse else _WAYS
         nodes = _NODES if is_open and call.way < len(_WAYS) - 1 else None
         result = milp(

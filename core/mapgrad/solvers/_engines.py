@@ -25,6 +25,7 @@ class EngineCall:
         seconds: Seconds of wall-clock time that the run may take; None for no limit.
         reuse: Whether what earlier runs left behind may speed up this one.
         start: [num_vars] float64, a point near the optimum with NaN where nothing is known; None where there is none.
+        is_coarse: Whether the rows are multiples of integers, and not of such as to need the finest tolerance.
     """
 
     theta: NDArray[np.float64]
@@ -33,6 +34,7 @@ class EngineCall:
     seconds: float | None = None
     reuse: bool = False
     start: NDArray[np.float64] | None = None
+    is_coarse: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
 
     def serves(self, other: IntegerProgram) -> bool:
         """Tell whether the rows of another program call for the same scale."""
-        return self._row_bits(other) == self._row_bits(self.problem)
+        return self._row_bits(other, other) == self._row_bits(self.problem, self.problem)
 
     def interrupt(self, model: M) -> None:
         """End what runs on a model soon, from another thread.
@@ -188,11 +188,11 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     def _model(self, program: IntegerProgram) -> NativeModel[M]:
         limits, rows = Limits.of(program), Rows(program)
         asked, split, is_tightened = for_engines(program, rows, limits, self.split_multiple)
-        native = self.build(asked.scaled(self._row_bits(program)))
+        native = self.build(asked.scaled(self._row_bits(program, asked)))
         return NativeModel(native, program, asked, split, limits, rows, is_tightened)
 
-    def _row_bits(self, program: IntegerProgram) -> int:
-        is_fine = are_small_integers(program) and not program.row_facts.is_coarse
+    def _row_bits(self, program: IntegerProgram, asked: IntegerProgram) -> int:
+        is_fine = are_small_integers(program) and not asked.row_facts.is_coarse
         return self.row_bits + self.integer_row_bits * is_fine
 
     def _hold(self, model: NativeModel[M], limits: Limits) -> None:
@@ -202,7 +202,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
             if not all(map(np.array_equal, limits, held)):
                 self.free(model.native)
                 model.asked, model.split, _ = for_engines(model.program, model.rows, limits, self.split_multiple)
-                model.native = self.build(model.asked.scaled(self._row_bits(model.program)))
+                model.native = self.build(model.asked.scaled(self._row_bits(model.program, model.asked)))
             return
         if model.split is not None:
             held, limits = (model.split.limits(model.rows.stated(each)) for each in (held, limits))
@@ -213,7 +213,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         if limits.row_lower is not held.row_lower or limits.row_upper is not held.row_upper:
             rows = np.flatnonzero((limits.row_lower != held.row_lower) | (limits.row_upper != held.row_upper))
             if len(rows):
-                facts, bits = model.asked.row_facts, self._row_bits(model.program)
+                facts, bits = model.asked.row_facts, self._row_bits(model.program, model.asked)
                 sides = (limits if model.split is not None else model.rows.stated(limits))[2:]
                 self.set_sides(model.native, rows, *(facts.scaled_sides(bits, side)[rows] for side in sides))
 
@@ -231,7 +231,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
         if model.split is not None:
             theta = model.split.lengthened(theta, 0.0)
             start = None if start is None else model.split.lengthened(start, np.nan)
-        answer = self.maximize(model.native, EngineCall(theta, way, state.stopped, seconds, reuse, start))
+        is_coarse = model.asked.row_facts.is_coarse
+        answer = self.maximize(model.native, EngineCall(theta, way, state.stopped, seconds, reuse, start, is_coarse))
         if answer.x is not None:
             answer = replace(answer, x=answer.x[: len(row.theta)])
         state.running = None
