@@ -230,6 +230,34 @@ def test_no_row_goes_to_an_engine_that_may_not_make_it_in_time(limit, handed_ove
     assert found.status.tolist() == [Status.OPTIMAL] * 3
 
 
+@pytest.mark.filterwarnings("ignore:fake.hasty")
+def test_after_a_row_that_ran_out_of_time_elsewhere_the_others_stay(monkeypatch):
+    def run_out(_, state, block):
+        Engine.asked.append((len(block), block.seconds, block.patience))
+        time.sleep(block.seconds)
+        block.status[:], block.z[:] = Status.TIME_LIMIT, np.nan
+
+    monkeypatch.setattr(Engine, "solve_rows", run_out)
+    theta = rows(6, 0.4)
+    with mapgrad.get_solver("fake.hasty", PROGRAM, time_limit=0.1, on_error="nan") as solver:
+        first, second = solver.solve(theta), solver.solve(theta)
+    assert [count for count, *_ in Engine.asked] == [1]
+    assert first.status.tolist() == [Status.TIME_LIMIT] + [Status.OPTIMAL] * 5
+    torch.testing.assert_close(second.objective, best(theta), rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:fake.hasty")
+def test_rows_stay_where_another_solver_was_late_for_the_deadline():
+    Engine.seconds = 0.3
+    theta = rows(6, 0.4)
+    with mapgrad.get_solver("fake.hasty", PROGRAM, deadline=0.1, on_error="nan") as solver:
+        for _ in range(2):  # the first time it may have been made ready for that long
+            assert (solver.solve(theta).status == Status.TIME_LIMIT).all()
+        found = solver.solve(theta)
+    assert found.stats["handed_over"] == 0
+    torch.testing.assert_close(found.objective, best(theta), rtol=0, atol=1e-12)
+
+
 def test_rows_with_problems_of_their_own_take_them_along():
     theta = rows(8, 0.4)
     theta[::3, 0] = 0.0

@@ -145,12 +145,13 @@ class HandOver:
         self._others: list[Work] = []
         self._seconds = 0.0  # a row, as far as known, for the other solver; infinite where there is none
 
-    def patience(self, rows: int) -> float | None:
+    def patience(self, rows: int, clock: Clock | None = None) -> float | None:
         """Return the seconds that a row may take, of so many that are solved together.
 
-        It is None where there is no other solver, or the time limit comes first.
+        It is None where there is no other solver, or the time limit or the batch's deadline comes first.
         """
-        most = math.inf if self._limit is None else _OF_LIMIT * self._limit
+        limits = math.inf if self._limit is None else self._limit, math.inf if clock is None else clock.left
+        most = _OF_LIMIT * min(limits)
         known = self._paces.of(self._kind)
         seconds = _SHARE * (self._seconds if self._is_found else known.declared)
         if not self._is_ready:
@@ -202,7 +203,7 @@ class HandOver:
         Returns:
             All answers, with the count of rows handed over among their stats, and whether all rows succeeded.
         """
-        patience = self.patience(len(rows))
+        patience = self.patience(len(rows), clock)
         answers = work.ask(rows, near, clock, patience, priced=priced, is_masked=is_masked)
         solutions = answers[0]
         left = [] if answers[1] or patience is None else _given_up(solutions)
@@ -227,7 +228,7 @@ class HandOver:
 
         def ask_again(part: list[int]) -> list[int]:
             nonlocal patience
-            before, patience = patience, self.patience(len(part))
+            before, patience = patience, self.patience(len(part), clock)
             if before is not None and patience is not None and patience <= before:
                 patience = before
                 return part
@@ -239,18 +240,22 @@ class HandOver:
         self._look()
         left = ask_again(left)
         while left:
-            is_first = not self._is_ready
+            is_first, has_time = not self._is_ready, clock is None or clock.left > 0
             tried = left[: 1 if is_first else _TRIED] if asked <= _TRIED else left
             began = time.perf_counter()
             ask_others(tried)
-            seconds = (time.perf_counter() - began) / len(tried)
-            self._paces.change(self._kind, partial(Pace.after, seconds=seconds, is_first=is_first))
             asked += len(tried)
             left = left[len(tried) :]
+            if not has_time:
+                continue
+            late = int((solutions.status[tried] == Status.TIME_LIMIT).sum())
+            seconds = (time.perf_counter() - began) / max(len(tried) - late, 1)
+            self._paces.change(self._kind, partial(Pace.after, seconds=seconds, is_first=is_first))
             self._is_ready = True
-            if left and not is_first and seconds > 2 * self._seconds:
+            is_limited = late > 0 and (clock is None or clock.left > 0)  # and not by what it takes to make it ready
+            if seconds > 2 * self._seconds and (is_limited or not is_first):
                 self._seconds = seconds
-                left = ask_again(left)
+                left = ask_again(left) if left else left
         if asked:
             others = ", ".join(sorted(names))
             _logger.info("%s handed over %d of %d rows to %s", self._factory.name, asked, len(rows), others)
