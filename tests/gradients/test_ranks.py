@@ -119,8 +119,8 @@ def seeded_model(kind):
         "multi-fidelity": mapgrad.MultiFidelity,
         "default": lambda problem: None,
         "I-MLE": lambda problem: mapgrad.IMLE(mapgrad.Gumbel(), samples=2),
-    }[kind](SUBSET)
-    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), estimator, seed=5)
+    }[kind.removesuffix(", twice").removesuffix(", problems")](SUBSET)
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", None if "problems" in kind else SUBSET), estimator, seed=5)
 
     class Model(torch.nn.Module):
         def __init__(self):
@@ -128,7 +128,10 @@ def seeded_model(kind):
             self.linear, self.layer = torch.nn.Linear(6, 6).double(), layer
 
         def forward(self, x, rows):
-            answers = lambda x: self.layer(self.linear(x), rows=rows)
+            own = {"problems": [PROBLEMS[IDS.tolist().index(row)] for row in rows]} if "problems" in kind else {}
+            answers = lambda x: self.layer(self.linear(x), rows=rows, **own)
+            if "twice" in kind:
+                return answers(x) + answers(-2 * x)
             return checkpoint(answers, x, use_reentrant=False) if "checkpoint" in kind else answers(x)
 
     return Model()
@@ -145,6 +148,7 @@ def learn(model, take, ranks, counts, first=0):
 """
 exec(MODELS, NAMES)
 KINDS = ["pooled", "multi-fidelity", "default", "I-MLE", "adaptive", "adaptive, checkpoint"]
+KINDS += ["pooled, problems", "I-MLE, problems", "adaptive, problems"]
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +248,8 @@ exec(STEPS, NAMES)
 CASES = [
     ("adaptive, no noise", "in_parts"),
     ("pooled, no noise", "in_parts"),
+    ("adaptive, no noise, twice", "in_parts"),
+    ("pooled, no noise, twice", "in_parts"),
     ("adaptive", "with_passes_beside"),
     ("pooled", "with_passes_beside"),
 ]

@@ -240,3 +240,15 @@ def test_no_rows_need_no_ids():
     assert layer(torch.zeros(0, 6), rows=[]).shape == (3, 0, 6)
     assert layer(torch.zeros(0, 6), problems=[], rows=[]).shape[-1] == 6
     assert make_layer("drawn")(torch.zeros(0, 6)).shape == (3, 0, 6)
+
+
+@pytest.mark.parametrize("noise", [mapgrad.Gumbel(), None])
+def test_a_batch_without_rows_is_a_step_as_one_with_rows_is(noise):
+    solver, theta = mapgrad.get_solver("topk", None), torch.zeros(4, 6)
+    for module, *more in (
+        (mapgrad.MAPLayer(solver, mapgrad.IMLE(noise), seed=5),),
+        (mapgrad.losses.FenchelYoung(solver, noise, seed=5), torch.zeros(4, 6)),
+    ):
+        first = module.get_extra_state()
+        module(theta[:0], *(each[:0] for each in more), problems=[])
+        assert int(module.get_extra_state()[1] - first[1]) == int(noise is not None)

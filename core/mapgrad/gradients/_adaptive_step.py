@@ -116,11 +116,12 @@ class AdaptiveStep(Stepping):
 
     def advance(self) -> Tensor:
         """Take in the recorded differences, those of all ranks, where a step begins; return β."""
-        if self._accumulation.begins():
-            updated = self._updated(*summed(*self._totals()))
+        count = self._accumulation.taken_in(len(self._recorded))
+        if count is not None:
+            updated = self._updated(*summed(*self._totals(count)))
             for buffer, value in zip((self.beta, self.nonzeros, self.change), updated, strict=True):
                 buffer.copy_(value)
-            self._recorded.clear()
+            del self._recorded[:count]
         return self.beta
 
     def record(self, difference: Tensor) -> None:
@@ -161,12 +162,13 @@ class AdaptiveStep(Stepping):
         super()._load_from_state_dict(state, prefix, *arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
         self._widen({name: None if each is None else each.float() for name, each in self._buffers.items()})
 
-    def _totals(self) -> tuple[Tensor, int]:
-        """Return what this rank recorded since the last update: entries that aren't 0, int64 [], and rows."""
+    def _totals(self, count: int | None = None) -> tuple[Tensor, int]:
+        """Return the sums of this rank's first records, of all for None: entries that aren't 0, int64 [], and rows."""
+        recorded = self._recorded[:count]
         entries = torch.zeros((), dtype=torch.int64, device=self.beta.device)
-        for each, _ in self._recorded:
+        for each, _ in recorded:
             entries += each.to(entries)
-        return entries, sum(rows for _, rows in self._recorded)
+        return entries, sum(rows for _, rows in recorded)
 
     def _updated(self, entries: Tensor, rows: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
         """Return beta, nonzeros and change with what was recorded taken in; rows are a tensor where ranks share."""

@@ -118,9 +118,13 @@ def _output(owner: Owner, theta: Tensor, pass_: Pass, record: Record, background
 
 
 def step_key(owner: Owner, works: Sequence[SolverAtWork], thetas: list[Tensor]) -> int | Tensor | None:
-    """Begin a step as `next_key` does, where the estimator draws noise for any problem, or adapts; else return None."""
+    """Begin a step as `next_key` does, where the estimator draws noise for any problem, or adapts; else return None.
+
+    Without rows, hence problems, a law is enough: the step is also that of other ranks, whose batches may have some.
+    """
     estimator = owner.estimator
-    has_noise = any(estimator.noise_for(work.problem) is not None for work in works)
+    laws = [estimator.noise_for(work.problem) for work in works] or [estimator.noise]
+    has_noise = any(law is not None for law in laws)
     return next_key(owner, thetas) if has_noise or estimator.is_adaptive else None
 
 

@@ -57,14 +57,14 @@ def sample_problems(
         if row_ids is None
         else require_row_ids(row_ids, (len(theta),), device)
     )
+    if owner.normalize:
+        for work, _ in works:
+            require_scalable(work.problem, "normalize=True")
+    stacked = [work.require_theta(torch.stack([theta[row] for row in rows])) for work, rows in works]
+    wide = [*map(widened, stacked)]
+    # all rows are of one step, whatever other rows have their problem
+    key = step_key(owner, [work for work, _ in works], wide) if owner.training else None
     if works:
-        if owner.normalize:
-            for work, _ in works:
-                require_scalable(work.problem, "normalize=True")
-        stacked = [work.require_theta(torch.stack([theta[row] for row in rows])) for work, rows in works]
-        wide = [*map(widened, stacked)]
-        # all rows are of one step, whatever other rows have their problem
-        key = step_key(owner, [work for work, _ in works], wide) if owner.training else None
         outputs = _sample_each(
             owner,
             [(work, rows_of_work, rows) for (work, rows), rows_of_work in zip(works, wide, strict=True)],

@@ -16,18 +16,33 @@ def is_alone() -> bool:
 class Accumulation:
     """Tells passes that begin a step from those that go on with one, as under DistributedDataParallel's `no_sync`.
 
-    Ranks may have different numbers of passes in a step, but all begin it together.
+    Ranks may have different numbers of passes in a step, but all begin it together. A layer may be called several times
+    in a pass, equally often in all passes.
     """
 
     def __init__(self) -> None:
         self._ends = True
+        self._had: int | None = None
 
-    def begins(self) -> bool:
-        """Tell whether the training pass that begins is the first of its step; called once for each."""
-        begins = self._ends
-        parallel = _parallel()
+    def taken_in(self, records: int) -> int | None:
+        """Return how many records a training pass takes in, as it begins; called once for each call of a layer.
+
+        Args:
+            records: How many backward passes have left something since the last ones were taken in.
+
+        Returns:
+            None where the pass goes on with a step; else all must ask each other for theirs: all records, or 0 where
+            the layer is called again in the pass that ends a step of several.
+        """
+        parallel, began = _parallel(), self._ends
         self._ends = parallel is None or parallel.require_backward_grad_sync
-        return begins
+        if not began:
+            self._had = records if self._ends else None
+            return None
+        if self._had == records and self._ends and parallel is not None and not parallel.require_forward_param_sync:
+            return 0
+        self._had = None
+        return records
 
 
 def gathered(rows: Tensor) -> Tensor:

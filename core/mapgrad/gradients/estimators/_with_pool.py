@@ -228,10 +228,13 @@ class PoolEstimator(Estimator):
 
     def begin(self, key: int) -> None:
         """Take in what the steps before have found, and note what this step may use."""
-        if self._accumulation.begins():
-            answers, others = (gathered(self._joined(rows)) for rows in (self._answers, self._others))
-            self._answers.clear()
-            self._others.clear()
+        count = self._accumulation.taken_in(len(self._answers))
+        if count is not None:
+            recorded = self._answers, self._others
+            answers, others = (gathered(self._joined(rows if count else [])) for rows in recorded)
+            if count:
+                self._answers.clear()
+                self._others.clear()
             if len(answers):
                 known = self.pool.add(torch.cat([answers, others]) if len(others) else answers)
                 self.seen += _FORGETS * (float(known[: len(answers)].double().mean()) - self.seen)
