@@ -29,7 +29,7 @@ class Status(enum.IntEnum):
 
 
 _MEANINGS: Final = {
-    Status.ERROR: "the solver raised or gave no usable answer; the chained cause says what happened",
+    Status.ERROR: "the solver raised or gave no usable answer, as its cause says",
     Status.OPTIMAL: "the answer is proved optimal",
     Status.FEASIBLE: "the answer is feasible, but not proved optimal",
     Status.INFEASIBLE: "the feasible set is empty; check the problem's constraints, and which entries θ = −inf forbids",

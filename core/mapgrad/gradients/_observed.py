@@ -52,7 +52,8 @@ class Observed(nn.Module):
         8,192 entries. `unsolved` counts the rows of this layer's forward passes that ``on_error="nan"`` or
         ``"zero_grad"`` filled in, and `unsolved_backward` those that failed in a backward pass alone, whose gradient
         is 0; `failed` counts each solve of both. A checkpoint's repeated call counts only in what the solver did.
-        Estimators may add more: `lam` or `beta`, λ or β of the last step or the coming one.
+        Estimators may add more: `lam` or `beta`, λ or β of the last step or the coming one: ranks
+        that share β take it in as the next step begins, and show one change less until then.
 
         As they were lately, not since the beginning, and once there is something to tell: `sparsity`, which share of
         the gradient's entries the answers of all samples left at 0, and, for several samples that weren't averaged by
@@ -102,7 +103,8 @@ class Observed(nn.Module):
         `z`, `status` and a program's `variables` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn,
         lists as θ; `mask`, [*batch] bool, tells which rows have an answer in all samples, and `failed` which states
         were filled in, as ``on_error="nan"`` or ``"zero_grad"`` says. z may share memory with the layer's output; where
-        the solver averages, it is found again now, from θ as it was. `layer.solver.solve` tells objectives and bounds.
+        the solver averages, it is found again now, from θ as it was. It has no objectives, bounds, causes, times and
+        counts: `layer.solver.solve` tells them, and `record` writes the causes.
         It is kept until the next call, isn't saved or copied with the layer, and is None after one that torch.compile,
         torch.vmap or torch.func traced. A checkpoint's repeated call leaves it as it is.
         """

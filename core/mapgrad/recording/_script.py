@@ -37,4 +37,6 @@ def script_of(factory: SolverFactory, facts: Mapping[str, Any]) -> str:
         'path = __file__.removesuffix(".py") + ".mps"',
     ]
     own = factory.spec.script if factory.spec is not None else ""
+    if not own:
+        lines.append("# HiGHS solves the file here, as the solver has no script of its own")
     return "\n".join([*lines, own or _HIGHS, ""])
