@@ -213,7 +213,6 @@ class Mip(mapgrad.ProgramSolver[_Model]):
     """
 
     ways = 3
-    split_multiple = 1e4  # CBC
 
     def __init__(self, problem: mapgrad.IntegerProgram, *, engine: str | None = None) -> None:
         super().__init__(problem)

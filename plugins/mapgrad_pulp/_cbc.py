@@ -68,7 +68,6 @@ class Cbc(PulpSolver):
 
     traits = mapgrad.Traits(releases_gil=True, stoppable=True)
     ways = len(_WAYS)
-    split_multiple = 1e4
 
     def __init__(self, problem: mapgrad.IntegerProgram) -> None:
         super().__init__(problem)

@@ -89,7 +89,7 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     ways: ClassVar[int] = 1
     row_bits: int = 0
     integer_row_bits: ClassVar[int] = 0
-    split_multiple: ClassVar[float] = 2.0**20
+    split_multiple: ClassVar[float] = 2.0**12
     fits: ClassVar[bool] = True
     grid_bits: ClassVar[int | None] = None
 
