@@ -8,20 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 import mapgrad
 
-__all__ = ["EXACT", "LARGEST", "mapgrad_solvers", "refusal"]
+__all__ = ["LARGEST", "mapgrad_solvers", "refusal"]
 
 _MOST_ENTRIES: Final = 500_000
 _MOST_STEPS: Final = 10_000
 
 LARGEST: Final = 10_000
 """A variable's largest size."""
-
-EXACT: Final = 2.0**50
-"""Multiples of a unit up to here are added up without rounding, also by a tableau."""
 
 
 @mapgrad.hookimpl
@@ -54,25 +49,9 @@ def refusal(problem: mapgrad.Knapsack | mapgrad.IntegerProgram) -> str | None:
     rows, columns = program.matrix.shape
     if rows * columns > _MOST_ENTRIES:
         return f"its {rows} rows of {columns} variables make a tableau of more than {_MOST_ENTRIES} entries"
-    return _lost_digits(program)
+    from mapgrad_search._sums import lost_digits  # imports NumPy
 
-
-def _lost_digits(program: mapgrad.IntegerProgram) -> str | None:
-    """Say which row comes to sums in which its unit, or its smallest coefficient, is lost; None where none does."""
-    matrix, facts, size = program.matrix, program.row_facts, np.maximum(np.abs(program.lower), np.abs(program.upper))
-    finest = facts.units if facts.units.all() else np.where(facts.units > 0, facts.units, facts.smallest)
-    with np.errstate(over="ignore"):
-        terms = np.abs(matrix.data) * size[matrix.indices]
-        if terms.sum() <= EXACT * finest.min(initial=np.inf):
-            return None
-        sums = np.bincount(matrix.row_of_entry, terms, minlength=len(finest)) / finest
-    if not (sums > EXACT).any():
-        return None
-    row = int(sums.argmax())
-    kind = "its unit" if facts.units[row] > 0 else "its smallest coefficient"
-    return (
-        f"row {row} may come to {sums[row]:.3g} times {kind}, {finest[row]:g}, more than 2^50, so that sums are rounded"
-    )
+    return lost_digits(program)
 
 
 # Seconds a row: medians of processor time on one core of an AMD EPYC server, for programs that branch little.

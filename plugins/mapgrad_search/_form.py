@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mapgrad_search import EXACT, LARGEST
+from mapgrad_search import LARGEST
 from mapgrad_search._memory import Rows
+from mapgrad_search._sums import EXACT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
