@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 import uuid
 from dataclasses import replace
@@ -33,7 +32,7 @@ from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.problems import IntegerProgram, batch_shape
 from mapgrad.recording import RECORDERS
 from mapgrad.solutions import Solutions
-from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver, Limits, cost_of
+from mapgrad.solvers import BatchSolver, FunctionSolver, InstanceSolver, Limits
 from mapgrad.workers import Job, Runner
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class SolverAtWork:
             self._hand_over = HandOver(factory, problem, settings.time_limit, start, paces or Paces())
         # asked here, as a compiler can't trace how the problem's bounds are found
         self._dtypes = exact_dtypes(problem)
-        self.proves = self.traits.deterministic and settings.merge and self._is_worth_proofs()
+        self.proves = self.traits.deterministic and settings.merge and are_worth_it(factory, plugin, self._lowering)
         self.is_function = isinstance(plugin, FunctionSolver)
         self.problems: Sequence[Problem | None] = (problem,)
         self._limits: Limits | None = None
@@ -386,13 +385,6 @@ class SolverAtWork:
         if not is_clean:  # a failing row's error carries the values of all
             answers = [staged.answers(like, priced=True) for staged, like in parts]
         return joined([solutions for solutions, _ in answers]), is_clean
-
-    def _is_worth_proofs(self) -> bool:
-        cost = self.factory.spec and self.factory.spec.cost
-        if cost is None or self._lowering is None:
-            return isinstance(self.plugin, InstanceSolver)
-        native = self._lowering.native
-        return are_worth_it(cost_of(cost, native, self.factory.label), math.prod(native.shape))
 
     def close(self) -> None:
         """Free the native models; a later batch makes new ones."""

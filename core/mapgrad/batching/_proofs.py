@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from mapgrad.batching._theta import to_list
+from mapgrad.solvers import InstanceSolver, cost_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mapgrad.solutions import Solutions
+    from mapgrad.solvers import BatchSolver, Lowering, SolverFactory
 
 _unique = cast("Callable[..., tuple[Tensor, Tensor]]", torch.unique)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 
@@ -39,14 +42,21 @@ class Known(NamedTuple):
     status: Tensor
 
 
-def are_worth_it(seconds: float, entries: int) -> bool:
-    """Tell whether looking for equal rows takes much less than a solve is declared to take.
+def are_worth_it(
+    factory: SolverFactory, solver: InstanceSolver[Any, Any] | BatchSolver[Any], lowering: Lowering | None
+) -> bool:
+    """Tell whether looking for equal rows takes much less than a solve: as declared, else where rows are solved alone.
 
     Args:
-        seconds: Declared cost of a row.
-        entries: Number of entries of a row.
+        factory: What made the solver, and knows the seconds that it declares for a row.
+        solver: The solver.
+        lowering: How rows become its own; None without a problem.
     """
-    return seconds > _SECONDS_A_ROW + _SECONDS_AN_ENTRY * entries
+    cost = factory.spec and factory.spec.cost
+    if cost is None or lowering is None:
+        return isinstance(solver, InstanceSolver)
+    entries = math.prod(lowering.native.shape)
+    return cost_of(cost, lowering.native, factory.label) > _SECONDS_A_ROW + _SECONDS_AN_ENTRY * entries
 
 
 def solve_unproved(
