@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import signal
@@ -45,6 +46,21 @@ def data():
         return path
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def import_source(tmp_path_factory):
+    """Return a function that imports source text as a module of a name, which worker processes can import too."""
+    folder = tmp_path_factory.mktemp("modules")
+
+    def imported(name, source):
+        (folder / f"{name}.py").write_text(source)
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield imported
 
 
 def call_in_child(function, seconds=60):

@@ -3,6 +3,7 @@
 import importlib
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -53,14 +54,13 @@ def largest(rows):
 
 
 @pytest.fixture(scope="session")
-def fragile(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("solvers")
-    (folder / "cluster_solvers.py").write_text(MODULE)
+def fragile(import_source):
+    module = import_source("cluster_solvers", MODULE)
+    folder = Path(module.__file__).parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the default, by which Ray says what will change
-        yield importlib.import_module("cluster_solvers")
+        yield module
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Each fault, under each kind of worker and each policy: the other rows are exact, and the faulty one as documented."""
 
-import importlib
 import sys
 import warnings
 
@@ -81,12 +80,8 @@ each_case = pytest.mark.parametrize(("fault", "kind"), CASES, ids=[" - ".join(ca
 
 
 @pytest.fixture(scope="module")
-def module(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("solvers")
-    (folder / "faulty_solvers.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield importlib.import_module("faulty_solvers")
+def module(import_source):
+    return import_source("faulty_solvers", MODULE)
 
 
 @pytest.fixture(scope="module")

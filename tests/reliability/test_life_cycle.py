@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import importlib
 import io
 import multiprocessing
 import os
@@ -236,16 +235,15 @@ def test_many_problems_share_the_threads():
 
 
 @pytest.fixture
-def module(tmp_path, monkeypatch):
+def module(import_source):
     """A module whose solvers a worker elsewhere can import."""
-    (tmp_path / "remote_solvers.py").write_text(
+    return import_source(
+        "remote_solvers",
         "import os\nimport mapgrad, numpy as np\n"
         "class Pid(mapgrad.InstanceSolver):\n"
         "    def solve(self, state, theta, request):\n"
-        "        return np.full(theta.shape, float(os.getpid()))\n"
+        "        return np.full(theta.shape, float(os.getpid()))\n",
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    return importlib.import_module("remote_solvers")
 
 
 def test_many_problems_share_one_process(module):

@@ -131,15 +131,14 @@ def test_a_megabyte_of_text_in_each_row_makes_a_short_message_and_holds_little_m
     assert torch.equal(solver(theta.abs()), torch.eye(4)[[0] * 30])
 
 
-def test_a_megabyte_of_text_from_processes(tmp_path, monkeypatch):
-    (tmp_path / "long_winded.py").write_text(
+def test_a_megabyte_of_text_from_processes(import_source):
+    long_winded = import_source(
+        "long_winded",
         "import mapgrad\n"
         "class LongWinded(mapgrad.InstanceSolver):\n"
         "    def solve(self, state, theta, request):\n"
-        "        raise ArithmeticError('x' * 1_000_000)\n"
+        "        raise ArithmeticError('x' * 1_000_000)\n",
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    import long_winded
 
     with mapgrad.get_solver(long_winded.LongWinded, PROBLEM, workers="processes:1", merge=False) as solver:
         found, held = held_by(lambda: failure(solver, -torch.ones(30, 4)))

@@ -1,6 +1,5 @@
 """What becomes of rows that fail, as ``on_error`` says: their answers, gradients and counts; the others stay exact."""
 
-import importlib
 import warnings
 from types import SimpleNamespace
 
@@ -90,10 +89,8 @@ def test_one_warning_that_names_row_and_cause_then_counts():
     assert solver.stats["failed"] == 4
 
 
-def test_a_process_that_dies_costs_its_row(tmp_path, monkeypatch):
-    (tmp_path / "killed_by_its_row.py").write_text(KILLED)
-    monkeypatch.syspath_prepend(tmp_path)
-    solver = importlib.import_module("killed_by_its_row").Killed
+def test_a_process_that_dies_costs_its_row(import_source):
+    solver = import_source("killed_by_its_row", KILLED).Killed
     with mapgrad.get_solver(solver, PROBLEM, on_error="zero_grad", workers="processes:2") as made:
         solutions = quiet(made.solve, rows(3, 1, 0, 2, 3))
     assert solutions.mask.tolist() == [True, True, False, True, True]

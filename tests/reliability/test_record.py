@@ -1,6 +1,5 @@
 """Rows in files: what is written of rows that fail, what comes when they are solved once more, what it never costs."""
 
-import importlib
 import json
 import re
 import shutil
@@ -87,15 +86,10 @@ def largest(theta):
 
 
 @pytest.fixture(scope="module")
-def solvers(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("solvers")
-    (folder / "recorded_solvers.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        module = importlib.import_module("recorded_solvers")
-        module.folder = folder
-        yield module
-        module.over.set()
+def solvers(import_source):
+    module = import_source("recorded_solvers", MODULE)
+    yield module
+    module.over.set()
 
 
 @pytest.fixture(autouse=True)
@@ -263,7 +257,9 @@ def test_the_script_of_a_program_needs_its_engine_alone(engine, tmp_path):
 def test_the_command_replays_in_another_process(solvers, run_program, tmp_path):
     def command(*arguments):
         program = "import sys; sys.path = [each for each in sys.path if each]; from mapgrad.cli import main; main()"
-        done = run_program(program, "replay", *arguments, environment={"COLUMNS": "300"}, paths=[solvers.folder])
+        done = run_program(
+            program, "replay", *arguments, environment={"COLUMNS": "300"}, paths=[Path(solvers.__file__).parent]
+        )
         return done.returncode, done.stdout + done.stderr
 
     with mapgrad.record(tmp_path):
@@ -451,7 +447,7 @@ with mapgrad.record(sys.argv[1]) as recorder, warnings.catch_warnings(record=Tru
 assert sum("File too large" in str(each.message) for each in told) == 1, told
 assert recorder.written == 0
 """
-    done = run_program(program, tmp_path / "rows", paths=[solvers.folder])
+    done = run_program(program, tmp_path / "rows", paths=[Path(solvers.__file__).parent])
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "rows").iterdir()) == []
 

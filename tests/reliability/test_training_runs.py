@@ -1,6 +1,5 @@
 """Whole training runs with faults in them end where undisturbed runs do, bit for bit, and leave nothing behind."""
 
-import importlib
 import json
 import os
 import random
@@ -99,14 +98,8 @@ WELL: dict[int, list[int]] = {}
 
 
 @pytest.fixture(scope="module")
-def solvers(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("solvers")
-    (folder / "training_solvers.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        module = importlib.import_module("training_solvers")
-        module.folder_of_module = folder
-        yield module
+def solvers(import_source):
+    return import_source("training_solvers", MODULE)
 
 
 @pytest.fixture(scope="module")
@@ -505,7 +498,7 @@ def last_checkpoint(run_program, solvers, tmp_path_factory):
                 RUN.replace("STEPS", str(STEPS)),
                 folder,
                 json.dumps(end),
-                paths=[solvers.folder_of_module],
+                paths=[Path(solvers.__file__).parent],
                 environment=environment,
             )
             assert done.returncode == end["code"], done.stderr

@@ -1,6 +1,5 @@
 """Executors in which rows fail, workers die, nobody answers, or the caller itself is at work."""
 
-import importlib
 import logging
 import multiprocessing
 import pickle
@@ -47,12 +46,8 @@ class Fragile(InstanceSolver):
 
 
 @pytest.fixture(scope="module")
-def fragile(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("solvers")
-    (folder / "fragile_solvers.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield importlib.import_module("fragile_solvers")
+def fragile(import_source):
+    return import_source("fragile_solvers", MODULE)
 
 
 def block_of(first):

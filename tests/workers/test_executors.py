@@ -1,6 +1,5 @@
 """Rows solved by other workers: threads, processes and foreign executors."""
 
-import importlib
 import multiprocessing
 import re
 import threading
@@ -47,12 +46,8 @@ class Unsendable(mapgrad.InstanceSolver):
 
 
 @pytest.fixture(scope="module")
-def harmful(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("solvers")
-    (folder / "harmful_solvers.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield importlib.import_module("harmful_solvers")
+def harmful(import_source):
+    return import_source("harmful_solvers", MODULE)
 
 
 @pytest.fixture(scope="module")

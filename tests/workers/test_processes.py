@@ -156,12 +156,8 @@ class Slow(Base):
 
 
 @pytest.fixture(scope="module")
-def module(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("solvers")
-    (folder / "processed_solvers.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield importlib.import_module("processed_solvers")
+def module(import_source):
+    return import_source("processed_solvers", MODULE)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Who runs the rows of a block: rows that fail alone, workers that die, callers that share a pool."""
 
 import gc
-import importlib
 import logging
 import multiprocessing
 import os
@@ -103,12 +102,8 @@ class Unbuildable(Identity):
 
 
 @pytest.fixture(scope="module")
-def solvers(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("solvers")
-    (folder / "worker_solvers.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield importlib.import_module("worker_solvers")
+def solvers(import_source):
+    return import_source("worker_solvers", MODULE)
 
 
 @pytest.fixture(scope="module")
