@@ -198,7 +198,8 @@ class ProgramSolver(InstanceSolver[IntegerProgram, NativeModels[M]], ABC, Generi
     def _hold(self, model: NativeModel[M], limits: Limits) -> None:
         """Bring a model's bounds and sides to these."""
         held, model.limits = model.limits, limits
-        if model.is_tightened:
+        is_outside = model.split is not None and not model.split.fits(model.rows.stated(limits))
+        if model.is_tightened or is_outside:
             if not all(map(np.array_equal, limits, held)):
                 self.free(model.native)
                 model.asked, model.split, _ = for_engines(model.program, model.rows, limits, self.split_multiple)

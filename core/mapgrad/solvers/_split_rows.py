@@ -33,16 +33,21 @@ class SplitRows:
     all but meet the row with all but integer x, which engines take for solutions, have a y that isn't near an integer.
 
     A row's grain is what engines are to tell apart: its unit, or the distance of its sides where it has none. The base
-    is near √(max |a| · grain), so that neither row has a coefficient of many grains. A row with a unit is divided by
-    that first.
+    is near √(max |a| · grain), so that neither row has a coefficient of many grains. An equation, or a row whose sides
+    are near each other, of coefficients that are nearly multiples of the smallest long one, q, is split by that: ⟨d, x⟩
+    has less than half of q to go, so that s is the one integer for which y = 0, and q is in neither row. A row with a
+    unit is divided by that first.
 
     Args:
         program: The program of these rows.
         are_split: [m] bool, the rows to split.
         grains: [m], those of rows.
+        most: Grains in the largest coefficient that isn't long.
     """
 
-    def __init__(self, program: IntegerProgram, are_split: NDArray[np.bool_], grains: NDArray[np.float64]) -> None:
+    def __init__(
+        self, program: IntegerProgram, are_split: NDArray[np.bool_], grains: NDArray[np.float64], most: float
+    ) -> None:
         self._facts, self._rows = program.row_facts, np.flatnonzero(are_split)
         units = self._facts.units[self._rows]
         self._divisors, self._room = np.where(units > 0, units, 1.0), np.where(units > 0, _ROOM, 0.0)
@@ -51,12 +56,14 @@ class SplitRows:
         data = np.where(units[part.row_of_entry] > 0, np.rint(data), data)
         largest = np.zeros(len(self._rows))
         np.maximum.at(largest, part.row_of_entry, np.abs(data))
-        self._bases = np.exp2(np.rint(np.log2(largest * grains[self._rows] / self._divisors) / 2))
-        bases = self._bases[part.row_of_entry]
-        high = np.rint(data / bases)
-        self._high, self._low = (
-            SparseRows(digits, part.indices, part.indptr, part.shape) for digits in (high, data - bases * high)
-        )
+        grains = grains[self._rows] / self._divisors
+        is_long = np.abs(data) > most * grains[part.row_of_entry]
+        shortest = np.full(len(self._rows), np.inf)
+        np.minimum.at(shortest, part.row_of_entry[is_long], np.abs(data[is_long]))
+        entries, limits = SparseRows(data, part.indices, part.indptr, part.shape), Limits.of(program)
+        self._has_link = ~self._are_apart(_digits(entries, shortest)[1], shortest, limits)
+        self._bases = np.where(self._has_link, np.exp2(np.rint(np.log2(largest * grains) / 2)), shortest)
+        self._high, self._low = _digits(entries, self._bases)
 
     @classmethod
     def of(cls, program: IntegerProgram, most: float) -> SplitRows | None:
@@ -67,7 +74,7 @@ class SplitRows:
         largest = np.zeros(matrix.shape[0])
         np.maximum.at(largest, matrix.row_of_entry, np.abs(matrix.data))
         are_split = (largest > most * grains) & (grains > 0)
-        return cls(program, are_split, grains) if are_split.any() else None
+        return cls(program, are_split, grains, most) if are_split.any() else None
 
     def program(self, program: IntegerProgram) -> IntegerProgram:
         """Return a program whose first columns are those of this one, all priced, with a column more for each row."""
@@ -77,7 +84,7 @@ class SplitRows:
         parts = (
             (matrix.row_of_entry[stays], matrix.indices[stays], matrix.data[stays]),
             (self._rows[low.row_of_entry], low.indices, low.data),
-            (self._rows, width + numbers, self._bases),
+            (self._rows[self._has_link], width + numbers[self._has_link], self._bases[self._has_link]),
             (height + high.row_of_entry, high.indices, high.data),
             (height + numbers, width + numbers, np.full(count, -1.0)),
         )
@@ -92,28 +99,42 @@ class SplitRows:
             integrality=np.append(program.integrality, np.ones(count, dtype=np.bool_)),
         )
 
+    def fits(self, limits: Limits) -> bool:
+        """Whether `program` says the same as the program itself within these limits."""
+        return bool(self._has_link.all() or (self._has_link | self._are_apart(self._low, self._bases, limits)).all())
+
     def limits(self, limits: Limits) -> Limits:
-        """Return the bounds and sides of `program`, given those of the program itself."""
-        inner = self._facts.inner(limits.row_lower, limits.row_upper)
-        least, most = (side[self._rows] / self._divisors for side in inner)
-        least, most = (np.where(self._room > 0, np.rint(side), side) for side in (least, most))
-        most = np.maximum(least, most)  # nobody asks an engine about a row without a multiple between its sides
+        """Return the bounds and sides of `program`, given those of the program itself, which must fit."""
+        least, most = self._sides(limits)
         (lowest, highest), (low_least, low_most) = (_range(digits, limits) for digits in (self._high, self._low))
         side = np.where(np.isfinite(most), most, np.where(np.isfinite(least), least, 0.0))
         shift = np.clip(np.rint(side / self._bases), lowest, highest)
-        least, most = least - self._bases * shift, most - self._bases * shift
-        lower, upper = (least - low_most) / self._bases, (most - low_least) / self._bases
+        lower, upper = (least - low_most) / self._bases - shift, (most - low_least) / self._bases - shift
         lower = np.maximum(np.ceil(lower - _ROUNDING * np.abs(lower)), lowest - shift)
         upper = np.minimum(np.floor(upper + _ROUNDING * np.abs(upper)), highest - shift)
         is_empty = lower > upper  # engines refuse such bounds, and find by the rows that there is no solution
+        lower, upper = np.where(is_empty, lowest - shift, lower), np.where(is_empty, highest - shift, upper)
+        shift += np.where(self._has_link | is_empty, 0.0, lower)
         row_lower, row_upper = limits.row_lower.copy(), limits.row_upper.copy()
-        row_lower[self._rows], row_upper[self._rows] = least - self._room, most + self._room
+        row_lower[self._rows] = least - self._bases * shift - self._room
+        row_upper[self._rows] = most - self._bases * shift + self._room
         return Limits(
-            np.append(limits.lower, np.where(is_empty, lowest - shift, lower)),
-            np.append(limits.upper, np.where(is_empty, highest - shift, upper)),
+            np.append(limits.lower, np.where(self._has_link, lower, 0.0)),
+            np.append(limits.upper, np.where(self._has_link, upper, 0.0)),
             np.append(row_lower, shift),
             np.append(row_upper, shift),
         )
+
+    def _sides(self, limits: Limits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        inner = self._facts.inner(limits.row_lower, limits.row_upper)
+        least, most = (side[self._rows] / self._divisors for side in inner)
+        least, most = (np.where(self._room > 0, np.rint(side), side) for side in (least, most))
+        return least, np.maximum(least, most)  # nobody asks about a row without a multiple between its sides
+
+    def _are_apart(self, low: SparseRows, bases: NDArray[np.float64], limits: Limits) -> NDArray[np.bool_]:
+        """Whether at most one multiple of the base is a sum of the high digits that the low ones can complete."""
+        (lowest, highest), (least, most) = _range(low, limits), self._sides(limits)
+        return highest - lowest + (most - least) < bases / 2
 
     def lengthened(self, values: NDArray[np.float64], value: float) -> NDArray[np.float64]:
         """Return values of the program's variables with one for those that were added."""
@@ -139,6 +160,16 @@ def for_engines(
     is_tightened = asked.matrix != program.matrix
     split = SplitRows.of(asked, most)
     return asked if split is None else split.program(asked), split, is_tightened
+
+
+def _digits(rows: SparseRows, bases: NDArray[np.float64]) -> tuple[SparseRows, SparseRows]:
+    """Return the high and the low digits of rows, to a base each."""
+    base = bases[rows.row_of_entry]
+    high = np.rint(rows.data / base)
+    low = rows.data - base * high
+    return SparseRows(high, rows.indices, rows.indptr, rows.shape), SparseRows(
+        low, rows.indices, rows.indptr, rows.shape
+    )
 
 
 def _range(rows: SparseRows, limits: Limits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
