@@ -33,10 +33,14 @@ class SplitRows:
     all but meet the row with all but integer x, which engines take for solutions, have a y that isn't near an integer.
 
     A row's grain is what engines are to tell apart: its unit, or the distance of its sides where it has none. The base
-    is near √(max |a| · grain), so that neither row has a coefficient of many grains. An equation, or a row whose sides
-    are near each other, of coefficients that are nearly multiples of the smallest long one, q, is split by that: ⟨d, x⟩
-    has less than half of q to go, so that s is the one integer for which y = 0, and q is in neither row. A row with a
-    unit is divided by that first.
+    is a power of two near √(max |a| · grain), so that neither row has a coefficient of many grains. A row with a unit
+    is divided by that first.
+
+    Where the coefficients are nearly multiples of the smallest long one, that is q. The range r of ⟨d, x⟩ is less than
+    q then, so that of the multiples of q that ⟨d, x⟩ completes to the row, from q f to q g, only the two ends need the
+    low row, and r takes the place of q:
+
+        l - q f + r (f - s) ≤ ⟨d, x⟩ + r y ≤ u - q g + r (g - s)    and    f - s ≤ y ≤ g - s
 
     Args:
         program: The program of these rows.
@@ -61,8 +65,11 @@ class SplitRows:
         shortest = np.full(len(self._rows), np.inf)
         np.minimum.at(shortest, part.row_of_entry[is_long], np.abs(data[is_long]))
         entries, limits = SparseRows(data, part.indices, part.indptr, part.shape), Limits.of(program)
-        self._has_link = ~self._are_apart(_digits(entries, shortest)[1], shortest, limits)
-        self._bases = np.where(self._has_link, np.exp2(np.rint(np.log2(largest * grains) / 2)), shortest)
+        bases = np.exp2(np.rint(np.log2(largest * grains) / 2))
+        least, greatest = _range(_digits(entries, shortest)[1], limits)
+        self._are_near = (units > 0) & (np.maximum(greatest - least, largest / shortest) <= bases)
+        self._bases = np.where(self._are_near, shortest, bases)
+        self._links = np.where(self._are_near, greatest - least, bases)
         self._high, self._low = _digits(entries, self._bases)
 
     @classmethod
@@ -84,7 +91,7 @@ class SplitRows:
         parts = (
             (matrix.row_of_entry[stays], matrix.indices[stays], matrix.data[stays]),
             (self._rows[low.row_of_entry], low.indices, low.data),
-            (self._rows[self._has_link], width + numbers[self._has_link], self._bases[self._has_link]),
+            (self._rows, width + numbers, self._links),
             (height + high.row_of_entry, high.indices, high.data),
             (height + numbers, width + numbers, np.full(count, -1.0)),
         )
@@ -101,40 +108,37 @@ class SplitRows:
 
     def fits(self, limits: Limits) -> bool:
         """Whether `program` says the same as the program itself within these limits."""
-        return bool(self._has_link.all() or (self._has_link | self._are_apart(self._low, self._bases, limits)).all())
+        if not self._are_near.any():
+            return True
+        least, greatest = _range(self._low, limits)
+        return bool((~self._are_near | (greatest - least <= self._links)).all())
 
     def limits(self, limits: Limits) -> Limits:
         """Return the bounds and sides of `program`, given those of the program itself, which must fit."""
-        least, most = self._sides(limits)
+        inner, bases, links = self._facts.inner(limits.row_lower, limits.row_upper), self._bases, self._links
+        least, most = (side[self._rows] / self._divisors for side in inner)
+        least, most = (np.where(self._room > 0, np.rint(side), side) for side in (least, most))
+        most = np.maximum(least, most)  # nobody asks an engine about a row without a multiple between its sides
         (lowest, highest), (low_least, low_most) = (_range(digits, limits) for digits in (self._high, self._low))
         side = np.where(np.isfinite(most), most, np.where(np.isfinite(least), least, 0.0))
-        shift = np.clip(np.rint(side / self._bases), lowest, highest)
-        lower, upper = (least - low_most) / self._bases - shift, (most - low_least) / self._bases - shift
-        lower = np.maximum(np.ceil(lower - _ROUNDING * np.abs(lower)), lowest - shift)
-        upper = np.minimum(np.floor(upper + _ROUNDING * np.abs(upper)), highest - shift)
-        is_empty = lower > upper  # engines refuse such bounds, and find by the rows that there is no solution
-        lower, upper = np.where(is_empty, lowest - shift, lower), np.where(is_empty, highest - shift, upper)
-        shift += np.where(self._has_link | is_empty, 0.0, lower)
+        shift = np.clip(np.rint(side / bases), lowest, highest)
+        first, last = (least - low_most) / bases, (most - low_least) / bases
+        # a multiple too many doesn't matter where the base is the link
+        before, after = (np.where(self._are_near, 0.0, _ROUNDING * np.abs(end)) for end in (first, last))
+        first, last = np.maximum(np.ceil(first - before), lowest), np.minimum(np.floor(last + after), highest)
+        is_empty = first > last  # engines refuse such bounds, and find by the rows that there is no solution
+        first = np.where(is_empty, np.where(self._are_near, shift, lowest), first)
+        last = np.where(is_empty, np.where(self._are_near, shift, highest), last)
         row_lower, row_upper = limits.row_lower.copy(), limits.row_upper.copy()
-        row_lower[self._rows] = least - self._bases * shift - self._room
-        row_upper[self._rows] = most - self._bases * shift + self._room
+        begin, end = (np.where(self._are_near, (bases - links) * each, 0.0) for each in (first, last))
+        row_lower[self._rows] = least - begin - links * shift - self._room
+        row_upper[self._rows] = most - end - links * shift + self._room
         return Limits(
-            np.append(limits.lower, np.where(self._has_link, lower, 0.0)),
-            np.append(limits.upper, np.where(self._has_link, upper, 0.0)),
+            np.append(limits.lower, first - shift),
+            np.append(limits.upper, last - shift),
             np.append(row_lower, shift),
             np.append(row_upper, shift),
         )
-
-    def _sides(self, limits: Limits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        inner = self._facts.inner(limits.row_lower, limits.row_upper)
-        least, most = (side[self._rows] / self._divisors for side in inner)
-        least, most = (np.where(self._room > 0, np.rint(side), side) for side in (least, most))
-        return least, np.maximum(least, most)  # nobody asks about a row without a multiple between its sides
-
-    def _are_apart(self, low: SparseRows, bases: NDArray[np.float64], limits: Limits) -> NDArray[np.bool_]:
-        """Whether at most one multiple of the base is a sum of the high digits that the low ones can complete."""
-        (lowest, highest), (least, most) = _range(low, limits), self._sides(limits)
-        return highest - lowest + (most - least) < bases / 2
 
     def lengthened(self, values: NDArray[np.float64], value: float) -> NDArray[np.float64]:
         """Return values of the program's variables with one for those that were added."""
