@@ -116,6 +116,13 @@ class SparseRows:
         return f"<{self.shape[0]}×{self.shape[1]} matrix, {len(self.data)} entries>"
 
     @cached_property
+    def largest(self) -> NDArray[np.float64]:
+        """The largest magnitude in each row, 0 in an empty one: float64 [m], read-only."""
+        largest = np.zeros(self.shape[0])
+        np.maximum.at(largest, self.row_of_entry, np.abs(self.data))
+        return frozen_array(largest, np.float64)
+
+    @cached_property
     def row_of_entry(self) -> NDArray[np.int64]:
         """The row of each entry: int64 [nnz], read-only."""
         return frozen_array(np.repeat(np.arange(self.shape[0]), np.diff(self.indptr)), np.int64)
@@ -152,10 +159,8 @@ class SparseRows:
         Returns:
             The matrix, and int64 [m], read-only.
         """
-        largest = np.zeros(self.shape[0])
-        np.maximum.at(largest, self.row_of_entry, np.abs(self.data))
-        _, exponents = np.frexp(largest)
-        shifts = frozen_array(np.where(largest > 0, bits + 1 - exponents, 0), np.int64)
+        _, exponents = np.frexp(self.largest)
+        shifts = frozen_array(np.where(self.largest > 0, bits + 1 - exponents, 0), np.int64)
         data = np.ldexp(self.data, shifts[self.row_of_entry])
         return SparseRows(data, self.indices, self.indptr, self.shape), shifts
 

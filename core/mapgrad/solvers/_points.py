@@ -179,8 +179,6 @@ class Rows:
 
 def wide_rows(matrix: SparseRows, ratio: float) -> NDArray[np.int64]:
     """Return the rows whose largest coefficient is more than so many times their smallest one."""
-    sizes = np.abs(matrix.data)
-    least, most = np.full(matrix.shape[0], np.inf), np.zeros(matrix.shape[0])
-    np.minimum.at(least, matrix.row_of_entry, sizes)
-    np.maximum.at(most, matrix.row_of_entry, sizes)
-    return np.flatnonzero(most > ratio * least)
+    least = matrix.largest.copy()
+    np.minimum.at(least, matrix.row_of_entry, np.abs(matrix.data))
+    return np.flatnonzero(matrix.largest > ratio * least)

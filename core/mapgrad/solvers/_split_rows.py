@@ -58,16 +58,16 @@ class SplitRows:
         part = program.matrix.select(are_split)
         data = part.data / self._divisors[part.row_of_entry]
         data = np.where(units[part.row_of_entry] > 0, np.rint(data), data)
-        largest = np.zeros(len(self._rows))
-        np.maximum.at(largest, part.row_of_entry, np.abs(data))
+        entries = SparseRows(data, part.indices, part.indptr, part.shape)
         grains = grains[self._rows] / self._divisors
+        bases = np.exp2(np.rint(np.log2(entries.largest * grains) / 2))
         is_long = np.abs(data) > most * grains[part.row_of_entry]
-        shortest = np.full(len(self._rows), np.inf)
+        shortest = entries.largest.copy()
         np.minimum.at(shortest, part.row_of_entry[is_long], np.abs(data[is_long]))
-        entries, limits = SparseRows(data, part.indices, part.indptr, part.shape), Limits.of(program)
-        bases = np.exp2(np.rint(np.log2(largest * grains) / 2))
-        least, greatest = _range(_digits(entries, shortest)[1], limits)
-        self._are_near = (units > 0) & (np.maximum(greatest - least, largest / shortest) <= bases)
+        high, low = _digits(entries, shortest)
+        least, greatest = _range(low, Limits.of(program))
+        are_short = np.maximum(high.largest, low.largest) <= bases
+        self._are_near = (units > 0) & are_short & (greatest - least <= shortest)
         self._bases = np.where(self._are_near, shortest, bases)
         self._links = np.where(self._are_near, greatest - least, bases)
         self._high, self._low = _digits(entries, self._bases)
@@ -78,9 +78,7 @@ class SplitRows:
         facts, matrix = program.row_facts, program.matrix
         widths = np.where(facts.are_integer, program.row_upper - program.row_lower, np.inf)
         grains = np.where(facts.units > 0, facts.units, widths)
-        largest = np.zeros(matrix.shape[0])
-        np.maximum.at(largest, matrix.row_of_entry, np.abs(matrix.data))
-        are_split = (largest > most * grains) & (grains > 0)
+        are_split = (matrix.largest > most * grains) & (grains > 0)
         return cls(program, are_split, grains, most) if are_split.any() else None
 
     def program(self, program: IntegerProgram) -> IntegerProgram:

@@ -110,10 +110,9 @@ def _largest_terms(program: IntegerProgram, x: NDArray[np.float64]) -> tuple[NDA
     """Return the largest term of each row at x, its side included, and its largest coefficient."""
     matrix = program.matrix
     sides = np.where(np.isfinite(program.row_upper), program.row_upper, program.row_lower)
-    largest, coefficients = np.where(np.isfinite(sides), np.abs(sides), 0.0), np.zeros(len(sides))
+    largest = np.where(np.isfinite(sides), np.abs(sides), 0.0)
     np.maximum.at(largest, matrix.row_of_entry, np.abs(matrix.data * x[matrix.indices]))
-    np.maximum.at(coefficients, matrix.row_of_entry, np.abs(matrix.data))
-    return largest, coefficients
+    return largest, matrix.largest
 
 
 def _terms(program: IntegerProgram, theta: NDArray[np.float64], x: NDArray[np.float64]) -> float:
