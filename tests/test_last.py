@@ -74,6 +74,56 @@ def test_a_mask_of_incumbents():
     assert layer.last.mask.tolist() == [True] * 4
 
 
+class Refusing(mapgrad.InstanceSolver):
+    """Raises where an entry is positive."""
+
+    def solve(self, state, theta, request):
+        if theta.max() > 0:
+            raise ArithmeticError(f"entry {theta.argmax()}")
+        z = theta * 0
+        z[theta.argsort()[-2:]] = 1
+        return z
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("on_error", ["nan", "zero_grad:any"])
+@pytest.mark.filterwarnings("ignore:.*has no acceptable answer")
+def test_causes_and_counts(samples, on_error):
+    solver = mapgrad.get_solver(Refusing, SUBSET, on_error=on_error, merge=False)
+    layer = mapgrad.MAPLayer(solver, mapgrad.IMLE(mapgrad.Gaussian(), temperature=1e-3, samples=samples))
+    theta = -random_theta(2, 2, 6).abs() - 1
+    theta[0, 1, 0], theta[1, 1, 4] = 7.0, 9.0
+    layer(theta)
+    last = layer.last
+    assert {row: str(cause) for row, cause in last.causes.items()} == {1: "entry 0", 3: "entry 4"}
+    assert last.stats == solver.stats
+    assert (last.stats["rows"], last.stats["failed"]) == (4 * samples, 2 * samples)
+    assert last.seconds == last.stats["seconds"] > 0
+    layer(theta[0, 0])
+    assert not layer.last.causes
+    assert (layer.last.stats["rows"], layer.last.stats["failed"]) == (samples, 0)
+
+
+def test_causes_of_rows_with_problems_of_their_own():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver(Refusing, None), mapgrad.IMLE(None), on_error="nan")
+    theta = -random_theta(3, 6).abs() - 1
+    theta[2, 0] = 7.0
+    with pytest.warns(UserWarning, match="has no acceptable answer"):
+        layer(theta, problems=[SUBSET, mapgrad.Knapsack([[1.0] * 6], [2.0]), SUBSET])
+    assert [*layer.last.causes] == [2]
+    assert (layer.last.stats["rows"], layer.last.stats["failed"]) == (3, 1)
+
+
+def test_the_error_of_a_layer_has_the_counts_of_all_solves():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver(Refusing, None), mapgrad.IMLE(None))
+    theta = -random_theta(3, 6).abs() - 1
+    theta[2, 0] = 7.0
+    with pytest.raises(mapgrad.SolverCrashError) as caught:
+        layer(theta, problems=[SUBSET, mapgrad.Knapsack([[1.0] * 6], [2.0]), SUBSET])
+    assert [*caught.value.solutions.causes] == [2]
+    assert (caught.value.solutions.stats["rows"], caught.value.solutions.stats["failed"]) == (3, 1)
+
+
 def test_a_row_counts_as_solved_if_all_its_samples_are():
     z = torch.ones(3, 2, 4)
     z[1, 0, 2] = torch.nan

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mapgrad.batching._batches import with_version
+from mapgrad.batching._counts import NO_COUNTS
 from mapgrad.batching._policy import FailedRow, describe_failed, error_of
 from mapgrad.batching._theta import Culprit, domain_error, made_error, non_finite_error
 from mapgrad.errors import DomainError, NonFiniteError, RowsError
@@ -77,7 +78,8 @@ class Record:
     """
 
     __slots__ = (
-        "_deferred", "_dtypes", "_failures", "_pieces", "batch", "clipped", "clock", "needs_all", "rows", "unsolved",
+        "_causes", "_counts", "_deferred", "_dtypes", "_failures", "_pieces", "batch", "clipped", "clock", "needs_all",
+        "rows", "unsolved",
     )  # fmt: skip
 
     def __init__(self, batch: tuple[int, ...], dtypes: torch.dtype | list[torch.dtype] | None = None) -> None:
@@ -87,6 +89,8 @@ class Record:
         self.needs_all = True
         self._dtypes = dtypes
         self._pieces: list[_Piece] = []
+        self._causes: dict[int, BaseException] = {}
+        self._counts: dict[str, float] = {**NO_COUNTS}
         self._failures: _Failures | None = None
         self._deferred: list[tuple[Callable[[Tensor], object], Tensor, int]] = []
 
@@ -117,6 +121,23 @@ class Record:
         if forbidden is not None:
             forbidden = forbidden.expand(z.shape)
         self._pieces.append(_Piece(numbers, z, status, forbidden, None, variables, failed))
+
+    def tallying(self, solve: Callable[..., Solutions | None], numbers: Sequence[int]) -> Callable[..., Any]:
+        """Return what solves rows of these numbers, [..., N, *shape], and notes what they raised and its counts."""
+
+        def run(*arguments: Any, **named: Any) -> Solutions | None:
+            answers = solve(*arguments, **named)
+            if answers is not None:
+                self._tally(answers, numbers)
+            return answers
+
+        return run
+
+    def _tally(self, answers: Solutions, numbers: Sequence[int]) -> None:
+        for name, count in answers.stats.items():
+            self._counts[name] += count
+        for row in sorted(answers.causes):
+            self._causes.setdefault(numbers[row % len(numbers)], answers.causes[row])
 
     def defer(self, note: Callable[[Tensor], object], theta: Tensor) -> None:
         """Have answers to rows θ noted by ``note(θ)``, which adds them, once somebody asks for answers."""
@@ -158,6 +179,7 @@ class Record:
         elif (found := error.solutions) is not None:
             described = describe_failed(list(rows.values()), found, label, problems)
             failures.unsolved.update(zip(rows, described, strict=True))
+            self._tally(found, numbers)
             z = found.z.reshape(-1, count, *found.z.shape[1:])
             forbidden = None if found.forbidden is None else found.forbidden.reshape(z.shape)
             values = torch.stack((found.objective, found.bound)).reshape(2, -1, count)
@@ -213,7 +235,15 @@ class Record:
             if piece.values is not None:
                 values[:, :, places] = piece.values
         z = self._gathered([(piece.numbers, piece.z) for piece in pieces], lead, self._dtypes)
-        solutions = Solutions(z, status.reshape(lead), samples=samples, needs_all=self.needs_all)
+        solutions = Solutions(
+            z,
+            status.reshape(lead),
+            seconds=self._counts["seconds"],
+            stats={**self._counts},
+            causes={**self._causes},
+            samples=samples,
+            needs_all=self.needs_all,
+        )
         variables = [
             (piece.numbers, piece.variables.reshape(samples, len(piece.numbers), -1).to(status.device))
             for piece in pieces
@@ -238,9 +268,6 @@ class Record:
             solutions.failed = failed.reshape(lead)
         if any(piece.values is not None for piece in pieces):
             solutions.objective, solutions.bound = values.reshape(2, *lead)
-        if self._failures is not None:
-            unsolved = self._failures.unsolved.items()
-            solutions.causes = {number: row.cause for number, row in unsolved if row.cause is not None}
         return solutions
 
     def _gathered(

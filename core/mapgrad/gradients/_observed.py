@@ -103,8 +103,9 @@ class Observed(nn.Module):
         `z`, `status` and a program's `variables` are [*batch, …], or [S, *batch, …] where S > 1 states were drawn,
         lists as θ; `mask`, [*batch] bool, tells which rows have an answer in all samples, and `failed` which states
         were filled in, as ``on_error="nan"`` or ``"zero_grad"`` says. z may share memory with the layer's output; where
-        the solver averages, it is found again now, from θ as it was. It has no objectives, bounds, causes, times and
-        counts: `layer.solver.solve` tells them, and `record` writes the causes.
+        the solver averages, it is found again now, from θ as it was. `causes` has the first sample's error of each row
+        where any sample raised; `stats` and `seconds` sum over the call's solves, all samples counted. It has no
+        objectives and bounds: `layer.solver.solve` tells them.
         It is kept until the next call, isn't saved or copied with the layer, and is None after one that torch.compile,
         torch.vmap or torch.func traced. A checkpoint's repeated call leaves it as it is.
         """

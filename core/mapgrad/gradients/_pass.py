@@ -69,9 +69,10 @@ class Pass(Asking):
         return forward
 
     def _forward_of(self, theta: Tensor, sampler: Sampler, numbers: Sequence[int], record: Record) -> Forward | None:
-        perturb = partial(_solver_noise.perturb_forward, self)
+        perturb = record.tallying(partial(_solver_noise.perturb_forward, self), numbers)
         failing = Failing.of(self.work)
-        own = self._solve if failing is None else failing.noting(self._solve)
+        own = record.tallying(self._solve, numbers)
+        own = own if failing is None else failing.noting(own)
         solve = SolveOfForward(own, perturb, self.estimator, theta, self.work.problem)
         try:
             with full_precision(theta):
