@@ -78,6 +78,8 @@ def test_rows_that_fail_are_filled_in_and_the_others_exact(policy, workers):
     assert solutions.objective.isnan().flatten().tolist() == [False, True, True, False, True]
     assert "out of sorts" in str(solutions.causes[1])
     assert solutions.stats["failed"] == solver.stats["failed"] == 3
+    by_status = {name: count for name, count in solver.stats.items() if name.startswith("failed_") and count}
+    assert by_status == {"failed_error": 1, "failed_infeasible": 1, "failed_time_limit": 1}
 
 
 def test_one_warning_that_names_row_and_cause_then_counts():

@@ -15,7 +15,7 @@ from torch import Tensor
 from mapgrad.batching._arrivals import arriving
 from mapgrad.batching._batches import ask_function, give_shape, joined, solve_batch
 from mapgrad.batching._clock import Clock
-from mapgrad.batching._counts import NO_COUNTS, Counts
+from mapgrad.batching._counts import NO_COUNTS, Counts, failures
 from mapgrad.batching._families import does_serve, model_key
 from mapgrad.batching._forbidden import fail_unserved, refuse_forbidden, with_penalties
 from mapgrad.batching._hand_over import HandOver, Paces
@@ -288,7 +288,7 @@ class SolverAtWork:
             if solutions.variables is not None:
                 solutions.variables = solutions.variables.to(rows.device)
         if failed:
-            counts["failed"] = len(failed)
+            counts |= failures(solutions.status[failed])
             failed = self.policy.filled(solutions, failed, self.problems)
         counts["seconds"] = solutions.seconds = time.perf_counter() - started
         self._counts.add(counts)

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from mapgrad.batching._theta import to_list
+from mapgrad.solutions import Status
 from mapgrad.workers import new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
+
+
+def _name(status: Status) -> str:
+    return f"failed_{status.name.lower()}"
+
+
 NO_COUNTS: Final[Mapping[str, float]] = {
     **dict.fromkeys(
         ("rows", "solves", "equal", "known", "clipped", "handed_over", "incumbent", "fallback", "failed"), 0
     ),
+    **dict.fromkeys((_name(status) for status in Status if status != Status.OPTIMAL), 0),
     "seconds": 0.0,
 }
 """What is counted, under the names of `Solver.stats`."""
+
+
+def failures(status: Tensor) -> dict[str, float]:
+    """Return the counts of rows that failed, together and by this status of theirs, [N]."""
+    by_status = Counter(_name(Status(each)) for each in to_list(status))
+    return {"failed": by_status.total(), **by_status}
 
 
 class Counts:

@@ -174,8 +174,9 @@ class Solver:
         answered by what was solved before; `clipped` rows moved into the domain; `handed_over` rows that the
         solver gave up and another one solved; `incumbent` rows whose state isn't proved optimal and was accepted;
         `fallback` rows that the solver failed and one of `on_error` solved; `failed` rows, without an acceptable
-        answer, whatever became of them; `seconds` of wall-clock time, that to build
-        solvers of `problems` too.
+        answer, whatever became of them, and by their status `failed_error`, `failed_feasible`, `failed_infeasible`,
+        `failed_unbounded` and `failed_time_limit`; `seconds` of wall-clock time, that to build solvers of `problems`
+        too.
         """
         return self._works.counts.totals()
 
