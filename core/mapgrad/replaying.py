@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,13 +11,14 @@ import numpy as np
 import torch
 
 from mapgrad.batching import Solver, get_solver
-from mapgrad.errors import MapgradError, RowsError
-from mapgrad.recording import RecordedRow, find, read_row
+from mapgrad.errors import MapgradError, RowsError, UnknownSolverError
+from mapgrad.recording import RecordedRow, find, imported, read_row
 from mapgrad.solutions import Solutions, Status
+from mapgrad.solvers import register, require_solver, unregister
 from mapgrad.workers import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Generator
     from os import PathLike
 
     from numpy.typing import NDArray
@@ -83,7 +85,8 @@ def replay(
         path: One of the row's files: .json or .npz.
         solver: As for `get_solver`; None for the one that had it, with the same options.
         modules: Names of modules of yours in which its problem's class, or its solver, is looked for: a file alone has
-            no module imported but those of mapgrad and its plugins.
+            no module imported but those of mapgrad and its plugins. Where no installed plugin has the solver's name,
+            the first of them with a `mapgrad_solvers` is registered as its plugin, for this call.
         settings: Of `get_solver`, in place of the recorded ones: ``time_limit=60.0``, say; or options of the solver.
 
     Returns:
@@ -104,7 +107,7 @@ def replay(
     how |= {"workers": "processes:1"} if died else {}
     how |= {} if solver is not None else row.options
     given = _solver_of(row, modules) if solver is None else solver
-    with _made(given, row, how | settings) as made:
+    with _registered(given, modules), _made(given, row, how | settings) as made:
         theta = torch.from_numpy(row.theta)[None]  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
         try:
             found = made.solve(theta)
@@ -113,6 +116,29 @@ def replay(
                 raise
             found = error.solutions
         return Replay(row, made.name, *_answer(found), found.seconds)
+
+
+@contextmanager
+def _registered(solver: SolverLike, modules: Collection[str]) -> Generator[None]:
+    """Register the plugin among some modules, where a solver is named that no plugin has."""
+    own = [imported(module) for module in modules]
+    name = ""
+    try:
+        if isinstance(solver, str):
+            require_solver(solver, {})
+    except UnknownSolverError as error:
+        plugin = next((module for module in own if hasattr(module, "mapgrad_solvers")), None)
+        if plugin is None:
+            raise UnknownSolverError(
+                f"{error}; name the module that is its plugin, as modules=[…] or, on the command line, --import MODULE"
+            ) from None
+        name = str(solver).partition(".")[0]
+        register(plugin, name)
+    try:
+        yield
+    finally:
+        if name:
+            unregister(name)
 
 
 def _made(solver: SolverLike, row: RecordedRow, settings: dict[str, Any]) -> Solver:

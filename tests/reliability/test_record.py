@@ -78,6 +78,11 @@ class Broken(Own):
         raise MemoryError("a trillion rows")
 
 
+@mapgrad.hookimpl
+def mapgrad_solvers():
+    return [mapgrad.SolverSpec(name="raises", factory=f"{__name__}:Raises", accepts=(mapgrad.KSubset,))]
+
+
 def largest(theta):
     if (theta.argmax(dim=1) == 0).any():
         raise RuntimeError("out of sorts")
@@ -279,6 +284,26 @@ def test_the_command_replays_in_another_process(solvers, run_program, tmp_path):
     ):
         code, said = command(*arguments)
         assert (code, part in said) == (expected, True), said
+
+
+def test_a_solver_is_found_by_name_in_the_plugin_that_a_module_is(solvers, run_program, tmp_path):
+    mapgrad.register(solvers, "moody")
+    try:
+        with mapgrad.record(tmp_path):
+            mapgrad.get_solver("moody.raises", SUBSET, on_error="nan")(theta(0))
+    finally:
+        mapgrad.unregister("moody")
+    (path,) = rows_in(tmp_path)
+    for _ in range(2):  # it is registered for the call alone
+        found = mapgrad.replay(path, modules=["recorded_solvers"])
+        assert (found.solver, found.is_same) == ("moody.raises", True)
+        with pytest.raises(mapgrad.UnknownSolverError, match=r"modules=\[…\] or, on the command line, --import"):
+            mapgrad.replay(path)
+    with pytest.raises(mapgrad.UnknownSolverError, match="moody"):
+        mapgrad.get_solver("moody", SUBSET)
+    program = "from mapgrad.cli import main; main()"
+    done = run_program(program, "replay", path, "--import", "recorded_solvers", paths=[Path(solvers.__file__).parent])
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_problems_and_functions_of_a_users_own(solvers, tmp_path):

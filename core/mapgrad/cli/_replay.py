@@ -26,7 +26,11 @@ def replay(
     ] = None,
     modules: Annotated[
         list[str] | None,
-        typer.Option("--import", metavar="MODULE", help="A module that defines the row's problem or solver."),
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="A module that has the row's problem or solver, or is its plugin.",
+        ),
     ] = None,
     time_limit: Annotated[float | None, typer.Option(min=0.001, help="Seconds, in place of the recorded ones.")] = None,
 ) -> None:

@@ -143,7 +143,7 @@ def find(path: str, modules: Collection[str], *, is_data: bool = True) -> Any:
     module, _, name = path.partition(":")
     is_trusted = module in modules or (is_data and module.partition(".")[0] in _trusted())
     for each in [module] if is_trusted else modules:
-        found: Any = _imported(each)
+        found: Any = imported(each)
         for part in name.split("."):
             found = getattr(found, part, None)
         if found is not None:
@@ -155,7 +155,12 @@ def find(path: str, modules: Collection[str], *, is_data: bool = True) -> Any:
     )
 
 
-def _imported(module: str) -> Any:
+def imported(module: str) -> Any:
+    """Return a module of the user's.
+
+    Raises:
+        MapgradError: it can't be imported.
+    """
     try:
         return import_module(module)
     except ImportError as error:
