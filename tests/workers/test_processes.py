@@ -6,6 +6,7 @@ import errno
 import gc
 import importlib
 import os
+import re
 import resource
 import signal
 import socket
@@ -381,7 +382,7 @@ def test_rows_whose_turn_has_not_come_say_so(hangs):
     assert "before its turn came" in str(block.causes[2])
 
 
-def test_a_process_is_replaced_after_so_many_rows_or_so_much_memory(module):
+def test_a_process_is_replaced_after_so_many_rows_or_so_much_memory(module, caplog):
     workers = Workers("processes:1", solves=5)
     pids = [solve(workers, module.Telling, [1]).z[0, 0] for _ in range(12)]
     assert len(set(pids)) == 3
@@ -390,6 +391,21 @@ def test_a_process_is_replaced_after_so_many_rows_or_so_much_memory(module):
     pids = [solve(workers, module.Growing, [1]).z[0, 0] for _ in range(15)]
     assert len(set(pids)) >= 2
     workers.close()
+    assert not caplog.records
+
+
+def test_memory_that_no_process_keeps_to_is_warned_of_once(module, caplog):
+    workers = Workers("processes:1", memory=1 << 20)
+    pids = [solve(workers, module.Telling, [1]).z[0, 0] for _ in range(4)]
+    workers.close()
+    assert len(set(pids)) == 4
+    (message,) = [record.getMessage() for record in caplog.records if "memory=" in record.getMessage()]
+    least, advised = map(int, re.findall(r"the (\d+) bytes.*set memory=(\d+)", message)[0])
+    workers = Workers("processes:1", memory=advised)
+    blocks = [solve(workers, module.Telling, [1]) for _ in range(2)]
+    workers.close()
+    assert blocks[0].z[0, 0] == blocks[1].z[0, 0]
+    assert blocks[0].z[0, 2] == pytest.approx(least / 2**20, rel=0.3)
 
 
 def test_solvers_share_workers_that_they_are_given(module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -49,6 +50,8 @@ _MEMORY_KEPT: Final = 1 << 26
 _LEAST: Final = 1e-3
 """Seconds that a portion takes at least, as far as rows are left: handing it out costs up to a tenth of that."""
 
+_logger = logging.getLogger("mapgrad")
+
 _TRIES: Final = 3
 """Of making a solver, and of beginning with rows: what ends a process before it is at a row is seldom that row."""
 
@@ -71,6 +74,7 @@ class Processes:
         self._lock = new_lock()
         self._jobs: OrderedDict[str, bytes] = OrderedDict()
         self._idle: list[tuple[int, SharedMemory]] = []
+        self._has_warned = False
         call_after_fork(self)
 
     def _new_process(self) -> _Process:
@@ -124,6 +128,19 @@ class Processes:
                     self._jobs.popitem(last=False)
         return data
 
+    def warn_of_memory(self, least: int) -> None:
+        """Warn, once, that a process has so many bytes after its first rows, and is replaced at once."""
+        with self._lock:
+            is_first, self._has_warned = not self._has_warned, True
+        if is_first:
+            _logger.warning(
+                "memory=%d is less than the %d bytes that a worker process has after its first rows, so that each "
+                "portion of rows gets a new process, which takes longer: set memory=%d, say, or None",
+                self.memory,
+                least,
+                2 * least,
+            )
+
     def forget(self, token: str) -> None:
         """Have a job's native models freed: each process does so before its next rows."""
         with self._lock:
@@ -160,7 +177,7 @@ class _Process:
         self._crew = crew
         self._worker: Worker | None = None
         self._pid = 0
-        self._solved = self._bytes = self._spared = 0
+        self._solved = self._bytes = self._spared = self._short_lived = 0
         self._jobs: OrderedDict[str, None] = OrderedDict()
         self._memories: OrderedDict[int, None] = OrderedDict()
         self._broken: tuple[Batch, BaseException] | None = None
@@ -286,10 +303,19 @@ class _Process:
         part.causes = done.causes
         batch.put(part, start)
         batch.runner.pace = done.seconds / (stop - start)
-        self._solved += stop - start
         self._spared = 0
         self._bytes = done.memory
+        self._look_at_memory()
+        self._solved += stop - start
         return None
+
+    def _look_at_memory(self) -> None:
+        """Have it told where one process after the other has no memory left once it has solved its first rows."""
+        if self._solved == 0:
+            is_short_lived = self._crew.memory is not None and self._bytes >= self._crew.memory
+            self._short_lived = self._short_lived + 1 if is_short_lived else 0
+            if self._short_lived > 1:  # one alone may have had a large row
+                self._crew.warn_of_memory(self._bytes)
 
     def _stage(self, to: socket.socket, batch: Shared) -> None:
         if batch.number not in self._memories:

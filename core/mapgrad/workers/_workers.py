@@ -38,7 +38,8 @@ class Workers:
         solves: After how many rows a process is replaced by a new one; None for never.
         memory: How many bytes of resident memory a process may have before it is replaced; None for any number. It
             is looked at after each portion of rows. Take more than a process begins with, some 40 MB, or several
-            hundred where your script is imported and imports torch: below that, each portion gets a new process.
+            hundred where your script is imported and imports torch: below that, each portion gets a new process, and
+            the logger `mapgrad` warns once, with how much a process needs.
         per_node: Whether n is the number for a node, of which each of its ranks gets an equal share, rounded so that
             they add up to n, and one at least: with 8 ranks, ``"processes:16"`` are two a rank, not 128. No rank lends
             its workers to another. How many ranks a node has is read from what torchrun, Open MPI and MPICH set; where
