@@ -34,10 +34,7 @@ _MEANINGS: Final = {
     Status.FEASIBLE: "the answer is feasible, but not proved optimal",
     Status.INFEASIBLE: "the feasible set is empty; check the problem's constraints, and which entries θ = −inf forbids",
     Status.UNBOUNDED: "the objective is unbounded; give every priced variable finite bounds",
-    Status.TIME_LIMIT: (
-        'the time limit came first; raise time_limit or deadline, or take another on_error: "incumbent" is for rows '
-        'that have a state by then, "fallback:…" asks another solver, "zero_grad" leaves the row out'
-    ),
+    Status.TIME_LIMIT: "the time limit came first; raise time_limit or deadline",
 }
 
 

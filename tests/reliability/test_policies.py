@@ -91,6 +91,32 @@ def test_one_warning_that_names_row_and_cause_then_counts():
     assert solver.stats["failed"] == 4
 
 
+LATE = ('"incumbent" is for', '"fallback:…" asks', '"zero_grad" leaves')
+
+
+@pytest.mark.parametrize("policy", ["nan", "nan:any", "zero_grad", "zero_grad:any", "fallback:topk"])
+def test_a_warning_of_late_rows_advises_what_is_not_tried(policy):
+    with pytest.warns(UserWarning, match="TIME_LIMIT.*raise time_limit") as caught:
+        mapgrad.get_solver(Moody, PROBLEM, on_error=policy)(rows(3, 2))
+    message = str(caught[0].message)
+    is_fallback = policy == "fallback:topk"
+    assert is_fallback or f"their z is {'NaN' if policy.startswith('nan') else '0'}," in message
+    assert [advice in message for advice in LATE] == [True, not is_fallback, is_fallback]
+
+
+@pytest.mark.parametrize("policy", ["raise", "incumbent"])
+@pytest.mark.parametrize("is_layer", [False, True])
+def test_an_error_of_late_rows_advises_what_is_not_tried(policy, is_layer):
+    class Late(mapgrad.InstanceSolver):
+        def solve(self, state, theta, request):
+            return mapgrad.Solution(None, Status.TIME_LIMIT)
+
+    solver = mapgrad.get_solver(Late, PROBLEM, on_error=policy)
+    with pytest.raises(mapgrad.SolveTimeoutError, match="raise time_limit") as caught:
+        (mapgrad.MAPLayer(solver) if is_layer else solver)(rows(3, 2))
+    assert [advice in str(caught.value) for advice in LATE] == [policy == "raise", True, True]
+
+
 def test_a_process_that_dies_costs_its_row(import_source):
     solver = import_source("killed_by_its_row", KILLED).Killed
     with mapgrad.get_solver(solver, PROBLEM, on_error="zero_grad", workers="processes:2") as made:

@@ -234,7 +234,7 @@ class SolverAtWork:
             if batch is None:
                 raise
             record = Record(batch)
-            record.fail(error, range(len(rows)), self.policy.label, self.problems)
+            record.fail(error, range(len(rows)), self.policy.label, self.problems, on_error=self.policy.on_error)
         else:
             if batch is not None and len(batch) != 1:
                 give_shape(solutions, batch)

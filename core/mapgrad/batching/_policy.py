@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -42,6 +43,13 @@ _FILLS: Final = {"nan": torch.nan, "zero_grad": 0.0, f"nan{_ANY}": torch.nan, f"
 """What stands for the state of a row that failed, under the policies that don't raise."""
 
 _FALLBACK: Final = "fallback:"
+
+_FOR_LATE_ROWS: Final = {
+    ("incumbent",): '"incumbent" is for rows that have a state by then',
+    ("fallback",): '"fallback:…" asks another solver',
+    ("zero_grad", "nan"): '"zero_grad" leaves the row out',
+}
+"""What policies do for rows that ran out of time."""
 
 _ERRORS: Final[dict[Status, type[RowsError]]] = {
     Status.ERROR: SolverCrashError,
@@ -145,20 +153,40 @@ class FailedRow(NamedTuple):
         cause: What the solver raised.
         label: The solver's name, with that of its distribution.
         problem: What was to be solved; None where it isn't known.
+        on_error: The policy that it failed under.
     """
 
     status: Status
     cause: BaseException | None
     label: str
     problem: Problem | None
+    on_error: ErrorPolicy
+
+    @property
+    def ending(self) -> str:
+        """How it ended, with the remedies that aren't tried already."""
+        advice = said = ""
+        if self.status is Status.TIME_LIMIT:
+            kind = self.on_error.partition(":")[0]
+            others = [what for kinds, what in _FOR_LATE_ROWS.items() if kind not in kinds]
+            advice = f", or take another on_error: {', '.join(others)}"
+        if self.cause is not None:
+            said = f" ({text_of(self.cause)})"
+        return f"{self.status.name}, {self.status.meaning}{advice}{said}"
 
 
 def describe_failed(
-    rows: Sequence[int], solutions: Solutions, label: str, problems: Sequence[Problem | None]
-) -> list[FailedRow]:
+    rows: Sequence[int],
+    solutions: Solutions,
+    label: str,
+    problems: Sequence[Problem | None],
+    on_error: ErrorPolicy = "raise",
+) -> dict[int, FailedRow]:
     """Return what became of some rows, numbered over the flattened batch, which has these problems in turn."""
-    statuses, count = to_list(solutions.status.flatten()), len(problems)
-    return [FailedRow(Status(statuses[row]), solutions.causes.get(row), label, problems[row % count]) for row in rows]
+    statuses, causes, count = to_list(solutions.status.flatten()), solutions.causes, len(problems)
+    return {
+        row: FailedRow(Status(statuses[row]), causes.get(row), label, problems[row % count], on_error) for row in rows
+    }
 
 
 class Policy:
@@ -173,6 +201,7 @@ class Policy:
 
     Attributes:
         label: As given, with the names of the solvers that come after it.
+        on_error: The policy's name.
         fallbacks: As given.
         filling: What stands for the states of rows that fail; None where they raise.
         takes_any: Whether a layer's row has an answer where any of its samples has one.
@@ -184,8 +213,9 @@ class Policy:
         self._settings, self._own_label, self._counts, self._exact = settings, label, counts, exact
         self.fallbacks = fallbacks
         self.label = label + "".join(f", then {name}," for name in (fallbacks.names if fallbacks else ()))
-        self.filling = _FILLS.get(settings.on_error)
-        self.takes_any = self.filling is not None and settings.on_error.endswith(_ANY)
+        self.on_error = settings.on_error
+        self.filling = _FILLS.get(self.on_error)
+        self.takes_any = self.filling is not None and self.on_error.endswith(_ANY)
 
     def are_unsolved(self, status: Tensor) -> Tensor:
         """Tell which rows of this status failed, where such rows are filled in."""
@@ -202,18 +232,17 @@ class Policy:
             problems: What was solved: one for all rows, or one for each.
             counts: Gets what was accepted beside optima.
         """
-        policy = self._settings.on_error
-        failed = failed_rows(solutions, policy, exact=self._exact)
-        if policy == "incumbent":
+        failed = failed_rows(solutions, self.on_error, exact=self._exact)
+        if self.on_error == "incumbent":
             incumbents = int(self.are_unsolved(solutions.status).sum()) - len(failed)
             counts |= {"incumbent": incumbents} if incumbents else {}
         if not failed or self.fallbacks is None:
             return failed
-        described = describe_failed(failed, solutions, self._own_label, problems)
+        described = describe_failed(failed, solutions, self._own_label, problems, self.on_error)
         left = self.fallbacks.answer(solutions, failed, rows, problems, self._settings.deadline)
         counts["fallback"] = found = len(failed) - len(left)
         if found and self._counts.may_warn():
-            _warn_of(described, failed, len(rows), f"{' or '.join(self.fallbacks.names)} answered {found} of them")
+            _warn_of(described, len(rows), f"{' or '.join(self.fallbacks.names)} answered {found} of them")
         return left
 
     def filled(self, solutions: Solutions, failed: list[int], problems: Sequence[Problem | None]) -> list[int]:
@@ -221,18 +250,19 @@ class Policy:
         value = self.filling
         if value is None:
             return failed
-        described = describe_failed(failed, solutions, self._own_label, problems)
+        described = describe_failed(failed, solutions, self._own_label, problems, self.on_error)
         _fill_in(solutions, failed, value)
         if self._counts.may_warn():
-            what = f'under on_error="{self._settings.on_error}" their z is {value:g}, and their mask False'
-            _warn_of(described, failed, len(solutions.status), what)
+            filling = "NaN" if math.isnan(value) else f"{value:g}"
+            what = f'under on_error="{self.on_error}" their z is {filling}, and their mask False'
+            _warn_of(described, len(solutions.status), what)
         return []
 
     def described(
         self, failed: Sequence[int], solutions: Solutions, problems: Sequence[Problem | None]
     ) -> dict[int, FailedRow]:
-        """Return what became of rows that failed, by their numbers."""
-        return dict(zip(failed, describe_failed(failed, solutions, self.label, problems), strict=True))
+        """Return what became of rows that failed, by their numbers over the flattened batch."""
+        return describe_failed(failed, solutions, self.label, problems, self.on_error)
 
 
 def error_of(
@@ -252,14 +282,13 @@ def error_of(
     """
     numbers = sorted(failed)
     first = failed[numbers[0]]
-    said = "" if first.cause is None else f" ({text_of(first.cause)})"
     of_problem = "" if first.problem is None else f" of {name_problem(first.problem)}"
     if any(row.problem != first.problem for row in failed.values()):
         of_problem += " and other problems"
     where = IN_BACKWARD if is_backward else ""
     error = _ERRORS[first.status](
         f"{where}{first.label} has no acceptable answer to {name_rows(numbers, batch)}{of_problem}; "
-        f"row {numbers[0]}: {first.status.name}, {first.status.meaning}{said}",
+        f"row {numbers[0]}: {first.ending}",
         rows=numbers,
         solutions=solutions,
     )
@@ -283,12 +312,11 @@ def with_values(solutions: Solutions, rows: torch.Tensor) -> None:
     solutions.bound = torch.where(bound.isnan(), unproved, bound)
 
 
-def _warn_of(described: Sequence[FailedRow], failed: Sequence[int], count: int, what: str) -> None:
+def _warn_of(failed: Mapping[int, FailedRow], count: int, what: str) -> None:
     """Warn that rows failed of so many, and what became of them."""
-    row = described[0]
-    said = "" if row.cause is None else f" ({text_of(row.cause)})"
+    number, row = next(iter(failed.items()))
     warnings.warn(
         f"{row.label} has no acceptable answer to {len(failed)} of {count} rows: {what}. The first of them is row "
-        f"{failed[0]}: {row.status.name}, {row.status.meaning}{said}. From now on such rows are only counted, in stats",
+        f"{number}: {row.ending}. From now on such rows are only counted, in stats",
         stacklevel=users_level(),
     )

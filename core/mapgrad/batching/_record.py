@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mapgrad.batching._batches import with_version
 from mapgrad.batching._counts import NO_COUNTS
-from mapgrad.batching._policy import FailedRow, describe_failed, error_of
+from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
 from mapgrad.batching._theta import Culprit, domain_error, made_error, non_finite_error
 from mapgrad.errors import DomainError, NonFiniteError, RowsError
 from mapgrad.solutions import Solutions
@@ -151,6 +151,7 @@ class Record:
         label: str,
         problems: Sequence[Problem | None],
         culprit: Culprit | None = None,
+        on_error: ErrorPolicy = "raise",
     ) -> bool:
         """Note an error that a solve raised about rows of these numbers, [..., N, *shape].
 
@@ -160,6 +161,7 @@ class Record:
             label: The solver's name, with that of its distribution.
             problems: What was to be solved, one for all rows or one for each; None where it isn't known.
             culprit: What made the rows of a `NonFiniteError`; None for θ or a step's length.
+            on_error: The policy under which they were solved.
 
         Returns:
             Whether it is one: what an estimator raises on its own isn't.
@@ -177,8 +179,8 @@ class Record:
         elif isinstance(error, DomainError) and problems[0] is not None:
             failures.outside.update(dict.fromkeys(rows, problems[0]))
         elif (found := error.solutions) is not None:
-            described = describe_failed(list(rows.values()), found, label, problems)
-            failures.unsolved.update(zip(rows, described, strict=True))
+            described = describe_failed(list(rows.values()), found, label, problems, on_error)
+            failures.unsolved.update({number: described[row] for number, row in rows.items()})
             self._tally(found, numbers)
             z = found.z.reshape(-1, count, *found.z.shape[1:])
             forbidden = None if found.forbidden is None else found.forbidden.reshape(z.shape)

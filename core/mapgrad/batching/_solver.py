@@ -16,7 +16,7 @@ from mapgrad.batching._exported import exported
 from mapgrad.batching._fallbacks import Fallbacks
 from mapgrad.batching._families import group_rows
 from mapgrad.batching._op import solve_op
-from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of, fallbacks_of
+from mapgrad.batching._policy import ErrorPolicy, FailedRow, error_of, fallbacks_of
 from mapgrad.batching._record import gathered_variables
 from mapgrad.batching._settings import Settings
 from mapgrad.batching._theta import (
@@ -354,8 +354,8 @@ class Solver:
                 solutions.failed[rows] = found.failed
             status[rows], objective[rows], bound[rows] = found.status, found.objective, found.bound
             solutions.causes.update({rows[row]: cause for row, cause in found.causes.items()})
-            described = describe_failed(bad, found, work.policy.label, work.problems)
-            failed.update({rows[row]: each for row, each in zip(bad, described, strict=True)})
+            described = work.policy.described(bad, found, work.problems)
+            failed.update({rows[row]: each for row, each in described.items()})
             for name, number in found.stats.items():
                 solutions.stats[name] += number
         solutions.variables = gathered_variables(variables, 1, (len(z),))

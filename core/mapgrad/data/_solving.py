@@ -70,7 +70,8 @@ def solve_parts(solver: Solver, theta: Tensor, problems: Sequence[Problem] | Non
         label = solver.name if problems is not None else solver.at_work().factory.label
         of_row = [solver.problem] * len(theta) if problems is None else problems
         described = {
-            row: FailedRow(Status(int(whole.status[row])), causes.get(row), label, of_row[row]) for row in failed
+            row: FailedRow(Status(int(whole.status[row])), causes.get(row), label, of_row[row], solver.on_error)
+            for row in failed
         }
         raise error_of(described, (len(theta),), whole)
     return whole

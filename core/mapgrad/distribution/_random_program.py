@@ -256,7 +256,7 @@ class RandomProgram:
         failed = [row for row in error.rows if int(found.status[row]) != Status.INFEASIBLE]
         if failed:
             described = describe_failed(failed, found, self.solver.name, solved)
-            of_rows = {numbers[row]: each for row, each in zip(failed, described, strict=True)}
+            of_rows = {numbers[row]: each for row, each in described.items()}
             raise error_of(of_rows, batch, found) from error
         return found
 

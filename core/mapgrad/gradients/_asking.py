@@ -175,7 +175,8 @@ class Asking:
     ) -> bool:
         problem = self.work.problem
         error, culprit = blamed(error, problem, self.estimator, self.noise, theta, sampler, is_backward=is_backward)
-        return record.fail(error, numbers, self.work.policy.label, self.work.problems, culprit)
+        policy = self.work.policy
+        return record.fail(error, numbers, policy.label, self.work.problems, culprit, policy.on_error)
 
     def _note_answers(self, found: Forward | None, theta: Tensor, numbers: Sequence[int], record: Record) -> None:
         if found is not None:
