@@ -138,6 +138,11 @@ class StatePool(nn.Module):
         held = self._held
         return held.number, len(held.states)
 
+    @property
+    def fingerprint(self) -> Tensor:
+        """[] int64, on its device: the same for pools with the same states, in whatever order."""
+        return self._held.keys.sum()
+
     def at(self, version: Version) -> Tensor:
         """Return `states` as they were.
 

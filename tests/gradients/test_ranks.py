@@ -224,6 +224,18 @@ def with_passes_beside(model, ranks, parts):
         model.train()
         yield loss_of(model, number, sum(parts, []), ranks)
 
+def with_logs_of_one_rank(model, ranks, parts):
+    def log():
+        if 0 in parts[0]:
+            getattr(model, "module", model).layer.distribution(THETA.double()).sample((2,))
+
+    losses = in_parts(model, ranks, parts)
+    for _ in range(6):
+        log()
+        loss = next(losses)
+        log()
+        yield loss
+
 class Pipelined(torch.nn.Module):
     def __init__(self, model):
         super().__init__()
@@ -252,12 +264,15 @@ CASES = [
     ("pooled, no noise, twice", "in_parts"),
     ("adaptive", "with_passes_beside"),
     ("pooled", "with_passes_beside"),
+    ("adaptive, no noise", "with_logs_of_one_rank"),
+    ("pooled, no noise", "with_logs_of_one_rank"),
 ]
 
 
 @pytest.fixture(scope="module")
 def stepped(on_two_ranks, tmp_path_factory):
     script = f"""
+import warnings
 from functools import partial
 {COMMON}{MODELS}{STEPS}
 result = {{}}
@@ -275,6 +290,17 @@ except ValueError as error:
     result["refused"] = str(error)
 with torch.no_grad():
     result["evaluated"] = len([*mapgrad.pipelined(parallel, model.layer, [THETA.double()])])
+for loads in (False, True):
+    model = DistributedDataParallel(seeded_model("pooled, no noise"))
+    gradients_of(model, in_parts(model, 2, PARTS[rank]), 0.1)
+    if rank == 0 and loads:
+        saved = seeded_model("pooled, no noise")
+        gradients_of(saved, in_parts(saved, 1, [WHOLE[:3]]), 0.1)
+        model.module.load_state_dict(saved.state_dict())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gradients_of(model, in_parts(model, 2, PARTS[rank]), 0.1)
+    result["warned", loads] = [str(each.message) for each in caught]
 result["alone"] = learn_by("adaptive", with_passes_beside, PARTS[rank])
 """
     return on_two_ranks(script, tmp_path_factory.mktemp("stepped"))
@@ -299,6 +325,13 @@ def test_a_pipeline_belongs_into_the_wrapped_module(stepped):
         assert torch.equal(found["piped"][1], state)
         assert "wrap a module whose forward pass has the loop" in found["refused"]
         assert found["evaluated"] == 1
+
+
+def test_a_checkpoint_that_one_rank_loads_alone_is_noticed(stepped):
+    for found in stepped:
+        assert not found["warned", False]
+        (message,) = found["warned", True]
+        assert "let each rank load a checkpoint" in message
 
 
 def test_ranks_without_ddp_adapt_by_themselves(stepped):

@@ -35,7 +35,8 @@ class AdaptiveStep(Stepping):
     Within DistributedDataParallel nnz is the mean over the rows of all ranks, none included, so that β is the same on
     all, and that of one rank with the whole batch, bit for bit; with norm="batch", whose step needs the norms of a
     batch, each rank takes those of its own rows. All ranks must then call the layer equally often in a step. Under
-    `no_sync` the first forward pass of a step updates, and counts all passes of the one before. Under `join`, where
+    `no_sync` the first forward pass of a step updates, and counts all passes of the one before. A call outside of its
+    forward pass, for a log say, doesn't update, and what it records counts in the next step. Under `join`, where
     ranks may have no more batches, and wherever DistributedDataParallel isn't used, no rank waits for another, and each
     takes in its own records: under `join` the highest rank that still has batches hands its β to the others as each
     forward pass begins (`broadcast_buffers`, the default), and another's is at most 2 · step from it; else each adapts

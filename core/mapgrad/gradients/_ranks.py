@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def is_alone() -> bool:
@@ -17,12 +21,14 @@ class Accumulation:
     """Tells passes that begin a step from those that go on with one, as under DistributedDataParallel's `no_sync`.
 
     Ranks may have different numbers of passes in a step, but all begin it together. A layer may be called several times
-    in a pass, equally often in all passes.
+    in a pass, equally often in all passes. As long as there is a DistributedDataParallel that has called the layer, a
+    call outside of its forward pass, such as one rank's for a log, belongs to no step.
     """
 
     def __init__(self) -> None:
         self._ends = True
         self._had: int | None = None
+        self._wrapper: Callable[[], Any] = lambda: None
 
     def taken_in(self, records: int) -> int | None:
         """Return how many records a training pass takes in, as it begins; called once for each call of a layer.
@@ -31,10 +37,14 @@ class Accumulation:
             records: How many backward passes have left something since the last ones were taken in.
 
         Returns:
-            None where the pass goes on with a step; else all must ask each other for theirs: all records, or 0 where
-            the layer is called again in the pass that ends a step of several.
+            None where the pass goes on with a step, or belongs to none; else all must ask each other for theirs: all
+            records, or 0 where the layer is called again in the pass that ends a step of several.
         """
         parallel, began = _parallel(), self._ends
+        if parallel is not None:
+            self._wrapper = weakref.ref(parallel)
+        elif self._wrapper() is not None and not is_alone():
+            return None
         self._ends = parallel is None or parallel.require_backward_grad_sync
         if not began:
             self._had = records if self._ends else None
@@ -44,8 +54,11 @@ class Accumulation:
         self._had = None
         return records
 
+    def __reduce__(self) -> tuple[Any, ...]:  # a copy belongs to nobody yet
+        return Accumulation, ()
 
-def gathered(rows: Tensor) -> Tensor:
+
+def gathered(rows: Tensor, mark: Tensor | None = None) -> tuple[Tensor, bool]:
     """Return the rows of all ranks, in the order of ranks, inside of DistributedDataParallel's forward pass; else rows.
 
     There all ranks call at one time, whatever their numbers of rows, none included. Not under `join`, whose ranks may
@@ -53,25 +66,31 @@ def gathered(rows: Tensor) -> Tensor:
 
     Args:
         rows: [N, *shape].
+        mark: int64 [], on the same device, what ranks should have in common; None for nothing.
+
+    Returns:
+        The rows, and whether the marks of all these ranks are equal.
     """
     group = _group()
     if group is None:
-        return rows
-    count = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.empty_like(count) for _ in range(distributed.get_world_size(group))]
-    distributed.all_gather(counts, count, group=group)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-    sizes = [int(each) for each in counts]
+        return rows, True
+    count = torch.tensor(len(rows), device=rows.device)
+    head = torch.stack([count, torch.zeros_like(count) if mark is None else mark])
+    heads = [torch.empty_like(head) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(heads, head, group=group)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+    sizes, marks = ([int(each) for each in values] for values in torch.stack(heads, dim=1).cpu())
     padded = rows.new_zeros(max(sizes), *rows.shape[1:])
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in sizes]
     distributed.all_gather(parts, padded, group=group)  # pyright: ignore[reportUnknownMemberType] (as above)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    whole = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    return whole, len(set(marks)) == 1
 
 
 def gathered_in_step(rows: Tensor) -> Tensor:
     """Return what `gathered` does, but under `no_sync`, where ranks may differ in their numbers of passes, rows."""
     parallel = _parallel()
-    return rows if parallel is not None and not parallel.require_backward_grad_sync else gathered(rows)
+    return rows if parallel is not None and not parallel.require_backward_grad_sync else gathered(rows)[0]
 
 
 def summed(count: Tensor, rows: int) -> tuple[Tensor, Tensor | int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from mapgrad.batching import name_problem, to_list
+from mapgrad.batching import name_problem, to_list, users_level
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import require_density, scores
 from mapgrad.gradients._ranks import Accumulation, gathered
@@ -39,6 +40,12 @@ _HEAD: Final = 3
 
 _DIGITS: Final = 12
 """Hexadecimal digits that stand for a problem there, as many as float64 holds."""
+
+
+_OTHER_POOLS: Final = (
+    "the pools of the ranks hold other states, so that their gradients aren't those of one rank with the whole batch: "
+    "let each rank load a checkpoint, not one of them alone, and add no states to a pool on some ranks only"
+)
 
 
 class Snapshot(NamedTuple):
@@ -154,8 +161,9 @@ class PoolEstimator(Estimator):
 
     What a step finds waits until the next one begins, so that a row's gradient depends neither on the rows beside it
     nor on how they are split. States come in whatever order the rows had; within DistributedDataParallel, from all
-    ranks, and under its `no_sync` from all passes of a step. What waits is saved, so that a run goes on as if it hadn't
-    been interrupted; each rank saves its own.
+    ranks, and under its `no_sync` from all passes of a step; a call outside of its forward pass, for a log say, then
+    takes in nothing. What waits is saved, so that a run goes on as if it hadn't been interrupted; each rank saves and
+    loads its own. A warning says where ranks begin a step with different pools.
 
     Args:
         problem: What the layer solves.
@@ -196,6 +204,7 @@ class PoolEstimator(Estimator):
         self._answers: list[Tensor] = []
         self._others: list[Tensor] = []
         self._accumulation = Accumulation()
+        self._has_warned = False
 
     @property
     def is_rowwise(self) -> bool:
@@ -230,8 +239,11 @@ class PoolEstimator(Estimator):
         """Take in what the steps before have found, and note what this step may use."""
         count = self._accumulation.taken_in(len(self._answers))
         if count is not None:
-            recorded = self._answers, self._others
-            answers, others = (gathered(self._joined(rows if count else [])) for rows in recorded)
+            recorded = (self._joined(rows if count else []) for rows in (self._answers, self._others))
+            (answers, is_alike), (others, _) = (gathered(rows, self.pool.fingerprint) for rows in recorded)
+            if not is_alike and not self._has_warned:
+                self._has_warned = True
+                warnings.warn(_OTHER_POOLS, stacklevel=users_level())
             if count:
                 self._answers.clear()
                 self._others.clear()
