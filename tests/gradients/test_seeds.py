@@ -104,3 +104,21 @@ def test_a_seeded_layer_goes_on_with_the_saved_stream(seed):
     layer.load_state_dict(saved.state_dict())
     assert layer.keys.step == 1
     assert torch.equal(draw(layer), draw(saved))
+
+
+def test_ranks_stay_in_step_where_the_problems_of_one_get_no_noise():
+    # a problem whose domain would clip noise has none by noise="auto"
+    edges = [(0, 1), (1, 2), (0, 2), (2, 3), (3, 1), (0, 3)]  # with a circle
+    paths = mapgrad.ShortestPath(4, edges, 0, 3)
+    solver = mapgrad.get_solver("highs", None)
+    theta = -torch.rand(2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ids = torch.tensor([3, 5])
+    direct, pair = torch.eye(6, dtype=torch.float64)[[5, 5]], torch.tensor([[1.0, 1, 0, 0, 0, 0]] * 2).double()
+    layers = [mapgrad.MAPLayer(solver, mapgrad.IMLE(samples=3), reduction="none", seed=1) for _ in range(2)]
+    losses = [mapgrad.losses.FenchelYoung(solver, samples=3, seed=1) for _ in range(2)]
+    for first, true, layer, loss in zip((paths, SUBSET), (direct, pair), layers, losses, strict=True):
+        layer(theta, problems=[first] * 2, rows=ids)
+        loss(theta, true, problems=[first] * 2, rows=ids)
+    assert torch.equal(*(layer(theta, problems=[SUBSET] * 2, rows=ids) for layer in layers))
+    assert torch.equal(*(loss(theta, pair, problems=[SUBSET] * 2, rows=ids) for loss in losses))
+    assert all(module.keys.step == 2 for module in layers + losses)

@@ -76,11 +76,16 @@ def test_the_noise_is_that_of_a_layer(noise, draw):
     assert torch.equal(loss.get_extra_state(), layer.keys.saved())
 
 
-def test_a_step_without_noise_is_none_as_for_a_layer():
+def test_a_step_whose_problems_get_no_noise_is_one_as_for_a_layer():
     solver, pred = mapgrad.get_solver("auto", None), -torch.rand(2, 6)
-    loss = FenchelYoung(solver, seed=4)
+    loss, layer = FenchelYoung(solver, seed=4), mapgrad.MAPLayer(solver, seed=4)
     loss(pred, solver(pred, [CYCLE] * 2), problems=[CYCLE] * 2)
-    assert loss.get_extra_state().tolist() == [4, 0]
+    layer(pred, problems=[CYCLE] * 2)
+    assert loss.get_extra_state().tolist() == layer.get_extra_state().tolist() == [4, 1]
+    loss, layer = FenchelYoung(solver, None, seed=4), mapgrad.MAPLayer(solver, mapgrad.IMLE(None), seed=4)
+    loss(pred, solver(pred, [CYCLE] * 2), problems=[CYCLE] * 2)
+    layer(pred, problems=[CYCLE] * 2)
+    assert loss.get_extra_state().tolist() == layer.get_extra_state().tolist() == [4, 0]
 
 
 @pytest.mark.parametrize("name", SMOOTHINGS)

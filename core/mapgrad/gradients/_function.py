@@ -117,14 +117,17 @@ def _output(owner: Owner, theta: Tensor, pass_: Pass, record: Record, background
     return output
 
 
-def step_key(owner: Owner, works: Sequence[SolverAtWork], thetas: list[Tensor]) -> int | Tensor | None:
+def step_key(
+    owner: Owner, works: Sequence[SolverAtWork], thetas: list[Tensor], *, may_differ: bool = False
+) -> int | Tensor | None:
     """Begin a step as `next_key` does, where the estimator draws noise for any problem, or adapts; else return None.
 
-    Without rows, hence problems, a law is enough: the step is also that of other ranks, whose batches may have some.
+    Where problems may differ from call to call, a law is enough: the step is also that of other ranks, whose rows may
+    have problems with noise while those of this one have none, or while it has no rows.
     """
     estimator = owner.estimator
-    laws = [estimator.noise_for(work.problem) for work in works] or [estimator.noise]
-    has_noise = any(law is not None for law in laws)
+    laws = [estimator.noise_for(work.problem) for work in works]
+    has_noise = any(law is not None for law in laws) or (may_differ and estimator.noise is not None)
     return next_key(owner, thetas) if has_noise or estimator.is_adaptive else None
 
 

@@ -63,7 +63,7 @@ def sample_problems(
     stacked = [work.require_theta(torch.stack([theta[row] for row in rows])) for work, rows in works]
     wide = [*map(widened, stacked)]
     # all rows are of one step, whatever other rows have their problem
-    key = step_key(owner, [work for work, _ in works], wide) if owner.training else None
+    key = step_key(owner, [work for work, _ in works], wide, may_differ=True) if owner.training else None
     if works:
         outputs = _sample_each(
             owner,

@@ -98,8 +98,8 @@ def drawn_each(
     works = loss.solver.works_on(theta, problems)
     laws = [loss.estimator.noise_for(work.problem) for work, _ in works]
     if all(law is None for law in laws):
-        if not works and loss.estimator.noise is not None:
-            next_key(loss, [])  # a step of other ranks, whose batches may have rows
+        if loss.estimator.noise is not None:
+            next_key(loss, [])  # a step of other ranks, whose rows may have problems with noise
         return None
     require_untraced(theta)
     if ids is None:
