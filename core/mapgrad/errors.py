@@ -64,6 +64,10 @@ class UndecidedError(MapgradError):
 class RowsError(MapgradError):
     """Something is wrong with some rows of a batch.
 
+    Rows that failed alike raise the class below that says how; rows that failed in several ways raise this one itself,
+    so that whoever catches a class has rows of that kind alone: `solutions.status` tells them apart, `solutions.causes`
+    what each raised.
+
     The batch is the one that the user passed, to a solver or to a layer, whatever became of it on the way: samples,
     groups of rows with one problem, parts, or the steps of a backward pass, which the message then names. Under
     torch.vmap its dimensions come after those that are mapped.

@@ -91,6 +91,19 @@ def test_one_warning_that_names_row_and_cause_then_counts():
     assert solver.stats["failed"] == 4
 
 
+def test_rows_that_fail_in_several_ways_are_an_error_of_no_one_kind():
+    solver = mapgrad.get_solver(Moody, PROBLEM)
+    for ask in (solver, mapgrad.MAPLayer(solver, mapgrad.IMLE(None)), lambda theta: solver(theta, [PROBLEM] * 5)):
+        for best, kind in ((1, mapgrad.InfeasibleError), (2, mapgrad.SolveTimeoutError), (0, mapgrad.SolverCrashError)):
+            with pytest.raises(kind):
+                ask(rows(3, best, best, 3, 3))
+        with pytest.raises(mapgrad.RowsError, match=r"row 1: TIME_LIMIT.*row 2: ERROR.*out of sorts") as caught:
+            ask(rows(3, 2, 0, 2, 3))
+        assert type(caught.value) is mapgrad.RowsError
+        assert caught.value.rows == (1, 2, 3)
+        assert caught.value.solutions.status.tolist() == [1, 5, 0, 5, 1]
+
+
 LATE = ('"incumbent" is for', '"fallback:…" asks', '"zero_grad" leaves')
 
 

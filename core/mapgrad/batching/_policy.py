@@ -272,7 +272,7 @@ def error_of(
     *,
     is_backward: bool = False,
 ) -> RowsError:
-    """Return the error that names failing rows and carries the others' answers.
+    """Return the error that names failing rows and carries the others' answers; of the base class if kinds are mixed.
 
     Args:
         failed: The rows, by their numbers in the flattened batch.
@@ -286,9 +286,12 @@ def error_of(
     if any(row.problem != first.problem for row in failed.values()):
         of_problem += " and other problems"
     where = IN_BACKWARD if is_backward else ""
-    error = _ERRORS[first.status](
-        f"{where}{first.label} has no acceptable answer to {name_rows(numbers, batch)}{of_problem}; "
-        f"row {numbers[0]}: {first.ending}",
+    first_of_kind: dict[type[RowsError], int] = {}
+    for number in numbers:
+        first_of_kind.setdefault(_ERRORS[failed[number].status], number)
+    endings = "; ".join(f"row {number}: {failed[number].ending}" for number in first_of_kind.values())
+    error = (RowsError if len(first_of_kind) > 1 else _ERRORS[first.status])(
+        f"{where}{first.label} has no acceptable answer to {name_rows(numbers, batch)}{of_problem}; {endings}",
         rows=numbers,
         solutions=solutions,
     )
