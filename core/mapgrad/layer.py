@@ -74,7 +74,8 @@ class MAPLayer(Observed):
             whose σ is no more than rounding, such as θ = 0, is left as it is, and its gradient, too.
         seed: None takes noise from torch's default generators; an int makes it a function of (seed, step, row id,
             sample), and (seed, step) are saved in `state_dict`. Two layers with one seed draw the same noise for a row:
-            `seed_layers` gives each layer of a model a stream of its own.
+            `seed_layers` gives each layer of a model a stream of its own. Each call in training is a step, a draw of
+            `distribution` too: ranks that call equally often are at the same one.
         on_error: What becomes of rows that fail, in place of what `get_solver` was told, in the same words; None for
             that. Under ``"nan"`` and ``"zero_grad"`` a row with S samples has an answer if all its samples have one;
             else its z is NaN, or 0. As a loss still counts such a row, ``layer.last.mask`` says which to keep:
