@@ -120,6 +120,28 @@ def test_equations_that_hold_but_for_a_rounding_have_states(solver):
     assert problem.contains(torch.tensor([2.0, 2, 1]))
 
 
+@pytest.mark.parametrize("solver", ["search", "diagram", "ortools.cp_sat", *FLOATING])
+@pytest.mark.parametrize("is_equation", [True, False])
+@pytest.mark.parametrize(
+    ("row", "state"),
+    [([0.6, -0.7, 0.5, -0.3, 0.5], [0, 1, 1, 1, 1]), ([0.7, -0.6, -0.1, 0.8], [1, 1, 1, 0])],
+)
+def test_a_side_that_is_a_sum_of_decimals_is_their_sum_where_it_is_0(solver, row, state, is_equation):
+    """Sides are often A @ x of a known plan x, in floats: where decimals cancel, some 1e-17 are left of 0."""
+    rest = abs(sum(entry * taken for entry, taken in zip(row, state, strict=True)))
+    assert 0 < rest < 1e-15
+    sides = (rest, rest) if is_equation else (-math.inf, -rest)
+    problem = IntegerProgram.from_rows([row], *([side] for side in sides))
+    theta = 2.0 * torch.tensor(state) - 1
+    assert mapgrad.get_solver(solver, problem)(theta).tolist() == state
+    assert problem.contains(torch.tensor(state))
+
+
+def test_a_side_of_a_row_of_integers_that_is_hardly_more_than_0_excludes_0():
+    problem = IntegerProgram.from_rows([[1, -1]], [1e-15], [math.inf])
+    assert problem.contains(torch.tensor([[0, 0], [1, 1], [1, 0]])).tolist() == [False, False, True]
+
+
 NEARLY_EQUAL = [
     (
         {

@@ -21,6 +21,7 @@ _FINE_BITS: Final = 10  # so much larger than 1 is the smallest number that an e
 _LARGE_BITS: Final = 40  # and so much no number may be, which it would refuse or round
 _SUM: Final = 2.0**-50  # of its largest term, to which a row's sum is known
 _ROUNDING: Final = 2.0**-51  # of a decimal that becomes a float and is multiplied by a power of ten
+_SUMMED: Final = 2.0**-46  # of a row's coefficients together, to which a side is known that was summed in floats
 _BELOW_HALF: Final = 0.499
 _COARSE_BITS: Final = 20  # so much smaller than the largest coefficient is a unit ten times an engine's tolerance
 _WHOLE: Final = 2.0**53  # integers up to here are float64 numbers
@@ -32,9 +33,10 @@ class RowFacts:
 
     A row of integer variables whose coefficients are integers or decimals of up to 6 places has a unit, the largest
     number of which all of them are multiples. Such a row comes to multiples of it, so that it holds or doesn't: its
-    sides are moved inwards to the next multiples, which they may miss themselves by 1e-9 of their size and less than
-    half a unit. Another row of integers holds if a side is missed by at most 1e-9 of that side, or of the smallest
-    coefficient, or by the rounding of its sum; one with continuous variables, by 1e-6 of its largest term or side.
+    sides are moved inwards to the next multiples, which they may miss themselves by 1e-9 of their size, for decimals
+    also by the rounding of a sum of the coefficients, and by less than half a unit. Another row of integers holds if a
+    side is missed by at most 1e-9 of that side, or of the smallest coefficient, or by the rounding of its sum; one with
+    continuous variables, by 1e-6 of its largest term or side.
 
     Args:
         matrix: [m, n].
@@ -132,6 +134,13 @@ class RowFacts:
         return {}
 
     @cached_property
+    def _rounding(self) -> NDArray[np.float64]:
+        """In units, by how much a float sum of terms may miss a multiple of the unit; 0 where floats add up exactly."""
+        rows = self._matrix.shape[0]
+        total = np.bincount(self._matrix.row_of_entry, np.abs(self._matrix.data), minlength=rows)
+        return np.where(self.units % 1 != 0, _SUMMED * total / self._divisors, 0.0)
+
+    @cached_property
     def _divisors(self) -> NDArray[np.float64]:
         return np.where(self.units > 0, self.units, 1.0)
 
@@ -146,7 +155,7 @@ class RowFacts:
 
     def _inner(self, upper: NDArray[np.float64]) -> NDArray[np.float64]:
         multiples = upper / self._divisors
-        room = np.minimum(_INTEGER_ROW_TOLERANCE * np.abs(multiples), _BELOW_HALF)
+        room = np.minimum(np.maximum(_INTEGER_ROW_TOLERANCE * np.abs(multiples), self._rounding), _BELOW_HALF)
         return np.where(self.units > 0, np.floor(multiples + room) * self._divisors, upper)
 
     def reach(
