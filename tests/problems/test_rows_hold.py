@@ -124,10 +124,15 @@ def test_equations_that_hold_but_for_a_rounding_have_states(solver):
 @pytest.mark.parametrize("is_equation", [True, False])
 @pytest.mark.parametrize(
     ("row", "state"),
-    [([0.6, -0.7, 0.5, -0.3, 0.5], [0, 1, 1, 1, 1]), ([0.7, -0.6, -0.1, 0.8], [1, 1, 1, 0])],
+    [
+        ([0.6, -0.7, 0.5, -0.3, 0.5], [0, 1, 1, 1, 1]),
+        ([0.7, -0.6, -0.1, 0.8], [1, 1, 1, 0]),
+        ([-5 / 7, 9 / 7, -8 / 7, 6 / 7, -2 / 7], [1, 1, 1, 1, 1]),
+        ([4e-9 / 3, -1e-8 / 3, 2e-9, 1e-8], [1, 1, 1, 0]),
+    ],
 )
-def test_a_side_that_is_a_sum_of_decimals_is_their_sum_where_it_is_0(solver, row, state, is_equation):
-    """Sides are often A @ x of a known plan x, in floats: where decimals cancel, some 1e-17 are left of 0."""
+def test_a_side_that_is_a_sum_in_floats_is_that_sum_where_it_is_0(solver, row, state, is_equation):
+    """Sides are often A @ x of a known plan x, in floats: where terms cancel, some 1e-17 of them are left."""
     rest = abs(sum(entry * taken for entry, taken in zip(row, state, strict=True)))
     assert 0 < rest < 1e-15
     sides = (rest, rest) if is_equation else (-math.inf, -rest)
@@ -137,8 +142,9 @@ def test_a_side_that_is_a_sum_of_decimals_is_their_sum_where_it_is_0(solver, row
     assert problem.contains(torch.tensor(state))
 
 
-def test_a_side_of_a_row_of_integers_that_is_hardly_more_than_0_excludes_0():
-    problem = IntegerProgram.from_rows([[1, -1]], [1e-15], [math.inf])
+@pytest.mark.parametrize(("entry", "side"), [(1, 1e-15), (1, 5e-324), (0.1, 1e-12), (0.1, 1e-18), (1 / 7, 1e-18)])
+def test_a_side_that_excludes_0_and_is_no_rounding_of_a_sum(entry, side):
+    problem = IntegerProgram.from_rows([[entry, -entry]], [side], [math.inf])
     assert problem.contains(torch.tensor([[0, 0], [1, 1], [1, 0]])).tolist() == [False, False, True]
 
 

@@ -21,7 +21,8 @@ _FINE_BITS: Final = 10  # so much larger than 1 is the smallest number that an e
 _LARGE_BITS: Final = 40  # and so much no number may be, which it would refuse or round
 _SUM: Final = 2.0**-50  # of its largest term, to which a row's sum is known
 _ROUNDING: Final = 2.0**-51  # of a decimal that becomes a float and is multiplied by a power of ten
-_SUMMED: Final = 2.0**-46  # of a row's coefficients together, to which a side is known that was summed in floats
+_SUMMED: Final = 2.0**-48  # of a row's coefficients together, to which a side is known that was summed in floats
+_LAST_DIGIT: Final = 2.0**-53  # of a row's smallest coefficient: a sum in floats isn't less, unless it is 0
 _BELOW_HALF: Final = 0.499
 _COARSE_BITS: Final = 20  # so much smaller than the largest coefficient is a unit ten times an engine's tolerance
 _WHOLE: Final = 2.0**53  # integers up to here are float64 numbers
@@ -133,6 +134,10 @@ class RowFacts:
     def _kept(self) -> dict[int, tuple[SparseRows, NDArray[np.int64]]]:
         return {}
 
+    def _may_be_sums(self, sides: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which sides [..., m] are so large that they may be float sums of coefficients, and not exactly 0."""
+        return np.abs(sides) >= _LAST_DIGIT * self.smallest
+
     @cached_property
     def _rounding(self) -> NDArray[np.float64]:
         """In units, by how much a float sum of terms may miss a multiple of the unit; 0 where floats add up exactly."""
@@ -155,7 +160,8 @@ class RowFacts:
 
     def _inner(self, upper: NDArray[np.float64]) -> NDArray[np.float64]:
         multiples = upper / self._divisors
-        room = np.minimum(np.maximum(_INTEGER_ROW_TOLERANCE * np.abs(multiples), self._rounding), _BELOW_HALF)
+        rounding = np.where(self._may_be_sums(upper), self._rounding, 0.0)
+        room = np.minimum(np.maximum(_INTEGER_ROW_TOLERANCE * np.abs(multiples), rounding), _BELOW_HALF)
         return np.where(self.units > 0, np.floor(multiples + room) * self._divisors, upper)
 
     def reach(
@@ -186,13 +192,15 @@ class RowFacts:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return sides with what may be missed of them: half a unit, or room [..., m], or a part of the side.
 
-        Where a row of integers without a unit excludes 0, so does what is returned.
+        Where a row of integers without a unit excludes 0, so does what is returned, unless its side may be a float sum
+        of coefficients that cancel.
         """
         tolerances = np.where(self.are_integer, _INTEGER_ROW_TOLERANCE, TOLERANCE)
         ends: list[NDArray[np.float64]] = []
         for side, end, sign in zip((lower, upper), self.inner(lower, upper), (-1, 1), strict=True):
             size = np.where(np.isfinite(side), np.abs(side), 0)
-            most = np.where(self.are_integer & (sign * side < 0), size / 2, np.inf)
+            is_rounding = self._may_be_sums(side) & (size <= _SUMMED * self.smallest)
+            most = np.where(self.are_integer & (sign * side < 0) & ~is_rounding, size / 2, np.inf)
             missed = np.minimum(np.maximum(room, tolerances * size), most)
             ends.append(end + sign * np.where(self.units > 0, self.units / 2, missed))
         return ends[0], ends[1]
