@@ -35,6 +35,7 @@ def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test read entry points anew, under default settings."""
     monkeypatch.setattr(REGISTRY, "_table", None)
     monkeypatch.delenv("MAPGRAD_BLOCK", raising=False)
+    monkeypatch.delenv("MAPGRAD_ONLY", raising=False)
     monkeypatch.delenv("MAPGRAD_STRICT", raising=False)
 
 

@@ -348,6 +348,26 @@ def test_blocked_plugins_are_not_imported(install: Install, monkeypatch: pytest.
         resolve("acme", PROBLEM)
 
 
+def test_of_installed_plugins_only_those_that_are_named_are_imported(install: Install, monkeypatch: pytest.MonkeyPatch):
+    install("acme-solvers", {"acme": "acme_only", "other": "other_only"}, acme_only=GOOD, other_only="1 / 0")
+    monkeypatch.setenv("MAPGRAD_ONLY", "acme, mine")
+    assert [summary(info)[3:] for info in list_solvers()] == [("ok", ""), ("blocked", "MAPGRAD_ONLY doesn't name it")]
+    message = "plugin 'other' (acme-solvers 1.0) is blocked: MAPGRAD_ONLY doesn't name it"
+    with pytest.raises(PluginError, match=f"^{re.escape(message)}$"):
+        resolve("other", PROBLEM)
+
+
+def test_auto_says_which_plugins_it_did_without(install: Install, monkeypatch: pytest.MonkeyPatch):
+    install("acme-solvers", {"acme": "acme_without", "other": "acme_without"}, acme_without="1 / 0")
+    monkeypatch.setenv("MAPGRAD_BLOCK", "acme")
+    with pytest.raises(UnsupportedProblemError) as caught:
+        resolve("auto", PROBLEM)
+    assert str(caught.value).endswith(
+        "; plugins that can't be used: acme: MAPGRAD_BLOCK names it"
+        "; plugins that can't be used: other: ZeroDivisionError: division by zero"
+    )
+
+
 def test_strict_raises_what_would_be_logged(
     install: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

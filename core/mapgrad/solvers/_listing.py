@@ -31,7 +31,7 @@ class SolverInfo:
             plugin that the program registered.
         version: The distribution's version, or the distributions' versions.
         status: ``"ok"``; ``"missing"``: a package that the solver needs isn't installed; ``"broken"``: the plugin can't
-            be loaded; ``"blocked"``: MAPGRAD_BLOCK names the plugin.
+            be loaded; ``"blocked"``: MAPGRAD_BLOCK names the plugin, or MAPGRAD_ONLY names others.
         accepts: Problem classes that the solver takes.
         detail: Why it can't be used and what to do; empty if it can.
         cost: Seconds a row that the solver declares for the problem that was asked for, by which ``"auto"`` chooses;
@@ -69,7 +69,8 @@ def list_solvers(problem: Problem | None = None) -> list[SolverInfo]:
     """List the solvers of all plugins, which this loads: whatever one of them raises breaks that one alone.
 
     What ends the process or never comes back, ``os._exit`` for one, can't be held: the logger ``mapgrad`` names each
-    plugin at level DEBUG before it is loaded, and MAPGRAD_BLOCK keeps plugins out by their names.
+    plugin at level DEBUG before it is loaded. MAPGRAD_BLOCK keeps out the plugins that it names, MAPGRAD_ONLY all
+    installed ones but those that it names, with commas between the names: none of their code runs.
 
     Args:
         problem: List only solvers that take this problem; None lists all, and plugins that can't be used too.

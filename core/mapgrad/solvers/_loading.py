@@ -1,7 +1,8 @@
 """From entry points to plugins: which distribution claims which name, and the result of loading it.
 
 Loading runs a plugin's code, and holds whatever that raises. It can't hold ``os._exit``, a crash or a module that never
-comes back: then the last line on the logger ``mapgrad``, at level DEBUG, names the plugin. MAPGRAD_BLOCK keeps it out.
+comes back: then the last line on the logger ``mapgrad``, at level DEBUG, names the plugin.
+MAPGRAD_BLOCK keeps it out, and MAPGRAD_ONLY all but those that it names.
 """
 
 from __future__ import annotations
@@ -216,8 +217,10 @@ def _load(plugin: Plugin) -> LoadResult | None:
     claim, *rivals = plugin.claims
     try:
         _require_plugin_name(plugin.name)
-        if plugin.name in _blocked_names():
+        if plugin.name in _names_in("MAPGRAD_BLOCK"):
             return LoadResult("blocked", detail="MAPGRAD_BLOCK names it")
+        if not plugin.is_registered and plugin.name not in (_names_in("MAPGRAD_ONLY") or [plugin.name]):
+            return LoadResult("blocked", detail="MAPGRAD_ONLY doesn't name it")
         if rivals:
             return LoadResult("broken", detail=f"{plugin.origin} claim the same name; uninstall all but one of them")
         return _ask(claim.load(), plugin.name)
@@ -268,8 +271,9 @@ def _ask(plugin: object, name: str) -> LoadResult:
     )
 
 
-def _blocked_names() -> list[str]:
-    return [name.strip() for name in os.environ.get("MAPGRAD_BLOCK", "").split(",")]
+def _names_in(variable: str) -> list[str]:
+    """Return the plugins' names in a variable of the environment, which are separated by commas."""
+    return [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
 
 
 def is_strict() -> bool:

@@ -277,7 +277,7 @@ def _cheapest_exact(problem: Problem, rows: float) -> SolverFactory:
     if missing:
         raise MissingDependencyError(f"no exact solver of {problem!r} is installed; these may do: {_needs(missing)}")
     heuristics = f"; heuristics, which must be named: {', '.join(inexact)}" if inexact else ""
-    raise UnsupportedProblemError(f"no exact solver takes {problem!r}{_reasons(problem)}{heuristics}")
+    raise UnsupportedProblemError(f"no exact solver takes {problem!r}{_reasons(problem)}{heuristics}{_unusable()}")
 
 
 def _tell_of_faster(problem: Problem, chosen: SolverEntry) -> None:
@@ -313,6 +313,15 @@ def _reasons(problem: Problem) -> str:
         if entry.takes_class(problem) and not entry.missing() and (reason := entry.refusal(problem)):
             names.setdefault(reason, []).append(entry.name)
     return "".join(f"; {', '.join(sorted(each))}: {reason}" for reason, each in names.items())
+
+
+def _unusable() -> str:
+    """Say which plugins are broken or switched off, each with the reason: their solvers might do."""
+    names: dict[str, list[str]] = {}
+    for plugin in REGISTRY.plugins():
+        if plugin.result is not None and plugin.result.status != "ok":
+            names.setdefault(plugin.result.detail, []).append(plugin.name)
+    return "".join(f"; plugins that can't be used: {', '.join(each)}: {reason}" for reason, each in names.items())
 
 
 def _installed_for(problem: Problem, rows: float) -> Iterator[SolverEntry]:
