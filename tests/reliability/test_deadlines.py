@@ -1,5 +1,6 @@
 """A batch's deadline: what isn't finished is stopped, and `on_error` decides; what is finished keeps its answers."""
 
+import math
 import threading
 import time
 import warnings
@@ -212,6 +213,23 @@ def test_deadlines_are_positive_and_not_traced():
         torch.func.vmap(lambda theta: layer.eval()(theta, deadline=1.0))(rows(3, 2))
     bound = mapgrad.MAPLayer(mapgrad.get_solver("topk", PROBLEM, deadline=5.0)).eval()
     assert torch.func.vmap(bound)(rows(3, 2)).argmax(dim=1).tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("deadline", [math.inf, 1e308, threading.TIMEOUT_MAX])
+@pytest.mark.parametrize(
+    ("solver", "workers"), [(Slow, None), (Slow, 2), ("scipy.milp", "processes:1"), ("topk", None)]
+)
+def test_a_deadline_may_be_longer_than_any_wait(solver, workers, deadline):
+    with mapgrad.get_solver(solver, PROBLEM, workers=workers, deadline=deadline) as made:
+        assert in_time(made, rows(3, 2)).argmax(dim=1).tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("engine", ["highs", "ortools.cp_sat", "ortools.mip", "pulp.cbc", "pulp.highs", "scipy.milp"])
+@pytest.mark.parametrize("limit", [math.inf, 1e308, 1e20])
+def test_a_time_limit_may_be_longer_than_an_engine_counts(engine, limit):
+    program = mapgrad.IntegerProgram(A_ub=[[3, 2, 4]], b_ub=[5])
+    solver = mapgrad.get_solver(engine, program, time_limit=limit)
+    assert solver(torch.tensor([0.3, 0.9, 0.4])).tolist() == [1, 1, 0]
 
 
 def test_a_given_executor_keeps_the_deadline():

@@ -366,6 +366,38 @@ def test_damaged_files_are_refused(damage, tmp_path):
         mapgrad.replay(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("theta", np.array(["a", "b", "c", "d"])),
+        ("theta", np.zeros(4, np.longdouble)),
+        ("theta", np.zeros(4, ">f8")),
+        ("theta", np.zeros(5)),
+        ("z", np.zeros(4, int)),
+        ("z", np.zeros(3)),
+        ("time_limit", "x"),
+        ("time_limit", float("nan")),
+        ("deadline", -1),
+        ("deadline", True),
+        ("objective", [1]),
+        ("problem", {"class": "mapgrad.problems:KSubset", "arguments": {"n": 10**12, "k": 1}}),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_value_that_no_row_has_is_refused(solvers, name, value, tmp_path):
+    with mapgrad.record(tmp_path):
+        mapgrad.get_solver(solvers.Raises, SUBSET, on_error="nan")(theta(0))
+    (path,) = rows_in(tmp_path)
+    facts = facts_of(path)
+    with np.load(path.with_suffix(".npz")) as file:
+        arrays = dict(file)
+    {"theta": arrays, "z": arrays, "objective": facts, "problem": facts}.get(name, facts["solver"])[name] = value
+    path.write_text(json.dumps(facts))
+    np.savez(path.with_suffix(".npz"), **arrays)
+    with pytest.raises(mapgrad.MapgradError, match=rf"\.json isn't a row .*: (theta|{name}) is "):
+        mapgrad.replay(path, "topk")
+
+
 def test_options_come_back_and_those_that_can_not_are_named(solvers, tmp_path):
     with mapgrad.record(tmp_path):
         options = {"gap": np.inf, "tolerances": [0.5, {"a": 1}], "hook": print}

@@ -187,6 +187,33 @@ def test_an_executor_that_refuses_some_calls_gets_them_again(fragile):
     assert_answered(block)
 
 
+@pytest.mark.parametrize("count", [-3, 0, None, "4"])
+def test_an_executor_may_say_nothing_of_use_about_its_workers(fragile, count):
+    class Odd(ThreadPoolExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            self._max_workers = 2
+            try:
+                return super().submit(fn, *args, **kwargs)
+            finally:
+                self._max_workers = count
+
+    with Odd(2) as executor:
+        executor.submit(int)
+        Workers(executor).solve(*prepare(fragile), block := block_of(range(20)))
+    assert_answered(block)
+
+
+def test_what_is_submitted_must_be_a_future(fragile):
+    class Wrong(ThreadPoolExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            return 3
+
+    with Wrong(2) as executor:
+        Workers(executor).solve(*prepare(fragile), block := block_of(range(20)))
+    assert_answered(block, failed=range(20))
+    assert "add_done_callback" in str(block.causes[7])
+
+
 def test_a_process_pool_that_breaks_is_succeeded(fragile, caplog):
     runner, job = prepare(fragile)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -25,6 +25,7 @@ import mapgrad
 from mapgrad import Status, Workers
 from mapgrad.solvers import Block
 from mapgrad.workers import Job, Runner
+from mapgrad.workers._child import Bring, serve
 from mapgrad.workers._fork_server import Worker, serve_forks
 from mapgrad.workers._messages import send
 
@@ -458,6 +459,14 @@ def wait_until(condition, seconds=20):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_worker_that_can_tell_nobody_ends_without_an_error():
+    ours, theirs = socket.socketpair()
+    send(ours, Bring("a job", b"", {}))
+    ours.close()
+    with theirs:
+        serve(theirs)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])

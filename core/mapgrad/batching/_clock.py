@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import torch
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+LONGEST: Final = threading.TIMEOUT_MAX / 2
+"""Seconds, 24 days or 146 years, as the system has it; neither locks nor all engines take many more."""
+
 
 class Clock:
     """What is left of a batch's deadline, for all the solves into which the batch was cut.
@@ -30,7 +33,8 @@ class Clock:
     __slots__ = ("deadline", "left")
 
     def __init__(self, deadline: float) -> None:
-        self.deadline = self.left = deadline
+        self.deadline = deadline
+        self.left = min(deadline, LONGEST)
 
     def error(self) -> SolveTimeoutError:
         """Return why a row that isn't finished has no answer."""

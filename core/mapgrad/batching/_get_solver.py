@@ -48,9 +48,10 @@ def get_solver(
             ``"raise"`` names them in an error that carries the answers of the others; ``"incumbent"`` accepts a
             feasible state where there is one, and raises elsewhere; under ``"nan"`` their z is NaN, and under
             ``"zero_grad"`` 0, with a first warning: `Solutions.mask` is False there, and `MAPLayer` says what becomes
-            of gradients, and what ``"nan:any"`` and ``"zero_grad:any"`` are. ``"fallback:highs,scip"`` gives them to
-            these solvers, one after the other, with the same `workers`, and raises where all fail; their answers have
-            their own status. θ that can't be solved, with NaN say, is refused under each. `stats` counts what happened.
+            of gradients, and what ``"nan:any"`` and ``"zero_grad:any"`` are. ``"fallback:highs,ortools.mip"`` gives
+            them to these solvers, one after the other, with the same `workers`, and raises where all fail; their
+            answers have their own status. θ that can't be solved, with NaN say, is refused under each. `stats` counts
+            what happened.
         time_limit: Seconds that one row may take, for solvers whose engine has a limit; None for no limit.
         deadline: Seconds that a batch may take: what isn't finished then is stopped and fails with TIME_LIMIT, for
             `on_error` to decide on; None for any time. Each forward and each backward pass of a layer has it whole, and

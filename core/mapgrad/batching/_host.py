@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching._arrivals import pinned
+from mapgrad.batching._clock import LONGEST
 from mapgrad.batching._forbidden import UNSERVED, with_penalties
 from mapgrad.batching._host_kernels import NARROW, SCALE
 from mapgrad.batching._policy import unusable_rows
@@ -88,7 +89,7 @@ class Staged:
         self.block = Block(
             theta,
             start=start,
-            seconds=seconds,
+            seconds=None if seconds is None else min(seconds, LONGEST),
             reuse=reuse,
             forbidden=forbidden,
             limits=limits,

@@ -69,7 +69,7 @@ def require_policy(value: object) -> None:
     if value not in ("raise", "incumbent", *_FILLS) and not (isinstance(value, str) and all(fallbacks_of(value))):
         raise ValueError(
             f"on_error must be 'raise', 'incumbent', {', '.join(map(repr, _FILLS))} or 'fallback:' with names of "
-            f"solvers, such as 'fallback:highs,scip', got {value!r}"
+            f"solvers, such as 'fallback:highs,ortools.mip', got {value!r}"
         )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
 FORMAT: Final = "mapgrad row 1"
+_FLOATS: Final = np.dtype(np.float32), np.dtype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def read_row(path: str | PathLike[str], modules: Collection[str] = ()) -> Record
         FileNotFoundError: there is no such file.
         MapgradError: it isn't such a row, or needs a module that isn't named.
     """
-    text, data = (Path(path).with_suffix(suffix) for suffix in (".json", ".npz"))
+    text, data = (Path(path).absolute().with_suffix(suffix) for suffix in (".json", ".npz"))
     try:
         facts: Any = json.loads(text.read_bytes())
         if not isinstance(facts, dict) or cast("dict[str, Any]", facts).get("format") != FORMAT:
@@ -99,7 +100,7 @@ def read_row(path: str | PathLike[str], modules: Collection[str] = ()) -> Record
 
 def _row(facts: dict[str, Any], arrays: dict[str, NDArray[Any]], modules: Collection[str]) -> RecordedRow:
     solver = facts["solver"]
-    return RecordedRow(
+    row = RecordedRow(
         theta=arrays["theta"],
         problem=decoded_problem(facts["problem"], arrays, modules),
         solver=str(solver["name"]),
@@ -114,3 +115,22 @@ def _row(facts: dict[str, Any], arrays: dict[str, NDArray[Any]], modules: Collec
         z=arrays.get("z"),
         versions=facts["versions"],
     )
+    _require_sound(row)
+    return row
+
+
+def _require_sound(row: RecordedRow) -> None:
+    """Refuse values that no row has.
+
+    Raises:
+        ValueError: There is one.
+    """
+    shape = row.theta.shape if row.problem is None else row.problem.shape
+    for name, array in (("theta", row.theta), ("z", row.z)):
+        if array is not None and (array.dtype not in _FLOATS or array.shape != shape):
+            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, where floats of shape {shape} belong")
+    for name in ("time_limit", "deadline", "objective"):
+        value: Any = getattr(row, name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and (value > 0 or name == "objective")):
+            raise ValueError(f"{name} is {value!r}")

@@ -7,6 +7,7 @@ import pickle
 import sys
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from multiprocessing import spawn
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
@@ -154,7 +155,7 @@ class _Worker:
 
     def take(self, message: Any, files: list[int]) -> None:
         if isinstance(message, Rows):
-            send(self._source, self._solve(message))
+            self._answer(self._solve(message))
         elif isinstance(message, Stage):
             self._stage(message)
         elif isinstance(message, Map):
@@ -162,7 +163,7 @@ class _Worker:
             if len(self._memories) > MEMORIES_KEPT:
                 self._memories.popitem(last=False)[1].close()
         elif isinstance(message, Bring):
-            send(self._source, Ready(self._build(message), os.getpid()))
+            self._answer(Ready(self._build(message), os.getpid()))
         elif isinstance(message, Begin):
             os.environ.clear()
             os.environ.update(message.environment)
@@ -171,6 +172,10 @@ class _Worker:
             sys.path[:] = message.path
         else:
             self._forget(message)
+
+    def _answer(self, answer: Done | Ready) -> None:
+        with suppress(ConnectionError):  # who asked is gone, as the next message will say
+            send(self._source, answer)
 
     def _build(self, message: Bring) -> BaseException | None:
         try:

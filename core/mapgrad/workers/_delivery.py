@@ -152,15 +152,14 @@ class Delivery:
         rows = Rows(self._batch, self._parcel, portion.start, portion.stop, with_job=portion.with_job)
         try:
             future = self._executor.submit(rows)
+            future.add_done_callback(self._done.put)
+            self._pending[future] = portion
         except Exception as error:  # noqa: BLE001 (each executor has its own)
             if isinstance(error, RuntimeError) and not isinstance(error, BrokenExecutor):
                 refusal = RuntimeError("the executor given as workers took no rows: is it shut down?")
                 refusal.__cause__ = error
                 error = refusal
             self._fail(portion, error)
-            return
-        self._pending[future] = portion
-        future.add_done_callback(self._done.put)
 
     def _collect(self) -> None:
         left = self._batch.left()

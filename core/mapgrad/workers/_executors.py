@@ -58,7 +58,8 @@ class Given:
         executor = self._executor
         if executor is None:
             return 1
-        return getattr(executor, "_max_workers", None) or os.cpu_count() or 1
+        count = getattr(executor, "_max_workers", None)
+        return count if isinstance(count, int) and count > 0 else os.cpu_count() or 1
 
     def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> float | None:
         """Solve a block; the deadline begins when the first row is handed out, once a worker has answered a first call.
