@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
-import importlib
+import importlib.util
 import os
 import re
 import resource
@@ -26,8 +26,8 @@ from mapgrad import Status, Workers
 from mapgrad.solvers import Block
 from mapgrad.workers import Job, Runner
 from mapgrad.workers._child import Bring, serve
-from mapgrad.workers._fork_server import Worker, serve_forks
-from mapgrad.workers._messages import send
+from mapgrad.workers._fork_server import ForkServer, Worker, serve_forks
+from mapgrad.workers._messages import receive, send
 
 if sys.platform != "linux":
     pytest.skip("looks into /proc", allow_module_level=True)
@@ -211,6 +211,36 @@ def test_the_users_script_is_not_imported(tmp_path, module):
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "here\n13.5\n", "")
+
+
+def test_a_path_among_those_of_imports_is_passed_over(module, monkeypatch):
+    monkeypatch.syspath_prepend(Path(module.__file__).parent)
+    monkeypatch.setattr(sys, "path", [Path.cwd(), *sys.path])
+    server = ForkServer()
+    worker = server.fork()
+    send(worker.socket, Bring("a job", b"", {}))
+    assert isinstance(receive(worker.socket)[0].error, EOFError)
+    worker.close()
+
+
+def test_a_solver_of_a_prompt_goes_along_or_says_what_it_takes():
+    program = """
+import numpy as np, torch, mapgrad
+
+class First(mapgrad.InstanceSolver):
+    def solve(self, state, theta, request):
+        return np.eye(3)[0]
+
+try:
+    print(mapgrad.get_solver(First, mapgrad.KSubset(3, 1), workers="processes:1")(torch.ones(2, 3)).tolist())
+except mapgrad.RowsError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, capture_output=True, text=True, timeout=120, check=False
+    )
+    has_cloudpickle = importlib.util.find_spec("cloudpickle") is not None
+    assert ("[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]" if has_cloudpickle else "install cloudpickle") in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,11 @@ _START: Final = (
 )
 
 
+def import_path() -> list[str]:
+    """Return `sys.path` without what importing passes over, such as paths of `pathlib`."""
+    return [entry for entry in sys.path if isinstance(entry, str)]  # pyright: ignore[reportUnnecessaryIsInstance] (a user's)
+
+
 class Worker(NamedTuple):
     """A worker process.
 
@@ -103,7 +108,7 @@ class ForkServer:
             ours, theirs = socket.socketpair()
             with theirs:
                 ignored = [int(getattr(signal, name)) for name in _SENT_TO_ALL if hasattr(signal, name)]
-                start = _START.format(ignored=ignored, path=sys.path, file=theirs.fileno())
+                start = _START.format(ignored=ignored, path=import_path(), file=theirs.fileno())
                 command = [sys.executable, "-c", start]
                 process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
             self._socket = ours

@@ -66,7 +66,7 @@ class Parcel:
         if self._data is not None:
             return
         try:
-            data = _by_value(replace(job, token=""))  # the same for solvers that are alike
+            data = by_value(replace(job, token=""))  # the same for solvers that are alike
             self.key = hashlib.sha256(data).hexdigest()
             self._data = data if self._share is None else self._share(data)
         except Exception as error:
@@ -100,7 +100,7 @@ def pickled(job: Job) -> bytes:
         ) from error
 
 
-def _by_value(job: Job) -> bytes:
+def by_value(job: Job) -> bytes:
     """Return a job for workers that don't import the user's script: with what it defines, if cloudpickle is there.
 
     Raises:
