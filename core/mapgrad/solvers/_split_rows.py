@@ -43,6 +43,8 @@ class SplitRows:
 
         l - q f + r (f - s) ≤ ⟨d, x⟩ + r y ≤ u - q g + r (g - s)    and    f - s ≤ y ≤ g - s
 
+    Where that is one multiple at most, any number may be in the place of r: here one that isn't large beside d.
+
     Args:
         program: The program of these rows.
         are_split: [m] bool, the rows to split.
@@ -80,6 +82,8 @@ class SplitRows:
         self._bases = np.where(self._are_near, shortest, bases)
         self._links = np.where(self._are_near, greatest - least, bases)
         self._high, self._low = _digits(entries, self._bases)
+        is_one = self._are_near & self._have_one_multiple(Limits.of(program))
+        self._links = np.where(is_one, np.maximum(self._low.largest, 1.0), self._links)
 
     @classmethod
     def of(cls, program: IntegerProgram, most: float) -> SplitRows | None:
@@ -118,15 +122,25 @@ class SplitRows:
         if not self._are_near.any():
             return True
         least, greatest = _range(self._low, limits)
-        return bool((~self._are_near | (greatest - least <= self._links)).all())
+        are_right = (greatest - least <= self._links) | self._have_one_multiple(limits)
+        return bool((~self._are_near | are_right).all())
 
-    def limits(self, limits: Limits) -> Limits:
-        """Return the bounds and sides of `program`, given those of the program itself, which must fit."""
-        inner, bases, links = self._facts.inner(limits.row_lower, limits.row_upper), self._bases, self._links
+    def _have_one_multiple(self, limits: Limits) -> NDArray[np.bool_]:
+        """Tell of which rows at most one multiple of the base completes the low row."""
+        (low_least, low_most), (least, most) = _range(self._low, limits), self._sides(limits)
+        return low_most - low_least + most - least < self._bases
+
+    def _sides(self, limits: Limits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        inner = self._facts.inner(limits.row_lower, limits.row_upper)
         least, most = (side[self._rows] / self._divisors for side in inner)
         least, most = (np.where(self._room > 0, np.rint(side), side) for side in (least, most))
         most = np.maximum(least, most)  # nobody asks an engine about a row without a multiple between its sides
-        least, most = np.where(self._has_lower, least, -np.inf), np.where(self._has_upper, most, np.inf)
+        return np.where(self._has_lower, least, -np.inf), np.where(self._has_upper, most, np.inf)
+
+    def limits(self, limits: Limits) -> Limits:
+        """Return the bounds and sides of `program`, given those of the program itself, which must fit."""
+        bases, links = self._bases, self._links
+        least, most = self._sides(limits)
         (lowest, highest), (low_least, low_most) = (_range(digits, limits) for digits in (self._high, self._low))
         side = np.where(np.isfinite(most), most, np.where(np.isfinite(least), least, 0.0))
         shift = np.clip(np.rint(side / bases), lowest, highest)
@@ -179,7 +193,7 @@ def _picked(matrix: SparseRows, rows: NDArray[np.int64]) -> SparseRows:
     """Return the matrix of these rows of one, in their order, some maybe twice."""
     lengths = np.diff(matrix.indptr)[rows]
     ends = np.append(0, lengths.cumsum())
-    entries = np.arange(ends[-1]) + np.repeat(matrix.indptr[rows] - ends[:-1], lengths)
+    entries: NDArray[np.int64] = np.arange(int(ends[-1])) + np.repeat(matrix.indptr[rows] - ends[:-1], lengths)
     return SparseRows(matrix.data[entries], matrix.indices[entries], ends, (len(rows), matrix.shape[1]))
 
 
