@@ -149,3 +149,36 @@ def test_a_side_of_4e8_units_is_met_to_the_unit(name, package):
     best = (9 * first + lower[1] + 7 * third)[first >= lower[0]].max()
     theta = torch.tensor([9.0, 1, 7], dtype=torch.float64)
     assert float(mapgrad.get_solver(name, program).solve(theta).objective) == best
+
+
+@pytest.mark.parametrize(("name", "package"), ENGINES.items())
+def test_a_row_of_two_sides_far_apart_is_met_at_both(name, package):
+    pytest.importorskip(package)
+    matrix, lower, upper = [[-1580706929, 1630850906, 7920773500]], [11232619290], [18034687530]
+    program = mapgrad.IntegerProgram.from_rows(matrix, lower, upper, upper=[1, 3, 1])
+    theta = torch.tensor([[774, 245, -765], [-774, -245, -765]], dtype=torch.float64)
+    points = np.array([*itertools.product(range(2), range(4), range(2))])
+    (activities,) = np.array(matrix) @ points.T
+    assert lower[0] - 1 in activities
+    states = points[(lower[0] <= activities) & (activities <= upper[0])]
+    solutions = mapgrad.get_solver(name, program).solve(theta)
+    assert solutions.objective.tolist() == (states @ theta.numpy().T).max(axis=0).tolist()
+
+
+@pytest.mark.parametrize("name", [each for each in ENGINES if each != "scipy.milp"])
+def test_nearly_equal_coefficients_of_a_wide_box_are_searched_in_seconds(name):
+    pytest.importorskip(ENGINES[name])
+    program = mapgrad.IntegerProgram.from_rows(
+        [
+            [-1000000.03, -1000000.02, -1000000.05, 999999.95, 1000000.09, -1000000.01],
+            [-1000000, -999999.95, 1000000.09, 999999.98, 1000000.01, 999999.98],
+            [1000000.02, 1000000.06, -999999.96, 999999.99, 999999.97, -999999.99],
+        ],
+        [-INF, -1773615075788.15, -1484287037808.55],
+        [424983034419.45, -1773615075788.1, -1484287037808.55],
+        lower=[-834979, -598934, -817902, -882773, -865170, -412534],
+        upper=[113707, -266527, -753574, -675806, -227767, -9697],
+    )
+    theta = torch.tensor([[6, -6, 16, -6, -6, 5], [-4, -8, 7, 3, -15, 13]], dtype=torch.float64)
+    solutions = mapgrad.get_solver(name, program, time_limit=10.0).solve(theta)
+    assert solutions.objective.tolist() == [-3219148, 5922231]

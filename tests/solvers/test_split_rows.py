@@ -14,15 +14,16 @@ BOX = np.array([*itertools.product(range(-2, 4), repeat=3)], dtype=float)
 
 
 def random_program(seed: int) -> mapgrad.IntegerProgram:
-    """One row of each kind: decimals of a unit with a side or two, reals, and small integers, which aren't split."""
+    """One row of each kind: decimals with a side or two, near or apart, reals, and small integers, which stay."""
     rng = np.random.default_rng(seed)
     size = 10.0 ** rng.integers(5, 11)
     large = np.rint(size + rng.integers(-9, 10, (2, 3))) * rng.choice([-1, 1], (2, 3)) / 100
-    rows = np.concatenate((large, rng.normal(size=(1, 3)), rng.integers(1, 5, (1, 3))))
+    far = np.rint(size * rng.uniform(0.5, 1, (1, 3)))
+    rows = np.concatenate((large, rng.normal(size=(1, 3)), rng.integers(1, 5, (1, 3)), far))
     inside = rows @ BOX[rng.integers(len(BOX))]
     inside[:2] = np.round(inside[:2], 2)
-    lower = np.array([inside[0] - 0.02, -INF, inside[2] - 1e-7, -INF])
-    upper = np.array([inside[0] + 0.01, inside[1], inside[2] + 1e-7, inside[3]])
+    lower = np.array([inside[0] - 0.02, -INF, inside[2] - 1e-7, -INF, inside[4] - size])
+    upper = np.array([inside[0] + 0.01, inside[1], inside[2] + 1e-7, inside[3], inside[4]])
     return mapgrad.IntegerProgram.from_rows(rows, lower, upper, lower=-2, upper=3)
 
 
@@ -46,7 +47,7 @@ def test_a_split_program_has_the_points_of_the_program(seed):
     split = SplitRows.of(program, 1e4)
     assert split is not None
     asked = split.program(program)
-    assert asked.matrix.shape == (7, 6)
+    assert asked.matrix.shape == (11, 8)
     assert 0 < program.contains_rows(BOX).sum() < len(BOX)
     assert [has_point(asked, x) for x in BOX] == program.contains_rows(BOX).tolist()
 
@@ -59,8 +60,8 @@ def test_so_it_has_with_other_bounds_and_sides(seed):
     other = program.replace(
         lower=[-2, 0, -1],
         upper=[1, 2, 3],
-        row_lower=[-INF, program.row_upper[1] - 0.5, program.row_lower[2] - 1, -INF],
-        row_upper=[program.row_upper[0], INF, INF, INF],
+        row_lower=[-INF, program.row_upper[1] - 0.5, program.row_lower[2] - 1, -INF, program.row_lower[4] + 1],
+        row_upper=[program.row_upper[0], INF, INF, INF, program.row_upper[4]],
     )
     asked = split.program(program)
     if split.fits(Limits.of(other)):

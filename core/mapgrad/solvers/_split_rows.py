@@ -34,13 +34,16 @@ class SplitRows:
 
     A row's grain is what engines are to tell apart: its unit, or the distance of its sides where it has none. The base
     is a power of two near √(max |a| · grain), so that neither row has a coefficient of many grains. A row with a unit
-    is divided by that first.
+    is divided by that first. Where sides are many grains apart, numbers are large near one of them, and engines meet
+    rows to a part of these: such a row is split for each of its sides.
 
     Where the coefficients are nearly multiples of the smallest long one, that is q. The range r of ⟨d, x⟩ is less than
     q then, so that of the multiples of q that ⟨d, x⟩ completes to the row, from q f to q g, only the two ends need the
     low row, and r takes the place of q:
 
         l - q f + r (f - s) ≤ ⟨d, x⟩ + r y ≤ u - q g + r (g - s)    and    f - s ≤ y ≤ g - s
+
+    Where that is one multiple at most, any number may be in the place of r: here one that isn't large beside d.
 
     Args:
         program: The program of these rows.
@@ -52,10 +55,18 @@ class SplitRows:
     def __init__(
         self, program: IntegerProgram, are_split: NDArray[np.bool_], grains: NDArray[np.float64], most: float
     ) -> None:
-        self._facts, self._rows = program.row_facts, np.flatnonzero(are_split)
+        width = program.row_upper - program.row_lower
+        rows, again = (
+            np.flatnonzero(are_split),
+            np.flatnonzero(are_split & np.isfinite(width) & (width > most * grains)),
+        )
+        self._facts, self._rows, self._height = program.row_facts, np.append(rows, again), len(width) + len(again)
+        self._places = np.append(rows, np.arange(len(width), self._height))
+        is_second = np.arange(len(self._rows)) >= len(rows)
+        self._has_lower, self._has_upper = is_second | ~np.isin(self._rows, again), ~is_second
         units = self._facts.units[self._rows]
         self._divisors, self._room = np.where(units > 0, units, 1.0), np.where(units > 0, _ROOM, 0.0)
-        part = program.matrix.select(are_split)
+        part = _picked(program.matrix, self._rows)
         data = part.data / self._divisors[part.row_of_entry]
         data = np.where(units[part.row_of_entry] > 0, np.rint(data), data)
         entries = SparseRows(data, part.indices, part.indptr, part.shape)
@@ -71,6 +82,8 @@ class SplitRows:
         self._bases = np.where(self._are_near, shortest, bases)
         self._links = np.where(self._are_near, greatest - least, bases)
         self._high, self._low = _digits(entries, self._bases)
+        is_one = self._are_near & self._have_one_multiple(Limits.of(program))
+        self._links = np.where(is_one, np.maximum(self._low.largest, 1.0), self._links)
 
     @classmethod
     def of(cls, program: IntegerProgram, most: float) -> SplitRows | None:
@@ -83,13 +96,13 @@ class SplitRows:
 
     def program(self, program: IntegerProgram) -> IntegerProgram:
         """Return a program whose first columns are those of this one, all priced, with a column more for each row."""
-        (height, width), count = program.matrix.shape, len(self._rows)
+        width, height, count = program.num_vars, self._height, len(self._rows)
         matrix, high, low, numbers = program.matrix, self._high, self._low, np.arange(count)
         stays = ~np.isin(matrix.row_of_entry, self._rows)
         parts = (
             (matrix.row_of_entry[stays], matrix.indices[stays], matrix.data[stays]),
-            (self._rows[low.row_of_entry], low.indices, low.data),
-            (self._rows, width + numbers, self._links),
+            (self._places[low.row_of_entry], low.indices, low.data),
+            (self._places, width + numbers, self._links),
             (height + high.row_of_entry, high.indices, high.data),
             (height + numbers, width + numbers, np.full(count, -1.0)),
         )
@@ -109,14 +122,25 @@ class SplitRows:
         if not self._are_near.any():
             return True
         least, greatest = _range(self._low, limits)
-        return bool((~self._are_near | (greatest - least <= self._links)).all())
+        are_right = (greatest - least <= self._links) | self._have_one_multiple(limits)
+        return bool((~self._are_near | are_right).all())
 
-    def limits(self, limits: Limits) -> Limits:
-        """Return the bounds and sides of `program`, given those of the program itself, which must fit."""
-        inner, bases, links = self._facts.inner(limits.row_lower, limits.row_upper), self._bases, self._links
+    def _have_one_multiple(self, limits: Limits) -> NDArray[np.bool_]:
+        """Tell of which rows at most one multiple of the base completes the low row."""
+        (low_least, low_most), (least, most) = _range(self._low, limits), self._sides(limits)
+        return low_most - low_least + most - least < self._bases
+
+    def _sides(self, limits: Limits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        inner = self._facts.inner(limits.row_lower, limits.row_upper)
         least, most = (side[self._rows] / self._divisors for side in inner)
         least, most = (np.where(self._room > 0, np.rint(side), side) for side in (least, most))
         most = np.maximum(least, most)  # nobody asks an engine about a row without a multiple between its sides
+        return np.where(self._has_lower, least, -np.inf), np.where(self._has_upper, most, np.inf)
+
+    def limits(self, limits: Limits) -> Limits:
+        """Return the bounds and sides of `program`, given those of the program itself, which must fit."""
+        bases, links = self._bases, self._links
+        least, most = self._sides(limits)
         (lowest, highest), (low_least, low_most) = (_range(digits, limits) for digits in (self._high, self._low))
         side = np.where(np.isfinite(most), most, np.where(np.isfinite(least), least, 0.0))
         shift = np.clip(np.rint(side / bases), lowest, highest)
@@ -127,10 +151,11 @@ class SplitRows:
         is_empty = first > last  # engines refuse such bounds, and find by the rows that there is no solution
         first = np.where(is_empty, np.where(self._are_near, shift, lowest), first)
         last = np.where(is_empty, np.where(self._are_near, shift, highest), last)
-        row_lower, row_upper = limits.row_lower.copy(), limits.row_upper.copy()
+        added = np.zeros(self._height - len(limits.row_lower))
+        row_lower, row_upper = np.append(limits.row_lower, added), np.append(limits.row_upper, added)
         begin, end = (np.where(self._are_near, (bases - links) * each, 0.0) for each in (first, last))
-        row_lower[self._rows] = least - begin - links * shift - self._room
-        row_upper[self._rows] = most - end - links * shift + self._room
+        row_lower[self._places] = least - begin - links * shift - self._room
+        row_upper[self._places] = most - end - links * shift + self._room
         return Limits(
             np.append(limits.lower, first - shift),
             np.append(limits.upper, last - shift),
@@ -162,6 +187,14 @@ def for_engines(
     is_tightened = asked.matrix != program.matrix
     split = SplitRows.of(asked, most)
     return asked if split is None else split.program(asked), split, is_tightened
+
+
+def _picked(matrix: SparseRows, rows: NDArray[np.int64]) -> SparseRows:
+    """Return the matrix of these rows of one, in their order, some maybe twice."""
+    lengths = np.diff(matrix.indptr)[rows]
+    ends = np.append(0, lengths.cumsum())
+    entries: NDArray[np.int64] = np.arange(int(ends[-1])) + np.repeat(matrix.indptr[rows] - ends[:-1], lengths)
+    return SparseRows(matrix.data[entries], matrix.indices[entries], ends, (len(rows), matrix.shape[1]))
 
 
 def _digits(rows: SparseRows, bases: NDArray[np.float64]) -> tuple[SparseRows, SparseRows]:
