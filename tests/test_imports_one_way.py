@@ -21,7 +21,7 @@ CORE = Path(mapgrad.__file__).parents[1]
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
 FLOORS = (
-    {"errors", "disk_cache"},
+    {"arguments", "errors", "disk_cache"},
     {"solutions"},
     {"problems"},
     {"solvers"},

@@ -202,7 +202,7 @@ def test_bad_states_and_sizes_are_refused():
         pool.add(torch.zeros(2, 5))
     with pytest.raises(mapgrad.ShapeError, match=r"θ must be \[\*batch, 6\], got \(5,\)"):
         pool.best(torch.zeros(5))
-    with pytest.raises(ValueError, match="max_bytes must be a positive int, got 0"):
+    with pytest.raises(ValueError, match="max_bytes must be an int of at least 1, got 0"):
         StatePool(SUBSET, max_bytes=0)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mapgrad.arguments import whole_number
 from mapgrad.layer import MAPLayer
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def pipelined(
     Raises:
         ValueError: `ahead` is less than 1, or `network` is a DistributedDataParallel that is to share gradients; or
             what the network or the layer raise.
-        TypeError: `layer` isn't a `MAPLayer`.
+        TypeError: `layer` isn't a `MAPLayer`, or `ahead` no int.
         RuntimeError: The network is a module whose weights changed while it was ahead.
 
     Example:
@@ -57,8 +58,7 @@ def pipelined(
     """
     if not isinstance(layer, MAPLayer):  # pyright: ignore[reportUnnecessaryIsInstance] (as below)
         raise TypeError(f"pipelined takes a MAPLayer, got {type(layer).__name__}: mapgrad.MAPLayer(solver) makes one")
-    if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-        raise ValueError(f"ahead must be an int of at least 1, got {ahead!r}")
+    ahead = whole_number("ahead", ahead, 1)
     if isinstance(network, DistributedDataParallel) and network.require_backward_grad_sync and torch.is_grad_enabled():
         raise ValueError(
             "a DistributedDataParallel that is a micro-batch ahead shares gradients of some micro-batches alone: wrap "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mapgrad.arguments import whole_number
 from mapgrad.batching import full_precision, name_problem, require_float
 from mapgrad.errors import ShapeError
 from mapgrad.solvers._entries import require_problem
@@ -95,8 +96,8 @@ class StatePool(nn.Module):
             to: `add` makes another tensor where it changes.
 
     Raises:
-        TypeError: `problem` isn't a `Problem`.
-        ValueError: `max_bytes` isn't a positive int.
+        TypeError: `problem` isn't a `Problem`, or `max_bytes` no int.
+        ValueError: `max_bytes` isn't positive.
 
     Example:
         >>> import torch, mapgrad
@@ -113,10 +114,8 @@ class StatePool(nn.Module):
 
     def __init__(self, problem: Problem, *, max_bytes: int = _MAX_BYTES) -> None:
         super().__init__()
-        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise ValueError(f"max_bytes must be a positive int, got {max_bytes!r}")
         self.problem = require_problem(problem)
-        self.max_bytes = max_bytes
+        self.max_bytes = whole_number("max_bytes", max_bytes, 1)
         self.register_buffer("_problem", _digest(problem))
         # no buffers, which DistributedDataParallel would take to be of one shape on all ranks
         nothing = torch.empty(0, dtype=torch.int64)

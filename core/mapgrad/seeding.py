@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mapgrad.arguments import whole_number
 from mapgrad.gradients import KeyStream, seed_of_path
 from mapgrad.layer import MAPLayer
 
@@ -33,8 +34,7 @@ def seed_layers(model: nn.Module, seed: int) -> int:
         >>> mapgrad.seed_layers(torch.nn.Sequential(*layers), 0)
         2
     """
-    if isinstance(seed, bool) or not isinstance(seed, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-        raise TypeError(f"seed must be an int, got {seed!r}")
+    seed = whole_number("seed", seed)
     modules: list[tuple[str, nn.Module]] = [*model.named_modules()]  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
     layers = [(path, module) for path, module in modules if isinstance(module, MAPLayer)]
     for path, layer in layers:

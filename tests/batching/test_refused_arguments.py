@@ -1,5 +1,6 @@
 """What can't be meant is refused where it is given, in words, by all that take it."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,8 +73,28 @@ def test_seconds_and_counts(value):
         mapgrad.tune(PACKING, ROWS, seconds=value)
     with pytest.raises(ValueError, match="max_seconds must be a positive number of seconds, got"):
         exact.Diagram(PACKING, max_seconds=value)
-    with pytest.raises(ValueError, match="max_nodes must be an int from 1"):
+    with pytest.raises((TypeError, ValueError), match="max_nodes must be an int of at least 1"):
         mapgrad.get_solver("diagram", PACKING, max_nodes=value)(ROWS)
+
+
+@pytest.mark.parametrize("value", ["a", None, 2.0**20, float("nan"), True])
+def test_bytes_are_whole(value):
+    with pytest.raises(TypeError, match="max_bytes must be an int, got"):
+        exact.Diagram(PACKING, max_bytes=value)
+    with pytest.raises(TypeError, match="max_bytes must be an int, got"):
+        exact.oracle(PACKING, max_bytes=value)
+
+
+def test_integers_of_numpy_are_integers():
+    two = np.int64(2)
+    layer = mapgrad.MAPLayer(solver(), mapgrad.IMLE(samples=two), seed=two)
+    assert layer(ROWS).shape == ROWS.shape
+    assert exact.Diagram(PACKING, max_nodes=np.int32(99)).sample(ROWS, two).shape == (2, *ROWS.shape)
+
+
+def test_tune_needs_a_problem():
+    with pytest.raises(TypeError, match="problem must be a problem, such as"):
+        mapgrad.tune(None, ROWS)
 
 
 def test_a_distribution_of_a_solver_alone():

@@ -168,13 +168,17 @@ def test_seeds_and_ids_make_equal_draws():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda law: law.expectation(black_box, 1), ValueError, "samples must be at least 2 with baseline='loo'"),
+        (
+            lambda law: law.expectation(black_box, 1),
+            ValueError,
+            "samples must be an int of at least 2 with",
+        ),
         (lambda law: law.expectation(black_box, 2.0), TypeError, "samples must be an int"),
         (lambda law: law.expectation(black_box, baseline="mean"), ValueError, "baseline must be 'loo' or None"),
         (lambda law: law.expectation(lambda z: z), mapgrad.ShapeError, r"\[S, \*batch\] = \(10, 3\)"),
         (lambda law: law.expectation(lambda z: z.mean()), mapgrad.ShapeError, r"got torch.float64 \(\)"),
         (lambda law: law.expectation(lambda z: "no"), TypeError, "f must return numbers, got str"),
-        (lambda law: law.atoms(1), ValueError, "samples must be at least 2"),
+        (lambda law: law.atoms(1), ValueError, "samples must be an int of at least 2"),
     ],
 )
 def test_what_is_wrong_is_said(call, error, message):

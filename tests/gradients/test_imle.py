@@ -368,8 +368,8 @@ def test_samples_that_come_back_one_by_one_may_have_different_gradients():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: mapgrad.IMLE(samples=0), ValueError, "samples must be at least 1, got 0"),
-        (lambda: mapgrad.IMLE(samples=2.0), TypeError, "samples must be an int, got 2.0"),
+        (lambda: mapgrad.IMLE(samples=0), ValueError, "samples must be an int of at least 1, got 0"),
+        (lambda: mapgrad.IMLE(samples=2.0), TypeError, "samples must be an int of at least 1, got 2.0"),
         (lambda: mapgrad.IMLE(noise="gumbel"), TypeError, "sample.*got 'gumbel'"),
         (lambda: mapgrad.IMLE(temperature=-1), ValueError, "temperature must be at least 0, got -1"),
         (lambda: mapgrad.IMLE(target_temperature=float("nan")), ValueError, "target_temperature must be at least 0"),

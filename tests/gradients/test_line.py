@@ -181,7 +181,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="temperature must be positive"):
         Line(temperature=0.0)
     for depth in (-1, 1.5, True):
-        with pytest.raises(ValueError, match="depth must be an int of at least 0, or None"):
+        with pytest.raises((TypeError, ValueError), match="depth must be an int of at least 0, or None"):
             Line(depth=depth)
 
 

@@ -15,6 +15,7 @@ from mapgrad.bench._report import readable, text_table
 from mapgrad.errors import MapgradError, ShapeError
 from mapgrad.problems import IntegerProgram
 from mapgrad.solvers import entries_for
+from mapgrad.solvers._entries import require_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,7 +138,7 @@ def tune(problem: Problem, theta_sample: Tensor, *, seconds: float = 30.0) -> Tu
         MapgradError: None of the solvers answered rightly; the message has the table.
     """
     require_seconds("seconds", seconds)
-    theta = get_solver("auto", problem).at_work().require_theta(theta_sample).detach()
+    theta = get_solver("auto", require_problem(problem)).at_work().require_theta(theta_sample).detach()
     rows = theta.reshape(-1, *problem.shape)
     if not len(rows):
         raise ShapeError(f"θ has shape {tuple(theta.shape)}, which has no row: tune needs at least one")

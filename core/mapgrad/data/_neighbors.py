@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import TYPE_CHECKING, Final, Literal
 
 import torch
 
+from mapgrad.arguments import whole_number
 from mapgrad.batching import are_finite, name_rows, row_numbers
 from mapgrad.errors import NonFiniteError, ShapeError
 
@@ -63,9 +63,7 @@ def neighbor_costs(
             f"features [N, …] and costs [N, *shape] must have one row each for N rows, got the shapes "
             f"{tuple(x.shape)} and {tuple(own.shape)}"
         )
-    if isinstance(k, bool) or not isinstance(k, Integral):
-        raise TypeError(f"k must be an integer, got {k!r} ({type(k).__name__})")
-    if not 1 <= k < len(x):
+    if not 1 <= whole_number("k", k) < len(x):
         raise ValueError(f"k must be from 1 to {len(x) - 1}, as a row has {len(x) - 1} others, got {k}")
     if not 0 <= weight <= 1:
         raise ValueError(f"weight must be from 0 to 1, got {weight!r}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
 
 import numpy as np
 import torch
 
+from mapgrad.arguments import whole_number
 from mapgrad.batching import require_minimize
 from mapgrad.problems import Knapsack, Portfolio, Problem, ShortestPath, TravelingSalesman
 
@@ -63,7 +63,7 @@ class _Task:
         """
         if part not in _STREAMS:
             raise ValueError(f"part must be one of {', '.join(map(repr, _STREAMS))}, got {part!r}")
-        _require_integer("count", count, 0)
+        whole_number("count", count, 0)
         stream = _STREAMS[part]
         x = self._generator(stream, 0).standard_normal((count, self.features))
         signal = np.tensordot(x, self._matrix, (1, -1)) / math.sqrt(self.features)
@@ -323,11 +323,4 @@ class PortfolioTask(_Task):
 
 def _require_integers(task: _Task, **least: int) -> None:
     for name, low in least.items():
-        _require_integer(name, getattr(task, name), low)
-
-
-def _require_integer(name: str, value: object, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
-    if int(value) < low:
-        raise ValueError(f"{name} must be at least {low}, got {value}")
+        whole_number(name, getattr(task, name), low)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import torch
 from torch import Tensor
 
+from mapgrad.arguments import whole_number
 from mapgrad.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -28,11 +29,7 @@ def require_draws(samples: object, baseline: object) -> None:
     """
     if baseline not in ("loo", None):
         raise ValueError(f"baseline must be 'loo' or None, got {baseline!r}")
-    if isinstance(samples, bool) or not isinstance(samples, int):
-        raise TypeError(f"samples must be an int, got {samples!r}")
-    least = 1 if baseline is None else 2
-    if samples < least:
-        raise ValueError(f"samples must be at least {least} with baseline={baseline!r}, got {samples}")
+    whole_number("samples", samples, 1 if baseline is None else 2, also=f" with baseline={baseline!r}")
 
 
 def weights_of(log_density: Tensor, baseline: Baseline) -> Tensor:

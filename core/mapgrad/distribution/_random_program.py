@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
+from mapgrad.arguments import positive, whole_number
 from mapgrad.batching import (
     Record,
     Solver,
@@ -22,7 +23,6 @@ from mapgrad.batching import (
 from mapgrad.distribution._expectation import mean_of, require_draws, values_of, weights_of
 from mapgrad.errors import InfeasibleError, ProblemError, RowsError, ShapeError
 from mapgrad.gradients import first_order
-from mapgrad.gradients._arguments import positive
 from mapgrad.problems import Problem
 from mapgrad.solutions import Solutions, Status
 
@@ -323,10 +323,7 @@ def floored_normal(mean: Tensor, raw: Tensor, *, floor: float, event_ndim: int =
         ShapeError: the mean has fewer dimensions than `event_ndim`, or raw doesn't broadcast to it.
     """
     floor = positive("floor", floor)
-    if isinstance(event_ndim, bool) or not isinstance(event_ndim, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-        raise TypeError(f"event_ndim must be an int, got {event_ndim!r}")
-    if event_ndim < 0:
-        raise ValueError(f"event_ndim must be at least 0, got {event_ndim}")
+    event_ndim = whole_number("event_ndim", event_ndim, 0)
     if mean.ndim < event_ndim:
         raise ShapeError(
             f"mean must have {event_ndim} dimensions or more, those of event_ndim, got {tuple(mean.shape)}"

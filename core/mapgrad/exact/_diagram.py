@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from mapgrad.arguments import whole_number
 from mapgrad.batching import ByteCache, is_traced, require_float, require_seconds
 from mapgrad.errors import UnsupportedProblemError
 from mapgrad.exact import _diagram_cache, _host_sweep, _sweeps
@@ -73,7 +74,7 @@ class Diagram(Oracle):
             how far it came.
         ValueError: `max_nodes` or `max_seconds` isn't positive.
         ProblemError: a single row takes more than `max_bytes`.
-        TypeError: `problem` isn't a `Problem`.
+        TypeError: `problem` isn't a `Problem`, or a number isn't one.
     """
 
     name = "diagram"
@@ -81,8 +82,9 @@ class Diagram(Oracle):
     def __init__(
         self, problem: Problem, *, max_nodes: int = 2**20, max_seconds: float = 60.0, max_bytes: int = MAX_BYTES
     ) -> None:
-        if not (isinstance(max_nodes, int) and 0 < max_nodes < 2**31) or isinstance(max_nodes, bool):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise ValueError(f"max_nodes must be an int from 1 to 2³¹ − 1, got {max_nodes!r}")
+        max_nodes = whole_number("max_nodes", max_nodes, 1)
+        if max_nodes >= 2**31:
+            raise ValueError(f"max_nodes must be below 2³¹, got {max_nodes!r}")
         require_seconds("max_seconds", max_seconds)
         require_problem(problem)
         self.nodes = _compiled((problem, max_nodes, max_seconds))

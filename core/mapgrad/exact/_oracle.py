@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 import torch
 
+from mapgrad.arguments import whole_number
 from mapgrad.batching import is_mapped
 from mapgrad.exact._chunks import in_chunks, require_fit, rows_together
 from mapgrad.exact._scaled_rows import NEVER, NO_STATE, floored_rows, require_states_left
@@ -63,9 +64,9 @@ class Oracle(ABC):
     name: ClassVar[str]
 
     def __init__(self, problem: Problem, row_bytes: int, max_bytes: int) -> None:
-        require_fit(f"the exact oracle {self.name!r} of {problem!r}", row_bytes, max_bytes)
+        self.max_bytes = whole_number("max_bytes", max_bytes)
+        require_fit(f"the exact oracle {self.name!r} of {problem!r}", row_bytes, self.max_bytes)
         self.problem = problem
-        self.max_bytes = max_bytes
         self._row_bytes = row_bytes
 
     @property
@@ -172,10 +173,10 @@ class Oracle(ABC):
             [S, *batch, *shape] of θ's dtype and device; not differentiable.
 
         Raises:
-            ValueError: `count` isn't an integer of at least 0.
+            TypeError: `count` isn't an int.
+            ValueError: it is negative.
         """
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise ValueError(f"count must be an int of at least 0, got {count!r}")
+        count = whole_number("count", count, 0)
         require_unmapped()
         with torch.no_grad():
             rows = self._rows(theta, temperature)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import torch
 from torch import Tensor
 
-from mapgrad.gradients._arguments import finite, non_negative, number, positive
+from mapgrad.arguments import finite, non_negative, number, positive
 from mapgrad.gradients._ranks import Accumulation, is_alone, summed
 from mapgrad.gradients._scale import relative_step
 from mapgrad.gradients._targets import Stepping

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch.utils.hooks import RemovableHandle
 
+from mapgrad.arguments import whole_number
+
 Callback = Callable[[int, dict[str, float]], object]
 """Takes how many training passes there were, and the layer's statistics."""
 
@@ -28,10 +30,7 @@ class Callbacks:
         """
         if not callable(callback):  # pyright: ignore[reportUnnecessaryComparison] (a user's value)
             raise TypeError(f"callback must be a function of (step, stats), got {callback!r}")
-        if isinstance(every, bool) or not isinstance(every, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise TypeError(f"every must be an int, got {every!r}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        every = whole_number("every", every, 1)
         handle = RemovableHandle(self._each)
         self._each[handle.id] = callback, every
         return handle

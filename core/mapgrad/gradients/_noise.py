@@ -6,11 +6,12 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import torch
 
+from mapgrad.arguments import whole_number
 from mapgrad.errors import MapgradError
 from mapgrad.gradients._sum_of_gamma import LARGEST_KAPPA, SMALLEST_KAPPA, Table, table
 
@@ -184,6 +185,7 @@ class SumOfGamma(StandardNoise):
 
     Raises:
         ValueError: `kappa` or `terms` is out of range.
+        TypeError: `terms` isn't an int.
     """
 
     kappa: float
@@ -199,8 +201,8 @@ class SumOfGamma(StandardNoise):
                     f"the exact law is tabulated for kappa from {SMALLEST_KAPPA:g} to {LARGEST_KAPPA:g}, got "
                     f"{self.kappa!r}: set terms, such as terms=10, to draw a finite sum instead"
                 )
-        elif isinstance(self.terms, bool) or not isinstance(self.terms, Integral) or self.terms < 1:
-            raise ValueError(f"terms must be None or an integer of at least 1, got {self.terms!r}")
+        else:
+            whole_number("terms", self.terms, 1, also=" or None")
 
     @property
     def mean(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mapgrad.gradients._arguments import non_negative, positive
+from mapgrad.arguments import non_negative, positive
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._scale import relative_step
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import torch
 
+from mapgrad.arguments import whole_number
 from mapgrad.batching import is_in_backward, may_be_repeated
 from mapgrad.gradients._counter import mix, signed
 
@@ -110,9 +111,7 @@ class KeyStream:
     """
 
     def __init__(self, seed: int | None) -> None:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise TypeError(f"seed must be an int or None, got {seed!r}")
-        self.seed = seed
+        self.seed = None if seed is None else whole_number("seed", seed, also=" or None")
         self.step = 0
         self._passes: Recent[list[_FirstPass]] = Recent()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mapgrad.gradients._arguments import finite, positive
+from mapgrad.arguments import finite, positive
 from mapgrad.gradients._scale import relative_step
 
 if TYPE_CHECKING:

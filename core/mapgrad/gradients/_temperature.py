@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mapgrad.gradients._arguments import non_negative, positive
+from mapgrad.arguments import non_negative, positive
 from mapgrad.gradients._scale import row_scale
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
+from mapgrad.arguments import whole_number
 from mapgrad.batching import define, find, group_rows, is_traced, new_handle
 from mapgrad.losses._cones import Cones, cones_of
 from mapgrad.losses._loss import Loss
@@ -52,7 +53,8 @@ class CaVE(Loss):
         reduction: "mean", "sum" or "none".
 
     Raises:
-        ValueError: a function's problem isn't known, or `iterations` isn't a positive int.
+        TypeError: `iterations` isn't an int.
+        ValueError: a function's problem isn't known, or `iterations` isn't positive.
         UnsupportedProblemError: it isn't one of zeros and ones, or has no integer program.
     """
 
@@ -67,9 +69,7 @@ class CaVE(Loss):
         super().__init__(solver, minimize=minimize, reduction=reduction)
         brings_problems = self.solver.problem is None and self.solver.takes_problems
         self.cones = None if brings_problems else Cones(self.require_problem())
-        if iterations is not None and (type(iterations) is not int or iterations < 1):
-            raise ValueError(f"iterations must be a positive int or None, got {iterations!r}")
-        self.iterations = iterations
+        self.iterations = None if iterations is None else whole_number("iterations", iterations, 1, also=" or None")
         self.handle = new_handle(self)
 
     def forward(

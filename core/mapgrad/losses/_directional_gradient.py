@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mapgrad.arguments import positive
 from mapgrad.batching import require_bool
-from mapgrad.gradients._arguments import positive
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._values import inner
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mapgrad.arguments import non_negative
 from mapgrad.batching import is_traced
-from mapgrad.gradients._arguments import non_negative
 from mapgrad.losses._pooled import PooledLoss
 from mapgrad.problems import KSubset, SpanningTree
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mapgrad.gradients._arguments import positive
+from mapgrad.arguments import positive
 from mapgrad.losses._ranking import RankingLoss
 
 if TYPE_CHECKING:

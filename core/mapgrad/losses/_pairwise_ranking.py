@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mapgrad.gradients._arguments import non_negative
+from mapgrad.arguments import non_negative
 from mapgrad.losses._ranking import RankingLoss
 
 if TYPE_CHECKING:

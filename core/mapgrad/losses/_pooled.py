@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
+from mapgrad.arguments import number
 from mapgrad.batching import (
     Record,
     define,
@@ -23,7 +24,6 @@ from mapgrad.batching import (
 )
 from mapgrad.errors import NonFiniteError, ProblemError, RowsError
 from mapgrad.gradients import KeyStream, next_key
-from mapgrad.gradients._arguments import number
 from mapgrad.gradients._ranks import gathered_in_step
 from mapgrad.gradients._steps import Recent
 from mapgrad.losses._loss import Loss

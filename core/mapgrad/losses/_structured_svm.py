@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mapgrad.arguments import positive
 from mapgrad.batching import name_problem
 from mapgrad.errors import UnsupportedProblemError
-from mapgrad.gradients._arguments import positive
 from mapgrad.losses._loss import Loss
 from mapgrad.losses._true_states import are_whole
 from mapgrad.losses._values import require_finite, require_like

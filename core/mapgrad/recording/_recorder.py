@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from mapgrad.arguments import whole_number
 from mapgrad.errors import MapgradError
 from mapgrad.problems import IntegerProgram
 from mapgrad.recording._facts import facts_of_answer, facts_of_solver, program_of, utilities, versions
@@ -237,7 +238,8 @@ def record(path: str | PathLike[str], *, failing: bool = True, max_bytes: int = 
 
     Raises:
         OSError: The folder can't be made or written to.
-        ValueError: `max_bytes` isn't positive.
+        TypeError: `max_bytes` isn't an int.
+        ValueError: It isn't positive.
 
     Example:
         >>> import mapgrad, torch
@@ -245,9 +247,7 @@ def record(path: str | PathLike[str], *, failing: bool = True, max_bytes: int = 
         >>> with mapgrad.record("faults"):  # doctest: +SKIP
         ...     solver(torch.ones(1, 2))
     """
-    if max_bytes <= 0:
-        raise ValueError(f"max_bytes must be a positive number of bytes, got {max_bytes!r}")
-    recorder = Recorder(Path(path).absolute(), max_bytes, failing=failing)
+    recorder = Recorder(Path(path).absolute(), whole_number("max_bytes", max_bytes, 1), failing=failing)
     RECORDERS.add(recorder)
     return recorder
 

@@ -7,6 +7,7 @@ import weakref
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from mapgrad.arguments import whole_number
 from mapgrad.solvers import executor_behind, executor_named, refusal_of_workers
 from mapgrad.workers import _interrupts
 from mapgrad.workers._executors import Given
@@ -207,6 +208,4 @@ def _crew(workers: object, solves: int | None = None, memory: int | None = None)
 
 
 def _limit(name: str, limit: object) -> int | None:
-    if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit >= 1):
-        return limit
-    raise ValueError(f"{name} must be None or an int of at least 1, got {limit!r}")
+    return None if limit is None else whole_number(name, limit, 1, also=" or None")

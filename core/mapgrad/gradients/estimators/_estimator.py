@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from mapgrad.arguments import whole_number
 from mapgrad.gradients._centred import Centred
 from mapgrad.gradients._noise import SumOfGamma
 from mapgrad.gradients._temperature import require_temperature
@@ -141,10 +142,7 @@ class Estimator(nn.Module, ABC):
 
     def __init__(self, noise: Noise | Literal["auto"] | None, *, samples: int, temperature: Temperature) -> None:
         super().__init__()
-        if isinstance(samples, bool) or not isinstance(samples, int):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise TypeError(f"samples must be an int, got {samples!r}")
-        if samples < 1:
-            raise ValueError(f"samples must be at least 1, got {samples}")
+        samples = whole_number("samples", samples, 1)
         is_law = callable(getattr(noise, "sample", None)) and not isinstance(noise, type)
         if noise is not None and noise != "auto" and not is_law:
             raise TypeError(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mapgrad.arguments import positive
 from mapgrad.exact import oracle
-from mapgrad.gradients._arguments import positive
 from mapgrad.gradients._scale import require_scalable, row_scale
 from mapgrad.gradients._temperature import Relative
 from mapgrad.gradients.estimators._checks import require_same_problem

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mapgrad.arguments import positive, whole_number
 from mapgrad.batching import users_level
-from mapgrad.gradients._arguments import positive
 from mapgrad.gradients._constant_sums import without_sums
 from mapgrad.gradients._projection import along_face, nearest, room_for
 from mapgrad.gradients.estimators._estimator import Estimator, Forward
@@ -49,6 +49,7 @@ class FrankWolfe(Estimator):
             states for the backward pass.
 
     Raises:
+        TypeError: an argument isn't a number.
         ValueError: an argument is out of its range.
     """
 
@@ -56,9 +57,7 @@ class FrankWolfe(Estimator):
         super().__init__(None, samples=1, temperature=0.0)
         self.weight = positive("weight", weight)
         self.tolerance = positive("tolerance", tolerance)
-        if isinstance(max_solves, bool) or not isinstance(max_solves, int) or max_solves < 2:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise ValueError(f"max_solves must be an int of at least 2, got {max_solves!r}")
-        self.max_solves = max_solves
+        self.max_solves = whole_number("max_solves", max_solves, 2)
         self._rows = self._vertices = self._solves = self._unfinished = 0
         self._gap = 0.0
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 from torch import Tensor
 
+from mapgrad.arguments import whole_number
 from mapgrad.gradients._constant_sums import allowed_in, without_sums
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._line_law import line_law
@@ -56,8 +57,8 @@ class Line(Estimator):
         temperature: τ > 0.
 
     Raises:
-        TypeError: `noise` isn't a law with `log_prob`.
-        ValueError: `depth` isn't a number of levels, or `temperature` is 0.
+        TypeError: `noise` isn't a law with `log_prob`, or `depth` no int.
+        ValueError: `depth` is negative, or `temperature` is 0.
     """
 
     noise: Noise
@@ -67,9 +68,7 @@ class Line(Estimator):
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
         require_density(noise, self.temperature)
-        if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 0):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise ValueError(f"depth must be an int of at least 0, or None for all levels, got {depth!r}")
-        self.depth = depth
+        self.depth = None if depth is None else whole_number("depth", depth, 0, also=", or None for all levels")
 
     @property
     def is_rowwise(self) -> bool:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from mapgrad.arguments import non_negative
 from mapgrad.batching import name_problem
 from mapgrad.errors import UnsupportedProblemError
-from mapgrad.gradients._arguments import non_negative
 from mapgrad.gradients._context import Context
 from mapgrad.gradients._division import divided
 from mapgrad.gradients._targets import RelativeStep, Step

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from mapgrad.arguments import number, positive
 from mapgrad.batching import require_bool
-from mapgrad.gradients._arguments import number, positive
 from mapgrad.gradients._division import divided
 from mapgrad.gradients._sides import require_sides, sides_of, solved_difference
 from mapgrad.gradients.estimators._with_pool import PoolEstimator

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from mapgrad.gradients._arguments import positive
+from mapgrad.arguments import positive, whole_number
 from mapgrad.gradients._division import divided
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._sides import require_sides, sides_of, solved_difference
@@ -43,7 +43,7 @@ class TwoSided(Estimator):
             others, where a step away from the loss's optimum moves answers that are right, too.
 
     Raises:
-        TypeError: as `Estimator`, or `step` isn't a number, or `sides` aren't two.
+        TypeError: as `Estimator`, or `draws` or `step` isn't a number, or `sides` aren't two.
         ValueError: an argument is out of range.
     """
 
@@ -58,9 +58,8 @@ class TwoSided(Estimator):
         sides: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(noise, samples=samples, temperature=temperature)
-        if draws is not None and (isinstance(draws, bool) or not isinstance(draws, int) or draws < 1):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
-            raise ValueError(f"draws must be an int of at least 1, or None for the forward pass's noise, got {draws!r}")
-        self.draws = draws
+        also = ", or None for the forward pass's noise"
+        self.draws = None if draws is None else whole_number("draws", draws, 1, also=also)
         self.step = None if step is None else positive("step", step)
         self.sides = require_sides(sides)
 

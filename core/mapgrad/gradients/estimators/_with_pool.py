@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from mapgrad.arguments import whole_number
 from mapgrad.batching import name_problem, to_list, users_level
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import require_density, scores
@@ -194,11 +195,9 @@ class PoolEstimator(Estimator):
         require_problem(problem)
         if pool is not None and (not isinstance(pool, StatePool) or pool.problem != problem):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's value)
             raise ValueError(f"pool must be a StatePool of {problem!r}, got {pool!r}")
-        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:  # pyright: ignore[reportUnnecessaryIsInstance] (as above)
-            raise ValueError(f"draws must be an int of at least 2, got {draws!r}")
         self.problem = problem
         self.pool = StatePool(problem, max_bytes=_STATES * StatePool.bytes_of(problem)) if pool is None else pool
-        self.draws = draws
+        self.draws = whole_number("draws", draws, 2)
         self.seen = 0.0
         self._steps: Recent[tuple[Version, float]] = Recent()
         self._answers: list[Tensor] = []

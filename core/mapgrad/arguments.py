@@ -1,10 +1,32 @@
-"""Numbers that users give to estimators, targets and layers."""
+"""Numbers that users give."""
 
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import numpy as np
+
+
+def whole_number(name: str, value: object, least: int | None = None, *, also: str = "") -> int:
+    """Return an argument as an int; integers of NumPy are some.
+
+    Args:
+        name: The argument's name.
+        value: What was given.
+        least: The smallest that is allowed; None allows all.
+        also: What else may be given, as the message says it.
+
+    Raises:
+        TypeError: it isn't an integer.
+        ValueError: it is less than that.
+    """
+    expected = f"{name} must be an int{'' if least is None else f' of at least {least}'}{also}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{expected}, got {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"{expected}, got {value!r}")
+    return int(value)
 
 
 def positive(name: str, value: float) -> float:
