@@ -380,9 +380,11 @@ class _Process:
 
 
 def _script() -> dict[str, Any]:
-    """Return how to import the user's script; nothing in a notebook or at a prompt, where it is no file."""
-    prepared = spawn.get_preparation_data("mapgrad")
-    main = {name: value for name, value in prepared.items() if name.startswith("init_main")}
+    """Return how to import the user's script; nothing where it is no file, as at a prompt, or its folder is gone."""
+    main = {}
+    with suppress(FileNotFoundError):
+        prepared = spawn.get_preparation_data("mapgrad")
+        main = {name: value for name, value in prepared.items() if name.startswith("init_main")}
     return main if Path(main.get("init_main_from_path", __file__)).is_file() else {}
 
 
