@@ -11,6 +11,9 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
+from multiprocessing import spawn
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from mapgrad.solvers import Block
@@ -66,7 +69,7 @@ class Parcel:
         if self._data is not None:
             return
         try:
-            data = by_value(replace(job, token=""))  # the same for solvers that are alike
+            data = _by_value(replace(job, token=""))  # the same for solvers that are alike
             self.key = hashlib.sha256(data).hexdigest()
             self._data = data if self._share is None else self._share(data)
         except Exception as error:
@@ -100,7 +103,7 @@ def pickled(job: Job) -> bytes:
         ) from error
 
 
-def by_value(job: Job) -> bytes:
+def _by_value(job: Job) -> bytes:
     """Return a job for workers that don't import the user's script: with what it defines, if cloudpickle is there.
 
     Raises:
@@ -211,3 +214,27 @@ def forget(keys: tuple[str, ...]) -> None:
 
 def is_there() -> None:
     """Do nothing, in a worker: it has started, and has this package."""
+
+
+def script() -> dict[str, Any]:
+    """Return how to import the user's script; nothing where it is no file, as at a prompt, or its folder is gone."""
+    main = {}
+    with suppress(FileNotFoundError):
+        prepared = spawn.get_preparation_data("mapgrad")
+        main = {name: value for name, value in prepared.items() if name.startswith("init_main")}
+    return main if Path(main.get("init_main_from_path", __file__)).is_file() else {}
+
+
+def with_what_it_needs(job: Job) -> bytes:
+    """Return a job, pickled with the classes and functions that have no script to be imported from.
+
+    Raises:
+        PicklingError: It can't be.
+    """
+    data = _by_value(job)
+    if b"__main__" in data and find_spec("cloudpickle") is None:
+        raise pickle.PicklingError(
+            "the solver, its problem or its options are of a notebook or a prompt, from which worker processes can't "
+            "import them: install cloudpickle, put them into a module, or take threads"
+        )
+    return data

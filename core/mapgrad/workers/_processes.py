@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import signal
 from collections import OrderedDict
 from contextlib import suppress
-from importlib.util import find_spec
-from multiprocessing import spawn
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 import numpy as np
@@ -32,7 +29,7 @@ from mapgrad.workers._child import (
 from mapgrad.workers._fork_server import Worker, fork_server, import_path
 from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock, without_forks
 from mapgrad.workers._messages import receive, send
-from mapgrad.workers._parcels import by_value, pickled
+from mapgrad.workers._parcels import pickled, script, with_what_it_needs
 from mapgrad.workers._portions import fail_rows
 from mapgrad.workers._shared_batch import Shared
 from mapgrad.workers._threads import Threads
@@ -122,7 +119,7 @@ class Processes:
         with self._lock:
             data = self._jobs.get(job.token)
         if data is None:
-            data = pickled(job) if _script() else _with_what_it_needs(job)
+            data = pickled(job) if script() else with_what_it_needs(job)
             with self._lock:
                 self._jobs[job.token] = data
                 if len(self._jobs) > JOBS_KEPT:
@@ -240,7 +237,7 @@ class _Process:
             del self._jobs[token]
 
     def _bring(self, worker: Worker, token: str, data: bytes) -> BaseException | None:
-        main = _script() if b"__main__" in data else {}
+        main = script() if b"__main__" in data else {}
         send(worker.socket, Bring(token, data, main))
         ready: Ready = receive(worker.socket)[0]
         self._pid = ready.pid
@@ -377,30 +374,6 @@ class _Process:
     def after_fork(self) -> None:
         """Leave the process to the parent, whose end it must see."""
         self._let_go()
-
-
-def _script() -> dict[str, Any]:
-    """Return how to import the user's script; nothing where it is no file, as at a prompt, or its folder is gone."""
-    main = {}
-    with suppress(FileNotFoundError):
-        prepared = spawn.get_preparation_data("mapgrad")
-        main = {name: value for name, value in prepared.items() if name.startswith("init_main")}
-    return main if Path(main.get("init_main_from_path", __file__)).is_file() else {}
-
-
-def _with_what_it_needs(job: Job) -> bytes:
-    """Return a job, pickled with the classes and functions that have no script to be imported from.
-
-    Raises:
-        PicklingError: It can't be.
-    """
-    data = by_value(job)
-    if b"__main__" in data and find_spec("cloudpickle") is None:
-        raise pickle.PicklingError(
-            "the solver, its problem or its options are of a notebook or a prompt, from which worker processes can't "
-            "import them: install cloudpickle, put them into a module, or take threads"
-        )
-    return data
 
 
 def _folder() -> str | None:
