@@ -58,7 +58,7 @@ class Accumulation:
         return Accumulation, ()
 
 
-def gathered(rows: Tensor, mark: Tensor | None = None) -> tuple[Tensor, bool]:
+def gathered(rows: Tensor, mark: Callable[[], Tensor] | None = None) -> tuple[Tensor, bool]:
     """Return the rows of all ranks, in the order of ranks, inside of DistributedDataParallel's forward pass; else rows.
 
     There all ranks call at one time, whatever their numbers of rows, none included. Not under `join`, whose ranks may
@@ -66,7 +66,7 @@ def gathered(rows: Tensor, mark: Tensor | None = None) -> tuple[Tensor, bool]:
 
     Args:
         rows: [N, *shape].
-        mark: int64 [], on the same device, what ranks should have in common; None for nothing.
+        mark: Returns what ranks should have in common, int64 [] on the same device; None for nothing.
 
     Returns:
         The rows, and whether the marks of all these ranks are equal.
@@ -75,7 +75,7 @@ def gathered(rows: Tensor, mark: Tensor | None = None) -> tuple[Tensor, bool]:
     if group is None:
         return rows, True
     count = torch.tensor(len(rows), device=rows.device)
-    head = torch.stack([count, torch.zeros_like(count) if mark is None else mark])
+    head = torch.stack([count, torch.zeros_like(count) if mark is None else mark()])
     heads = [torch.empty_like(head) for _ in range(distributed.get_world_size(group))]
     distributed.all_gather(heads, head, group=group)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
     sizes, marks = ([int(each) for each in values] for values in torch.stack(heads, dim=1).cpu())

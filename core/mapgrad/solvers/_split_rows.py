@@ -56,10 +56,8 @@ class SplitRows:
         self, program: IntegerProgram, are_split: NDArray[np.bool_], grains: NDArray[np.float64], most: float
     ) -> None:
         width = program.row_upper - program.row_lower
-        rows, again = (
-            np.flatnonzero(are_split),
-            np.flatnonzero(are_split & np.isfinite(width) & (width > most * grains)),
-        )
+        are_apart = np.isfinite(width) & (width > most * grains)
+        rows, again = (np.flatnonzero(are) for are in (are_split, are_split & are_apart))
         self._facts, self._rows, self._height = program.row_facts, np.append(rows, again), len(width) + len(again)
         self._places = np.append(rows, np.arange(len(width), self._height))
         is_second = np.arange(len(self._rows)) >= len(rows)

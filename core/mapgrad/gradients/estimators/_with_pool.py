@@ -238,8 +238,9 @@ class PoolEstimator(Estimator):
         """Take in what the steps before have found, and note what this step may use."""
         count = self._accumulation.taken_in(len(self._answers))
         if count is not None:
-            recorded = (self._joined(rows if count else []) for rows in (self._answers, self._others))
-            (answers, is_alike), (others, _) = (gathered(rows, self.pool.fingerprint) for rows in recorded)
+            answers, others = (self._joined(rows if count else []) for rows in (self._answers, self._others))
+            answers, is_alike = gathered(answers, lambda: self.pool.fingerprint)
+            others, _ = gathered(others)
             if not is_alike and not self._has_warned:
                 self._has_warned = True
                 warnings.warn(_OTHER_POOLS, stacklevel=users_level())
