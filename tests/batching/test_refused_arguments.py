@@ -79,9 +79,9 @@ def test_seconds_and_counts(value):
 
 @pytest.mark.parametrize("value", ["a", None, 2.0**20, float("nan"), True])
 def test_bytes_are_whole(value):
-    with pytest.raises(TypeError, match="max_bytes must be an int, got"):
+    with pytest.raises(TypeError, match="max_bytes must be an int of at least 1, got"):
         exact.Diagram(PACKING, max_bytes=value)
-    with pytest.raises(TypeError, match="max_bytes must be an int, got"):
+    with pytest.raises(TypeError, match="max_bytes must be an int of at least 1, got"):
         exact.oracle(PACKING, max_bytes=value)
 
 
@@ -90,6 +90,50 @@ def test_integers_of_numpy_are_integers():
     layer = mapgrad.MAPLayer(solver(), mapgrad.IMLE(samples=two), seed=two)
     assert layer(ROWS).shape == ROWS.shape
     assert exact.Diagram(PACKING, max_nodes=np.int32(99)).sample(ROWS, two).shape == (2, *ROWS.shape)
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [np.float32(60), np.int64(60), torch.tensor(60.0), 10**400, float("inf")],
+    ids=["float32", "int64", "tensor", "huge", "infinite"],
+)
+@pytest.mark.parametrize(
+    "name", ["search", "diagram", "highs", "scipy.milp", "ortools.mip", "ortools.cp_sat", "pulp.cbc"]
+)
+def test_all_numbers_of_seconds_are_taken(name, seconds):
+    best = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    limited = mapgrad.get_solver(name, PACKING, time_limit=seconds, deadline=seconds)
+    assert torch.equal(limited(ROWS), best)
+    assert torch.equal(limited.solve(ROWS, deadline=seconds).z, best)
+
+
+def test_seconds_of_numpy_are_seconds():
+    assert exact.Diagram(PACKING, max_seconds=np.float32(60)).num_states == 6
+    assert mapgrad.tune(PACKING, ROWS, seconds=np.float32(0.1)).solver(ROWS).tolist() == [[1, 0, 1], [1, 1, 0]]
+
+
+@pytest.mark.parametrize("value", [np.bool_(True), np.float64("nan"), np.int64(0), 1j])
+@pytest.mark.parametrize("name", ["time_limit", "deadline"])
+def test_limits_are_positive_seconds(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be None or a positive number of seconds, got"):
+        mapgrad.get_solver("search", PACKING, **{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -1, np.int64(0)])
+def test_bytes_are_positive(value):
+    for oracle in (exact.Diagram, exact.oracle):
+        with pytest.raises(ValueError, match="max_bytes must be an int of at least 1, got"):
+            oracle(PACKING, max_bytes=value)
+    with pytest.raises(ValueError, match="max_bytes must be an int of at least 1, got"):
+        exact.topk_marginals(ROWS, 2, mapgrad.Gumbel(), max_bytes=value)
+
+
+def test_workers_may_be_integers_of_numpy():
+    with mapgrad.get_solver("highs", PACKING, workers=np.int64(2)) as threaded:
+        assert threaded(ROWS).tolist() == [[1, 0, 1], [1, 1, 0]]
+    assert repr(mapgrad.Workers(np.int64(2))) == "Workers(2)"
+    with pytest.raises(ValueError, match="a number of threads of at least 1"):
+        mapgrad.get_solver("highs", PACKING, workers=np.int64(0))
 
 
 def test_tune_needs_a_problem():

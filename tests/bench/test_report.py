@@ -39,6 +39,11 @@ def row(name, median, *, size=None, spread=0.01, **changes):
     return replace(Row("case", name, size or {}, value=ratio, unit="µs", ratio=ratio, against="a loop"), **changes)
 
 
+def test_a_report_that_cant_be_written_says_so(tmp_path):
+    with pytest.raises(mapgrad.MapgradError, match="can't be written"):
+        Report("road", "", [], {}, {}, {}).write(tmp_path / "nowhere" / "file.json")
+
+
 @given(st.lists(rows, max_size=4))
 def test_what_is_written_is_read(tmp_path_factory, found):
     path = tmp_path_factory.mktemp("reports") / "report.json"

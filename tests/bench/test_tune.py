@@ -263,3 +263,13 @@ def test_a_list_of_problems_is_refused_in_short():
     with pytest.raises(TypeError, match=r"must be one problem, .*, got 500 in a list") as caught:
         mapgrad.tune(problems, torch.rand(500, 5))
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_states_that_arent_whole_are_judged_in_full_precision(dtype):
+    """Rounded to θ's dtype they are worth something else than what a solver says of them."""
+    generator = torch.Generator().manual_seed(0)
+    theta = torch.randn(8, 4, generator=generator).to(dtype)
+    tuning = mapgrad.tune(mapgrad.Portfolio(np.eye(4), 0.5), theta, seconds=1)
+    assert tuning.name == "clarabel.portfolio"
+    assert tuning.solver(theta).dtype == dtype

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mapgrad.bench import Report, suite_names
-from mapgrad.cli._bench import Suite
+from mapgrad.cli._bench import Suite, require_writable
 
 QUICK = ("bench", "road", "--quick", "--only", "k-subset")
 
@@ -95,6 +95,28 @@ def test_files_are_looked_at_before_anything_is_measured(invoke, tmp_path, monke
     result = invoke(*QUICK, "--plot", str(tmp_path / "curves.nothing"), columns=400)
     assert result.exit_code == 2
     assert "its suffix must be one of" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_what_cant_be_opened_is_refused_before_anything_is_measured(invoke, tmp_path, monkeypatch, option):
+    """Access rights don't tell."""
+    monkeypatch.setattr("mapgrad.bench.run_suite", lambda *arguments, **options: pytest.fail("measured"))
+    link = tmp_path / "link.png"
+    link.symlink_to(tmp_path / "nowhere" / "file.png")
+    for path in (link, tmp_path / f"{'a' * 300}.png"):
+        result = invoke(*QUICK, option, str(path), columns=2000)
+        assert result.exit_code == 2, result.output
+        assert "can't be written; name another place: " in result.stderr
+
+
+def test_to_look_at_a_file_changes_nothing(tmp_path):
+    there, missing, link = tmp_path / "there", tmp_path / "missing", tmp_path / "link"
+    there.write_text("before")
+    link.symlink_to(missing)
+    for path in (there, missing, link):
+        require_writable(path)
+    assert there.read_text() == "before"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "there"]
 
 
 def test_curves_are_drawn_where_there_are_some(invoke, tmp_path):

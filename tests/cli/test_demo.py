@@ -91,11 +91,11 @@ def test_bad_arguments_are_refused_before_anything_is_computed(invoke, untrained
     assert "Traceback" not in result.output
 
 
-def test_a_folder_or_a_locked_place_is_no_output(invoke, untrained, tmp_path, monkeypatch):
+def test_a_folder_or_a_locked_place_is_no_output(invoke, untrained, tmp_path):
     (tmp_path / "folder.png").mkdir()
     assert "is a folder" in invoke("demo", "--output", "folder.png", columns=400).stderr
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    result = invoke("demo", columns=400)
+    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere" / "file.png")
+    result = invoke("demo", "--output", "link.png", columns=400)
     assert result.exit_code == 2
     assert "can't be written" in result.stderr
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from dataclasses import dataclass, field, replace
 from typing import Any, cast, get_args
 
 import numpy as np
 
+from mapgrad.arguments import number
 from mapgrad.batching._policy import ErrorPolicy, require_policy
 from mapgrad.batching._theta import DomainPolicy
 from mapgrad.workers import WorkersLike, require_workers
@@ -26,18 +28,20 @@ class Settings:
     merge: bool = True
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def require_valid(self) -> None:
-        """Refuse what can't be meant.
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant, and have seconds as floats.
 
         Raises:
             ValueError: a word or a number is none of those allowed.
             TypeError: `workers` is nothing that can be; or `reuse` or `merge` isn't a bool.
         """
-        require_workers(self.workers)
+        object.__setattr__(self, "workers", require_workers(self.workers))
         require_policy(self.on_error)
         _require_choice("domain", self.domain, get_args(DomainPolicy))
         for name in ("time_limit", "deadline"):
-            require_seconds(name, getattr(self, name), or_none=True)
+            seconds = getattr(self, name)
+            if seconds is not None:
+                object.__setattr__(self, name, require_seconds(name, seconds, also="None or "))
         for name in ("reuse", "merge"):
             require_bool(name, getattr(self, name))
 
@@ -50,16 +54,14 @@ class Settings:
         """Return the same with what isn't None in place of what was asked for.
 
         Raises:
-            ValueError: as `require_valid` does.
+            ValueError: a word or a number is none of those allowed.
         """
-        changed = replace(
+        return replace(
             self,
             domain=self.domain if domain is None else domain,
             on_error=self.on_error if on_error is None else on_error,
             deadline=self.deadline if deadline is None else deadline,
         )
-        changed.require_valid()
-        return changed
 
     def without_options(self) -> Settings:
         """Return the same for another solver than the one that was asked for."""
@@ -101,12 +103,21 @@ def require_minimize(value: object) -> bool:
     return require_bool("minimize", value, ": True for costs, False for utilities (modelSense 1 and −1 in PyEPO)")
 
 
-def require_seconds(name: str, value: object, *, or_none: bool = False) -> None:
-    """Refuse what isn't a positive number of seconds.
+def require_seconds(name: str, value: object, *, also: str = "") -> float:
+    """Return a positive number of seconds as a float, infinite where it is too large for one; NumPy's are some.
+
+    Args:
+        name: The argument's name.
+        value: What was given.
+        also: What else may be given, as the message says it.
 
     Raises:
-        ValueError: it isn't.
+        ValueError: it isn't such a number.
     """
-    is_positive = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    if not is_positive and not (or_none and value is None):
-        raise ValueError(f"{name} must be {'None or ' * or_none}a positive number of seconds, got {value!r}")
+    try:
+        seconds = number(name, cast("float", value))
+    except TypeError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise ValueError(f"{name} must be {also}a positive number of seconds, got {value!r}")
+    return seconds

@@ -66,7 +66,6 @@ class Solver:
         problem: Problem | None,
         settings: Settings,
     ) -> None:
-        settings.require_valid()
         if problem is None and not isinstance(solver, SolverFactory):
             require_solver(solver, settings.options)
         self.problem = problem

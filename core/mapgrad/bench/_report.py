@@ -145,10 +145,16 @@ class Report:
         return [*shown], [[*cells] for cells in zip(*shown.values(), strict=True)]
 
     def write(self, path: Path) -> None:
-        """Write the report as JSON."""
-        path.write_text(
-            json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        """Write the report as JSON.
+
+        Raises:
+            MapgradError: the file can't be written.
+        """
+        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False) + "\n"
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise MapgradError(f"{path} can't be written: {error}") from error
 
     @classmethod
     def read(cls, path: Path) -> Report:

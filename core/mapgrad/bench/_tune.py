@@ -13,7 +13,7 @@ from mapgrad.bench._clock import one_thread
 from mapgrad.bench._race import WRONG, Racer, race
 from mapgrad.bench._report import readable, text_table
 from mapgrad.errors import MapgradError, ShapeError
-from mapgrad.problems import IntegerProgram
+from mapgrad.problems import may_be_continuous
 from mapgrad.solvers import entries_for
 from mapgrad.solvers._entries import require_problem
 
@@ -137,13 +137,13 @@ def tune(problem: Problem, theta_sample: Tensor, *, seconds: float = 30.0) -> Tu
         ValueError: `seconds` isn't positive.
         MapgradError: None of the solvers answered rightly; the message has the table.
     """
-    require_seconds("seconds", seconds)
+    seconds = require_seconds("seconds", seconds)
     theta = get_solver("auto", require_problem(problem)).at_work().require_theta(theta_sample).detach()
     rows = theta.reshape(-1, *problem.shape)
     if not len(rows):
         raise ShapeError(f"θ has shape {tuple(theta.shape)}, which has no row: tune needs at least one")
-    if isinstance(problem, IntegerProgram):
-        rows = rows.double()  # in which states are checked that may be continuous
+    if may_be_continuous(problem):
+        rows = rows.double()  # in which states are checked
     rows, clipped, _ = admit(rows, problem, "clip")
     if clipped:
         warnings.warn(

@@ -131,12 +131,30 @@ def require_writable(path: Path, option: str | None = None) -> None:
     Raises:
         BadParameter: it is a folder, its folder doesn't exist, or writing isn't allowed.
     """
-    if path.is_dir():
-        raise typer.BadParameter(f"{path} is a folder; name a file", param_hint=option)
-    if not path.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {path.parent}; make it first", param_hint=option)
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise typer.BadParameter(f"{path} can't be written; name another place", param_hint=option)
+    try:
+        if path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder; name a file", param_hint=option)
+        if not path.parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {path.parent}; make it first", param_hint=option)
+        _try_writing(path)
+    except OSError as error:
+        text = f"{path} can't be written; name another place: {error.strerror}"
+        raise typer.BadParameter(text, param_hint=option) from error
+
+
+def _try_writing(path: Path) -> None:
+    """Open a file for writing, and leave it as it is: what access rights say isn't all that may be in the way.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    is_there = path.exists()
+    if is_there and not path.is_file():
+        return  # a pipe's reader would take it for the end
+    with path.open("ab"):
+        pass
+    if not is_there:
+        path.resolve().unlink()
 
 
 def console_for_tables() -> Console:

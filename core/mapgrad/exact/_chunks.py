@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import torch
 
+from mapgrad.arguments import whole_number
 from mapgrad.batching import is_differentiated
 from mapgrad.errors import ProblemError
 
@@ -27,8 +28,8 @@ _TOGETHER_ON_DEVICE: Final = 2**29
 """The same where each operation is a kernel, which costs less the more rows there are."""
 
 
-def require_fit(what: str, row_bytes: int, max_bytes: int) -> None:
-    """Refuse what one row doesn't fit into.
+def require_fit(what: str, row_bytes: int, max_bytes: int) -> int:
+    """Return a budget as an int, and refuse one that a single row doesn't fit into.
 
     Args:
         what: Whose row, for the message.
@@ -37,12 +38,16 @@ def require_fit(what: str, row_bytes: int, max_bytes: int) -> None:
 
     Raises:
         ProblemError: it is too small.
+        TypeError: it isn't an integer.
+        ValueError: it isn't positive.
     """
+    max_bytes = whole_number("max_bytes", max_bytes, 1)
     if row_bytes > max_bytes:
         raise ProblemError(
             f"{what} takes {row_bytes:,} bytes for a single row, and the budget is {max_bytes:,}: allow as many by "
             "max_bytes=…, or make the problem smaller"
         )
+    return max_bytes
 
 
 def rows_together(rows: Tensor, row_bytes: int, max_bytes: int) -> int:

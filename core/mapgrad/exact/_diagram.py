@@ -72,7 +72,7 @@ class Diagram(Oracle):
     Raises:
         UnsupportedProblemError: the problem isn't of 0/1 variables, or it needs more nodes or time. The message says
             how far it came.
-        ValueError: `max_nodes` or `max_seconds` isn't positive.
+        ValueError: `max_nodes`, `max_seconds` or `max_bytes` isn't positive.
         ProblemError: a single row takes more than `max_bytes`.
         TypeError: `problem` isn't a `Problem`, or a number isn't one.
     """
@@ -85,7 +85,7 @@ class Diagram(Oracle):
         max_nodes = whole_number("max_nodes", max_nodes, 1)
         if max_nodes >= 2**31:
             raise ValueError(f"max_nodes must be below 2³¹, got {max_nodes!r}")
-        require_seconds("max_seconds", max_seconds)
+        max_seconds = require_seconds("max_seconds", max_seconds)
         require_problem(problem)
         self.nodes = _compiled((problem, max_nodes, max_seconds))
         super().__init__(problem, _NODE_BYTES * max(self.num_nodes, 1), max_bytes)

@@ -64,8 +64,7 @@ class Oracle(ABC):
     name: ClassVar[str]
 
     def __init__(self, problem: Problem, row_bytes: int, max_bytes: int) -> None:
-        self.max_bytes = whole_number("max_bytes", max_bytes)
-        require_fit(f"the exact oracle {self.name!r} of {problem!r}", row_bytes, self.max_bytes)
+        self.max_bytes = require_fit(f"the exact oracle {self.name!r} of {problem!r}", row_bytes, max_bytes)
         self.problem = problem
         self._row_bytes = row_bytes
 

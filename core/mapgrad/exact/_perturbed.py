@@ -91,7 +91,7 @@ def topk_marginals(
         return (weights.unsqueeze(2) * density * chosen).sum(dim=1)
 
     node_bytes = 8 * problem.n * (_NUMBERS * k + _OTHER_NUMBERS)
-    require_fit(f"exact.topk_marginals of {problem!r}", node_bytes, max_bytes)
+    max_bytes = require_fit(f"exact.topk_marginals of {problem!r}", node_bytes, max_bytes)
     means = _integrated(integral, quantiles, node_bytes, max_bytes, rows, forbidden)
     return means.reshape(theta.shape).to(theta.dtype)
 
@@ -135,7 +135,7 @@ def topk_probabilities(
         return ((z @ hazard) * rest * weights.unsqueeze(1)).sum(dim=2)
 
     node_bytes = 8 * (problem.n * _OTHER_NUMBERS + _STATE_NUMBERS * len(states))
-    require_fit(f"exact.topk_probabilities of {problem!r}", node_bytes, max_bytes)
+    max_bytes = require_fit(f"exact.topk_probabilities of {problem!r}", node_bytes, max_bytes)
     found = _integrated(integral, quantiles, node_bytes, max_bytes, rows, forbidden, chosen)
     impossible = (chosen * forbidden.unsqueeze(1)).any(dim=2)
     return torch.where(impossible, 0.0, found).T.reshape(states.shape[:-1]).to(theta.dtype)

@@ -2,7 +2,7 @@
 
 from mapgrad.problems._arborescences import Arborescence
 from mapgrad.problems._assignment import Assignment
-from mapgrad.problems._base import STATES_LIMIT, Domain, Problem, batch_shape, box_points
+from mapgrad.problems._base import STATES_LIMIT, Domain, Problem, batch_shape, box_points, may_be_continuous
 from mapgrad.problems._budget import Budget
 from mapgrad.problems._graphs import Matching, SpanningTree
 from mapgrad.problems._grid import GridShortestPath
@@ -39,4 +39,5 @@ __all__ = [
     "batch_shape",
     "box_points",
     "columns_of",
+    "may_be_continuous",
 ]

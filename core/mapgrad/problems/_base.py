@@ -256,7 +256,7 @@ class Problem(Value):
             UnsupportedProblemError: the box is larger, or the class may have continuous states, as it overrides
                 `in_box`.
         """
-        points = None if type(self).in_box is not Problem.in_box else box_points(self, _BOX_POINTS)
+        points = None if may_be_continuous(self) else box_points(self, _BOX_POINTS)
         if points is None:
             raise UnsupportedProblemError(
                 f"{self!r} can't be enumerated, as {type(self).__name__} doesn't implement iterate_states and its box "
@@ -270,6 +270,11 @@ class Problem(Value):
             _STATES_STEPS,
             ProblemError(f"{self!r} takes more than {_STATES_STEPS:,} steps to enumerate: make it smaller"),
         )
+
+
+def may_be_continuous(problem: Problem) -> bool:
+    """Tell whether states may have entries that aren't integer: whether the class has a test of its own for the box."""
+    return type(problem).in_box is not Problem.in_box
 
 
 def box_points(problem: Problem, most: int) -> NDArray[np.float64] | None:

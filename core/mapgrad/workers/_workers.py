@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import weakref
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+import numpy as np
 
 from mapgrad.arguments import whole_number
 from mapgrad.solvers import executor_behind, executor_named, refusal_of_workers
@@ -69,6 +71,7 @@ class Workers:
         memory: int | None = None,
         per_node: bool = False,
     ) -> None:
+        workers = _plain(workers)
         self._given = workers, solves, memory, per_node
         self._crew = _crew(_shared(workers) if _is_true(per_node) else workers, solves, memory)
         self._apart = Threads(1)  # in place of the calling thread, which can't be left behind at a deadline
@@ -147,8 +150,8 @@ WorkersLike = int | str | Executor | Client | Workers | None
 """What `get_solver` takes as `workers`."""
 
 
-def require_workers(workers: WorkersLike) -> None:
-    """Check what a user gave as workers.
+def require_workers(workers: WorkersLike) -> WorkersLike:
+    """Return what a user gave as workers, numbers of NumPy as an int.
 
     Raises:
         ValueError: It is a number below 1 or an unknown text.
@@ -156,8 +159,15 @@ def require_workers(workers: WorkersLike) -> None:
         PluginError: It names what a plugin has that is broken or blocked.
         TypeError: It is something else.
     """
+    workers = _plain(workers)
     if not isinstance(workers, Workers):
         _crew(workers)
+    return workers
+
+
+def _plain(workers: object) -> WorkersLike:
+    given = cast("Any", workers)
+    return int(given) if isinstance(workers, np.integer) else given
 
 
 def _remade(workers: WorkersLike, solves: int | None, memory: int | None, per_node: bool) -> Workers:
