@@ -1,5 +1,7 @@
 """What can't be meant is refused where it is given, in words, by all that take it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,57 @@ def test_integers_of_numpy_are_integers():
     layer = mapgrad.MAPLayer(solver(), mapgrad.IMLE(samples=two), seed=two)
     assert layer(ROWS).shape == ROWS.shape
     assert exact.Diagram(PACKING, max_nodes=np.int32(99)).sample(ROWS, two).shape == (2, *ROWS.shape)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64])
+def test_narrow_integers_of_numpy_don_t_overflow(kind):
+    """Products of int8 do, and torch takes none of NumPy's for sizes."""
+    many = kind(100)
+    law = mapgrad.MAPLayer(solver(), mapgrad.IMLE(mapgrad.Gaussian()), seed=0).distribution(ROWS)
+    assert law.expectation(lambda z: z.sum(-1), many).shape == ROWS.shape[:1]
+    assert law.atoms(many).states.shape[1:] == ROWS.shape
+    gumbel = mapgrad.Gumbel()
+    assert torch.equal(exact.topk_marginals(ROWS, kind(2), gumbel), exact.topk_marginals(ROWS, 2, gumbel))
+    states = mapgrad.KSubset(3, 2).states()[:, None].expand(3, *ROWS.shape)
+    found = exact.topk_probabilities(ROWS, states, kind(2), gumbel)
+    assert torch.equal(found, exact.topk_probabilities(ROWS, states, 2, gumbel))
+    assert mapgrad.SumOfGamma(5, terms=kind(127)) == mapgrad.SumOfGamma(5, terms=127)
+    assert mapgrad.SumOfGamma(5, terms=kind(127)).mean == mapgrad.SumOfGamma(5, terms=127).mean
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64])
+def test_tasks_take_narrow_integers_of_numpy(kind):
+    task = mapgrad.data.ShortestPathTask(height=kind(20), width=kind(20), degree=kind(6), seed=kind(1))
+    same = mapgrad.data.ShortestPathTask(height=20, width=20, degree=6, seed=1)
+    assert repr(task) == repr(same)
+    assert torch.equal(task.draw(kind(3))[1], same.draw(3)[1])
+
+
+def test_fuzzing_takes_numbers_of_numpy():
+    report = mapgrad.testing.fuzz_solver("highs", np.int64(2), seed=np.int8(1), time_limit=np.float32(5))
+    assert report.total(mapgrad.testing.Verdict.RIGHT) == 2
+
+
+@pytest.mark.parametrize(("count", "seed", "error"), [(-1, 0, ValueError), (2.5, 0, TypeError), (2, -1, ValueError)])
+def test_fuzzing_counts_in_integers(count, seed, error):
+    with pytest.raises(error, match="must be an int of at least 0, got"):
+        mapgrad.testing.fuzz_solver("highs", count, seed=seed)
+
+
+def test_the_lab_takes_numbers_of_numpy():
+    effort = mapgrad.bench.LabEffort(rows=np.int8(20), draws=np.int64(200), count=np.int8(1))
+    settings = [mapgrad.bench.Setting("τ = 1", np.float32(1))]
+    run = partial(mapgrad.bench.lab, PACKING, {"default": mapgrad.IMLE}, settings=settings, effort=effort)
+    one, other = (run(budgets=[kind(6)], earlier=kind(4), seed=kind(3)) for kind in (int, np.int64))
+    assert one.rows[0].extra["cosine"] == other.rows[0].extra["cosine"]
+
+
+@pytest.mark.parametrize("wrong", [{"budgets": [0]}, {"budgets": [6.5]}, {"earlier": -1}, {"seed": "3"}])
+def test_the_lab_counts_in_integers(wrong):
+    with pytest.raises((TypeError, ValueError), match="must be an int of at least"):
+        mapgrad.bench.lab(PACKING, {"default": mapgrad.IMLE}, **wrong)
+    with pytest.raises(ValueError, match="draws must be an int of at least 2, got 1"):
+        mapgrad.bench.LabEffort(draws=1)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
+from mapgrad.arguments import whole_number
 from mapgrad.batching import get_solver
 from mapgrad.bench._clock import cpu_clock, one_thread
 from mapgrad.bench._lab_cases import BUDGETS, EARLIER, METHODS, SETTINGS, SKEWED, Method, case_of
@@ -61,11 +62,19 @@ class LabEffort:
         rows: Gradients that a figure is a mean over, for each θ; fewer for estimators that ask a pool very often.
         draws: Solves for the truth, where that isn't exact.
         count: θ that are drawn for a problem.
+
+    Raises:
+        TypeError: one of them isn't an int.
+        ValueError: one is below 1, or `draws` below 2.
     """
 
     rows: int = 200
     draws: int = 500_000
     count: int = _COUNT
+
+    def __post_init__(self) -> None:
+        for name, least in (("rows", 1), ("draws", 2), ("count", 1)):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
 
 
 QUICK_LAB: Final = LabEffort(rows=40, draws=20_000, count=1)
@@ -112,7 +121,8 @@ def lab(
         watch: Is told what comes next.
 
     Raises:
-        TypeError: `problem` isn't a `Problem`.
+        TypeError: `problem` isn't a `Problem`, or an argument isn't an int that must be one.
+        ValueError: a budget is below 1, or `earlier` or `seed` below 0.
         ShapeError: `theta` or `slope` has another shape.
         MapgradError: nothing answers the problem.
 
@@ -128,6 +138,8 @@ def lab(
         >>> better > other
         True
     """
+    budgets = [whole_number("a budget", budget, 1) for budget in budgets]
+    earlier, seed = whole_number("earlier", earlier, 0), whole_number("seed", seed, 0)
     case = with_rows(case_of(require_problem(problem), solver=solver, budgets=budgets, earlier=earlier), theta, slope)
     methods = {
         name: make if isinstance(make, Method) else Method(make) for name, make in (estimators or METHODS).items()

@@ -63,7 +63,7 @@ class _Task:
         """
         if part not in _STREAMS:
             raise ValueError(f"part must be one of {', '.join(map(repr, _STREAMS))}, got {part!r}")
-        whole_number("count", count, 0)
+        count = whole_number("count", count, 0)
         stream = _STREAMS[part]
         x = self._generator(stream, 0).standard_normal((count, self.features))
         signal = np.tensordot(x, self._matrix, (1, -1)) / math.sqrt(self.features)
@@ -322,5 +322,6 @@ class PortfolioTask(_Task):
 
 
 def _require_integers(task: _Task, **least: int) -> None:
+    """Check integers of a task, and keep them as Python's."""
     for name, low in least.items():
-        whole_number(name, getattr(task, name), low)
+        object.__setattr__(task, name, whole_number(name, getattr(task, name), low))

@@ -20,8 +20,8 @@ _EQUAL: Final = 1e-6
 """Costs that differ by less, relative to the largest, aren't told apart where they are standardised."""
 
 
-def require_draws(samples: object, baseline: object) -> None:
-    """Refuse a number of draws, or a baseline, that can't be.
+def require_draws(samples: object, baseline: object) -> int:
+    """Return a number of draws as an int, and refuse one, or a baseline, that can't be.
 
     Raises:
         TypeError: `samples` isn't an int.
@@ -29,7 +29,7 @@ def require_draws(samples: object, baseline: object) -> None:
     """
     if baseline not in ("loo", None):
         raise ValueError(f"baseline must be 'loo' or None, got {baseline!r}")
-    whole_number("samples", samples, 1 if baseline is None else 2, also=f" with baseline={baseline!r}")
+    return whole_number("samples", samples, 1 if baseline is None else 2, also=f" with baseline={baseline!r}")
 
 
 def weights_of(log_density: Tensor, baseline: Baseline) -> Tensor:

@@ -171,6 +171,7 @@ class PerturbAndMAP(Distribution):
             TypeError, ValueError, RowsError: As for `expectation`.
         """
         z, weights = self._weighted(samples, baseline)
+        samples = len(z)
         rows = z.flatten(1 + len(self.batch_shape)).reshape(samples, -1, self.event_shape.numel())
         shares = weights.reshape(samples, -1)
         count = rows.shape[1]
@@ -189,8 +190,7 @@ class PerturbAndMAP(Distribution):
 
     def _weighted(self, samples: int, baseline: Baseline) -> tuple[Tensor, Tensor]:
         """Return S draws, and their weights [S, *batch]."""
-        require_draws(samples, baseline)
-        drawn = self._draw(samples, layer=_scored(self.layer))
+        drawn = self._draw(require_draws(samples, baseline), layer=_scored(self.layer))
         log_density = drawn if not self.event_shape else drawn.flatten(1 + len(self.batch_shape)).sum(dim=-1)
         return drawn.detach().to(self.theta.dtype), weights_of(log_density, baseline)
 

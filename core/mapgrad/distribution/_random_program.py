@@ -164,7 +164,7 @@ class RandomProgram:
             ValueError: `samples` or `baseline` can't be.
             MapgradError: As for `solve`.
         """
-        require_draws(samples, baseline)
+        samples = require_draws(samples, baseline)
         if standardize and samples < 2:
             raise ValueError(f"standardize=True needs samples of at least 2, got {samples}")
         y, found = self.sample((samples,))

@@ -87,10 +87,10 @@ def topk_marginals(
 
     def integral(part: Tensor, is_out: Tensor, x: Tensor, weights: Tensor) -> Tensor:
         density, below = _densities(noise, quantiles, part, is_out, x)
-        chosen = others(1 - below, below, k, at_most=True)
+        chosen = others(1 - below, below, problem.k, at_most=True)
         return (weights.unsqueeze(2) * density * chosen).sum(dim=1)
 
-    node_bytes = 8 * problem.n * (_NUMBERS * k + _OTHER_NUMBERS)
+    node_bytes = 8 * problem.n * (_NUMBERS * problem.k + _OTHER_NUMBERS)
     max_bytes = require_fit(f"exact.topk_marginals of {problem!r}", node_bytes, max_bytes)
     means = _integrated(integral, quantiles, node_bytes, max_bytes, rows, forbidden)
     return means.reshape(theta.shape).to(theta.dtype)
@@ -151,7 +151,7 @@ def _rows(theta: Tensor, k: int, noise: Law, temperature: float) -> tuple[KSubse
     problem = KSubset(theta.shape[-1], k)
     rows = scaled_rows(problem, theta, temperature)
     forbidden = rows.detach().isneginf()
-    require_states_left(problem, (~forbidden).sum(dim=1) >= k)
+    require_states_left(problem, (~forbidden).sum(dim=1) >= problem.k)
     rows = torch.where(forbidden, rows.detach().amax(dim=1, keepdim=True), rows)  # where quantiles are needed anyway
     return problem, rows, forbidden
 

@@ -202,7 +202,7 @@ class SumOfGamma(StandardNoise):
                     f"{self.kappa!r}: set terms, such as terms=10, to draw a finite sum instead"
                 )
         else:
-            whole_number("terms", self.terms, 1, also=" or None")
+            object.__setattr__(self, "terms", whole_number("terms", self.terms, 1, also=" or None"))
 
     @property
     def mean(self) -> float:

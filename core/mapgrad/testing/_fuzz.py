@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import enum
-import math
 import re
 import time
 from collections import Counter
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from mapgrad.batching import get_solver
+from mapgrad.arguments import whole_number
+from mapgrad.batching import get_solver, require_seconds
 from mapgrad.errors import (
     MissingDependencyError,
     PluginError,
@@ -136,8 +136,8 @@ def fuzz_solver(
 
     Raises:
         ProblemError: A kind is unknown.
-        TypeError: The solver, given by its name or class, has no such option.
-        ValueError: The time limit isn't a positive number.
+        TypeError: The solver, given by its name or class, has no such option; or `count` or `seed` isn't an int.
+        ValueError: One of them is negative, or the time limit isn't a positive number.
     """
     outcomes = iter_fuzz(solver, count, seed=seed, kinds=kinds, time_limit=time_limit, **options)
     return report_of(outcomes, solver, seed, folder, time_limit=time_limit, **options)
@@ -157,9 +157,8 @@ def iter_fuzz(
     unknown = [name for name in names if name not in KINDS]
     if unknown or not names:
         raise ProblemError(f"kinds of programs are {', '.join(KINDS)}; got {', '.join(unknown) or 'none'}")
-    given: Any = time_limit
-    if not (isinstance(given, int | float) and 0 < given < math.inf):
-        raise ValueError(f"time_limit must be a positive number of seconds, got {given!r}")
+    count, seed = whole_number("count", count, 0), whole_number("seed", seed, 0)
+    time_limit = require_seconds("time_limit", time_limit)
     if isinstance(solver, str | type):
         get_solver(solver, None, time_limit=time_limit, **options).close()  # refuses options that nobody knows
     for place in range(count):
