@@ -1,10 +1,12 @@
 """``mapgrad bench``."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import mapgrad
 from mapgrad.bench import Report, suite_names
 from mapgrad.cli._bench import Suite, require_writable
 
@@ -74,7 +76,7 @@ def test_files_are_looked_at_before_anything_is_measured(invoke, tmp_path, monke
     path = tmp_path / "before.json"
     result = invoke("bench", "road", "--compare", str(path), columns=400)
     assert result.exit_code == 2
-    assert "before.json isn't a report that" in result.stderr
+    assert "before.json can't be read: No such file or directory" in result.stderr
     result = invoke(*QUICK, "--compare", str(path), columns=400)
     assert result.exit_code == 2
     assert "leave out --quick or --compare" in result.stderr
@@ -126,6 +128,26 @@ def test_curves_are_drawn_where_there_are_some(invoke, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("suite", ["kernels", "threads", "workers", "faults", "training"])
+def test_suites_of_one_size_a_case_refuse_to_plot_before_they_measure(invoke, tmp_path, monkeypatch, suite):
+    monkeypatch.setattr("mapgrad.bench.run_suite", lambda *arguments, **options: pytest.fail("measured"))
+    result = invoke("bench", suite, "--plot", str(tmp_path / "curves.png"), columns=400)
+    assert result.exit_code == 2
+    assert "makes no curve: leave out --plot, or take one of step, road, growth, soak, peers" in result.stderr
+
+
+def test_a_comparison_is_shown_though_there_is_no_curve(invoke, tmp_path, monkeypatch):
+    now = mapgrad.bench.run_suite("road", quick=True, only=["k-subset"])
+    monkeypatch.setattr("mapgrad.bench.run_suite", lambda *arguments, **options: now)
+    path = tmp_path / "before.json"
+    replace(now, is_quick=False).write(path)
+    arguments = "--compare", str(path), "--plot", str(tmp_path / "curves.png")
+    result = invoke("bench", "road", *arguments, columns=400)
+    assert result.exit_code == 2
+    assert "0 of 1 figures got worse beyond the spread" in result.stdout
+    assert "no figure for several sizes" in result.stderr
+
+
 def test_an_x_stands_for_the_times_sign(invoke):
     result = invoke("bench", "step", "--quick", "--only", "path 5x5", columns=400)
     assert result.exit_code == 0, result.output
@@ -134,7 +156,11 @@ def test_an_x_stands_for_the_times_sign(invoke):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["steps"], "'steps' is not one of 'step', 'kernels'"), (["step", "--only", "x"], "no case of suite 'step'")],
+    [
+        (["steps"], "'steps' is not one of 'step', 'kernels'"),
+        (["step", "--only", "x"], "no case of suite 'step'"),
+        (["step", "--only", "x", "--quick"], "no quick case of suite 'step' begins so: take from path 5×5; k-subset"),
+    ],
 )
 def test_unknown_names_are_refused(invoke, arguments, message):
     result = invoke("bench", *arguments, columns=400)

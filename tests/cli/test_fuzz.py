@@ -55,6 +55,21 @@ def test_a_solver_that_is_right_exits_with_0(invoke, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_solver_that_takes_none_of_them_is_an_error(invoke):
+    result = invoke("check", "topk", "--fuzz", "3")
+    assert result.exit_code == 2
+    assert "'topk' takes none of these integer programs" in " ".join(result.stderr.split())
+
+
+def test_a_file_isn_t_a_folder(invoke, tmp_path, monkeypatch):
+    monkeypatch.setattr("mapgrad.testing.iter_fuzz", lambda *arguments, **options: pytest.fail("tried"))
+    path = tmp_path / "file"
+    path.touch()
+    result = invoke("check", "topk", "--fuzz", "3", "--folder", str(path))
+    assert result.exit_code == 2
+    assert "isn't a folder; name another one" in " ".join(result.stderr.split())
+
+
 def test_an_unknown_solver_is_an_error(invoke):
     result = invoke("check", "nobody", "--fuzz", "1")
     assert result.exit_code == 2

@@ -32,10 +32,16 @@ def test_a_sample_in_a_file(invoke, tmp_path):
     result = invoke("tune", "KSubset(6, 2)", "--theta", str(path), "--seconds", "3")
     assert result.exit_code == 0, result.output
     assert "3 rows of KSubset" in result.stdout
-    path.write_text("not an array")
-    result = invoke("tune", "KSubset(6, 2)", "--theta", str(path), columns=400)
-    assert result.exit_code == 2
-    assert "isn't an array in NumPy's format" in result.stderr
+    for text in ("not an array", ""):
+        path.write_text(text)
+        result = invoke("tune", "KSubset(6, 2)", "--theta", str(path), columns=400)
+        assert result.exit_code == 2
+        assert "isn't an array in NumPy's format" in result.stderr
+        assert "pickle" not in result.stderr  # NumPy's advice on what isn't an array, which would be dangerous here
+    for missing, reason in ((tmp_path / "nowhere.npy", "No such file or directory"), (tmp_path, "Is a directory")):
+        result = invoke("tune", "KSubset(6, 2)", "--theta", str(missing), columns=400)
+        assert result.exit_code == 2
+        assert f"{missing} can't be read: {reason}" in result.stderr
     np.save(path, np.zeros((3, 7)))
     result = invoke("tune", "KSubset(6, 2)", "--theta", str(path), columns=400)
     assert (result.exit_code, "θ has shape (3, 7)" in result.stderr) == (2, True)

@@ -164,7 +164,13 @@ class Report:
             MapgradError: the file isn't such a report, or can't be read.
         """
         try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise MapgradError(f"{path} can't be read: {error.strerror}") from error
+        except ValueError as error:
+            raise _no_report(path, error) from error
+        try:
+            data: dict[str, Any] = json.loads(text)
             if data.pop("format") != FORMAT:
                 raise MapgradError(f"{path} has another format of reports: write it again with this version")
             rows: list[dict[str, Any]] = data.pop("rows")
@@ -177,16 +183,18 @@ class Report:
                     for name, value in extra.items()
                 }
             return cls(rows=[Row(**row) for row in rows], **data)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise MapgradError(
-                f"{path} isn't a report that `mapgrad bench SUITE --json FILE` writes: {error!r}"
-            ) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _no_report(path, error) from error
 
 
 def _cell(value: float | Estimate | None) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, Estimate) else readable(value)
+
+
+def _no_report(path: Path, error: Exception) -> MapgradError:
+    return MapgradError(f"{path} isn't a report that `mapgrad bench SUITE --json FILE` writes: {error!r}")
 
 
 def readable(number: float) -> str:

@@ -89,7 +89,7 @@ def run_suite(
     beginnings = tuple(each.replace("×", "x") for each in only)
     cases = [case for case in chosen if not only or case.replace("×", "x").startswith(beginnings)]
     if not cases:
-        raise MapgradError(f"no case of suite {name!r} begins so: take from {'; '.join(chosen)}")
+        raise MapgradError(f"no {'quick ' * quick}case of suite {name!r} begins so: take from {'; '.join(chosen)}")
     effort, seeds = QUICK if quick else Effort(), {"θ and noise": SEED}
     if suite.methods:
         _require_methods(methods, suite.methods)

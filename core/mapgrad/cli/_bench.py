@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from pathlib import Path  # noqa: TC003 (typer reads annotations)
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich import box
@@ -34,6 +34,10 @@ class Suite(enum.StrEnum):
     TRAINING = "training"
 
 
+CURVES: Final = (Suite.STEP, Suite.ROAD, Suite.GROWTH, Suite.SOAK, Suite.PEERS)
+"""The suites that measure a case at several sizes."""
+
+
 def bench(
     suite: Annotated[Suite, typer.Argument(help="What to measure.", show_default=False)],
     quick: Annotated[
@@ -55,7 +59,10 @@ def bench(
         Path | None,
         typer.Option(help="An earlier run's figures; exit code 1 if any got worse beyond its spread."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="The picture to draw: time against n, B and S.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="step, road, growth, soak, peers: the picture to draw, time against n, B and S."),
+    ] = None,
 ) -> None:
     """Measure this library on this machine: medians of CPU time on one thread, and ratios within the run.
 
@@ -68,6 +75,11 @@ def bench(
     """
     if quick and compare is not None:
         raise typer.BadParameter("figures of --quick are too rough to be judged: leave out --quick or --compare")
+    if plot is not None and suite not in CURVES:
+        raise typer.BadParameter(
+            f"{suite.value} measures each case at one size, which makes no curve: leave out --plot, or take one of "
+            f"{', '.join(each.value for each in CURVES)}"
+        )
     if quick and plot is not None and suite in (Suite.STEP, Suite.PEERS):
         raise typer.BadParameter("--quick measures one size, which makes no curve: leave out --quick")
     prepare(json, plot)
@@ -100,9 +112,10 @@ def bench(
     _show(report, console)
     if json is not None:
         report.write(json)
+    got_worse = earlier is not None and _show_changes(compared(earlier, report), earlier, report, console)
     if plot is not None:
         draw(report, plot)
-    if earlier is not None and _show_changes(compared(earlier, report), earlier, report, console):
+    if got_worse:
         raise typer.Exit(1)
 
 

@@ -35,6 +35,8 @@ def check(
 
     With --fuzz, the solver meets random integer programs whose optimum is known; exit code 1 if an answer is wrong.
     """
+    if folder.exists() and not folder.is_dir():
+        raise typer.BadParameter(f"{folder} isn't a folder; name another one", param_hint="--folder")
     try:
         if count:
             fuzz(name, count, seed, folder)

@@ -20,13 +20,22 @@ if TYPE_CHECKING:
 
 
 def fuzz(name: str, count: int, seed: int, folder: Path) -> None:
-    """Try a solver on random programs and print what came of it; exit code 1 where an answer is wrong."""
+    """Try a solver on random programs and print what came of it; exit code 1 where an answer is wrong.
+
+    Raises:
+        UnsupportedProblemError: the solver takes none of them.
+    """
     console = Console()
     outcomes = track(
         mapgrad.testing.iter_fuzz(name, count, seed=seed), "Fuzzing", total=count, console=console, transient=True
     )
     report = mapgrad.testing.report_of(outcomes, name, seed, folder)
     console.print(_table(report))
+    if report.total(mapgrad.testing.Verdict.REFUSED) == count:
+        raise mapgrad.UnsupportedProblemError(
+            f"{name!r} takes none of these integer programs, so that nothing was tried: try more of them by a larger "
+            f"--fuzz, or hold it to the laws by `mapgrad check {name}`"
+        )
     for line in report.failures:
         console.print(Text(line), soft_wrap=True)
     if report.total(mapgrad.testing.Verdict.WRONG):

@@ -125,13 +125,15 @@ def sample_in(path: Path) -> torch.Tensor:
     """Return the array in a file.
 
     Raises:
-        BadParameter: it isn't one in NumPy's format.
+        BadParameter: it can't be read, or isn't one in NumPy's format.
     """
     import numpy as np
     import torch
 
     try:
-        values = np.load(path, allow_pickle=False)
-        return torch.tensor(values)
-    except (OSError, ValueError, TypeError, EOFError) as error:
+        with path.open("rb") as file:
+            return torch.tensor(np.lib.format.read_array(file, allow_pickle=False))
+    except OSError as error:
+        raise typer.BadParameter(f"{path} can't be read: {error.strerror}", param_hint="--theta") from error
+    except (ValueError, TypeError) as error:
         raise typer.BadParameter(f"{path} isn't an array in NumPy's format: {error}", param_hint="--theta") from error
