@@ -73,10 +73,9 @@ class InteriorPoint(mapgrad.InstanceSolver[mapgrad.Portfolio, _Model]):
         if found.status is not mapgrad.Status.FEASIBLE:
             return found
         # now and then it stops far from the optimum; where returns are nearly equal, more often a little before it
-        _, sizes, axes = np.linalg.svd(state.exposures, full_matrices=False)
-        rotated = sizes[:, None] * axes
-        for exposures, step in ((rotated, None), (state.exposures, _SHORT), (rotated, _SHORTER)):
-            found = _better(found, self._iterated(self._model(exposures, step), theta))
+        for is_equilibrated, step in ((False, None), (True, _SHORT), (False, _SHORTER)):
+            model = self._model(state.exposures, is_equilibrated=is_equilibrated, step=step)
+            found = _better(found, self._iterated(model, theta))
             if found.status is not mapgrad.Status.FEASIBLE:
                 break
         return found
@@ -98,7 +97,9 @@ class InteriorPoint(mapgrad.InstanceSolver[mapgrad.Portfolio, _Model]):
         bound = (price if self.problem.fully_invested else max(price, 0.0)) + float(np.linalg.norm(u))
         return mapgrad.Solution(z, _proved(value, bound), value, bound)
 
-    def _model(self, exposures: NDArray[np.float64], step: float | None = None) -> _Model:
+    def _model(
+        self, exposures: NDArray[np.float64], *, is_equilibrated: bool = True, step: float | None = None
+    ) -> _Model:
         m, n = exposures.shape
         rows = np.concatenate((np.ones((1, n)), -np.eye(n), np.zeros((1, n)), -exposures))
         sides = np.concatenate((np.ones(1), np.zeros(n), np.ones(1), np.zeros(m)))
@@ -106,6 +107,7 @@ class InteriorPoint(mapgrad.InstanceSolver[mapgrad.Portfolio, _Model]):
         cones = [budget, clarabel.NonnegativeConeT(n), clarabel.SecondOrderConeT(1 + m)]
         settings: Any = clarabel.DefaultSettings()
         settings.verbose, settings.max_threads = False, 1
+        settings.equilibrate_enable = is_equilibrated
         settings.presolve_enable = settings.input_sparse_dropzeros = False  # else θ can't be changed
         settings.chordal_decomposition_enable = False  # likewise
         settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = _ACCURACY
