@@ -96,6 +96,30 @@ def test_errors_of_rows_come_with_the_result_each_time():
         assert caught.value.rows == (0,)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_rows_that_are_written_to_before_the_result_are_an_error(training):
+    """Whether the answer is that of θ before or after is a matter of chance."""
+    layer, theta = layer_of().train(training), torch.randn(5, 6)
+    pending = layer.submit(theta)
+    theta.zero_()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="θ was written to while it was being solved"):
+            pending.result()
+    assert layer.last is None
+    pending = layer.submit(theta.clone())
+    theta[:, 0] = 1
+    expected = pending.result()
+    theta.zero_()
+    assert torch.equal(pending.result(), expected)
+
+
+def test_rows_in_inference_mode_are_taken():
+    layer = layer_of().eval()
+    with torch.inference_mode():
+        theta = torch.randn(5, 6)
+        assert torch.equal(layer.submit(theta).result(), layer(theta))
+
+
 def test_what_a_function_raises_comes_with_the_result():
     def broken(theta):
         raise RuntimeError("no licence")

@@ -259,7 +259,7 @@ class MAPLayer(Observed):
         a function in place of a solver is called in that thread. The backward pass solves in place, as ever.
 
         Args:
-            theta: As for `forward`.
+            theta: As for `forward`; not to be written to in place before `result` has returned.
             context: As for `forward`.
             rows: As for `forward`.
             deadline: As for `forward`; what is given to a layer before doesn't count.

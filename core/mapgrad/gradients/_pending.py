@@ -55,6 +55,7 @@ class Pending:
 
         Raises:
             ShapeError, NonFiniteError, DomainError, RowsError: As the layer's call does, each time it is asked.
+            RuntimeError: θ was written to in place since it was submitted.
         """
         if self._output is None:
             with torch.set_grad_enabled(self._is_recorded):
@@ -77,6 +78,7 @@ class Background:
 
     def __init__(self, owner: Owner, pass_: Pass, theta: Tensor, record: Record) -> None:
         self._pass, self._theta, self._record = pass_, theta.detach(), record
+        self._version = _version(self._theta)
         before = _latest.get(owner)
         self._before = None if before is None else before()
         _latest[owner] = weakref.ref(self)
@@ -113,6 +115,11 @@ class Background:
     def found(self) -> Found:
         """Wait for what `Pass.forward` returns, or raise what it raised."""
         self._thread.join()
+        if _version(self._theta) != self._version:
+            raise RuntimeError(
+                "θ was written to while it was being solved, so that which θ was is unknown: submit a clone, as in "
+                "layer.submit(theta.clone()), or write to it after result()"
+            )
         if self._error is not None:
             raise self._error
         if self._stream is not None and self._found is not None:
@@ -127,6 +134,11 @@ class Background:
         for tensor in (output, forward.theta, forward.z, forward.rows, forward.status, *kept):
             if tensor is not None and tensor.is_cuda:
                 tensor.record_stream(here)
+
+
+def _version(theta: Tensor) -> int:
+    """Return how often θ was written to in place, which torch doesn't count of inference tensors."""
+    return 0 if theta.is_inference() else theta._version  # noqa: SLF001 (torch documents it for this use)
 
 
 @atexit.register
