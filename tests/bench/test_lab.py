@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -140,6 +141,22 @@ def test_a_sample_of_theta_is_priced_by_its_next_row():
     other = figures({"x": mapgrad.StraightThrough}, theta=theta, slope=-theta.roll(-1, 0))["x"]
     assert {**one.extra, "µs a row": 0} == {**other.extra, "µs a row": 0}
     assert len(one.runs["cosine"]) == 3
+
+
+def test_what_fails_is_named_as_the_user_names_it():
+    class Fails(mapgrad.InstanceSolver):
+        def solve(self, state, theta, request):
+            if theta.argmax() == 0:
+                raise RuntimeError("first")
+            return np.eye(1, len(theta), theta.argmax())[0]
+
+    theta = torch.tensor([[1.0, 0.9, 0.0]])
+    settings, effort = [mapgrad.bench.Setting("τ = 1", 1.0)], LabEffort(rows=20, draws=200)
+    report = lab(
+        mapgrad.KSubset(3, 1), {"default": mapgrad.IMLE}, theta=theta, solver=Fails, settings=settings, effort=effort
+    )
+    assert all("Fails has no acceptable answer" in row.note for row in report.rows)
+    assert not any("_Counter" in row.note for row in report.rows)
 
 
 def test_what_cant_be_measured_is_said():

@@ -160,6 +160,13 @@ def test_a_derivative_takes_no_backward_solves_and_sees_the_row_s_own_states():
     assert layer.stats["rows"] == 40
 
 
+def test_a_derivative_of_one_sample_begins_with_the_second_step():
+    layer = layer_of(mapgrad.Pooled(SUBSET, draws=512, derivative=True))
+    first, second = (gradient_of(layer, normal(5, 6), normal(5, 6, seed=1)) for _ in range(2))
+    assert not first.any()
+    assert second.flatten(1).any(dim=1).all()
+
+
 def test_without_noise_steps_take_the_derivative_s_place():
     theta, slope = normal(5, 6), normal(5, 6, seed=1)
     pools = pool_of(SUBSET), pool_of(SUBSET)

@@ -299,6 +299,7 @@ class _Counter:
 
     def __init__(self, solver: Solver) -> None:
         self.problem = solver.problem
+        self.__qualname__ = solver.name  # what messages call it
         self.calls = 0
         self._solver = solver
 

@@ -37,7 +37,8 @@ class Pooled(PoolEstimator):
 
     With `derivative`, the gradient of L(E z_P(θ + τε)) takes the place of the difference, without steps and backward
     solves: the score function's estimate over M fresh noises, which wants many. It is that of L(E MAP(θ + τε)) as far
-    as the pool holds the states that the noise reaches, and too short else.
+    as the pool holds the states that the noise reaches, and too short else: 0 in the first step of one sample, where a
+    row knows its own answer alone.
 
     The states of a step are used from the next one on: a row's gradient doesn't depend on the rows beside it. Rows with
     problems of their own get `TwoSided`'s gradient, without a pool. `state_dict` has the pool, and what waits for it.
