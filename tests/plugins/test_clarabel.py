@@ -139,6 +139,18 @@ def test_slsqp_finds_no_better(fully_invested):
         assert float(value) == pytest.approx(-found.fun, abs=1e-7)
 
 
+def test_returns_that_are_nowhere_positive_buy_nothing():
+    problem = PortfolioTask(assets=6).problem
+    z = mapgrad.get_solver("auto", problem)(torch.tensor([[-1.0, -2, -3, 0, -0.5, -1], [0.0] * 6]))
+    assert not z.any()
+
+
+def test_no_portfolio_is_within_the_limit():
+    problem = mapgrad.Portfolio(np.eye(4), 0.2, fully_invested=True)  # equal shares have 1 / 4
+    with pytest.raises(mapgrad.InfeasibleError):
+        mapgrad.get_solver("auto", problem)(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+
+
 def test_returns_that_are_nearly_equal_are_proved_optimal_too():
     """An interior point's last digits are lost there: one try in ten isn't enough for the proof."""
     rng = np.random.default_rng(0)
@@ -151,18 +163,6 @@ def test_returns_that_are_nearly_equal_are_proved_optimal_too():
         best = closed_form(problem, row, z)
         assert problem.contains_rows(best)
         assert abs(row @ (best - z)) <= 2e-9 * np.abs(row).max()
-
-
-def test_returns_that_are_nowhere_positive_buy_nothing():
-    problem = PortfolioTask(assets=6).problem
-    z = mapgrad.get_solver("auto", problem)(torch.tensor([[-1.0, -2, -3, 0, -0.5, -1], [0.0] * 6]))
-    assert not z.any()
-
-
-def test_no_portfolio_is_within_the_limit():
-    problem = mapgrad.Portfolio(np.eye(4), 0.2, fully_invested=True)  # equal shares have 1 / 4
-    with pytest.raises(mapgrad.InfeasibleError):
-        mapgrad.get_solver("auto", problem)(torch.tensor([0.1, 0.2, 0.3, 0.4]))
 
 
 @pytest.mark.parametrize("fully_invested", [False, True])

@@ -151,7 +151,7 @@ def _rows(theta: Tensor, k: int, noise: Law, temperature: float) -> tuple[KSubse
     problem = KSubset(theta.shape[-1], k)
     rows = scaled_rows(problem, theta, temperature)
     forbidden = rows.detach().isneginf()
-    require_states_left(problem, (~forbidden).sum(dim=1) >= problem.k)
+    require_states_left(problem, (~forbidden).sum(dim=1) >= k)
     rows = torch.where(forbidden, rows.detach().amax(dim=1, keepdim=True), rows)  # where quantiles are needed anyway
     return problem, rows, forbidden
 
