@@ -70,14 +70,12 @@ class InteriorPoint(mapgrad.InstanceSolver[mapgrad.Portfolio, _Model]):
         if np.linalg.norm(state.exposures[:, best]) <= 1:
             return mapgrad.Solution(np.eye(1, len(theta), best)[0], objective=theta[best], bound=theta[best])
         found = self._iterated(state, theta)
-        if found.status is not mapgrad.Status.FEASIBLE:
-            return found
         # now and then it stops far from the optimum; where returns are nearly equal, more often a little before it
         for is_equilibrated, step in ((False, None), (True, _SHORT), (False, _SHORTER)):
+            if found.status not in (mapgrad.Status.FEASIBLE, mapgrad.Status.ERROR):
+                break
             model = self._model(state.exposures, is_equilibrated=is_equilibrated, step=step)
             found = _better(found, self._iterated(model, theta))
-            if found.status is not mapgrad.Status.FEASIBLE:
-                break
         return found
 
     def _iterated(self, state: _Model, theta: NDArray[np.float64]) -> mapgrad.Solution:
@@ -122,9 +120,9 @@ def _proved(value: float, bound: float) -> mapgrad.Status:
 
 
 def _better(one: mapgrad.Solution, other: mapgrad.Solution) -> mapgrad.Solution:
-    """Return the better one of two portfolios for the same returns, with the lower one of their bounds."""
+    """Return the better one of two answers to the same returns, with the lower one of their bounds."""
     if one.objective is None or other.objective is None or one.bound is None or other.bound is None:
-        return one
+        return other if one.z is None else one
     best = max(one, other, key=lambda solution: solution.objective or 0.0)
     value, bound = max(one.objective, other.objective), min(one.bound, other.bound)
     return mapgrad.Solution(best.z, _proved(value, bound), value, bound)
