@@ -75,7 +75,10 @@ class InteriorPoint(mapgrad.InstanceSolver[mapgrad.Portfolio, _Model]):
             if found.status not in (mapgrad.Status.FEASIBLE, mapgrad.Status.ERROR):
                 break
             model = self._model(state.exposures, is_equilibrated=is_equilibrated, step=step)
-            found = _better(found, self._iterated(model, theta))
+            other = self._iterated(model, theta)
+            if other.status is mapgrad.Status.INFEASIBLE and self.problem.fully_invested:
+                return other
+            found = _better(found, other)
         return found
 
     def _iterated(self, state: _Model, theta: NDArray[np.float64]) -> mapgrad.Solution:
