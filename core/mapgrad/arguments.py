@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral
-
-import numpy as np
+from typing import Any
 
 
 def whole_number(name: str, value: object, least: int | None = None, *, also: str = "") -> int:
@@ -73,11 +72,12 @@ def number(name: str, value: float) -> float:
     """
     if getattr(value, "requires_grad", False):
         raise TypeError(f"{name} must be a number, which no gradient reaches, got a tensor that requires grad")
-    if not isinstance(value, bool | np.bool_) and hasattr(value, "__float__"):
-        try:
-            return float(value)
-        except OverflowError:
-            return math.inf if value > 0 else -math.inf
-        except (TypeError, ValueError, RuntimeError):  # an array of several numbers
-            pass
+    try:
+        plain: Any = value.item() if hasattr(value, "item") else value  # so that NumPy's and torch's are Python's
+        if hasattr(plain, "__float__") and not isinstance(plain, bool):
+            return float(plain)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError, RuntimeError):  # an array of several numbers
+        pass
     raise TypeError(f"{name} must be a number, got {value!r}")

@@ -67,8 +67,7 @@ class InteriorPoint(mapgrad.InstanceSolver[mapgrad.Portfolio, _Model]):
             return mapgrad.Solution(np.eye(1, len(theta), best)[0], objective=theta[best], bound=theta[best])
         found = self._iterated(state, theta)
         if found.status is mapgrad.Status.FEASIBLE:  # it stops far from the optimum now and then
-            _, sizes, axes = np.linalg.svd(state.exposures, full_matrices=False)
-            return self._iterated(self._model(sizes[:, None] * axes), theta)
+            return self._iterated(self._model(state.exposures, is_equilibrated=False), theta)
         return found
 
     def _iterated(self, state: _Model, theta: NDArray[np.float64]) -> mapgrad.Solution:
@@ -89,7 +88,7 @@ class InteriorPoint(mapgrad.InstanceSolver[mapgrad.Portfolio, _Model]):
         status = mapgrad.Status.OPTIMAL if bound - value <= _ENOUGH else mapgrad.Status.FEASIBLE
         return mapgrad.Solution(z, status, value, bound)
 
-    def _model(self, exposures: NDArray[np.float64]) -> _Model:
+    def _model(self, exposures: NDArray[np.float64], *, is_equilibrated: bool = True) -> _Model:
         m, n = exposures.shape
         rows = np.concatenate((np.ones((1, n)), -np.eye(n), np.zeros((1, n)), -exposures))
         sides = np.concatenate((np.ones(1), np.zeros(n), np.ones(1), np.zeros(m)))
@@ -97,6 +96,7 @@ class InteriorPoint(mapgrad.InstanceSolver[mapgrad.Portfolio, _Model]):
         cones = [budget, clarabel.NonnegativeConeT(n), clarabel.SecondOrderConeT(1 + m)]
         settings: Any = clarabel.DefaultSettings()
         settings.verbose, settings.max_threads = False, 1
+        settings.equilibrate_enable = is_equilibrated
         settings.presolve_enable = settings.input_sparse_dropzeros = False  # else θ can't be changed
         settings.chordal_decomposition_enable = False  # likewise
         settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = _ACCURACY

@@ -139,6 +139,19 @@ def test_slsqp_finds_no_better(fully_invested):
         assert float(value) == pytest.approx(-found.fun, abs=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("covariance", "risk"), [(np.ones((3, 3)), 1e-3), (np.ones((2, 2)), 1e-6), ([[9.5e10]], 3.0), ([[2.75]], 1e-6)]
+)
+def test_a_limit_that_allows_a_small_part_of_the_budget_is_met(covariance, risk):
+    """Of assets that move as one, the best one alone is bought, for √(risk / variance)."""
+    problem = mapgrad.Portfolio(covariance, risk)
+    theta = torch.tensor(np.random.default_rng(0).uniform(0.1, 1, (20, *problem.shape)))
+    solutions = mapgrad.get_solver("auto", problem).solve(theta)
+    assert (solutions.status == mapgrad.Status.OPTIMAL).all()
+    best = theta.amax(1) * np.sqrt(risk / problem.covariance[0, 0])
+    torch.testing.assert_close(solutions.objective, best, rtol=0, atol=2e-9)
+
+
 def test_returns_that_are_nowhere_positive_buy_nothing():
     problem = PortfolioTask(assets=6).problem
     z = mapgrad.get_solver("auto", problem)(torch.tensor([[-1.0, -2, -3, 0, -0.5, -1], [0.0] * 6]))
