@@ -1,5 +1,7 @@
 """Portfolios by Clarabel: optimal by weak duality and by SciPy, and what layers and losses learn by them."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -162,6 +164,25 @@ def test_no_portfolio_is_within_the_limit():
     problem = mapgrad.Portfolio(np.eye(4), 0.2, fully_invested=True)  # equal shares have 1 / 4
     with pytest.raises(mapgrad.InfeasibleError):
         mapgrad.get_solver("auto", problem)(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+
+
+@pytest.mark.parametrize("beside", [-1e-3, -1e-5, -1e-7, -1e-9, 1e-9, 1e-7, 1e-3])
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_a_limit_just_beside_the_least_variance(n, beside):
+    """1 / Σ 1/σ² is the least variance of independent assets; answers to less than a millionth below it are states."""
+    rng = np.random.default_rng(n)
+    for _ in range(10):
+        variances = 10 ** rng.uniform(-2, 2, n)
+        problem = mapgrad.Portfolio(np.diag(variances), (1 + beside) / (1 / variances).sum(), fully_invested=True)
+        solver = mapgrad.get_solver("auto", problem, on_error="nan")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # rows fail, which is said
+            solutions = solver.solve(torch.tensor(rng.normal(size=(4, n))))
+        is_optimal = solutions.status == mapgrad.Status.OPTIMAL
+        assert (is_optimal | (solutions.status == mapgrad.Status.INFEASIBLE)).all()
+        assert problem.contains(solutions.z[is_optimal]).all()
+        if abs(beside) > 1e-6 or beside > 0:
+            assert bool(is_optimal.all() if beside > 0 else not is_optimal.any())
 
 
 @pytest.mark.parametrize("fully_invested", [False, True])
