@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral
-
-import numpy as np
+from typing import Any, cast
 
 
 def whole_number(name: str, value: object, least: int | None = None, *, also: str = "") -> int:
@@ -65,7 +64,7 @@ def finite(name: str, value: float) -> float:
     return float(value)
 
 
-def number(name: str, value: float) -> float:
+def number(name: str, value: object) -> float:
     """Return an argument as a float, infinite where it is too large for one.
 
     Raises:
@@ -73,11 +72,14 @@ def number(name: str, value: float) -> float:
     """
     if getattr(value, "requires_grad", False):
         raise TypeError(f"{name} must be a number, which no gradient reaches, got a tensor that requires grad")
-    if not isinstance(value, bool | np.bool_) and hasattr(value, "__float__"):
-        try:
-            return float(value)
-        except OverflowError:
-            return math.inf if value > 0 else -math.inf
-        except (TypeError, ValueError, RuntimeError):  # an array of several numbers
-            pass
+    try:
+        plain = cast("Any", value)
+        if hasattr(plain, "item"):
+            plain = plain.item()  # so that NumPy's and torch's are Python's
+        if hasattr(plain, "__float__") and not isinstance(plain, bool):
+            return float(plain)
+    except OverflowError:
+        return math.inf if cast("Any", value) > 0 else -math.inf
+    except (TypeError, ValueError, RuntimeError):  # an array of several numbers
+        pass
     raise TypeError(f"{name} must be a number, got {value!r}")

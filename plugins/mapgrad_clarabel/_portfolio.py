@@ -27,6 +27,9 @@ _SHORTER: Final = 0.5
 _DUST: Final = 1e-10
 """Shares below this are 0: an interior point has none."""
 
+_BEYOND: Final = 2e-7
+"""By how much ‖R z‖ may exceed 1: that is within the millionth of the risk which a state may exceed it by."""
+
 
 class _Model(NamedTuple):
     """A native model, and the exposures R [m, n] of its assets."""
@@ -91,6 +94,9 @@ class InteriorPoint(mapgrad.InstanceSolver[mapgrad.Portfolio, _Model]):
         z = np.where(shares > _DUST, shares, 0.0)
         if self.problem.fully_invested:
             z /= z.sum()
+            if np.linalg.norm(exposures @ z) > 1 + _BEYOND:
+                is_proved = float((u @ exposures).max()) + float(np.linalg.norm(u)) < 0
+                return mapgrad.Solution(None, mapgrad.Status.INFEASIBLE if is_proved else mapgrad.Status.ERROR)
         else:
             z /= max(z.sum(), np.linalg.norm(exposures @ z), 1.0)
         value = float(theta @ z)

@@ -165,7 +165,11 @@ def test_seconds_of_numpy_are_seconds():
     assert mapgrad.tune(PACKING, ROWS, seconds=np.float32(0.1)).solver(ROWS).tolist() == [[1, 0, 1], [1, 1, 0]]
 
 
-@pytest.mark.parametrize("value", [np.bool_(True), np.float64("nan"), np.int64(0), 1j])
+@pytest.mark.parametrize(
+    "value",
+    [np.bool_(True), np.float64("nan"), np.int64(0), 1j, np.complex128(60), np.str_("60"), torch.tensor(True)],
+    ids=repr,
+)
 @pytest.mark.parametrize("name", ["time_limit", "deadline"])
 def test_limits_are_positive_seconds(name, value):
     with pytest.raises(ValueError, match=f"{name} must be None or a positive number of seconds, got"):

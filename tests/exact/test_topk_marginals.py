@@ -4,6 +4,7 @@ from itertools import permutations
 import pytest
 import torch
 
+import mapgrad
 from mapgrad import (
     Gaussian,
     Gumbel,
@@ -42,6 +43,31 @@ def test_the_best_under_gumbel_noise_is_softmax():
     torch.testing.assert_close(
         exact.topk_marginals(theta, 1, Gumbel(), 0.5), (theta / 0.5).softmax(dim=-1), rtol=1e-10, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e8, 1e15])
+@pytest.mark.parametrize("spread", [1.0, 1e4, 1e20, 1e200])
+def test_neither_size_nor_spread_costs_digits(offset, spread):
+    theta = (spread * random_theta(20, 6) + offset).requires_grad_()
+    slope = random_theta(20, 6, seed=1)
+    softmax, states = theta.softmax(dim=1), torch.eye(6, dtype=torch.float64).unsqueeze(1).expand(6, 20, 6)
+    truth = torch.autograd.grad((softmax * slope).sum(), theta, retain_graph=True)[0]
+    marginals = exact.topk_marginals(theta, 1, Gumbel())
+    chances = exact.topk_probabilities(theta, states, 1, Gumbel()).T
+    for found in (marginals, chances):
+        torch.testing.assert_close(found, softmax, rtol=0, atol=1e-13)
+        torch.testing.assert_close(torch.autograd.grad((found * slope).sum(), theta)[0], truth, rtol=0, atol=1e-12)
+
+
+def test_utilities_that_overflow_over_the_temperature_are_refused():
+    """They aren't the −inf that forbids."""
+    for theta in ([-1e200, -2e200, 0], [-1e200, -2e200, -3e200], [1e200, 0, 0]):
+        row = torch.tensor(theta, dtype=torch.float64)
+        with pytest.raises(ValueError, match="at most 1e280, got inf"):
+            exact.topk_marginals(row, 1, Gumbel(), 1e-200)
+        for problem in (mapgrad.KSubset(3, 1), mapgrad.IntegerProgram(A_ub=[[1, 1, 1]], b_ub=[2])):
+            with pytest.raises(ValueError, match="at most 1e280, got inf"):
+                exact.marginals(problem, row, 1e-200)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])

@@ -1,5 +1,7 @@
 """Portfolios by Clarabel: optimal by weak duality and by SciPy, and what layers and losses learn by them."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -139,6 +141,19 @@ def test_slsqp_finds_no_better(fully_invested):
         assert float(value) == pytest.approx(-found.fun, abs=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("covariance", "risk"), [(np.ones((3, 3)), 1e-3), (np.ones((2, 2)), 1e-6), ([[9.5e10]], 3.0), ([[2.75]], 1e-6)]
+)
+def test_a_limit_that_allows_a_small_part_of_the_budget_is_met(covariance, risk):
+    """Of assets that move as one, the best one alone is bought, for √(risk / variance)."""
+    problem = mapgrad.Portfolio(covariance, risk)
+    theta = torch.tensor(np.random.default_rng(0).uniform(0.1, 1, (20, *problem.shape)))
+    solutions = mapgrad.get_solver("auto", problem).solve(theta)
+    assert (solutions.status == mapgrad.Status.OPTIMAL).all()
+    best = theta.amax(1) * np.sqrt(risk / problem.covariance[0, 0])
+    torch.testing.assert_close(solutions.objective, best, rtol=0, atol=2e-9)
+
+
 def test_returns_that_are_nowhere_positive_buy_nothing():
     problem = PortfolioTask(assets=6).problem
     z = mapgrad.get_solver("auto", problem)(torch.tensor([[-1.0, -2, -3, 0, -0.5, -1], [0.0] * 6]))
@@ -163,6 +178,25 @@ def test_returns_that_are_nearly_equal_are_proved_optimal_too():
         best = closed_form(problem, row, z)
         assert problem.contains_rows(best)
         assert abs(row @ (best - z)) <= 2e-9 * np.abs(row).max()
+
+
+@pytest.mark.parametrize("beside", [-1e-3, -1e-5, -1e-7, -1e-9, 1e-9, 1e-7, 1e-3])
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_a_limit_just_beside_the_least_variance(n, beside):
+    """1 / Σ 1/σ² is the least variance of independent assets; answers to less than a millionth below it are states."""
+    rng = np.random.default_rng(n)
+    for _ in range(10):
+        variances = 10 ** rng.uniform(-2, 2, n)
+        problem = mapgrad.Portfolio(np.diag(variances), (1 + beside) / (1 / variances).sum(), fully_invested=True)
+        solver = mapgrad.get_solver("auto", problem, on_error="nan")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # rows fail, which is said
+            solutions = solver.solve(torch.tensor(rng.normal(size=(4, n))))
+        is_optimal = solutions.status == mapgrad.Status.OPTIMAL
+        assert (is_optimal | (solutions.status == mapgrad.Status.INFEASIBLE)).all()
+        assert problem.contains(solutions.z[is_optimal]).all()
+        if abs(beside) > 1e-6 or beside > 0:
+            assert bool(is_optimal.all() if beside > 0 else not is_optimal.any())
 
 
 @pytest.mark.parametrize("fully_invested", [False, True])

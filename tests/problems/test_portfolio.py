@@ -115,3 +115,14 @@ def test_it_has_neither_states_nor_a_program():
         problem.states()
     with pytest.raises(mapgrad.UnsupportedProblemError, match="stands for no integer program"):
         mapgrad.get_solver("highs", problem)
+
+
+@pytest.mark.parametrize("n", [1, 3, 6, 20])
+def test_exposures_are_right_for_each_pair_of_assets_however_far_apart_their_deviations_are(n):
+    rng = np.random.default_rng(n)
+    rows, deviations = rng.normal(size=(n, n)), 10.0 ** rng.integers(-5, 5, n)
+    covariance = rows.T @ rows * deviations * deviations[:, None]
+    problem = mapgrad.Portfolio(covariance, 0.25)
+    sizes = np.sqrt(np.diagonal(covariance))
+    found = problem.exposures.T @ problem.exposures * problem.risk
+    np.testing.assert_allclose(found / sizes / sizes[:, None], covariance / sizes / sizes[:, None], rtol=0, atol=1e-13)

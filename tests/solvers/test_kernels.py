@@ -55,6 +55,31 @@ def test_a_full_disk_is_no_error(monkeypatch, caplog):
     assert "No space left on device" in caplog.text
 
 
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_a_damaged_file_is_written_anew(tmp_path, suffix):
+    module, kept = tmp_path / "kept.py", tmp_path / "machine code"
+    module.write_text(
+        "import mapgrad\nfrom numba import types\n"
+        "@mapgrad.kernel(types.int64)\ndef twice(given):\n    return 2 * given\n"
+        "print(twice.ready()(21))\n"
+    )
+
+    def run():
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(kept)}
+        done = subprocess.run(
+            [sys.executable, str(module)], capture_output=True, text=True, check=False, env=environment
+        )
+        assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
+        return {path: path.read_bytes() for path in kept.rglob(f"*{suffix}")}
+
+    whole = run()
+    assert whole
+    for path, code in whole.items():
+        path.write_bytes(code[:20])
+    run()
+    assert {path: len(code) for path, code in run().items()} == {path: len(code) for path, code in whole.items()}
+
+
 FORKS = """
 import os, sys, threading
 from numba import types

@@ -115,7 +115,7 @@ def require_seconds(name: str, value: object, *, also: str = "") -> float:
         ValueError: it isn't such a number.
     """
     try:
-        seconds = number(name, cast("float", value))
+        seconds = number(name, value)
     except TypeError:
         seconds = math.nan
     if not seconds > 0:

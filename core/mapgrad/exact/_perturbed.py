@@ -11,7 +11,7 @@ from mapgrad.batching import require_float
 from mapgrad.errors import ShapeError
 from mapgrad.exact._chunks import MAX_BYTES, require_fit, rows_together, within_budget
 from mapgrad.exact._poisson_binomial import others
-from mapgrad.exact._scaled_rows import require_states_left, scaled_rows
+from mapgrad.exact._scaled_rows import NEVER, floored_rows, require_states_left
 from mapgrad.exact._uncompiled import uncompiled
 from mapgrad.problems import KSubset
 
@@ -78,12 +78,11 @@ def topk_marginals(
         ProblemError: `k` isn't an integer between 1 and n, or a node of the quadrature takes more than `max_bytes`.
         NonFiniteError: θ has NaN or +inf entries; one of −inf is never chosen.
         InfeasibleError: a row has fewer than k other entries.
-        ValueError: `temperature` isn't positive.
+        ValueError: `temperature` isn't positive, or θ / τ exceeds 1e280.
         TypeError: the noise can only be sampled.
         MapgradError: the noise is a finite `SumOfGamma`.
     """
-    problem, rows, forbidden = _rows(theta, k, noise, temperature)
-    quantiles = _quantiles(noise, theta.device)
+    problem, rows, forbidden, quantiles = _rows(theta, k, noise, temperature)
 
     def integral(part: Tensor, is_out: Tensor, x: Tensor, weights: Tensor) -> Tensor:
         density, below = _densities(noise, quantiles, part, is_out, x)
@@ -120,11 +119,10 @@ def topk_probabilities(
     Raises:
         MapgradError, TypeError, ValueError: As for `topk_marginals`; ShapeError where the states don't fit.
     """
-    problem, rows, forbidden = _rows(theta, k, noise, temperature)
+    problem, rows, forbidden, quantiles = _rows(theta, k, noise, temperature)
     if states.ndim == 0 or states.shape[1:] != theta.shape:
         raise ShapeError(f"states must have shape [N, *{tuple(theta.shape)}], got {tuple(states.shape)}")
     chosen = states.to(rows).reshape(len(states), *rows.shape).transpose(0, 1)
-    quantiles = _quantiles(noise, theta.device)
 
     def integral(part: Tensor, is_out: Tensor, z: Tensor, x: Tensor, weights: Tensor) -> Tensor:
         density, below = _densities(noise, quantiles, part, is_out, x)
@@ -141,19 +139,27 @@ def topk_probabilities(
     return torch.where(impossible, 0.0, found).T.reshape(states.shape[:-1]).to(theta.dtype)
 
 
-def _rows(theta: Tensor, k: int, noise: Law, temperature: float) -> tuple[KSubset, Tensor, Tensor]:
-    """Return the problem, θ / τ [B, n] float64, and which entries are forbidden, whose θ is another's."""
+def _rows(theta: Tensor, k: int, noise: Law, temperature: float) -> tuple[KSubset, Tensor, Tensor, Tensor]:
+    """Return the problem, θ / τ [B, n] float64, which entries are forbidden, and quantiles of the law.
+
+    A forbidden entry has another's θ. What is added to all of a row, and what gaps between its entries have beyond the
+    law's width, is left out, as it would take digits and changes nothing.
+    """
     missing = [name for name in ("icdf", "cdf", "log_prob") if not hasattr(noise, name)]
     if missing:
         raise TypeError(f"exact marginals need the noise's {', '.join(missing)}, which {noise!r} doesn't have")
     if require_float(theta).ndim == 0:
         raise ShapeError("θ must have shape [*batch, n]: n entries to choose from; got a scalar")
     problem = KSubset(theta.shape[-1], k)
-    rows = scaled_rows(problem, theta, temperature)
-    forbidden = rows.detach().isneginf()
+    rows = floored_rows(problem, theta, temperature)
+    forbidden = rows.detach() <= NEVER
     require_states_left(problem, (~forbidden).sum(dim=1) >= k)
     rows = torch.where(forbidden, rows.detach().amax(dim=1, keepdim=True), rows)  # where quantiles are needed anyway
-    return problem, rows, forbidden
+    quantiles = _quantiles(noise, theta.device)
+    ordered, order = rows.detach().sort(dim=1)
+    gaps = ordered.diff(dim=1).clamp(max=float(quantiles[-1] - quantiles[0]))
+    places = torch.cat((torch.zeros_like(ordered[:, :1]), gaps.cumsum(dim=1)), dim=1).gather(1, order.argsort(dim=1))
+    return problem, places + (rows - rows.detach()), forbidden, quantiles  # the sum is for derivatives
 
 
 def _quantiles(noise: Law, device: torch.device) -> Tensor:

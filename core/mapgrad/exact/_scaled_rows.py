@@ -49,7 +49,7 @@ def floored_rows(problem: Problem, theta: Tensor, temperature: float) -> Tensor:
         ValueError: as `scaled_rows`, or θ / τ exceeds 1e280.
     """
     rows = scaled_rows(problem, theta, temperature)
-    forbidden = rows.detach().isneginf()
+    forbidden = theta.detach().reshape(rows.shape).isneginf()  # θ / τ may be −inf by overflow
     rows = rows.masked_fill(forbidden, 0.0)
     require_below_largest(float(without_transforms(rows.detach()).abs().amax()) if rows.numel() else 0.0)
     return rows.masked_fill(forbidden, NEVER)

@@ -97,7 +97,11 @@ class Portfolio(Problem):
             factors = vectors[:, is_factor] * np.sqrt(above[is_factor])
             root = np.concatenate((np.sqrt(eigenvalues[0]) * np.eye(len(vectors)), factors.T))
         else:
-            root = np.linalg.qr((vectors * np.sqrt(eigenvalues)).T).R
+            deviations = np.sqrt(np.diagonal(self.covariance).clip(min=0))
+            deviations[deviations == 0] = 1
+            # of correlations, as a covariance's eigenvectors have no digits left for assets of far smaller deviations
+            eigenvalues, vectors = np.linalg.eigh(self.covariance / deviations / deviations[:, None])
+            root = np.linalg.qr((vectors * np.sqrt(np.maximum(eigenvalues, 0))).T * deviations).R
         return frozen_array(root / math.sqrt(self.risk), np.float64)
 
     def in_box(self, z: NDArray[np.float64]) -> NDArray[np.bool_]:

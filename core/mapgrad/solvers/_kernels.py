@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -53,8 +54,8 @@ class Kernel:
     """A function that is compiled when it is first asked to be `ready`.
 
     Machine code is kept on disk where numba finds a folder to write to: next to the function's module, in the user's
-    cache, or where ``NUMBA_CACHE_DIR`` says. Where there is none, each process compiles anew. A kernel in a package is
-    compiled anew when a module in the same folder has changed, too.
+    cache, or where ``NUMBA_CACHE_DIR`` says. Where there is none, each process compiles anew, and once where a file is
+    damaged. A kernel in a package is compiled anew when a module in the same folder has changed, too.
 
     Args:
         function: What is compiled. It runs on the caller's thread: numba's ``parallel`` would reset torch's threads.
@@ -96,13 +97,17 @@ class Kernel:
             compiled.compile(self._signature)
         except NumbaError:  # what the function does
             raise
-        except Exception as error:  # noqa: BLE001 (no folder, it is full, or what the function uses isn't pickled)
+        except Exception as error:  # noqa: BLE001 (no folder, a full or damaged one, or what isn't pickled)
             if next(_failures) == 0:
                 _logger.info(
                     "numba keeps no machine code of mapgrad's kernels (%s): each process compiles them, some seconds "
                     "each; set NUMBA_CACHE_DIR to a folder that can be written to",
                     error,
                 )
+            if not compiled.signatures:
+                with suppress(OSError):
+                    compiled._cache.flush()  # noqa: SLF001 (numba has no other way to have a damaged file replaced)
+                compiled = njit(**options)(function)
             compiled.compile(self._signature)  # at once where all but keeping it was done
         compiled.disable_compile()
         return compiled
