@@ -51,7 +51,7 @@ class _Call(Future[Any]):
 
     def _kill(self) -> None:
         if self.running():
-            ray.kill(self.actor, no_restart=False)
+            _kill(self.actor, no_restart=False)
 
 
 class RayExecutor(Executor):
@@ -120,7 +120,7 @@ class RayExecutor(Executor):
         self._events.put(None)
         self._thread.join()
         for actor in self._actors:
-            ray.kill(actor)
+            _kill(actor)
         if self._is_ours:
             ray.shutdown()
 
@@ -191,6 +191,11 @@ class RayExecutor(Executor):
             call, _ = self._waiting.popleft()
             if call.set_running_or_notify_cancel():
                 call.set_exception(error)
+
+
+def _kill(actor: Any, *, no_restart: bool = True) -> None:
+    if ray.is_initialized():  # a program's end shuts Ray down first, with its actors, and ray.kill would start it again
+        ray.kill(actor, no_restart=no_restart)
 
 
 def _connect(actors: int) -> None:

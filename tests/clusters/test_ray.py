@@ -1,5 +1,7 @@
 """What only Ray has: names of numbers of actors, and actors that are ended when they hang."""
 
+import subprocess
+import sys
 import time
 from importlib.util import find_spec
 
@@ -75,3 +77,23 @@ def test_what_ray_has_of_its_own_is_told_what_to_write(local_ray):
     for handle in (local_ray, ActorPool([]), local_ray.put(1)):
         with pytest.raises(TypeError, match=r'got .*; there are .*"ray:8" \(installed\)'):
             mapgrad.get_solver(NAME, PROBLEM, workers=handle)
+
+
+ENDS = """
+import sys
+
+import torch
+
+import mapgrad
+
+solver = mapgrad.get_solver("networkx.assignment", mapgrad.Assignment(3), workers="ray:1")
+print(solver(torch.eye(3)).sum().item())
+sys.exit(7)
+"""
+
+
+def test_a_program_may_end_without_closing_its_solvers():
+    """Ray, which has ended by then, isn't started again."""
+    run = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout) == (7, "3.0\n"), run.stderr
+    assert "Traceback" not in run.stderr

@@ -181,6 +181,20 @@ def test_what_a_solver_raised_is_chained(monkeypatch):
 
 
 @pytest.mark.parametrize("progress", [False, True])
+@pytest.mark.parametrize("policy", ["nan", "zero_grad"])
+def test_failed_rows_that_raise_nothing_are_nan(policy, progress):
+    costs = rows_of(PICK, 4)
+    costs[2, 1:] = torch.inf
+    solver = mapgrad.get_solver("topk", PICK, on_error=policy)
+    with pytest.warns(UserWarning, match="1 of 4 rows"):
+        data = OptDataset(solver, torch.zeros(4, 1), costs, minimize=True, progress=progress)
+    assert data.states[2].isnan().all()
+    kept = data.values.isfinite()
+    assert kept.tolist() == [True, True, False, True]
+    assert torch.equal(data.states[kept], made(costs=costs[kept], minimize=True).states)
+
+
+@pytest.mark.parametrize("progress", [False, True])
 def test_rows_with_nan_are_refused_by_number(progress, monkeypatch):
     monkeypatch.setattr(_solving, "_ROWS", 2)
     costs = rows_of(PICK, 9)

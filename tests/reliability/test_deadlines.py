@@ -243,3 +243,12 @@ def test_a_given_executor_keeps_the_deadline():
         assert executor.submit(int, "3").result() == 3
         assert torch.equal(solutions.z[[0, 2, 3]], kept[[0, 2, 3]])
         assert torch.equal(solver(rows(3, 0)), rows(3, 0) / 3)
+
+
+def test_rows_that_hang_leave_a_given_executor_its_threads():
+    executor = ThreadPoolExecutor(2)
+    solver = mapgrad.get_solver(Slow, PROBLEM, workers=executor, deadline=0.5, on_error="nan")
+    for _ in range(4):  # twice as many hang as there are threads
+        assert in_time(solver.solve, rows(3, 0, 2, 1)).status.tolist() == [1, Status.TIME_LIMIT, 1, 1]
+    in_time(executor.shutdown)  # as the program's end does, too
+    assert not over.is_set()

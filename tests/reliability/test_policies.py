@@ -516,3 +516,13 @@ def test_losses_and_regrets_that_would_be_wrong_raise_or_are_nan():
     loss = mapgrad.losses.FenchelYoung(solver, mapgrad.losses.Quadratic())
     with pytest.raises(mapgrad.RowsError):
         loss(rows(0, 3), torch.eye(4)[:2])
+
+
+@pytest.mark.parametrize("policy", ["zero_grad", "nan", "nan:any"])
+def test_rows_that_fail_bring_no_state_to_the_pool_of_a_loss(policy):
+    loss = mapgrad.losses.NoiseContrastive(mapgrad.get_solver(Moody, PROBLEM, on_error=policy), reduction="none")
+    with pytest.warns(UserWarning, match=f'under on_error="{policy}" they go without a state') as caught:
+        values = loss(rows(3, 0, 1), torch.eye(4)[[3, 2, 1]])
+    assert len(caught) == 1
+    assert sorted(loss.pool.states.tolist()) == [[0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]]
+    assert values.isfinite().all()

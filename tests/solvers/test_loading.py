@@ -357,6 +357,17 @@ def test_of_installed_plugins_only_those_that_are_named_are_imported(install: In
         resolve("other", PROBLEM)
 
 
+def test_names_of_no_plugin_are_told(
+    install: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    install("acme-solvers", {"acme": "acme_typo"}, acme_typo=GOOD)
+    monkeypatch.setenv("MAPGRAD_BLOCK", "acme.sort")
+    monkeypatch.setenv("MAPGRAD_ONLY", "acme, acem")
+    assert [info.name for info in list_solvers()] == ["acme.sort"]
+    advice = "and no plugin has that name: name plugins, as highs, not solvers, as highs.tsp"
+    assert caplog.messages == [f"MAPGRAD_BLOCK names 'acme.sort', {advice}", f"MAPGRAD_ONLY names 'acem', {advice}"]
+
+
 def test_auto_says_which_plugins_it_did_without(install: Install, monkeypatch: pytest.MonkeyPatch):
     install("acme-solvers", {"acme": "acme_without", "other": "acme_without"}, acme_without="1 / 0")
     monkeypatch.setenv("MAPGRAD_BLOCK", "acme")

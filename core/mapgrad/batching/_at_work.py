@@ -27,6 +27,7 @@ from mapgrad.batching._policy import Policy, error_of, with_values
 from mapgrad.batching._proofs import Known, are_worth_it, solve_unproved
 from mapgrad.batching._record import Record
 from mapgrad.batching._recorded import record_rows
+from mapgrad.batching._settings import POLICIES
 from mapgrad.batching._theta import COMPUTED, admit, compute_dtype, exact_dtypes, require_float, require_representable
 from mapgrad.errors import DomainError, NonFiniteError
 from mapgrad.problems import IntegerProgram, batch_shape
@@ -124,11 +125,12 @@ class SolverAtWork:
             settings: Of which the domain, what becomes of rows that fail, and the deadline count.
             fallbacks: Who gets rows that fail; None for nobody.
         """
-        own, names = self._settings, ("domain", "on_error", "deadline")
-        if fallbacks is self.policy.fallbacks and all(getattr(settings, name) == getattr(own, name) for name in names):
+        own = self._settings
+        asked = {name: getattr(settings, name) for name in POLICIES}
+        if fallbacks is self.policy.fallbacks and all(getattr(own, name) == asked[name] for name in asked):
             return self
         bound = copy.copy(self)
-        bound._settings = replace(own, **{name: getattr(settings, name) for name in names})  # noqa: SLF001 (an object of this class)
+        bound._settings = replace(own, **asked)  # noqa: SLF001 (an object of this class)
         bound.adder = self.adder if settings.deadline is None else None
         label, exact = self.factory.label, self.traits.exact
         bound.policy = Policy(settings, label, self._counts, fallbacks, exact=exact)

@@ -32,6 +32,8 @@ class _Settings(Protocol):
     def on_error(self) -> ErrorPolicy: ...
     @property
     def deadline(self) -> float | None: ...
+    @property
+    def blank(self) -> bool: ...
 
 
 ErrorPolicy = str
@@ -215,6 +217,8 @@ class Policy:
         self.label = label + "".join(f", then {name}," for name in (fallbacks.names if fallbacks else ()))
         self.on_error = settings.on_error
         self.filling = _FILLS.get(self.on_error)
+        if self.filling is not None and settings.blank:
+            self.filling = math.nan
         self.takes_any = self.filling is not None and self.on_error.endswith(_ANY)
 
     def are_unsolved(self, status: Tensor) -> Tensor:
@@ -254,8 +258,8 @@ class Policy:
         _fill_in(solutions, failed, value)
         if self._counts.may_warn():
             filling = "NaN" if math.isnan(value) else f"{value:g}"
-            what = f'under on_error="{self.on_error}" their z is {filling}, and their mask False'
-            _warn_of(described, len(solutions.status), what)
+            what = "they go without a state" if self._settings.blank else f"their z is {filling}, and their mask False"
+            _warn_of(described, len(solutions.status), f'under on_error="{self.on_error}" {what}')
         return []
 
     def described(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from dataclasses import dataclass, field, replace
-from typing import Any, cast, get_args
+from typing import Any, Final, cast, get_args
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from mapgrad.arguments import number
 from mapgrad.batching._policy import ErrorPolicy, require_policy
 from mapgrad.batching._theta import DomainPolicy
 from mapgrad.workers import WorkersLike, require_workers
+
+POLICIES: Final = ("domain", "on_error", "deadline", "blank")
+"""What may differ between solvers that share native models, workers and counts."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Settings:
     reuse: bool = False
     merge: bool = True
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+    blank: bool = False
+    """Whether rows that fail are NaN under "zero_grad" too, for those who must tell them from states."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant, and have seconds as floats.
@@ -50,6 +55,7 @@ class Settings:
         domain: DomainPolicy | None = None,
         on_error: ErrorPolicy | None = None,
         deadline: float | None = None,
+        blank: bool | None = None,
     ) -> Settings:
         """Return the same with what isn't None in place of what was asked for.
 
@@ -61,6 +67,7 @@ class Settings:
             domain=self.domain if domain is None else domain,
             on_error=self.on_error if on_error is None else on_error,
             deadline=self.deadline if deadline is None else deadline,
+            blank=self.blank if blank is None else blank,
         )
 
     def without_options(self) -> Settings:

@@ -18,7 +18,7 @@ from mapgrad.batching._families import group_rows
 from mapgrad.batching._op import solve_op
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, error_of, fallbacks_of
 from mapgrad.batching._record import gathered_variables
-from mapgrad.batching._settings import Settings
+from mapgrad.batching._settings import POLICIES, Settings
 from mapgrad.batching._theta import (
     DomainPolicy,
     name_problem,
@@ -118,6 +118,7 @@ class Solver:
         domain: DomainPolicy | None = None,
         on_error: ErrorPolicy | None = None,
         deadline: float | None = None,
+        blank: bool | None = None,
     ) -> Solver:
         """Return this solver under other policies, where they aren't None: models, workers and counts are shared.
 
@@ -125,14 +126,15 @@ class Solver:
             ValueError: a policy isn't one.
             MapgradError: As for `get_solver`, about a solver to fall back to.
         """
-        settings = self._settings.bound(domain, on_error, deadline)
         own = self._settings
-        if (settings.domain, settings.on_error, settings.deadline) == (own.domain, own.on_error, own.deadline):
+        settings = own.bound(domain, on_error, deadline, blank)
+        changes = [name for name in POLICIES if getattr(settings, name) != getattr(own, name)]
+        if not changes:
             return self
         bound = object.__new__(Solver)
         bound.__dict__ |= self.__dict__
         bound._settings = settings
-        if (settings.domain, settings.on_error) != (own.domain, own.on_error):
+        if not {"domain", "on_error"}.isdisjoint(changes):
             bound._fallbacks = self._fallbacks_of(settings)
         bound._own = None if self._own is None else self._own.under(settings, bound._fallbacks)
         return bound

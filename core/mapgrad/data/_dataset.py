@@ -60,7 +60,8 @@ class OptDataset(Dataset[Examples]):
         costs: As given.
         states: [N, *shape], argmin ⟨c, z⟩, or argmax unless `minimize`, of the costs' dtype and device.
         values: [N], the optimum ⟨c, z⟩ of each row, of the costs' dtype and device; what variables of a program that
-            the costs don't price add to it counts.
+            the costs don't price add to it counts. Rows that fail under ``on_error="nan"`` or ``"zero_grad"`` have NaN
+            here and in `states`: keep those of ``values.isfinite()``.
         minimize: As given.
 
     Raises:
@@ -95,7 +96,7 @@ class OptDataset(Dataset[Examples]):
                 f"solver must be a mapgrad.Solver or a function of θ, got {solver!r}: make one with mapgrad.get_solver"
             )
         require_bool("progress", progress)
-        solver = solver if isinstance(solver, Solver) else Solver.of_function(solver)
+        solver = (solver if isinstance(solver, Solver) else Solver.of_function(solver)).under(blank=True)
         self.features = torch.as_tensor(features)
         self.costs = torch.as_tensor(costs)
         self.minimize = require_minimize(minimize)

@@ -58,8 +58,8 @@ class Loss(nn.Module):
     A row that a solve fails is an error, unless the solver's `on_error` says otherwise: with an incumbent or another
     solver's answer the loss goes on as with any other. Under ``"nan"``, `SPOPlus`, `StructuredSVM`,
     `DirectionalGradient` and `FenchelYoung` with noise or without smoothing are NaN for such a row, and so is its
-    gradient; under ``"zero_grad"`` both are 0 there, and a mean still counts the row. The others raise under both. A
-    deadline holds for each solve of a loss.
+    gradient; under ``"zero_grad"`` both are 0 there, and a mean still counts the row. A `PooledLoss` goes on with the
+    states that it has, and the others raise under both. A deadline holds for each solve of a loss.
 
     Args:
         solver: A `Solver` from `get_solver`, or a function θ [B, *shape] → z [B, *shape], as for `MAPLayer`.

@@ -27,7 +27,7 @@ from mapgrad.gradients import KeyStream, next_key
 from mapgrad.gradients._ranks import gathered_in_step
 from mapgrad.gradients._steps import Recent
 from mapgrad.losses._loss import Loss
-from mapgrad.losses._values import linear_of, require_finite, require_solver
+from mapgrad.losses._values import linear_of, require_finite, require_solver, unfilled
 from mapgrad.pool import StatePool
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ class PooledLoss(Loss):
     A pool is of one problem: `problems=`, one a row, is refused with TypeError. Make a loss for each problem, or take
     one without a pool, such as `SPOPlus` or `FenchelYoung`.
 
-    A predicted row only brings a candidate for the pool: it is solved by the solver's own domain policy.
+    A predicted row only brings a candidate for the pool: it is solved by the solver's own domain policy, and brings
+    none where it fails under ``"nan"`` or ``"zero_grad"``.
 
     Args:
         solver: See `Loss`, as for the others; one with a problem.
@@ -115,7 +116,7 @@ class PooledLoss(Loss):
             raise ValueError(f"solve_ratio must be a probability, from 0 to 1, got {solve_ratio}")
         self.solve_ratio = float(solve_ratio)
         self.pool = pool_of(self.require_problem(), pool)
-        self._feeder = feeder  # which has a domain policy of its own
+        self._feeder = unfilled(feeder, takes_nan=True)  # which has a domain policy of its own; pools take in no NaN
         self.keys = KeyStream(0)  # without noise: a key stands for a pass, also where a checkpoint repeats it
         self.versions: Recent[Version] = Recent()
         self.handle = new_handle(self)

@@ -37,7 +37,8 @@ def regret(
     (Smart «Predict, then Optimize», Management Science 2022, definition 2), which no choice among ties can flatter. It
     takes some two solves more for each row, in float64, of θ − εt with an ε that falls until the answer is optimal for
     θ. What loses no more than 1e-9 of a row's largest |θ_i|, or 1e-6 if `pred` isn't float64, counts as optimal. It is
-    as exact as the solver.
+    as exact as the solver. Where the decision for a prediction fails under ``on_error="nan"`` or ``"zero_grad"``, the
+    row's regret is NaN, and an error if `unambiguous`; failing true values are an error under both.
 
     Args:
         solver: A `Solver` or a function, as for a loss. Predictions are solved by its own domain policy, as they would

@@ -47,7 +47,7 @@ def unfilled(solver: Solver, *, takes_nan: bool) -> Solver:
     """Return a solver that gives no row zeros for a state it hasn't: NaN where that is taken, else an error."""
     if solver.on_error.partition(":")[0] not in ("nan", "zero_grad"):
         return solver
-    return solver.under(on_error="nan" if takes_nan else "raise")
+    return solver.under(blank=True) if takes_nan else solver.under(on_error="raise")
 
 
 def require_priced(problems: Sequence[Problem | None]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mapgrad.errors import MapgradError
 from mapgrad.solvers._entries import SolverEntry, entries_of, require_problem
+from mapgrad.solvers._loading import warn_of_unknown
 from mapgrad.solvers._registry import REGISTRY
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def list_solvers(problem: Problem | None = None) -> list[SolverInfo]:
 
     What ends the process or never comes back, ``os._exit`` for one, can't be held: the logger ``mapgrad`` names each
     plugin at level DEBUG before it is loaded. MAPGRAD_BLOCK keeps out the plugins that it names, MAPGRAD_ONLY all
-    installed ones but those that it names, with commas between the names: none of their code runs.
+    installed ones but those that it names, with commas between the names: none of their code runs. A list of all
+    solvers warns, on that logger, of names that no plugin has.
 
     Args:
         problem: List only solvers that take this problem; None lists all, and plugins that can't be used too.
@@ -83,7 +85,9 @@ def list_solvers(problem: Problem | None = None) -> list[SolverInfo]:
         PluginError: a plugin is broken and MAPGRAD_STRICT is set.
     """
     if problem is None:
-        infos = [info for plugin in REGISTRY.plugins() for info in _describe(plugin)]
+        plugins = REGISTRY.plugins()
+        infos = [info for plugin in plugins for info in _describe(plugin)]
+        warn_of_unknown({plugin.name for plugin in plugins})
     else:
         infos = [_describe_entry(entry, entry.seconds(problem)) for entry in entries_for(problem)]
     return sorted(infos, key=lambda info: info.name)

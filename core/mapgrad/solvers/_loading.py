@@ -26,7 +26,7 @@ from mapgrad.solvers import _hookspecs
 from mapgrad.solvers._specs import require_executor_specs, require_name, require_specs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from importlib import metadata
 
     from mapgrad.solvers._contract import SolverSpec
@@ -274,6 +274,18 @@ def _ask(plugin: object, name: str) -> LoadResult:
 def _names_in(variable: str) -> list[str]:
     """Return the plugins' names in a variable of the environment, which are separated by commas."""
     return [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
+
+
+def warn_of_unknown(plugins: Collection[str]) -> None:
+    """Log the names that MAPGRAD_BLOCK and MAPGRAD_ONLY have and none of the plugins, which switch nothing."""
+    for variable in ("MAPGRAD_BLOCK", "MAPGRAD_ONLY"):
+        for name in dict.fromkeys(_names_in(variable)):
+            if name not in plugins:
+                _logger.warning(
+                    "%s names %r, and no plugin has that name: name plugins, as highs, not solvers, as highs.tsp",
+                    variable,
+                    name,
+                )
 
 
 def is_strict() -> bool:

@@ -7,6 +7,7 @@ import pickle
 import threading
 import time
 from collections import OrderedDict
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -138,7 +139,8 @@ class _Asked(NamedTuple):
 class Rows:
     """A call that solves rows of a batch; pickled, it becomes one that brings the answers back.
 
-    Called as it is, in this very process, it uses the runner here.
+    Called as it is, in this very process, it uses the runner here; under a deadline in a thread that is left behind if
+    it hangs, so that the executor has its own back.
     """
 
     def __init__(self, batch: Batch, parcel: Parcel, start: int, stop: int, *, with_job: bool) -> None:
@@ -149,12 +151,27 @@ class Rows:
         self._part = batch.block.part(start, stop)
 
     def __call__(self) -> None:
-        self._here()
+        if self._batch.deadline is None:
+            self._here()
+            return
+        ended: Future[None] = Future()
+        threading.Thread(target=_settle, args=(ended, self._here), name="mapgrad_executor", daemon=True).start()
+        if wait([ended], self._batch.left()).done:
+            ended.result()
 
     def __reduce__(self) -> tuple[Any, ...]:
         part, job = self._part, self._parcel.data(self._batch.job, is_asked_for=self._with_job)
         asked = _Asked(part.start, self._batch.seconds(), part.reuse, part.forbidden, part.limits, part.patience)
         return partial, (_solve, self._parcel.key, job, part.theta, asked, self._batch.left())
+
+
+def _settle(ended: Future[None], call: Callable[[], None]) -> None:
+    try:
+        call()
+    except BaseException as error:  # noqa: BLE001 (raised by who waits)
+        ended.set_exception(error)
+    else:
+        ended.set_result(None)
 
 
 _runners: Final[OrderedDict[str, Runner]] = OrderedDict()
