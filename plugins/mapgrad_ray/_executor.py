@@ -22,7 +22,7 @@ _GRACE: Final = 1.0
 """Seconds that a call has to end which nobody waits for, before its actor is killed."""
 
 _PAUSE: Final = 0.1
-"""Seconds before an actor that isn't there is asked again."""
+"""Seconds before an actor that isn't there is asked again, and before a look at whether Ray is."""
 
 
 class _Actor:
@@ -116,7 +116,8 @@ class RayExecutor(Executor):
             end.join()
 
     def _end(self, calls: list[_Call]) -> None:
-        wait(calls)
+        while ray.is_initialized() and wait(calls, _PAUSE).not_done:  # without Ray, nothing answers any more
+            pass
         self._events.put(None)
         self._thread.join()
         for actor in self._actors:

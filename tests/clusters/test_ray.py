@@ -80,20 +80,29 @@ def test_what_ray_has_of_its_own_is_told_what_to_write(local_ray):
 
 
 ENDS = """
+import atexit
 import sys
+import time
 
 import torch
 
 import mapgrad
 
 solver = mapgrad.get_solver("networkx.assignment", mapgrad.Assignment(3), workers="ray:1")
+if sys.argv[1] == "hangs":
+    import mapgrad_ray
+
+    atexit.register(lambda: executor.shutdown())  # after Ray, which registers its own end later
+    executor = mapgrad_ray.executor(1)
+    executor.submit(time.sleep, 1000)
 print(solver(torch.eye(3)).sum().item())
 sys.exit(7)
 """
 
 
-def test_a_program_may_end_without_closing_its_solvers():
-    """Ray, which has ended by then, isn't started again."""
-    run = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize("how", ["idle", "hangs"])
+def test_a_program_may_end_without_closing_its_solvers(how):
+    """Ray, which has ended by then, isn't started again, and isn't waited for."""
+    run = subprocess.run([sys.executable, "-c", ENDS, how], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout) == (7, "3.0\n"), run.stderr
     assert "Traceback" not in run.stderr
