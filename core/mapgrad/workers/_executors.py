@@ -7,9 +7,9 @@ import os
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from mapgrad.workers._batch import Batch
+from mapgrad.workers._batch import START, Batch
 from mapgrad.workers._delivery import Delivery
 from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock
 from mapgrad.workers._parcels import Parcel, Share, forget, is_there
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from mapgrad.solvers import Block
     from mapgrad.workers._runner import Job, Runner
-
-_START: Final = 60.0
-"""Seconds that workers may take to start, which don't count against a deadline."""
 
 _logger = logging.getLogger("mapgrad")
 
@@ -82,7 +79,7 @@ class Given:
             return deadline
         if deadline is not None and not self._has_answered and not isinstance(executor, ThreadPoolExecutor):
             with suppress(Exception):  # the rows will say what is wrong
-                executor.submit(is_there).result(_START)
+                executor.submit(is_there).result(START)
                 self._has_answered = True
         batch = Batch(runner, job, block, deadline)
         for start, stop in Delivery(executor, lambda: self.count, batch, parcel).run():
