@@ -98,6 +98,8 @@ class Threads:
         try:
             if self._hand_out(batch):
                 if _wait(batch):
+                    if batch.is_over:
+                        _end_with_program()
                     return True
                 has_ended = self._drop(batch)
                 batch.close()
@@ -262,6 +264,12 @@ def solve_here(runner: Runner, job: Job, block: Block, deadline: float | None) -
         return apart.solve(runner, job, block, deadline)
     finally:
         apart.close()
+
+
+def _end_with_program() -> None:
+    """Wait for ever in a daemon thread of a program that is ending: that its rows were dropped is nobody's concern."""
+    if threading.current_thread().daemon and not threading.main_thread().is_alive():
+        threading.Event().wait()
 
 
 _all: Final[WeakSet[Threads]] = WeakSet()
