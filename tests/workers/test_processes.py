@@ -329,6 +329,15 @@ def test_a_process_whose_files_a_solver_closed_or_took_ends_without_a_word(modul
     assert capfd.readouterr().err == ""
 
 
+def test_a_process_that_can_not_be_started_says_why(module, monkeypatch):
+    def fork(server):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(ForkServer, "fork", fork)
+    block = solve(Workers("processes:1"), module.Base, [1])
+    assert "the last one can't be started ([Errno 24] too many open files)" in str(block.causes[0])
+
+
 def test_processes_that_hang_as_they_make_a_solver_are_given_up_with_its_rows(module, monkeypatch):
     monkeypatch.setattr("mapgrad.workers._threads.START", 1.5)
     workers = Workers("processes:2")

@@ -216,7 +216,7 @@ class _Process:
                 self._forget(worker)
                 return None if job.token in self._jobs else self._bring(worker, job.token, data)
             except (OSError, EOFError) as error:
-                how = self._end()
+                how = f"can't be started ({error})" if self._worker is None else self._end()
                 if tries == 0 or batch.is_over:
                     failure = ChildProcessError(
                         f"no worker process has made the solver in {_TRIES} tries: the last one {how}"
@@ -350,7 +350,8 @@ class _Process:
 
     def _end(self) -> str:
         """Let go of the process and say how it ended."""
-        how = "can't be started" if self._worker is None else self._worker.end_of()
+        assert self._worker is not None
+        how = self._worker.end_of()
         self._let_go()
         return how
 
