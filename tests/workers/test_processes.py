@@ -181,6 +181,19 @@ class Stuck(Base):
             over.wait(1000)
 
 
+class Late(Base):
+    \"\"\"Takes a second to be made, but for the first time, and notes it.\"\"\"
+
+    def __init__(self, problem, folder):
+        super().__init__(problem, folder)
+        if "torch" not in sys.modules:
+            try:
+                Path(folder, "first").touch(exist_ok=False)
+            except FileExistsError:
+                time.sleep(1)
+                Path(folder, "second").touch()
+
+
 class Untidy(Base):
     \"\"\"Closes, or takes, all files that its process may have open.\"\"\"
 
@@ -327,6 +340,13 @@ def test_a_process_whose_files_a_solver_closed_or_took_ends_without_a_word(modul
     assert_answered(solve(workers, module.Untidy, [1, -1, 3]))
     workers.close()
     assert capfd.readouterr().err == ""
+
+
+def test_a_process_that_is_late_for_a_deadline_is_there_for_the_next_rows(hangs, module, tmp_path):
+    workers = Workers("processes:2")
+    assert_answered(solve(workers, module.Late, [-4, -4], deadline=0.2, folder=str(tmp_path)), failed=[0, 1])
+    wait_until((tmp_path / "second").exists)
+    workers.close()
 
 
 def test_a_process_that_can_not_be_started_says_why(module, monkeypatch):

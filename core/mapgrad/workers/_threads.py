@@ -139,7 +139,9 @@ class Threads:
                 raise
 
     def _drop(self, batch: Batch) -> bool:
-        """Stop a batch that nobody waits for; threads that are at work on it or get ready for it have successors.
+        """Stop a batch that nobody waits for; threads that are at work on it get successors.
+
+        So do those that get ready for it, but at a deadline that began as another one was ready: they may be, soon.
 
         Returns:
             Whether no thread is at work on it any more.
@@ -148,8 +150,8 @@ class Threads:
             batch.is_over = True
             if batch in self._batches:
                 self._batches.remove(batch)
-            engaged = [*self._at_work.items(), *self._preparing.items()]
-            busy = {thread: hand for thread, (other, hand) in engaged if other is batch}
+            engaged = self._at_work | ({} if batch.started.is_set() else self._preparing)
+            busy = {thread: hand for thread, (other, hand) in engaged.items() if other is batch}
             for thread in busy:
                 self._wanted.pop(thread, None)
             if self._batches:
