@@ -323,7 +323,7 @@ class StatePool(nn.Module):
         own = _digest(self.problem).to(self._problem.device)
         is_own = torch.equal(self._problem, own)  # which has been loaded before
         self._problem = own
-        if not isinstance(state, Tensor) or (is_own and tuple(state.shape) != (len(state), 1 + size)):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+        if not isinstance(state, Tensor) or (is_own and (state.ndim != 2 or state.shape[1] != 1 + size)):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
             came = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__  # pyright: ignore[reportUnnecessaryIsInstance] (as above)
             raise TypeError(
                 f"a saved pool has the age and the entries of each state as its extra state, a tensor [P, {1 + size}], "

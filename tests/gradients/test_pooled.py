@@ -275,10 +275,9 @@ def test_a_saved_layer_goes_on_as_the_unsaved_one(kind, how):
 def test_a_foreign_state_is_refused():
     layer = layer_of(mapgrad.Pooled(SUBSET))
     state = layer.state_dict()
-    with pytest.raises(
-        TypeError, match=r"a saved pool has the age and the entries .*, a tensor \[P, 7\], got \(3, 5\)"
-    ):
-        layer.load_state_dict({**state, "estimator.pool._extra_state": torch.zeros(3, 5)})
+    for shape in ((3, 5), ()):
+        with pytest.raises(TypeError, match=r"a saved pool has the age and the entries .*, a tensor \[P, 7\], got \("):
+            layer.load_state_dict({**state, "estimator.pool._extra_state": torch.zeros(shape)})
     own = state["estimator._extra_state"]
     for wrong in (torch.zeros(2), torch.zeros(3, 3), torch.cat([own, torch.ones(5)]), own + torch.tensor([2, 0, 0])):
         with pytest.raises(ValueError, match="a saved Pooled has three numbers and the entries of whole states"):

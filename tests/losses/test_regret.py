@@ -49,6 +49,11 @@ def test_a_metric_accumulates(solver, draw):
     saved = mapgrad.losses.Regret(solver)
     saved.load_state_dict(metric.state_dict())
     assert saved.compute() == metric.compute()
+    for wrong in ({}, {"totals": torch.zeros(2)}, {"totals": [0.0, 0.0, 0.0]}):
+        with pytest.raises(
+            ValueError, match=r"a saved Regret has its sums, a real tensor of shape \(3,\), as 'totals'"
+        ):
+            saved.load_state_dict(wrong)
     metric.reset()
     assert metric.compute().isnan()
     assert not saved.compute().isnan()

@@ -414,6 +414,13 @@ def test_whole_answers_of_another_type_fail(way, answer):
     assert torch.equal(solver(rows()[:2]), right(rows()[:2]))
 
 
+@each_rowwise_way
+def test_masked_answers_fail_their_rows(way):
+    hidden = np.ma.masked_equal([1.0, 0.0, 0.0, 0.0], 0.0)
+    solver = solver_of(way, lambda row: hidden if is_sick(row) else healthy(row))
+    assert_costs_only(SICK, solver, rows(), "MaskedArray where an array of real numbers was expected")
+
+
 # -- complex answers
 
 

@@ -199,6 +199,29 @@ ends()
     )
 
 
+def test_a_program_that_ends_amid_a_daemon_threads_rows_says_nothing_of_them(run_program):
+    done = run_program(
+        """
+import sys, threading, time, torch, mapgrad
+
+begun = threading.Event()
+
+class Slow(mapgrad.InstanceSolver):
+    def solve(self, state, theta, request):
+        begun.set()
+        time.sleep(0.02)
+        return theta
+
+solver = mapgrad.get_solver(Slow, mapgrad.KSubset(4, 1), workers=2, merge=False)
+threading.Thread(target=solver, args=(torch.rand(200, 4),), daemon=True).start()
+begun.wait()
+sys.exit(7)
+""",
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+
+
 def test_the_program_ends_though_rows_hang_that_were_interrupted(run):
     run(
         HUNG

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -366,6 +367,24 @@ def test_damaged_files_are_refused(damage, tmp_path):
         mapgrad.replay(path)
 
 
+def test_arrays_of_the_wrong_size_are_refused_before_they_are_unpacked(solvers, tmp_path):
+    with mapgrad.record(tmp_path):
+        mapgrad.get_solver(solvers.Raises, SUBSET, on_error="nan")(theta(0))
+    (path,) = rows_in(tmp_path)
+    with np.load(path.with_suffix(".npz")) as file:
+        arrays = dict(file)
+    for name in ("theta", "z", "nobody_asks_for_it"):
+        np.savez_compressed(path.with_suffix(".npz"), **{**arrays, name: np.zeros(1 << 22)})
+        tracemalloc.start()
+        if name in ("theta", "z"):
+            with pytest.raises(mapgrad.MapgradError, match=rf"\.json isn't a row .*: {name} is of 33554560 bytes"):
+                mapgrad.replay(path, "topk")
+        else:
+            mapgrad.replay(path, "topk")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -373,6 +392,7 @@ def test_damaged_files_are_refused(damage, tmp_path):
         ("theta", np.zeros(4, np.longdouble)),
         ("theta", np.zeros(4, ">f8")),
         ("theta", np.zeros(5)),
+        ("theta", np.zeros(10_000)),
         ("z", np.zeros(4, int)),
         ("z", np.zeros(3)),
         ("time_limit", "x"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import SimpleNamespace
@@ -67,6 +69,29 @@ def test_a_plugin_with_executors_alone_is_found_and_its_executor_is_ours(install
             assert len(acme_alone.Pool.made) == number
             solver.close()
             assert is_shut_down(acme_alone.Pool.made[-1])
+
+
+def test_close_while_others_solve_lets_their_rows_finish(install: Install):
+    install("acme-executors", {"acme": "acme_alone"}, version="2.1", acme_alone=ALONE)
+    begun = threading.Event()
+
+    class Slow(mapgrad.InstanceSolver[Any, Any]):
+        def solve(self, state: Any, theta: Any, request: Any) -> Any:
+            begun.set()
+            time.sleep(0.005)
+            return (theta == theta.max()).astype(float)
+
+    theta, answers = torch.rand(60, 4), list[Any]()
+    solver = mapgrad.get_solver(Slow, mapgrad.KSubset(4, 1), workers="acme.pool:2", merge=False)
+    caller = threading.Thread(target=lambda: answers.append(solver(theta)))
+    caller.start()
+    assert begun.wait(10)
+    solver.close()
+    caller.join()
+    assert torch.equal(answers[0].argmax(1), theta.argmax(1))
+    import acme_alone
+
+    assert is_shut_down(acme_alone.Pool.made[-1])
 
 
 def test_a_name_that_there_is_not_is_told_of_those_that_there_are(install: Install):

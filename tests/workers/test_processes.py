@@ -37,6 +37,7 @@ PROBLEM = mapgrad.KSubset(3, 1)
 MODULE = """
 import ctypes
 import os
+import resource
 import signal
 import sys
 import threading
@@ -150,6 +151,62 @@ class EndingWhole(Ending):
         block.z[...] = block.theta
 
 
+class Forking(Base):
+    \"\"\"Leaves a process of its own behind.\"\"\"
+
+    def misbehave(self, what):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(10)
+            os._exit(0)
+        Path(self.folder, str(pid)).touch()
+        super().misbehave(what)
+
+
+class ForeignError(Exception):
+    def __init__(self):
+        if "torch" in sys.modules:
+            raise OSError("not here")
+
+
+class Foreign(Base):
+    def misbehave(self, what):
+        raise ForeignError
+
+
+class Stuck(Base):
+    def __init__(self, problem):
+        super().__init__(problem)
+        if "torch" not in sys.modules:
+            over.wait(1000)
+
+
+class Late(Base):
+    \"\"\"Takes a second to be made, but for the first time, and notes it.\"\"\"
+
+    def __init__(self, problem, folder):
+        super().__init__(problem, folder)
+        if "torch" not in sys.modules:
+            try:
+                Path(folder, "first").touch(exist_ok=False)
+            except FileExistsError:
+                time.sleep(1)
+                Path(folder, "second").touch()
+
+
+class Untidy(Base):
+    \"\"\"Closes, or takes, all files that its process may have open.\"\"\"
+
+    def misbehave(self, what):
+        if what == -1:
+            os.closerange(3, 100)
+        else:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+            self.files = []
+            while True:
+                self.files.append(open(os.devnull))
+
+
 class Slow(Base):
     def solve(self, state, theta, request):
         time.sleep(0.05)
@@ -219,7 +276,7 @@ def test_a_path_among_those_of_imports_is_passed_over(module, monkeypatch):
     server = ForkServer()
     worker = server.fork()
     send(worker.socket, Bring("a job", b"", {}))
-    assert isinstance(receive(worker.socket)[0].error, EOFError)
+    assert isinstance(receive(worker.socket)[0].error.opened(), EOFError)
     worker.close()
 
 
@@ -261,6 +318,56 @@ def test_only_rows_of_which_a_process_dies_twice_fail(crew, module, tmp_path, wh
         assert isinstance(block.causes[raising[0]], ValueError)
         assert len((tmp_path / f"tried{what}").read_text()) == 4  # two rows, each of them twice
     assert_answered(solve(crew, solver, range(20), folder=str(tmp_path)))
+
+
+def test_the_end_of_a_process_is_seen_though_its_own_ones_go_on(crew, module, tmp_path):
+    block = solve(crew, module.Forking, [1, -1, 2], folder=str(tmp_path))
+    assert_answered(block, failed=[1])
+    for path in tmp_path.glob("[0-9]*"):
+        os.kill(int(path.name), signal.SIGKILL)  # which would raise if we had waited for their end
+
+
+def test_an_error_that_can_only_be_made_in_the_process_costs_its_row(crew, module):
+    block = solve(crew, module.Foreign, [*range(40), -1, *range(30)])
+    assert_answered(block, failed=[40])
+    assert str(block.causes[40]) == "ForeignError: "
+
+
+def test_a_process_whose_files_a_solver_closed_or_took_ends_without_a_word(module, capfd):
+    workers = Workers("processes:1")
+    assert_answered(solve(workers, module.Untidy, [1, -2, 3]), failed=[1])
+    assert_answered(solve(workers, module.Untidy, range(100_000)))  # new memory for them can't be mapped there
+    assert_answered(solve(workers, module.Untidy, [1, -1, 3]))
+    workers.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_process_that_is_late_for_a_deadline_is_there_for_the_next_rows(hangs, module, tmp_path):
+    workers = Workers("processes:2")
+    assert_answered(solve(workers, module.Late, [-4, -4], deadline=0.2, folder=str(tmp_path)), failed=[0, 1])
+    wait_until((tmp_path / "second").exists)
+    workers.close()
+
+
+def test_a_process_that_can_not_be_started_says_why(module, monkeypatch):
+    def fork(server):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(ForkServer, "fork", fork)
+    block = solve(Workers("processes:1"), module.Base, [1])
+    assert "the last one can't be started ([Errno 24] too many open files)" in str(block.causes[0])
+
+
+def test_processes_that_hang_as_they_make_a_solver_are_given_up_with_its_rows(module, monkeypatch):
+    monkeypatch.setattr("mapgrad.workers._threads.START", 1.5)
+    workers = Workers("processes:2")
+    began = time.monotonic()
+    block = solve(workers, module.Stuck, range(4), deadline=0.1)
+    assert_answered(block, failed=range(4))
+    assert "no worker was there with its solver" in str(block.causes[0])
+    assert_answered(solve(workers, module.Base, range(4)))
+    assert time.monotonic() - began < 10
+    workers.close()
 
 
 def test_a_process_that_ends_as_it_makes_the_solver_is_replaced_twice(module, tmp_path):
@@ -403,6 +510,20 @@ def test_a_row_that_hangs_costs_itself_alone_at_the_deadline(hangs, kind):
     assert block.status[hung] == Status.TIME_LIMIT
     assert str(block.causes[hung]) == "the deadline of 0.7 s passed while it was solved"
     assert_answered(solve(workers, hangs, range(10), deadline=5.0))
+    workers.close()
+
+
+@pytest.mark.parametrize("kind", [2, "processes:2"])
+def test_rows_that_hang_hold_up_other_batches_until_their_deadline(hangs, module, kind):
+    workers = Workers(kind)
+    solve(workers, module.Base, range(4))
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(solve(workers, module.Telling, range(4))), daemon=True)
+    threading.Timer(0.2, waiting.start).start()
+    assert_answered(solve(workers, hangs, [-4, -4], deadline=0.5), failed=[0, 1])
+    waiting.join(10)
+    assert len(answers) == 1
+    assert not answers[0].causes
     workers.close()
 
 

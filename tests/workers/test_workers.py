@@ -89,6 +89,19 @@ class Unsendable(Identity):
         raise error
 
 
+class Foreign(Identity):
+    def answer(self, theta):
+        raise ForeignError
+
+
+class ForeignError(Exception):
+    """Can be made in workers alone."""
+
+    def __init__(self):
+        if os.environ.get("MAPGRAD_TEST_HOME") == str(os.getpid()):
+            raise OSError("not here")
+
+
 class Hung(Identity):
     def answer(self, theta):
         Path(self.folder, "begun").touch()
@@ -611,6 +624,16 @@ def test_what_cannot_be_sent_fails_the_rows(processes, solvers):
     job = Job("unbuildable", solvers.Factory(solvers.Unbuildable), PROBLEM, {})
     pool.solve(runner, job, block := block_of([1, 2]))
     assert [str(error) for error in block.causes.values()] == ["no licence"] * 2
+
+
+def test_an_error_that_can_only_be_made_in_the_worker_costs_its_row(processes, solvers, monkeypatch):
+    monkeypatch.setenv("MAPGRAD_TEST_HOME", str(os.getpid()))
+    pool = Workers(processes)
+    pool.solve(*prepare(solvers.Foreign, token="foreign"), block := block_of([1, 2]))
+    assert_answered(block, failed=[0, 1])
+    assert str(block.causes[0]) == "ForeignError: "
+    pool.solve(*prepare(solvers.Identity, token="fine"), block := block_of([1, 2]))
+    assert_answered(block)
 
 
 def test_a_process_that_quits_by_itself_costs_a_row(processes, solvers):

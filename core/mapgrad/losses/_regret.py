@@ -193,8 +193,19 @@ class Regret:
         return {"totals": self.totals.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from saved sums."""
-        self.totals = state["totals"].clone()
+        """Go on from saved sums.
+
+        Raises:
+            ValueError: `state` isn't what `state_dict` returns.
+        """
+        totals = state.get("totals")
+        if not isinstance(totals, Tensor) or totals.shape != self.totals.shape or totals.is_complex():
+            came = f"{totals.dtype} of shape {tuple(totals.shape)}" if isinstance(totals, Tensor) else repr(totals)
+            raise ValueError(
+                f"a saved Regret has its sums, a real tensor of shape ({len(self.totals)},), as 'totals', got {came}: "
+                "is the file another metric's?"
+            )
+        self.totals = totals.to(self.totals, copy=True)
 
     def __repr__(self) -> str:
         return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from os import PathLike
 
+    from numpy.lib.npyio import NpzFile
     from numpy.typing import NDArray
 
     from mapgrad.problems import Problem
 
 FORMAT: Final = "mapgrad row 1"
+_HEADER: Final = 4_096
+"""More bytes than stand before an array's entries."""
 _FLOATS: Final = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -90,19 +94,21 @@ def read_row(path: str | PathLike[str], modules: Collection[str] = ()) -> Record
         if not isinstance(facts, dict) or cast("dict[str, Any]", facts).get("format") != FORMAT:
             raise ValueError(f"it isn't in the format {FORMAT!r}")  # noqa: TRY301 (told like all that may be wrong)
         with np.load(data, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return _row(cast("dict[str, Any]", facts), arrays, modules)
+            return _row(cast("dict[str, Any]", facts), file, modules)
     except (FileNotFoundError, MapgradError):
         raise
     except Exception as error:
         raise MapgradError(f"{text} isn't a row that mapgrad.record wrote, or is damaged: {error}") from error
 
 
-def _row(facts: dict[str, Any], arrays: dict[str, NDArray[Any]], modules: Collection[str]) -> RecordedRow:
+def _row(facts: dict[str, Any], arrays: NpzFile, modules: Collection[str]) -> RecordedRow:
     solver = facts["solver"]
+    problem = decoded_problem(facts["problem"], arrays, modules)
+    if problem is not None:
+        _require_room(arrays, problem.shape)
     row = RecordedRow(
         theta=arrays["theta"],
-        problem=decoded_problem(facts["problem"], arrays, modules),
+        problem=problem,
         solver=str(solver["name"]),
         label=str(solver["label"]),
         options={name: decoded(value, arrays, modules) for name, value in solver["options"].items()},
@@ -117,6 +123,21 @@ def _row(facts: dict[str, Any], arrays: dict[str, NDArray[Any]], modules: Collec
     )
     _require_sound(row)
     return row
+
+
+def _require_room(arrays: NpzFile, shape: tuple[int, ...]) -> None:
+    """Refuse arrays that unpack to far more than θ and a state take, before they are unpacked.
+
+    Raises:
+        ValueError: There is one.
+    """
+    most = math.prod(shape) * np.dtype(np.float64).itemsize + _HEADER
+    archive = arrays.zip
+    assert archive is not None
+    for name in {"theta", "z"}.intersection(arrays.files):
+        size = archive.getinfo(f"{name}.npy").file_size
+        if size > most:
+            raise ValueError(f"{name} is of {size} bytes, where floats of shape {shape} belong")
 
 
 def _require_sound(row: RecordedRow) -> None:

@@ -156,7 +156,7 @@ class Block:
             shape: The shape that the state must have; None for (n,).
 
         Raises:
-            ValueError: it isn't an answer: a state is missing, of another shape, complex, or an unknown status.
+            ValueError: it isn't an answer: a state is missing, masked, of another shape, complex, or an unknown status.
         """
         if isinstance(answer, Solution):
             status = Status(answer.status)
@@ -169,7 +169,8 @@ class Block:
             if answer is None:
                 return
         z = np.asarray(answer)
-        if z.dtype.kind not in "biuf":
+        is_masked = type(answer) is not np.ndarray and np.ma.is_masked(answer)
+        if z.dtype.kind not in "biuf" or is_masked:
             came = f"numbers of dtype {z.dtype}" if z.dtype.kind == "c" else type(answer).__name__
             raise ValueError(f"the solver answered with {came} where an array of real numbers was expected")
         expected = self.z.shape[1:] if shape is None else shape

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mapgrad.errors import SolveTimeoutError
 from mapgrad.workers._portions import fail_rows, next_portion
+from mapgrad.workers._traces import Portable
 
 if TYPE_CHECKING:
     from mapgrad.solvers import Block
     from mapgrad.workers._portions import Answers
     from mapgrad.workers._runner import Job, Runner
+
+START: Final = 60.0
+"""Seconds that workers may take to start, which don't count against a deadline."""
 
 
 class Batch:
@@ -82,12 +86,13 @@ class Batch:
     def put(self, part: Block | Answers, start: int) -> None:
         """Take the answers to some rows that a worker has in arrays of its own, if anybody waits for them."""
         block, stop = self.block, start + len(part.status)
+        causes = {row: cause.opened() if isinstance(cause, Portable) else cause for row, cause in part.causes.items()}
         with self._lock:
             if self._is_closed:
                 return
             block.z[start:stop], block.status[start:stop] = part.z, part.status
             block.objective[start:stop], block.bound[start:stop] = part.objective, part.bound
-            for row, error in part.causes.items():
+            for row, error in causes.items():
                 block.causes[start + row] = error
             self._unanswered.difference_update(range(start, stop))
 
@@ -104,5 +109,8 @@ class Batch:
             self._is_closed = True
         for row in sorted(self._unanswered):
             how = "while it was solved" if row < self.begun else "before its turn came"
-            error = SolveTimeoutError(f"the deadline of {self.deadline:g} s passed {how}")
+            what = f"the deadline of {self.deadline:g} s passed {how}"
+            if not self.started.is_set():
+                what = f"no worker was there with its solver within {START:g} s"
+            error = SolveTimeoutError(what)
             fail_rows(self.block, row, row + 1, error)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import numpy as np
 
 from mapgrad.solvers import Block, Limits
+from mapgrad.workers._locks import call_after_fork
 from mapgrad.workers._messages import receive, send
 from mapgrad.workers._runner import Runner
 from mapgrad.workers._shared_memory import Shape, SharedMemory
-from mapgrad.workers._traces import portable
+from mapgrad.workers._traces import Portable, portable
 
 if TYPE_CHECKING:
     import socket
@@ -32,7 +33,7 @@ _NO_LIMITS: Final = (None,) * len(Limits._fields)
 
 
 class Begin(NamedTuple):
-    """The first message: what this process shall have in common with the one that asks."""
+    """The first message: what this process shall have in common with the one that asks; answered by its id."""
 
     environment: dict[str, str]
     folder: str | None
@@ -48,10 +49,9 @@ class Bring(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """Whether a job's solver is there: None, or why it isn't; and this process's id."""
+    """Whether a job's solver is there: None, or why it isn't."""
 
-    error: BaseException | None
-    pid: int
+    error: Portable | None
 
 
 class Map(NamedTuple):
@@ -98,7 +98,7 @@ class Done(NamedTuple):
         memory: Bytes of this process; 0 where nobody asked.
     """
 
-    causes: dict[int, BaseException]
+    causes: dict[int, Portable]
     seconds: float
     memory: int
 
@@ -138,7 +138,7 @@ def serve(source: socket.socket) -> None:
             message, files = receive(source)
         except (EOFError, OSError):
             message = None
-        if message is None:
+        if message is None or (isinstance(message, Map) and not files):  # too many files are open for one more
             worker.close()
             return
         worker.take(message, files)
@@ -152,6 +152,11 @@ class _Worker:
         self._runner: Runner | None = None
         self._block: Block | None = None
         self._measures = False
+        call_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Leave the way back to the parent: who waits at its other end hears by it that this process has ended."""
+        self._source.close()
 
     def take(self, message: Any, files: list[int]) -> None:
         if isinstance(message, Rows):
@@ -163,21 +168,22 @@ class _Worker:
             if len(self._memories) > MEMORIES_KEPT:
                 self._memories.popitem(last=False)[1].close()
         elif isinstance(message, Bring):
-            self._answer(Ready(self._build(message), os.getpid()))
+            self._answer(Ready(self._build(message)))
         elif isinstance(message, Begin):
             os.environ.clear()
             os.environ.update(message.environment)
             if message.folder is not None:
                 os.chdir(message.folder)
             sys.path[:] = message.path
+            self._answer(os.getpid())
         else:
             self._forget(message)
 
-    def _answer(self, answer: Done | Ready) -> None:
-        with suppress(ConnectionError):  # who asked is gone, as the next message will say
+    def _answer(self, answer: Done | Ready | int) -> None:
+        with suppress(OSError):  # who asked is gone, or a solver closed the way there: as the next message will say
             send(self._source, answer)
 
-    def _build(self, message: Bring) -> BaseException | None:
+    def _build(self, message: Bring) -> Portable | None:
         try:
             if message.main:
                 _import_main(message.main)

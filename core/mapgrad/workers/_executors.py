@@ -7,9 +7,9 @@ import os
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from mapgrad.workers._batch import Batch
+from mapgrad.workers._batch import START, Batch
 from mapgrad.workers._delivery import Delivery
 from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock
 from mapgrad.workers._parcels import Parcel, Share, forget, is_there
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from mapgrad.solvers import Block
     from mapgrad.workers._runner import Job, Runner
-
-_START: Final = 60.0
-"""Seconds that workers may take to start, which don't count against a deadline."""
 
 _logger = logging.getLogger("mapgrad")
 
@@ -47,6 +44,8 @@ class Given:
         self._executor: Executor | None = None if is_ours else start()
         self._is_inherited = _is_inherited(self._executor)
         self._has_answered = False
+        self._at_work = 0
+        self._is_closing = False
         self._parcels: dict[str, Parcel] = {}
         self._spare: Processes | None = None
         self._lock = new_lock()
@@ -73,6 +72,19 @@ class Given:
         """
         if self._is_inherited:
             return solve_here(runner, job, block, deadline)
+        with self._lock:
+            self._at_work += 1
+            self._is_closing = False
+        try:
+            return self._solve(runner, job, block, deadline)
+        finally:
+            with self._lock:
+                self._at_work -= 1
+                executor = self._given_up() if self._is_closing else None
+            if executor is not None:
+                executor.shutdown()
+
+    def _solve(self, runner: Runner, job: Job, block: Block, deadline: float | None) -> float | None:
         executor, parcel, share = self._open(job.token)
         try:
             if share is not None:
@@ -82,7 +94,7 @@ class Given:
             return deadline
         if deadline is not None and not self._has_answered and not isinstance(executor, ThreadPoolExecutor):
             with suppress(Exception):  # the rows will say what is wrong
-                executor.submit(is_there).result(_START)
+                executor.submit(is_there).result(START)
                 self._has_answered = True
         batch = Batch(runner, job, block, deadline)
         for start, stop in Delivery(executor, lambda: self.count, batch, parcel).run():
@@ -120,7 +132,10 @@ class Given:
             self._spare.forget(token)
 
     def close(self, patience: float = 0.0) -> None:
-        """Shut down an executor that is ours; tell another one, which stays open, that no job's models are needed."""
+        """Shut down an executor that is ours; tell another one, which stays open, that no job's models are needed.
+
+        While batches are at work, the last of them shuts it down, unless another one has begun since.
+        """
         spare, self._spare = self._spare, None
         if spare is not None:
             spare.close(patience)
@@ -128,10 +143,18 @@ class Given:
             self._forget([*self._parcels])
             return
         with self._lock:
-            executor, self._executor, self._has_answered = self._executor, None, False
-            self._parcels.clear()
+            self._is_closing = True
+            executor = self._given_up()
         if executor is not None:
             executor.shutdown()
+
+    def _given_up(self) -> Executor | None:
+        """Let go of the executor where no batch is at work, and return it; the lock is held."""
+        if self._at_work > 0:
+            return None
+        executor, self._executor, self._has_answered = self._executor, None, False
+        self._parcels.clear()
+        return executor
 
     def _forget(self, tokens: list[str]) -> None:
         parcels = [self._parcels.pop(token, None) for token in tokens]
@@ -145,6 +168,7 @@ class Given:
         """Leave the executor to the parent: somebody may have held its locks."""
         keep_inherited(self._executor)
         self._executor = None
+        self._at_work = 0
         self._is_inherited = True
 
 

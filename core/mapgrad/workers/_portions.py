@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mapgrad.workers._traces import detach
+from mapgrad.workers._traces import Portable, detach
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,13 +18,13 @@ SECONDS: Final = 5e-3
 
 
 class Answers(NamedTuple):
-    """What a worker elsewhere found, as in `Block`, and the seconds that it took."""
+    """What a worker elsewhere found, as in `Block` but for errors, and the seconds that it took."""
 
     z: NDArray[Any]
     status: NDArray[Any]
     objective: NDArray[Any]
     bound: NDArray[Any]
-    causes: dict[int, BaseException]
+    causes: dict[int, Portable]
     seconds: float
 
 

@@ -193,16 +193,20 @@ class _Process:
     def prepare(self, batch: Batch) -> None:
         """Start the process where there is none, and bring the job."""
         self._broken = None
+        self._at_work = batch
         try:
-            error = self._begin(batch.job)
+            error = self._begin(batch)
         except BaseException as caught:  # noqa: BLE001 (it is the rows')
             error = caught
+        finally:
+            self._at_work = None
         if error is not None:
             self._broken = batch, error
 
-    def _begin(self, job: Job) -> BaseException | None:
+    def _begin(self, batch: Batch) -> BaseException | None:
         if self._is_used_up():
             self.close()
+        job = batch.job
         data = self._crew.data_of(job)
         tries = _TRIES
         while True:
@@ -212,8 +216,8 @@ class _Process:
                 self._forget(worker)
                 return None if job.token in self._jobs else self._bring(worker, job.token, data)
             except (OSError, EOFError) as error:
-                how = self._end()
-                if tries == 0:
+                how = f"can't be started ({error})" if self._worker is None else self._end()
+                if tries == 0 or batch.is_over:
                     failure = ChildProcessError(
                         f"no worker process has made the solver in {_TRIES} tries: the last one {how}"
                     )
@@ -226,6 +230,7 @@ class _Process:
                 self._worker = fork_server.fork()
             self._solved = self._bytes = 0
             send(self._worker.socket, Begin(dict(os.environ), _folder(), import_path()))
+            self._pid = receive(self._worker.socket)[0]
         return self._worker
 
     def _forget(self, worker: Worker) -> None:
@@ -240,12 +245,11 @@ class _Process:
         main = script() if b"__main__" in data else {}
         send(worker.socket, Bring(token, data, main))
         ready: Ready = receive(worker.socket)[0]
-        self._pid = ready.pid
         if ready.error is None:
             self._jobs[token] = None
             if len(self._jobs) > JOBS_KEPT:
                 self._jobs.popitem(last=False)
-        return ready.error
+        return None if ready.error is None else ready.error.opened()
 
     def _is_used_up(self) -> bool:
         solves, memory = self._crew.solves, self._crew.memory
@@ -295,7 +299,7 @@ class _Process:
         finally:
             self._at_work = None
         part = batch.mirror.part(start, stop)
-        part.causes = done.causes
+        part.causes = {row: cause.opened() for row, cause in done.causes.items()}
         batch.put(part, start)
         batch.runner.pace = done.seconds / (stop - start)
         self._spared = 0
@@ -346,7 +350,8 @@ class _Process:
 
     def _end(self) -> str:
         """Let go of the process and say how it ended."""
-        how = "can't be started" if self._worker is None else self._worker.end_of()
+        assert self._worker is not None
+        how = self._worker.end_of()
         self._let_go()
         return how
 
@@ -354,15 +359,17 @@ class _Process:
         if self._worker is not None:
             self._worker.close()
         self._worker = None
+        self._pid = 0
         self._staged = None
         self._jobs.clear()
         self._memories.clear()
 
     def stop(self, batch: Batch, *, is_last: bool) -> None:
-        """Kill the process if it is at work on a batch, and nobody stopped it otherwise."""
-        if is_last and self._at_work is batch:
+        """Kill the process if it is at work on a batch or makes its solver, and nobody stopped it otherwise."""
+        pid = self._pid
+        if is_last and self._at_work is batch and pid != 0:
             with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Have the process end."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
 from mapgrad.workers import _interrupts
-from mapgrad.workers._batch import Batch
+from mapgrad.workers._batch import START, Batch
 from mapgrad.workers._locks import call_after_fork, keep_inherited, new_condition
 from mapgrad.workers._portions import SECONDS, solve_portion
 
@@ -27,9 +27,6 @@ _PAUSE: Final = 0.02
 _PATIENCE: Final = 0.5
 """Seconds that the program's end waits for rows at work: some engines crash that come back while Python is ending."""
 
-_START: Final = 60.0
-"""Seconds that workers may take to start, which don't count against a deadline."""
-
 
 class Hand(Protocol):
     """What a thread solves rows with; its own, but for `stop`."""
@@ -45,7 +42,7 @@ class Hand(Protocol):
         """Solve some rows of a batch; what it raises fails them."""
 
     def stop(self, batch: Batch, *, is_last: bool) -> None:
-        """Stop what is solved of a batch; called from other threads, again and again until nothing is.
+        """Stop what is solved of a batch or made ready for it; called from other threads, again and again.
 
         Args:
             batch: The batch.
@@ -74,6 +71,7 @@ class Threads:
         self.new_hand: Callable[[], Hand] = InPlace if new_hand is None else new_hand
         self._wanted: dict[threading.Thread, int] = {}
         self._at_work: dict[threading.Thread, tuple[Batch, Hand]] = {}
+        self._preparing: dict[threading.Thread, tuple[Batch, Hand]] = {}
         self._batches: deque[Batch] = deque()
         self._condition = new_condition()
         call_after_fork(self)
@@ -100,6 +98,8 @@ class Threads:
         try:
             if self._hand_out(batch):
                 if _wait(batch):
+                    if batch.is_over:
+                        _end_with_program()
                     return True
                 has_ended = self._drop(batch)
                 batch.close()
@@ -139,7 +139,9 @@ class Threads:
                 raise
 
     def _drop(self, batch: Batch) -> bool:
-        """Stop a batch that nobody waits for; threads that are still at work on it get successors.
+        """Stop a batch that nobody waits for; threads that are at work on it get successors.
+
+        So do those that get ready for it, but at a deadline that began as another one was ready: they may be, soon.
 
         Returns:
             Whether no thread is at work on it any more.
@@ -148,9 +150,12 @@ class Threads:
             batch.is_over = True
             if batch in self._batches:
                 self._batches.remove(batch)
-            busy = {thread: hand for thread, (other, hand) in self._at_work.items() if other is batch}
+            engaged = self._at_work | ({} if batch.started.is_set() else self._preparing)
+            busy = {thread: hand for thread, (other, hand) in engaged.items() if other is batch}
             for thread in busy:
                 self._wanted.pop(thread, None)
+            if self._batches:
+                self._start(0)
         for left in reversed(range(_STOPS if busy else 0)):
             for hand in busy.values():
                 hand.stop(batch, is_last=left == 0)
@@ -176,7 +181,10 @@ class Threads:
                     batch.workers += 1
                     self._at_work[thread] = batch, hand
                     return batch, start, stop
+                self._preparing[thread] = batch, hand
             hand.prepare(batch)
+            with self._condition:
+                self._preparing.pop(thread, None)
             del batch  # another thread may end it, and nothing is kept while this one waits
 
     def give_back(self, batch: Batch) -> None:
@@ -203,6 +211,7 @@ class Threads:
         """Drop all rows: those who wait for them are gone."""
         with self._condition:
             batches = {*self._batches, *(batch for batch, _ in self._at_work.values())}
+            self._batches.clear()  # nobody begins with the next one once one is dropped
         for batch in batches:
             self._drop(batch)
 
@@ -213,8 +222,8 @@ class Threads:
 
     def after_fork(self) -> None:
         """Begin anew: a forked child has none of its parent's threads."""
-        keep_inherited((self._wanted, self._at_work, self._batches))
-        self._wanted, self._at_work, self._batches = {}, {}, deque()
+        keep_inherited((self._wanted, self._at_work, self._preparing, self._batches))
+        self._wanted, self._at_work, self._preparing, self._batches = {}, {}, {}, deque()
 
 
 class InPlace:
@@ -259,6 +268,12 @@ def solve_here(runner: Runner, job: Job, block: Block, deadline: float | None) -
         apart.close()
 
 
+def _end_with_program() -> None:
+    """Wait for ever in a daemon thread of a program that is ending: that its rows were dropped is nobody's concern."""
+    if threading.current_thread().daemon and not threading.main_thread().is_alive():
+        threading.Event().wait()
+
+
 _all: Final[WeakSet[Threads]] = WeakSet()
 
 
@@ -266,7 +281,7 @@ def _wait(batch: Batch) -> bool:
     """Wait for the end of a batch, or its deadline; tell whether it has ended."""
     if batch.deadline is None:
         return batch.ended.acquire()
-    batch.started.wait(_START)
+    batch.started.wait(START)
     return batch.ended.acquire(timeout=batch.left() or 0.0)
 
 

@@ -6,7 +6,7 @@ import pickle
 import sys
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,17 +89,36 @@ def text_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {_cut(message, _CHARACTERS)}"
 
 
-def portable(error: BaseException) -> BaseException:
-    """Return an error that can be sent to another process: itself, or its text where pickle refuses or it is long."""
+class Portable(NamedTuple):
+    """An error on its way to another process.
+
+    Attributes:
+        data: Itself, pickled; empty where pickle refuses or it is long.
+        text: Its class and message, for a process that can't make it.
+        notes: Its notes, likewise.
+    """
+
+    data: bytes
+    text: str
+    notes: tuple[str, ...]
+
+    def opened(self) -> BaseException:
+        """Return the error, or its text where its class has no place in this process."""
+        with suppress(Exception):  # unpickling runs the error class's own code
+            error: Any = pickle.loads(self.data)
+            if isinstance(error, BaseException):
+                return error
+        plain = RuntimeError(self.text)
+        for note in self.notes:
+            plain.add_note(note)
+        return plain
+
+
+def portable(error: BaseException) -> Portable:
+    """Return what stands for an error on its way to another process."""
     detach(error)
-    try:
+    data = b""
+    with suppress(BaseException):  # pickling runs the error class's own code
         data = pickle.dumps(error)
-        if len(data) <= _BYTES:
-            pickle.loads(data)
-            return error
-    except BaseException:  # noqa: BLE001 (pickling runs the error class's own code)
-        pass
-    plain = RuntimeError(text_of(error))
-    for note in getattr(error, "__notes__", []):
-        plain.add_note(note)
-    return plain
+    notes = tuple(note for note in getattr(error, "__notes__", ()) if isinstance(note, str))
+    return Portable(data if len(data) <= _BYTES else b"", text_of(error), notes)
