@@ -31,7 +31,7 @@ class Settings:
     merge: bool = True
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     blank: bool = False
-    """Whether rows that fail are NaN under "zero_grad" too, for those who must tell them from states."""
+    """As for `Solver.under`."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant, and have seconds as floats.

@@ -122,13 +122,18 @@ class Solver:
     ) -> Solver:
         """Return this solver under other policies, where they aren't None: models, workers and counts are shared.
 
+        Args:
+            domain: As for `get_solver`.
+            on_error: Likewise.
+            deadline: Likewise.
+            blank: Whether such rows' states are NaN under ``"zero_grad"`` too, where 0 would pass for a state.
+
         Raises:
             ValueError: a policy isn't one.
             MapgradError: As for `get_solver`, about a solver to fall back to.
         """
-        own = self._settings
-        settings = own.bound(domain, on_error, deadline, blank)
-        changes = [name for name in POLICIES if getattr(settings, name) != getattr(own, name)]
+        settings = self._settings.bound(domain, on_error, deadline, blank)
+        changes = [name for name in POLICIES if getattr(settings, name) != getattr(self._settings, name)]
         if not changes:
             return self
         bound = object.__new__(Solver)
