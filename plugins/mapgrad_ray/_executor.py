@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from concurrent.futures import Executor, Future, wait
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
@@ -22,7 +24,7 @@ _GRACE: Final = 1.0
 """Seconds that a call has to end which nobody waits for, before its actor is killed."""
 
 _PAUSE: Final = 0.1
-"""Seconds before an actor that isn't there is asked again, and before a look at whether Ray is."""
+"""Seconds before an actor that isn't there is asked again."""
 
 
 class _Actor:
@@ -79,6 +81,7 @@ class RayExecutor(Executor):
         for actor in self._actors:
             self._ask(actor)
         self._thread.start()
+        _all.add(self)
 
     @property
     def _max_workers(self) -> int:
@@ -116,14 +119,19 @@ class RayExecutor(Executor):
             end.join()
 
     def _end(self, calls: list[_Call]) -> None:
-        while ray.is_initialized() and wait(calls, _PAUSE).not_done:  # without Ray, nothing answers any more
-            pass
+        wait(calls)
+        self.end()
+        if self._is_ours:
+            ray.shutdown()
+
+    def end(self) -> None:
+        """Take no more calls, and end the actors, whatever they are at."""
+        with self._lock:
+            self._is_shut = True
         self._events.put(None)
         self._thread.join()
         for actor in self._actors:
             _kill(actor)
-        if self._is_ours:
-            ray.shutdown()
 
     def _serve(self) -> None:
         while True:
@@ -194,8 +202,18 @@ class RayExecutor(Executor):
                 call.set_exception(error)
 
 
+_all: Final[WeakSet[RayExecutor]] = WeakSet()
+
+
+@atexit.register  # after Ray, whose own end comes later therefore
+def _end_all() -> None:
+    """End all actors while Ray is there, which a call after its end would start again."""
+    for executor in list(_all):
+        executor.end()
+
+
 def _kill(actor: Any, *, no_restart: bool = True) -> None:
-    if ray.is_initialized():  # a program's end shuts Ray down first, with its actors, and ray.kill would start it again
+    if ray.is_initialized():
         ray.kill(actor, no_restart=no_restart)
 
 

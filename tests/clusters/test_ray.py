@@ -93,7 +93,7 @@ if sys.argv[1] == "hangs":
     import mapgrad_ray
 
     atexit.register(lambda: executor.shutdown())  # after Ray, which registers its own end later
-    executor = mapgrad_ray.executor(1)
+    executor = mapgrad_ray.executor(1, num_cpus=0)  # a cluster that runs already may have none left
     executor.submit(time.sleep, 1000)
 print(solver(torch.eye(3)).sum().item())
 sys.exit(7)
