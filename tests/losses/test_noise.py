@@ -67,6 +67,24 @@ def test_a_seed_gives_the_same_steps(noise, draw):
     assert make_loss(noise, seed=5)(pred, z_true)[0] != first
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
+@pytest.mark.parametrize("kind", ["one problem", "problems of rows", "compiled"])
+def test_validation_takes_no_step(noise, draw, kind):
+    if kind == "compiled" and isinstance(noise, Drawn):
+        pytest.skip("one kind of noise is enough to compile")
+    problems = {"problems": [SUBSET] * 5} if kind == "problems of rows" else {}
+    pred, z_true = draw(5, 6), make_loss(noise).solver(draw(5, 6, seed=1))
+    loss, straight = make_loss(noise), make_loss(noise)
+    call = torch.compile(loss, backend="aot_eager", fullgraph=True) if kind == "compiled" else loss
+    for _ in range(2):
+        loss.eval()
+        validated = [call(pred, z_true, **problems)[0] for _ in range(2)]
+        loss.train()
+        value = call(pred, z_true, **problems)[0]
+        torch.testing.assert_close(value, straight(pred, z_true, **problems)[0])
+        assert validated == [value, value]
+
+
 def test_torch_seed_without_a_seed(draw):
     pred, z_true = draw(5, 6), make_loss("auto").solver(draw(5, 6, seed=1))
     torch.manual_seed(3)

@@ -40,8 +40,8 @@ class FenchelYoung(Loss):
     - None: max_z ⟨θ, z⟩ − ⟨θ, z*⟩, the loss of the structured perceptron (Collins 2002), which all of them are for τ
       to 0.
 
-    The noise is that of a `MAPLayer` with the same law, samples, temperature and seed, at its same step, in eval mode
-    too.
+    The noise is that of a `MAPLayer` with the same law, samples, temperature and seed, at its same step. With a seed, a
+    call in eval mode has the noise of the coming step and isn't one, so that validation changes nothing.
 
     Args:
         solver: See `Loss`, as for the others. `Gibbs` asks it for nothing but its problem.
@@ -172,6 +172,11 @@ class FenchelYoung(Loss):
         noise, z = found
         values = self.excess(self.perturbed(theta, noise), z, z_true, problems).mean(dim=0)
         return self.result(values, z.mean(dim=0))
+
+    def begin(self, key: int) -> None:
+        """Begin a step; with a seed, a call in eval mode isn't one."""
+        if self.keys.seed is not None and not self.training:
+            self.keys.step -= 1
 
     def _drawn(
         self, theta: Tensor, ids: Tensor | None, problems: Sequence[Problem] | None

@@ -45,7 +45,8 @@ _DIGITS: Final = 12
 
 _OTHER_POOLS: Final = (
     "the pools of the ranks hold other states, so that their gradients aren't those of one rank with the whole batch: "
-    "let each rank load a checkpoint, not one of them alone, and add no states to a pool on some ranks only"
+    "let each rank load a checkpoint, not one of them alone, add no states to a pool on some ranks only, and share "
+    "none with a loss under no_sync"
 )
 
 
