@@ -59,9 +59,10 @@ def finite(name: str, value: float) -> float:
         TypeError: it isn't a number.
         ValueError: it is infinite or NaN.
     """
-    if not math.isfinite(number(name, value)):
+    found = number(name, value)
+    if not math.isfinite(found):
         raise ValueError(f"{name} must be finite, got {value}")
-    return float(value)
+    return found
 
 
 def number(name: str, value: object) -> float:

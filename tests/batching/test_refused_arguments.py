@@ -160,6 +160,17 @@ def test_all_numbers_of_seconds_are_taken(name, seconds):
     assert torch.equal(limited.solve(ROWS, deadline=seconds).z, best)
 
 
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_arrays_of_one_number_are_numbers(kind):
+    """NumPy makes no float of one that has a dimension."""
+    half = kind([0.5])
+    assert mapgrad.IMLE(mapgrad.Gaussian(), temperature=half).temperature == 0.5
+    assert mapgrad.Step(half, alpha=half).alpha == 0.5
+    assert mapgrad.AdaptiveStep(initial=half, decay=half).decay == 0.5
+    assert mapgrad.Pooled(PACKING, gate=half).gate == 0.5
+    assert mapgrad.losses.PairwiseRanking(solver(), solve_ratio=half).solve_ratio == 0.5
+
+
 def test_seconds_of_numpy_are_seconds():
     assert exact.Diagram(PACKING, max_seconds=np.float32(60)).num_states == 6
     assert mapgrad.tune(PACKING, ROWS, seconds=np.float32(0.1)).solver(ROWS).tolist() == [[1, 0, 1], [1, 1, 0]]

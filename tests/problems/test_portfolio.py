@@ -126,3 +126,11 @@ def test_exposures_are_right_for_each_pair_of_assets_however_far_apart_their_dev
     sizes = np.sqrt(np.diagonal(covariance))
     found = problem.exposures.T @ problem.exposures * problem.risk
     np.testing.assert_allclose(found / sizes / sizes[:, None], covariance / sizes / sizes[:, None], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [5, 9])
+def test_a_few_assets_of_far_larger_deviations_are_no_factors_that_hide_the_others(n):
+    variances = 10.0 ** -np.arange(16, 16 + n)
+    variances[0] = 1
+    exposures = mapgrad.Portfolio(np.diag(variances), 0.25).exposures
+    np.testing.assert_allclose((exposures**2).sum(axis=0) * 0.25, variances, rtol=1e-13)

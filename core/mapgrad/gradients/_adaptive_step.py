@@ -80,7 +80,7 @@ class AdaptiveStep(Stepping):
         self.step = positive("step", step)
         self.target = positive("target", target)
         self.momentum = finite("momentum", momentum)
-        self.decay = float(decay)
+        self.decay = number("decay", decay)
         self.norm = norm
         beta = torch.tensor(non_negative("initial", initial), dtype=torch.float32)
         if not beta.isfinite():

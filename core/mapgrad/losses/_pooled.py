@@ -114,7 +114,7 @@ class PooledLoss(Loss):
         super().__init__(feeder, minimize=minimize, reduction=reduction, return_solution=return_solution)
         if not 0 <= number("solve_ratio", solve_ratio) <= 1:
             raise ValueError(f"solve_ratio must be a probability, from 0 to 1, got {solve_ratio}")
-        self.solve_ratio = float(solve_ratio)
+        self.solve_ratio = number("solve_ratio", solve_ratio)
         self.pool = pool_of(self.require_problem(), pool)
         self._feeder = unfilled(feeder, takes_nan=True)  # which has a domain policy of its own; pools take in no NaN
         self.keys = KeyStream(0)  # without noise: a key stands for a pass, also where a checkpoint repeats it

@@ -92,8 +92,10 @@ class Portfolio(Problem):
         eigenvalues, vectors = np.linalg.eigh(self.covariance)
         eigenvalues = np.maximum(eigenvalues, 0)
         above = eigenvalues - eigenvalues[0]
-        is_factor = above > _ROUNDING**1.5 * eigenvalues[-1]
-        if 2 * (is_factor.sum() + 1) < len(vectors):
+        least = _ROUNDING**1.5 * eigenvalues[-1]
+        is_factor = above > least
+        # where what isn't told apart is nothing beside each asset's own variance
+        if 2 * (is_factor.sum() + 1) < len(vectors) and least <= _ROUNDING * self.covariance.diagonal().min():
             factors = vectors[:, is_factor] * np.sqrt(above[is_factor])
             root = np.concatenate((np.sqrt(eigenvalues[0]) * np.eye(len(vectors)), factors.T))
         else:

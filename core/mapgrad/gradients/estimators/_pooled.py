@@ -90,7 +90,7 @@ class Pooled(PoolEstimator):
         self.sides = require_sides(sides)
         if not 0 <= number("gate", gate) <= 1:
             raise ValueError(f"gate must be from 0 to 1, got {gate!r}")
-        self.gate = float(gate)
+        self.gate = number("gate", gate)
         self.derivative = require_bool("derivative", derivative)
         if derivative:
             self.require_density()
