@@ -213,6 +213,8 @@ class _Process:
             tries -= self._worker is None
             try:
                 worker = self._started()
+                if batch.is_over:  # `stop` may have come before there was a process
+                    return None
                 self._forget(worker)
                 return None if job.token in self._jobs else self._bring(worker, job.token, data)
             except (OSError, EOFError) as error:
@@ -289,6 +291,8 @@ class _Process:
         self._at_work = batch
         batch.progress[start:stop] = Progress.WAITING
         try:
+            if batch.is_over:  # `stop` may have come while a process that died was replaced
+                return None
             if self._staged != batch.name:
                 self._stage(to, batch)
             send(to, Rows(start, stop, batch.seconds()))
