@@ -207,6 +207,14 @@ class Untidy(Base):
                 self.files.append(open(os.devnull))
 
 
+class Mapped(Base):
+    \"\"\"Answers with how many MiB of shared memory its process has.\"\"\"
+
+    def solve_rows(self, state, block):
+        ends = [line.split()[0].split("-") for line in Path("/proc/self/maps").open() if "memfd:mapgrad" in line]
+        block.z[...] = sum(int(stop, 16) - int(start, 16) for start, stop in ends) / 2**20
+
+
 class Slow(Base):
     def solve(self, state, theta, request):
         time.sleep(0.05)
@@ -631,6 +639,15 @@ def test_limits_that_are_refused(options, error):
         Workers("processes:1", **options)
     with pytest.raises(TypeError, match="are for processes"):
         Workers(2, solves=3)
+
+
+def test_processes_let_go_of_the_memory_of_large_batches(module):
+    workers = Workers("processes:1")
+    solve(workers, module.Mapped, [1])
+    for _ in range(2):
+        solve(workers, module.Mapped, range(1 << 20))
+    assert 0 < solve(workers, module.Mapped, [1]).z[0, 0] < 1
+    workers.close()
 
 
 def test_nothing_is_left_behind(module):
