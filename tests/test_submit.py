@@ -1,6 +1,8 @@
 """Layers whose solver works while the caller goes on: `submit` and `pipelined` give what calls give."""
 
 import copy
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -86,6 +88,39 @@ def test_the_caller_goes_on_and_answers_come_in_order():
     assert all(each.done() for each in pending)
     assert function.asked == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert pending[-1].result() is last
+
+
+def test_a_result_whose_wait_was_interrupted_can_be_waited_for_again():
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    function, handler = Gated(), signal.signal(signal.SIGALRM, interrupt)
+    pending = mapgrad.MAPLayer(function).eval().submit(torch.ones(2, 6))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            pending.result()
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert not pending.done()
+    threading.Timer(0.2, function.leave.set).start()
+    assert pending.result().sum() == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_waits_for_nothing_of_its_parent(in_child):
+    function = Gated()
+    layer = mapgrad.MAPLayer(function).eval()
+    pending = layer.submit(torch.ones(2, 6))
+
+    def child():
+        function.leave.set()
+        assert layer.submit(torch.ones(2, 6)).result().sum() == 4
+        assert pending.done()
+
+    in_child(child)
+    function.leave.set()
+    assert pending.result().sum() == 4
 
 
 def test_errors_of_rows_come_with_the_result_each_time():

@@ -245,6 +245,28 @@ def test_a_given_executor_keeps_the_deadline():
         assert torch.equal(solver(rows(3, 0)), rows(3, 0) / 3)
 
 
+def test_a_solver_that_can_be_stopped_is_stopped_in_a_given_executor():
+    """As often as it takes, though the executor's threads are back when the deadline has passed."""
+
+    class Deaf(mapgrad.InstanceSolver):
+        def solve(self, state, theta, request):
+            heard.wait(HANGS)
+            ended.set()
+            return np.eye(4)[theta.argmax()]
+
+        def stop(self, state):
+            stops.append(state)
+            if len(stops) == 3:
+                heard.set()
+
+    stops, heard, ended = [], threading.Event(), threading.Event()
+    with ThreadPoolExecutor(2) as executor:
+        solver = mapgrad.get_solver(Deaf, PROBLEM, workers=executor, deadline=0.05, on_error="nan")
+        in_time(solver.solve, rows(3))
+        assert ended.wait(5)
+    heard.set()
+
+
 def test_rows_that_hang_leave_a_given_executor_its_threads():
     executor = ThreadPoolExecutor(2)
     solver = mapgrad.get_solver(Slow, PROBLEM, workers=executor, deadline=0.5, on_error="nan")

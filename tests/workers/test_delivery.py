@@ -1,7 +1,9 @@
 """Executors in which rows fail, workers die, nobody answers, or the caller itself is at work."""
 
+import importlib
 import logging
 import multiprocessing
+import os
 import pickle
 import threading
 import time
@@ -232,7 +234,11 @@ def test_a_process_pool_that_breaks_is_succeeded(fragile, caplog):
 
 def test_a_row_that_hangs_in_a_process_misses_the_deadline_alone(fragile):
     runner, job = prepare(fragile)
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    imported = {"initializer": importlib.import_module, "initargs": ("mapgrad.workers._parcels",)}
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), **imported) as pool:
+        pids = set()
+        while len(pids) < 2:  # the deadline is not for their start
+            pids |= {each.result() for each in [pool.submit(os.getpid) for _ in range(8)]}
         began = time.monotonic()
         Workers(pool).solve(runner, job, block := block_of([1, -2, *range(20)]), 1.0)
         assert_answered(block, failed=[1])

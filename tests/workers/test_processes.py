@@ -207,6 +207,14 @@ class Untidy(Base):
                 self.files.append(open(os.devnull))
 
 
+class Mapped(Base):
+    \"\"\"Answers with how many MiB of shared memory its process has.\"\"\"
+
+    def solve_rows(self, state, block):
+        ends = [line.split()[0].split("-") for line in Path("/proc/self/maps").open() if "memfd:mapgrad" in line]
+        block.z[...] = sum(int(stop, 16) - int(start, 16) for start, stop in ends) / 2**20
+
+
 class Slow(Base):
     def solve(self, state, theta, request):
         time.sleep(0.05)
@@ -370,6 +378,43 @@ def test_processes_that_hang_as_they_make_a_solver_are_given_up_with_its_rows(mo
     workers.close()
 
 
+@pytest.fixture
+def slowly(monkeypatch):
+    """Have a worker process take a second to begin."""
+    fork = ForkServer.fork
+
+    def forked(server):
+        time.sleep(1)
+        return fork(server)
+
+    return lambda: monkeypatch.setattr(ForkServer, "fork", forked)
+
+
+def test_a_process_that_begins_after_its_rows_were_given_up_makes_no_solver(module, tmp_path, monkeypatch, slowly):
+    monkeypatch.setattr("mapgrad.workers._threads.START", 0.1)
+    slowly()
+    workers = Workers("processes:1")
+    before = {*threading.enumerate()}
+    assert_answered(solve(workers, module.Late, [1], deadline=0.1, folder=str(tmp_path)), failed=[0])
+    wait_until(lambda: before.issuperset(threading.enumerate()))
+    assert not list(tmp_path.iterdir())
+    workers.close()
+
+
+def test_a_row_that_killed_its_process_is_not_tried_again_after_the_deadline(module, tmp_path, slowly, capfd):
+    """Its memory has been given up by then, and another file may have its number."""
+    workers = Workers("processes:1")
+    before = {*threading.enumerate()}
+    assert_answered(solve(workers, module.Base, [1], folder=str(tmp_path)))
+    slowly()
+    block = solve(workers, module.Base, [-1], deadline=0.3, folder=str(tmp_path))
+    assert block.status[0] == Status.TIME_LIMIT
+    wait_until(lambda: before.issuperset(threading.enumerate()))
+    assert (tmp_path / "tried-1").read_text() == "x"
+    assert capfd.readouterr().err == ""
+    workers.close()
+
+
 def test_a_process_that_ends_as_it_makes_the_solver_is_replaced_twice(module, tmp_path):
     made = tmp_path / "made"
     for times, failed in ((1, ()), (2, ()), (3, range(4))):
@@ -480,6 +525,14 @@ def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
+def has_ended(pid):
+    """Tell whether a process has ended, though nobody may have asked how: not each system's first process does."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def test_processes_killed_from_outside_cost_nothing(crew, module):
     pids = set(solve(crew, module.Telling, range(40)).z[:, 0].astype(int).tolist())
     for pid in pids:
@@ -588,6 +641,15 @@ def test_limits_that_are_refused(options, error):
         Workers(2, solves=3)
 
 
+def test_processes_let_go_of_the_memory_of_large_batches(module):
+    workers = Workers("processes:1")
+    solve(workers, module.Mapped, [1])
+    for _ in range(2):
+        solve(workers, module.Mapped, range(1 << 20))
+    assert 0 < solve(workers, module.Mapped, [1]).z[0, 0] < 1
+    workers.close()
+
+
 def test_nothing_is_left_behind(module):
     solve(warm := Workers("processes:1"), module.Base, range(4))  # the server, which stays
     warm.close()
@@ -638,4 +700,4 @@ hang(torch.tensor([[-4.0, 0, 0]] * 2))
         time.sleep(0.3)
         program.send_signal(signum)
         program.wait(20)
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in [*pids, server]))
+    wait_until(lambda: all(map(has_ended, [*pids, server])))

@@ -654,15 +654,6 @@ def test_only_rows_that_kill_their_worker_fail(own_processes, solvers):
     assert_answered(block)
 
 
-def test_a_worker_killed_from_outside_costs_nothing(own_processes, solvers):
-    runner, job = prepare(solvers.Identity, "outside")
-    own_processes.solve(runner, job, block_of(range(20)))
-    for child in multiprocessing.active_children():
-        os.kill(child.pid, 9)
-    own_processes.solve(runner, job, block := block_of(range(20)))
-    assert_answered(block)
-
-
 def test_an_interrupt_ends_processes_that_hang(solvers, tmp_path, run_program):
     script = f"""
 import os, pathlib, signal, sys, threading, time

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.batching import thread_state
+from mapgrad.workers._locks import call_after_fork
 from mapgrad.workers._runner import stop_all
 
 if TYPE_CHECKING:
@@ -89,24 +90,33 @@ class Background:
             self._stream = torch.cuda.Stream(theta.device)
             self._stream.wait_stream(torch.cuda.current_stream(theta.device))
         self._enter = thread_state(theta.device, self._stream)
+        self._ended = threading.Event()  # a join that Ctrl-C interrupts has Python take the thread for ended
+        call_after_fork(self)
         self._thread = threading.Thread(target=self._run, name="mapgrad_submitted", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        before, self._before = self._before, None
-        if before is not None:
-            before.wait()
-        if _is_ending.is_set():
-            return
         try:
+            before, self._before = self._before, None
+            if before is not None:
+                before.wait()
+            if _is_ending.is_set():
+                return
             with self._enter():
                 self._found = self._pass.forward(self._theta, self._record)
         except BaseException as error:  # noqa: BLE001 (the caller's, whatever it is)
             self._error = error
+        finally:
+            self._ended.set()
+
+    def after_fork(self) -> None:
+        """Have nobody wait for the parent's thread."""
+        self._ended = threading.Event()
+        self._ended.set()
 
     def is_done(self) -> bool:
         """Tell whether it has ended."""
-        return not self._thread.is_alive()
+        return self._ended.is_set()
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until it has ended, or for some seconds."""
@@ -114,7 +124,7 @@ class Background:
 
     def found(self) -> Found:
         """Wait for what `Pass.forward` returns, or raise what it raised."""
-        self._thread.join()
+        self._ended.wait()
         if _version(self._theta) != self._version:
             raise RuntimeError(
                 "θ was written to while it was being solved, so that which θ was is unknown: submit a clone, as in "

@@ -23,12 +23,15 @@ from mapgrad.workers._traces import Portable, portable
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
 JOBS_KEPT: Final = 16
 MEMORIES_KEPT: Final = 4
+MEMORY_KEPT: Final = 1 << 26
+"""Bytes; larger memory is given up after its batch."""
+
 _NO_LIMITS: Final = (None,) * len(Limits._fields)
 
 
@@ -129,6 +132,17 @@ def block_of(arrays: Sequence[NDArray[Any] | None], *, reuse: bool, patience: fl
     return block
 
 
+def given_up(sizes: Mapping[int, int]) -> list[int]:
+    """Return which memories a worker lets go of: large ones, and the first of many, but never the last.
+
+    Args:
+        sizes: Their bytes, in the order in which they were last used.
+    """
+    *others, _ = sizes
+    many = len(sizes) - MEMORIES_KEPT
+    return [number for place, number in enumerate(others) if sizes[number] > MEMORY_KEPT or place < many]
+
+
 def serve(source: socket.socket) -> None:
     """Answer messages until one is None or nobody can send any more."""
     worker = _Worker(source)
@@ -165,8 +179,6 @@ class _Worker:
             self._stage(message)
         elif isinstance(message, Map):
             self._memories[message.number] = SharedMemory(files[0], message.size)
-            if len(self._memories) > MEMORIES_KEPT:
-                self._memories.popitem(last=False)[1].close()
         elif isinstance(message, Bring):
             self._answer(Ready(self._build(message)))
         elif isinstance(message, Begin):
@@ -204,6 +216,8 @@ class _Worker:
     def _stage(self, stage: Stage) -> None:
         self._runners.move_to_end(stage.token)
         self._memories.move_to_end(stage.memory)
+        for number in given_up({number: memory.size for number, memory in self._memories.items()}):
+            self._memories.pop(number).close()
         arrays = iter(self._memories[stage.memory].arrays([shape for shape in stage.shapes if shape is not None]))
         whole = [None if shape is None else next(arrays) for shape in stage.shapes]
         self._runner, self._measures = self._runners[stage.token], stage.measures

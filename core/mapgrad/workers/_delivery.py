@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mapgrad.workers._parcels import UNKNOWN, Parcel, Rows
 from mapgrad.workers._portions import SECONDS, Answers
-from mapgrad.workers._threads import solve_here
+from mapgrad.workers._threads import PAUSE, STOPS, solve_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +35,6 @@ _PAUSE: Final = 0.05
 
 _FAILURES: Final = 32
 """After so many, and no answer, it isn't the rows: twice as many portions as it takes to find one in a thousand."""
-
-_STOPS: Final = 5
-_STOP_PAUSE: Final = 0.02
 
 
 class _Portion(NamedTuple):
@@ -221,9 +218,9 @@ class Delivery:
         for future in self._pending:
             future.cancel()
         begun = [future for future in self._pending if future.running()]
-        for _ in range(_STOPS if begun and self._has_threads else 0):
+        for _ in range(STOPS if begun and self._has_threads else 0):
             self._batch.runner.stop(self._batch)
-            if not self._batch.runner.can_stop or not wait(begun, _STOP_PAUSE).not_done:
+            if not self._batch.runner.can_stop or not wait(begun, PAUSE).not_done:
                 break
 
 

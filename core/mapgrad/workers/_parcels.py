@@ -21,7 +21,7 @@ from mapgrad.solvers import Block
 from mapgrad.workers._locks import new_lock
 from mapgrad.workers._portions import Answers, fail_rows
 from mapgrad.workers._runner import Job, Runner
-from mapgrad.workers._threads import InPlace, solve_here
+from mapgrad.workers._threads import PAUSE, STOPS, InPlace, solve_here
 from mapgrad.workers._traces import portable
 
 if TYPE_CHECKING:
@@ -156,8 +156,17 @@ class Rows:
             return
         ended: Future[None] = Future()
         threading.Thread(target=_settle, args=(ended, self._here), name="mapgrad_executor", daemon=True).start()
-        if wait([ended], self._batch.left()).done:
-            ended.result()
+        if not wait([ended], self._batch.left()).done:
+            self._stop(ended)
+            return
+        ended.result()
+
+    def _stop(self, ended: Future[None]) -> None:
+        """Stop the rows, as often as `Threads` does: their caller may believe that nobody is at work any more."""
+        for _ in range(STOPS):
+            self._batch.runner.stop(self._batch)
+            if not self._batch.runner.can_stop or wait([ended], PAUSE).done:
+                return
 
     def __reduce__(self) -> tuple[Any, ...]:
         part, job = self._part, self._parcel.data(self._batch.job, is_asked_for=self._with_job)

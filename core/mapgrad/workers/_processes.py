@@ -17,6 +17,7 @@ from mapgrad.solvers import Progress
 from mapgrad.workers._child import (
     JOBS_KEPT,
     MEMORIES_KEPT,
+    MEMORY_KEPT,
     Begin,
     Bring,
     Done,
@@ -24,6 +25,7 @@ from mapgrad.workers._child import (
     Ready,
     Rows,
     Stage,
+    given_up,
     is_importing,
 )
 from mapgrad.workers._fork_server import Worker, fork_server, import_path
@@ -41,9 +43,6 @@ if TYPE_CHECKING:
     from mapgrad.workers._batch import Batch
     from mapgrad.workers._runner import Job, Runner
     from mapgrad.workers._shared_memory import SharedMemory
-
-_MEMORY_KEPT: Final = 1 << 26
-"""Bytes; larger memory is given up after its batch."""
 
 _LEAST: Final = 1e-3
 """Seconds that a portion takes at least, as far as rows are left: handing it out costs up to a tenth of that."""
@@ -103,7 +102,7 @@ class Processes:
             has_ended = self._threads.finish(batch)
         finally:
             with self._lock:
-                is_kept = has_ended and batch.memory.size <= _MEMORY_KEPT and len(self._idle) < MEMORIES_KEPT
+                is_kept = has_ended and batch.memory.size <= MEMORY_KEPT and len(self._idle) < MEMORIES_KEPT
                 if is_kept:
                     self._idle.append((batch.number, batch.memory))
             if not is_kept:  # a process that is dying may still write to it
@@ -177,7 +176,7 @@ class _Process:
         self._pid = 0
         self._solved = self._bytes = self._spared = self._short_lived = 0
         self._jobs: OrderedDict[str, None] = OrderedDict()
-        self._memories: OrderedDict[int, None] = OrderedDict()
+        self._memories: OrderedDict[int, int] = OrderedDict()
         self._broken: tuple[Batch, BaseException] | None = None
         self._at_work: Batch | None = None
         self._staged: int | None = None
@@ -213,6 +212,8 @@ class _Process:
             tries -= self._worker is None
             try:
                 worker = self._started()
+                if batch.is_over:  # `stop` may have come before there was a process
+                    return None
                 self._forget(worker)
                 return None if job.token in self._jobs else self._bring(worker, job.token, data)
             except (OSError, EOFError) as error:
@@ -289,6 +290,8 @@ class _Process:
         self._at_work = batch
         batch.progress[start:stop] = Progress.WAITING
         try:
+            if batch.is_over:  # `stop` may have come while a process that died was replaced
+                return None
             if self._staged != batch.name:
                 self._stage(to, batch)
             send(to, Rows(start, stop, batch.seconds()))
@@ -319,10 +322,10 @@ class _Process:
     def _stage(self, to: socket.socket, batch: Shared) -> None:
         if batch.number not in self._memories:
             send(to, Map(batch.number, batch.memory.size), (batch.memory.file,))
-            self._memories[batch.number] = None
-            if len(self._memories) > MEMORIES_KEPT:
-                self._memories.popitem(last=False)
+            self._memories[batch.number] = batch.memory.size
         self._memories.move_to_end(batch.number)
+        for number in given_up(self._memories):
+            del self._memories[number]
         self._jobs.move_to_end(batch.job.token)
         block, measures = batch.block, self._crew.memory is not None
         send(to, Stage(batch.job.token, batch.number, batch.shapes, block.reuse, block.patience, measures))

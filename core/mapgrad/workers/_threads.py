@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mapgrad.solvers import Block
     from mapgrad.workers._runner import Job, Runner
 
-_STOPS: Final = 5
-_PAUSE: Final = 0.02
+STOPS: Final = 5
+PAUSE: Final = 0.02
 """A caller that waits no longer stops its rows up to so often, with so many seconds between: once may be too early."""
 
 _PATIENCE: Final = 0.5
@@ -156,10 +156,10 @@ class Threads:
                 self._wanted.pop(thread, None)
             if self._batches:
                 self._start(0)
-        for left in reversed(range(_STOPS if busy else 0)):
+        for left in reversed(range(STOPS if busy else 0)):
             for hand in busy.values():
                 hand.stop(batch, is_last=left == 0)
-            if batch.ended.acquire(timeout=_PAUSE):
+            if batch.ended.acquire(timeout=PAUSE):
                 return True
         return not busy
 
