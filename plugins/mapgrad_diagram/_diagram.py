@@ -31,8 +31,8 @@ class Diagram(mapgrad.BatchSolver[Compilable]):
     Args:
         problem: Of 0/1 variables.
         max_nodes: As for `mapgrad.exact.Diagram`.
-        max_seconds: As for `mapgrad.exact.Diagram`: compiling is part of a solver's start, which neither `time_limit`
-            nor a deadline counts.
+        max_seconds: As for `mapgrad.exact.Diagram`. `time_limit` doesn't count the time of compiling, and a deadline
+            only where rows bring problems of their own, which are compiled within the call.
 
     Raises:
         UnsupportedProblemError: as `mapgrad.exact.Diagram`.
