@@ -8,9 +8,10 @@ from __future__ import annotations
 import atexit
 import threading
 from collections import deque
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -26,6 +27,9 @@ _GRACE: Final = 1.0
 _PAUSE: Final = 0.1
 """Seconds before an actor that isn't there is asked again."""
 
+_LOOK: Final = 0.5
+"""Seconds between looks at Ray while calls are open: none of them gets an answer once the program has shut it down."""
+
 
 class _Actor:
     """Calls functions one by one, in a process of its own."""
@@ -40,7 +44,7 @@ class _Actor:
 class _Call(Future[Any]):
     """A call; one that runs is ended with its actor if it is cancelled and doesn't end by itself."""
 
-    actor: Any = None
+    end: Callable[[], None]
 
     def cancel(self) -> bool:
         if super().cancel():
@@ -53,7 +57,7 @@ class _Call(Future[Any]):
 
     def _kill(self) -> None:
         if self.running():
-            _kill(self.actor, no_restart=False)
+            self.end()
 
 
 class RayExecutor(Executor):
@@ -67,6 +71,7 @@ class RayExecutor(Executor):
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             _connect(actors)
+        self._session = _session()
         kind: Any = ray.remote(max_restarts=-1, max_task_retries=0)(_Actor)
         self._actors: list[Any] = [kind.options(**({"num_cpus": 1} | options)).remote() for _ in range(actors)]
         self._idle: list[Any] = []
@@ -76,6 +81,7 @@ class RayExecutor(Executor):
         self._open: set[_Call] = set()
         self._lock = threading.Lock()
         self._is_shut = False
+        self._loss: BaseException | None = None
         self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="mapgrad_ray", daemon=True)
         for actor in self._actors:
@@ -88,20 +94,42 @@ class RayExecutor(Executor):
         """How many actors Ray has started and not lost."""
         return max(1, self._there)
 
+    @property
+    def _broken(self) -> bool:
+        """Whether all actors are lost for good, as they are with a Ray that the program shuts down."""
+        if self._loss is None and _session() != self._session:
+            self._loss = BrokenExecutor("Ray was shut down, and the actors of this executor with it")
+        return self._loss is not None
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have an actor call a function; what is large among its arguments goes through Ray's object store."""
+        """Have an actor call a function; what is large among its arguments goes through Ray's object store.
+
+        Raises:
+            BrokenExecutor: All actors are lost for good.
+            RuntimeError: After `shutdown`.
+        """
         call = _Call()
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            self._require_actors()
             self._open.add(call)
         call.add_done_callback(self._open.discard)
         self._events.put(partial(self._take, call, (fn, args, kwargs)))
         return call
 
     def share(self, data: bytes) -> Callable[[], bytes]:
-        """Return what returns these bytes in each actor, from the object store, which has them once a machine."""
+        """Return what returns these bytes in each actor, from the object store, which has them once a machine.
+
+        Raises:
+            BrokenExecutor: All actors are lost for good.
+        """
+        self._require_actors()  # what Ray is asked after its end starts it anew
         return partial(ray.get, ray.put(data))
+
+    def _require_actors(self) -> None:
+        if self._broken:
+            raise BrokenExecutor("this executor takes no calls: its Ray actors are lost for good") from self._loss
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and end the actors once those are done that were taken."""
@@ -121,7 +149,7 @@ class RayExecutor(Executor):
     def _end(self, calls: list[_Call]) -> None:
         wait(calls)
         self.end()
-        if self._is_ours:
+        if self._is_ours and _session() == self._session:
             ray.shutdown()
 
     def end(self) -> None:
@@ -131,14 +159,23 @@ class RayExecutor(Executor):
         self._events.put(None)
         self._thread.join()
         for actor in self._actors:
-            _kill(actor)
+            self._kill(actor)
+
+    def _kill(self, actor: Any, *, no_restart: bool = True) -> None:
+        if _session() == self._session:
+            ray.kill(actor, no_restart=no_restart)
 
     def _serve(self) -> None:
         while True:
-            event = self._events.get()
+            event = _nothing
+            with suppress(Empty):
+                event = self._events.get(timeout=_LOOK if self._open else None)
             if event is None:
                 return
-            event()
+            if self._broken:
+                self._fail_all()
+            else:
+                event()
 
     def _take(self, call: _Call, what: Any) -> None:
         self._waiting.append((call, what))
@@ -150,25 +187,26 @@ class RayExecutor(Executor):
             call, what = self._waiting.popleft()
             if not call.set_running_or_notify_cancel():
                 continue
-            call.actor = self._idle.pop()
+            actor = self._idle.pop()
+            call.end = partial(self._kill, actor, no_restart=False)
             try:
-                answer = call.actor.call.remote(*what)
+                answer = actor.call.remote(*what)
             except Exception as error:  # noqa: BLE001 (the call can't be pickled, or Ray is gone)
                 call.set_exception(error)
-                self._idle.append(call.actor)
+                self._idle.append(actor)
                 continue
-            self._watch(answer, partial(self._finish, call))
+            self._watch(answer, partial(self._finish, call, actor))
 
     def _watch(self, answer: Any, then: Callable[[Future[Any]], None]) -> None:
         answer.future().add_done_callback(lambda done: self._events.put(partial(then, done)))
 
-    def _finish(self, call: _Call, done: Future[Any]) -> None:
+    def _finish(self, call: _Call, actor: Any, done: Future[Any]) -> None:
         error = done.exception()
         if isinstance(error, RayActorError):
             self._there -= 1
-            self._ask(call.actor)
+            self._ask(actor)
         else:
-            self._idle.append(call.actor)
+            self._idle.append(actor)
         if error is None:
             call.set_result(done.result())
         else:
@@ -187,19 +225,20 @@ class RayExecutor(Executor):
         elif isinstance(error, ActorDiedError):  # for good: this package isn't there, for one
             self._alive -= 1
             if self._alive == 0:
-                self._refuse(error)
+                self._loss = error
+                self._fail_all()
         else:
             timer = threading.Timer(_PAUSE, self._events.put, [partial(self._ask, actor)])
             timer.daemon = True
             timer.start()
         self._match()
 
-    def _refuse(self, error: BaseException) -> None:
-        """Fail what waits, as no actor is left."""
-        while self._waiting:
-            call, _ = self._waiting.popleft()
-            if call.set_running_or_notify_cancel():
-                call.set_exception(error)
+    def _fail_all(self) -> None:
+        """Fail all calls, as no actor is left."""
+        self._waiting.clear()
+        for call in list(self._open):
+            if call.running() or call.set_running_or_notify_cancel():
+                call.set_exception(self._loss)
 
 
 _all: Final[WeakSet[RayExecutor]] = WeakSet()
@@ -212,9 +251,17 @@ def _end_all() -> None:
         executor.end()
 
 
-def _kill(actor: Any, *, no_restart: bool = True) -> None:
-    if ray.is_initialized():
-        ray.kill(actor, no_restart=no_restart)
+def _nothing() -> None:
+    """Do nothing: it was time for a look at Ray."""
+
+
+def _session() -> tuple[str, str] | None:
+    """Return what tells the Ray that this program is connected to from others; None where it is to none."""
+    with suppress(Exception):  # it is shut down at this moment
+        if ray.is_initialized():
+            context = ray.get_runtime_context()
+            return context.get_job_id(), context.get_node_id()
+    return None
 
 
 def _connect(actors: int) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from concurrent.futures import BrokenExecutor
 from importlib.util import find_spec
 
 import pytest
@@ -12,6 +13,8 @@ import mapgrad
 
 if find_spec("ray") is None:
     pytest.skip("ray isn't installed: pip install 'mapgrad[ray]'", allow_module_level=True)
+
+from ray.exceptions import RayActorError
 
 import mapgrad_ray
 
@@ -106,3 +109,62 @@ def test_a_program_may_end_without_closing_its_solvers(how):
     run = subprocess.run([sys.executable, "-c", ENDS, how], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout) == (7, "3.0\n"), run.stderr
     assert "Traceback" not in run.stderr
+
+
+SHUT_DOWN = """
+import sys
+import threading
+import time
+
+import ray
+import torch
+
+import mapgrad
+from cluster_solvers import Fragile
+
+options = {"num_cpus": 1, "include_dashboard": False, "log_to_driver": False}
+ray.init(address="local", **options)
+solver = mapgrad.get_solver(Fragile, mapgrad.KSubset(9, 1), workers="ray:1", on_error="nan", merge=False)
+rows = torch.eye(9)
+assert torch.equal(solver(rows), rows)
+slow = torch.eye(9).repeat(40, 1) - 0.78 * torch.eye(9).roll(1, 0).repeat(40, 1)
+assert torch.equal(solver(slow[:9]), rows)
+timer = threading.Timer(1.0, ray.shutdown)
+timer.start()
+began = time.monotonic()
+solutions = solver.solve(slow)
+seconds = time.monotonic() - began
+timer.join()
+errors = {str(error) for error in solutions.causes.values()}
+print(0 < int(solutions.mask.sum()) < len(slow), seconds < 20, ray.is_initialized(), errors)
+ray.init(address="local", **options)
+print(torch.equal(solver(rows), rows))
+ray.shutdown()
+print(torch.equal(solver(rows), rows), threading.active_count() < 10)
+solver.close()
+print(ray.is_initialized())
+"""
+
+
+def test_the_program_shuts_ray_down_amid_a_call_and_before_one(fragile):
+    """Nobody waits for ever, Ray isn't started behind the program's back, and the next call has actors again."""
+    run = subprocess.run([sys.executable, "-c", SHUT_DOWN], capture_output=True, text=True, timeout=120)
+    lost = "{'Ray was shut down, and the actors of this executor with it'}"
+    assert run.stdout.splitlines() == [f"True True False {lost}", "True", "True True", "False"], run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_calls_fail_once_all_actors_are_lost_for_good(local_ray):
+    executor = mapgrad_ray.executor(2)
+    try:
+        assert executor.submit(int, "3").result(60) == 3
+        for actor in executor._actors:
+            local_ray.kill(actor)
+        calls = [executor.submit(int, "3") for _ in range(3)]
+        for call in calls:
+            with pytest.raises(RayActorError):
+                call.result(60)
+        with pytest.raises(BrokenExecutor, match="this executor takes no calls: its Ray actors are lost for good"):
+            executor.submit(int, "3")
+    finally:
+        executor.shutdown()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -427,6 +428,24 @@ def test_a_process_that_ends_as_it_makes_the_solver_is_replaced_twice(module, tm
     assert (
         str(block.causes[0]) == "no worker process has made the solver in 3 tries: the last one ended with exit code 3"
     )
+
+
+def test_a_batch_whose_solver_can_not_be_made_is_not_kept(module, tmp_path):
+    (tmp_path / "made").write_text("")
+    workers = Workers("processes:1")
+    gc.disable()
+    try:
+        block = solve(workers, module.Fragile, range(4), folder=str(tmp_path), times=3)
+        z = weakref.ref(block.z)
+        assert len(block.causes) == 4
+        del block
+        deadline = time.monotonic() + 10  # the thread lets go of its last portion
+        while z() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert z() is None
+    finally:
+        gc.enable()
+        workers.close()
 
 
 @pytest.mark.parametrize("kind", ["Ending", "EndingWhole"])

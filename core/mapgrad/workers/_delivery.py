@@ -193,7 +193,7 @@ class Delivery:
         start, stop = portion[:2]
         self._failures += 1
         is_hopeless = self._parcel.error is not None or (self._failures >= _FAILURES and not self._has_answers)
-        if isinstance(error, BrokenProcessPool) or is_hopeless or self._verdict is not None:
+        if isinstance(error, BrokenExecutor) or is_hopeless or self._verdict is not None:
             self._verdict = error if self._verdict is None else self._verdict
             self._left.append(portion)
         elif stop - start > 1:

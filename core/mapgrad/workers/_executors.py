@@ -29,9 +29,10 @@ _logger = logging.getLogger("mapgrad")
 class Given:
     """An executor. A forked child has none of its workers: there, the caller solves.
 
-    Beside the standard interface it may have two attributes: `_max_workers`, as those of the standard library do, which
-    is looked at for each portion, and a method ``share``, which takes bytes and returns a function, picklable and
-    small, that returns them in each worker. Jobs go that way then, and with the first portions otherwise.
+    Beside the standard interface it may have three attributes: `_max_workers` and `_broken`, as those of the standard
+    library do, of which the one is looked at for each portion, and the other for each batch, as one that is ours is
+    replaced then; and a method ``share``, which takes bytes and returns a function, picklable and small, that returns
+    them in each worker. Jobs go that way then, and with the first portions otherwise.
 
     Args:
         start: Returns the executor.
@@ -106,6 +107,10 @@ class Given:
     def _open(self, token: str) -> tuple[Executor, Parcel, Share | None]:
         """Return the executor, started if need be, a job on its way to it, and how it shares what workers need."""
         with self._lock:
+            if self._is_ours and self._executor is not None and getattr(self._executor, "_broken", False):
+                self._executor.shutdown(wait=False)
+                self._executor, self._has_answered = None, False
+                self._parcels.clear()
             if self._executor is None:
                 self._executor = self._start()
             share = getattr(self._executor, "share", None)

@@ -35,6 +35,7 @@ from mapgrad.workers._parcels import pickled, script, with_what_it_needs
 from mapgrad.workers._portions import fail_rows
 from mapgrad.workers._shared_batch import Shared
 from mapgrad.workers._threads import Threads
+from mapgrad.workers._traces import detach
 
 if TYPE_CHECKING:
     import socket
@@ -177,20 +178,22 @@ class _Process:
         self._solved = self._bytes = self._spared = self._short_lived = 0
         self._jobs: OrderedDict[str, None] = OrderedDict()
         self._memories: OrderedDict[int, int] = OrderedDict()
-        self._broken: tuple[Batch, BaseException] | None = None
+        self._broken: tuple[int, BaseException] | None = None  # by the batch's name, as it must not be kept
         self._at_work: Batch | None = None
         self._staged: int | None = None
         call_after_fork(self)
 
     def is_ready(self, batch: Batch) -> bool:
         """Tell whether the process is there and has the batch's job, or can't get it."""
-        if self._broken is not None and self._broken[0] is batch:
+        assert isinstance(batch, Shared)
+        if self._broken is not None and self._broken[0] == batch.name:
             return True
         is_there = self._worker is not None and not self._is_used_up()
         return is_there and not self.forgotten and batch.job.token in self._jobs
 
     def prepare(self, batch: Batch) -> None:
         """Start the process where there is none, and bring the job."""
+        assert isinstance(batch, Shared)
         self._broken = None
         self._at_work = batch
         try:
@@ -200,7 +203,8 @@ class _Process:
         finally:
             self._at_work = None
         if error is not None:
-            self._broken = batch, error
+            detach(error)
+            self._broken = batch.name, error
 
     def _begin(self, batch: Batch) -> BaseException | None:
         if self._is_used_up():
