@@ -263,8 +263,9 @@ def test_nothing_is_kept_of_answers_that_nobody_waits_for():
     assert threading.active_count() <= before + 1
 
 
-@pytest.mark.parametrize("engine", ["highs", "ortools.cp_sat", "ortools.mip", "pulp.cbc"])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("engine", "workers"), [("highs", 1), ("ortools.cp_sat", 2), ("ortools.mip", 1), ("pulp.cbc", 2)]
+)
 def test_a_program_may_end_before_what_it_submitted(engine, workers):
     script = f"""
 import torch, mapgrad

@@ -55,8 +55,7 @@ def test_a_full_disk_is_no_error(monkeypatch, caplog):
     assert "No space left on device" in caplog.text
 
 
-@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
-def test_a_damaged_file_is_written_anew(tmp_path, suffix):
+def test_a_damaged_file_is_written_anew(tmp_path):
     module, kept = tmp_path / "kept.py", tmp_path / "machine code"
     module.write_text(
         "import mapgrad\nfrom numba import types\n"
@@ -70,14 +69,14 @@ def test_a_damaged_file_is_written_anew(tmp_path, suffix):
             [sys.executable, str(module)], capture_output=True, text=True, check=False, env=environment
         )
         assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
-        return {path: path.read_bytes() for path in kept.rglob(f"*{suffix}")}
+        return {path: path.stat().st_size for path in kept.rglob("*.nb?")}
 
     whole = run()
-    assert whole
-    for path, code in whole.items():
-        path.write_bytes(code[:20])
-    run()
-    assert {path: len(code) for path, code in run().items()} == {path: len(code) for path, code in whole.items()}
+    for suffix in (".nbi", ".nbc"):
+        (damaged,) = (path for path in whole if path.suffix == suffix)
+        damaged.write_bytes(damaged.read_bytes()[:20])
+        run()
+        assert run() == whole
 
 
 FORKS = """
