@@ -487,6 +487,8 @@ def test_what_falls_back_is_looked_for_at_once():
         mapgrad.get_solver(Moody, PROBLEM, on_error="fallback:nobody")
     with pytest.raises(mapgrad.UnsupportedProblemError):
         mapgrad.get_solver(Moody, PROBLEM, on_error="fallback:scipy.assignment")
+    with pytest.raises(ValueError, match=r"falls back to solvers alone.*'nan' in 'fallback:topk,nan' isn't one"):
+        mapgrad.get_solver(Moody, PROBLEM, on_error="fallback:topk,nan")
     for wrong in ("fallback:", "fallback:topk,", "ignore", "raise:any", "any", None):
         with pytest.raises(ValueError, match="on_error must be"):
             mapgrad.get_solver(Moody, PROBLEM, on_error=wrong)

@@ -73,6 +73,11 @@ def require_policy(value: object) -> None:
             f"on_error must be 'raise', 'incumbent', {', '.join(map(repr, _FILLS))} or 'fallback:' with names of "
             f"solvers, such as 'fallback:highs,ortools.mip', got {value!r}"
         )
+    words = [name for name in fallbacks_of(str(value)) if name in ("raise", "incumbent", *_FILLS)]
+    if words:
+        raise ValueError(
+            f"on_error falls back to solvers alone, and raises where all fail: {words[0]!r} in {value!r} isn't one"
+        )
 
 
 def fallbacks_of(policy: ErrorPolicy) -> list[str]:
