@@ -7,25 +7,39 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import dask.config
-from distributed import Client, LocalCluster, secede
+from distributed import Client, LocalCluster, SpecCluster, secede
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
 
 _FRESH: Final = 1.0
 """Seconds for which the number of workers is believed."""
+
+
+class _Local(LocalCluster):
+    """A cluster of this machine that keeps its workers, however many rows kill them.
+
+    `SpecCluster` gives a worker up for good that isn't there 15 seconds after one of its place has died, though its
+    nanny may just be starting the next.
+    """
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        super(SpecCluster, self)._update_worker_status(op, msg)
 
 
 class DaskExecutor(Executor):
     """Calls of this program on the workers of a Dask cluster; see `mapgrad_dask.executor`.
 
     A call isn't known by its content, as Dask's own executor would have it, so that one that is tried again runs again.
+    Nor is its outcome lost, as there, where a worker dies with an answer that nobody has fetched yet.
     """
 
     def __init__(self, client: Client | str | int) -> None:
@@ -33,14 +47,14 @@ class DaskExecutor(Executor):
         if isinstance(client, int):
             # a call that has cost a worker is given back at once, for its caller to find the row at fault
             with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-                self._cluster = LocalCluster(n_workers=client, threads_per_worker=1, dashboard_address=":0")
+                self._cluster = _Local(n_workers=client, threads_per_worker=1, dashboard_address=":0")
         self._is_ours = not isinstance(client, Client)
         self._client: Any = client
         if not self._is_ours and self._client.asynchronous:
             raise ValueError(f"expected a client that waits for answers, not one of asynchronous=True, got {client!r}")
         if self._is_ours:
             self._client = Client(self._cluster or client, set_as_default=False)
-        self._executor: Executor = self._client.get_executor(pure=False)
+        self._futures: WeakSet[Future[Any]] = WeakSet()
         self._lock = threading.Lock()
         self._is_open = True
         self._opening = threading.Lock()
@@ -66,17 +80,50 @@ class DaskExecutor(Executor):
         with self._opening:  # so that `shutdown` waits for each call that was taken
             if not self._is_open:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            return self._executor.submit(fn, *args, **kwargs)
+            task = self._client.submit(fn, *args, pure=False, **kwargs)
+            future: Future[Any] = Future()
+            future.add_done_callback(partial(_give_up, task))
+            self._futures.add(future)
+        self._client.loop.add_callback(_follow, task, future)
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; close what was started here."""
         with self._opening:
             self._is_open = False
-        self._executor.shutdown(wait=wait and not cancel_futures)
+        futures = [*self._futures]
+        if wait and not cancel_futures:
+            wait_for(futures)
+        else:
+            for future in futures:
+                future.cancel()
         if self._is_ours:
             self._client.close()
         if self._cluster is not None:
             self._cluster.close()
+
+
+def _give_up(task: Any, future: Future[Any]) -> None:
+    """Cancel the task of a call that was cancelled."""
+    if future.cancelled() and not task.cancelled():
+        task.cancel()
+
+
+async def _follow(task: Any, future: Future[Any]) -> None:
+    """Give a call's future what comes of its task; in the client's event loop."""
+    answer, error = None, None
+    try:
+        answer = await task
+    except BaseException as raised:  # noqa: BLE001 (the call's own, or what cost it)
+        error = raised
+    if task.cancelled():
+        future.cancel()
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is None:
+        future.set_result(answer)
+    else:
+        future.set_exception(error)
 
 
 def executor_of(text: Client | str) -> DaskExecutor:

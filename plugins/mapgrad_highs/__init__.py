@@ -1,10 +1,18 @@
 """Plugin ``highs``: integer and linear programs by HiGHS, on models that are kept from row to row."""
 
 from functools import partial
+from typing import Final
 
 import mapgrad
 
 __all__ = ["mapgrad_solvers"]
+
+_SCRIPT: Final = """\
+import highspy
+engine = highspy.Highs()
+engine.readModel(path)
+engine.run()
+print(engine.modelStatusToString(engine.getModelStatus()), engine.getInfo().objective_function_value)"""
 
 
 @mapgrad.hookimpl
@@ -17,6 +25,7 @@ def mapgrad_solvers() -> list[mapgrad.SolverSpec]:
             factory="mapgrad_highs._program:HiGHS",
             accepts=(mapgrad.IntegerProgram,),
             cost=_program_cost,
+            script=_SCRIPT,
         ),
         spec(
             name="tsp",

@@ -1,6 +1,7 @@
 """What only a Dask cluster has: clients, a number of workers that changes, and tasks that use their own cluster."""
 
 import asyncio
+import os
 import time
 from importlib.util import find_spec
 
@@ -13,7 +14,7 @@ if find_spec("distributed") is None:
     pytest.skip("distributed isn't installed: pip install 'mapgrad[dask]'", allow_module_level=True)
 
 import dask.config
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 
 import mapgrad_dask
 
@@ -85,6 +86,28 @@ def test_by_a_number_of_processes():
         assert torch.equal(solver(rows(20)), expected(20))
     workers.close()
     assert dask.config.get("distributed.scheduler.allowed-failures") == 3
+
+
+def test_workers_are_started_anew_however_many_have_died():
+    executor = mapgrad_dask.executor(1)
+    try:
+        with dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}):
+            for _ in range(2):
+                assert executor.submit(os._exit, 3).exception(20) is not None
+            assert executor.submit(int, "3").result(20) == 3
+    finally:
+        executor.shutdown(wait=False)
+
+
+def test_an_answer_that_died_with_its_worker_fails_its_call(cluster, monkeypatch):
+    async def gather(client, *args, **kwargs):
+        raise KilledWorker("int", None, 0)
+
+    with Client(cluster, set_as_default=False) as client:
+        monkeypatch.setattr(Client, "_gather", gather)
+        executor = mapgrad_dask.executor(client)
+        assert isinstance(executor.submit(int, "3").exception(20), KilledWorker)
+        executor.shutdown(wait=False)
 
 
 def test_where_nobody_listens():

@@ -91,6 +91,18 @@ def test_one_warning_that_names_row_and_cause_then_counts():
     assert solver.stats["failed"] == 4
 
 
+def test_the_warning_is_right_of_rows_that_fail_in_backward_alone():
+    theta = rows(3).requires_grad_()
+    layer = mapgrad.MAPLayer(mapgrad.get_solver(Moody, PROBLEM), mapgrad.Blackbox(100.0), on_error="zero_grad")
+    z = layer(theta)
+    with pytest.warns(
+        UserWarning, match=r"1 of 1 rows: .* or in a backward pass their gradient 0\. .* count as rows\) is row 0"
+    ):
+        (z * torch.tensor([-1.0, 0.0, 0.0, 1.0])).sum().backward()
+    assert layer.last.mask.tolist() == [True]
+    assert not theta.grad.any()
+
+
 def test_rows_that_fail_in_several_ways_are_an_error_of_no_one_kind():
     solver = mapgrad.get_solver(Moody, PROBLEM)
     for ask in (solver, mapgrad.MAPLayer(solver, mapgrad.IMLE(None)), lambda theta: solver(theta, [PROBLEM] * 5)):
@@ -475,6 +487,8 @@ def test_what_falls_back_is_looked_for_at_once():
         mapgrad.get_solver(Moody, PROBLEM, on_error="fallback:nobody")
     with pytest.raises(mapgrad.UnsupportedProblemError):
         mapgrad.get_solver(Moody, PROBLEM, on_error="fallback:scipy.assignment")
+    with pytest.raises(ValueError, match=r"falls back to solvers alone.*'nan' in 'fallback:topk,nan' isn't one"):
+        mapgrad.get_solver(Moody, PROBLEM, on_error="fallback:topk,nan")
     for wrong in ("fallback:", "fallback:topk,", "ignore", "raise:any", "any", None):
         with pytest.raises(ValueError, match="on_error must be"):
             mapgrad.get_solver(Moody, PROBLEM, on_error=wrong)

@@ -254,6 +254,7 @@ def test_the_script_of_a_program_needs_its_engine_alone(engine, tmp_path):
     with mapgrad.record(tmp_path):
         mapgrad.get_solver(engine, INFEASIBLE, on_error="nan")(torch.ones(1, 2))
     (script,) = tmp_path.glob("*.py")
+    assert ("HiGHS solves the file here" in script.read_text()) == (engine == "diagram")
     program = f"import runpy, sys; sys.modules['mapgrad'] = None; runpy.run_path({str(script)!r})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

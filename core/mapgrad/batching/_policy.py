@@ -73,6 +73,11 @@ def require_policy(value: object) -> None:
             f"on_error must be 'raise', 'incumbent', {', '.join(map(repr, _FILLS))} or 'fallback:' with names of "
             f"solvers, such as 'fallback:highs,ortools.mip', got {value!r}"
         )
+    words = [name for name in fallbacks_of(str(value)) if name in ("raise", "incumbent", *_FILLS)]
+    if words:
+        raise ValueError(
+            f"on_error falls back to solvers alone, and raises where all fail: {words[0]!r} in {value!r} isn't one"
+        )
 
 
 def fallbacks_of(policy: ErrorPolicy) -> list[str]:
@@ -258,7 +263,8 @@ class Policy:
         _fill_in(solutions, failed, value)
         if self._counts.may_warn():
             filling = "NaN" if math.isnan(value) else f"{value:g}"
-            what = "they go without a state" if self._settings.blank else f"their z is {filling}, and their mask False"
+            what = f"their z is {filling}, their mask False, or in a backward pass their gradient 0"
+            what = "they go without a state" if self._settings.blank else what
             _warn_of(described, len(solutions.status), f'under on_error="{self.on_error}" {what}')
         return []
 
@@ -323,7 +329,8 @@ def _warn_of(failed: Mapping[int, FailedRow], count: int, what: str) -> None:
     """Warn that rows failed of so many, and what became of them."""
     number, row = next(iter(failed.items()))
     warnings.warn(
-        f"{row.label} has no acceptable answer to {len(failed)} of {count} rows: {what}. The first of them is row "
-        f"{number}: {row.ending}. From now on such rows are only counted, in stats",
+        f"{row.label} has no acceptable answer to {len(failed)} of {count} rows: {what}. The first of them "
+        f"(a layer's samples and steps count as rows) is row {number}: {row.ending}. From now on such rows are only "
+        "counted, in stats",
         stacklevel=users_level(),
     )
