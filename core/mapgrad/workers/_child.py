@@ -170,7 +170,8 @@ class _Worker:
 
     def after_fork(self) -> None:
         """Leave the way back to the parent: who waits at its other end hears by it that this process has ended."""
-        self._source.close()
+        with suppress(OSError):  # a solver may have closed it
+            self._source.close()
 
     def take(self, message: Any, files: list[int]) -> None:
         if isinstance(message, Rows):
