@@ -153,7 +153,8 @@ class Delivery:
             self._pending[future] = portion
         except Exception as error:  # noqa: BLE001 (each executor has its own)
             if isinstance(error, RuntimeError) and not isinstance(error, BrokenExecutor):
-                refusal = RuntimeError("the executor given as workers took no rows: is it shut down?")
+                said = " ".join(str(error).split())
+                refusal = RuntimeError(f"the executor given as workers took no rows: is it shut down? It says: {said}")
                 refusal.__cause__ = error
                 error = refusal
             self._fail(portion, error)
