@@ -193,12 +193,12 @@ class StuckOnce(Telling):
     def __init__(self, problem, folder):
         super().__init__(problem, folder)
         if "torch" not in sys.modules:
-            places = [Path(folder, name) for name in ("first", "second")]
-            for place in places:
-                if not place.exists():
-                    place.touch()
-                    over.wait(1000 if place is places[1] else 0)
-                    return
+            try:
+                Path(folder, "first").touch(exist_ok=False)
+            except FileExistsError:
+                if not Path(folder, "second").exists():
+                    Path(folder, "second").touch()
+                    over.wait(1000)
 
     def solve(self, state, theta, request):
         time.sleep(0.02)
