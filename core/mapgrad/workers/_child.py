@@ -41,6 +41,7 @@ class Begin(NamedTuple):
     environment: dict[str, str]
     folder: str | None
     path: list[str]
+    arguments: list[str]
 
 
 class Bring(NamedTuple):
@@ -188,6 +189,7 @@ class _Worker:
             if message.folder is not None:
                 os.chdir(message.folder)
             sys.path[:] = message.path
+            sys.argv[:] = message.arguments
             self._answer(os.getpid())
         else:
             self._forget(message)

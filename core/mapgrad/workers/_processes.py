@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -234,7 +235,7 @@ class _Process:
             with without_forks():  # a child would have its socket open
                 self._worker = fork_server.fork()
             self._solved = self._bytes = 0
-            send(self._worker.socket, Begin(dict(os.environ), _folder(), import_path()))
+            send(self._worker.socket, Begin(dict(os.environ), _folder(), import_path(), sys.argv))
             self._pid = receive(self._worker.socket)[0]
         return self._worker
 
