@@ -435,6 +435,15 @@ def test_a_process_that_hangs_as_it_makes_a_solver_is_replaced_though_others_sol
     workers.close()
 
 
+def test_a_process_that_hangs_as_it_makes_a_solver_ends_with_its_workers(module, tmp_path):
+    workers = Workers("processes:2")
+    before = {*threading.enumerate()}
+    solve(workers, module.StuckOnce, range(20), folder=str(tmp_path))
+    wait_until((tmp_path / "second").exists)
+    workers.close()
+    wait_until(lambda: before.issuperset(threading.enumerate()))
+
+
 @pytest.fixture
 def slowly(monkeypatch):
     """Have a worker process take a second to begin."""

@@ -124,7 +124,7 @@ class Threads:
 
     def _start(self, rows: int) -> None:
         """Start threads that are missing for so many more rows; the condition is held."""
-        self._give_up_late()
+        self._give_up_preparing(START)
         rows += len(self._at_work) + sum(batch.count - batch.begun for batch in self._batches)
         numbers = set(range(min(self.count, rows))) - set(self._wanted.values())
         for number in sorted(numbers):
@@ -139,11 +139,11 @@ class Threads:
                 self._wanted.pop(thread, None)
                 raise
 
-    def _give_up_late(self) -> None:
-        """Give threads successors that still get ready for rows which others have; the condition is held."""
-        latest = time.monotonic() - START
+    def _give_up_preparing(self, seconds: float) -> None:
+        """Give up threads that have got ready for so long for rows which others have; the condition is held."""
+        latest = time.monotonic() - seconds
         for thread, (batch, hand, began) in self._preparing.items():
-            if began < latest and batch not in self._batches:
+            if began <= latest and batch not in self._batches:
                 self._wanted.pop(thread, None)
                 hand.stop(batch, is_last=True)
 
@@ -213,6 +213,7 @@ class Threads:
         with self._condition:
             idle = [thread for thread in self._wanted if thread not in self._at_work]
             self._wanted.clear()
+            self._give_up_preparing(0.0)
             self._condition.notify_all()
         _join(idle, patience)
 
