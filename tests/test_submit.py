@@ -107,16 +107,47 @@ def test_a_result_whose_wait_was_interrupted_can_be_waited_for_again():
     assert pending.result().sum() == 4
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_an_interrupt_as_the_thread_is_started_costs_that_answer_alone(has_begun, monkeypatch):
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        if has_begun:
+            start(thread)
+        raise KeyboardInterrupt
+
+    function = Gated()
+    layer = mapgrad.MAPLayer(function).eval()
+    before = layer.submit(torch.zeros(2, 6))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            layer.submit(torch.ones(2, 6))
+    after = layer.submit(torch.full((2, 6), 2.0))
+    function.leave.set()
+    assert after.result().sum() == 4
+    assert before.done()
+    assert function.asked[-1] == 2
+    del kept
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_waits_for_nothing_of_its_parent(in_child):
     function = Gated()
     layer = mapgrad.MAPLayer(function).eval()
+    function.leave.set()
+    ended = layer.submit(torch.ones(2, 6))
+    assert ended.result().sum() == 4
+    function.leave.clear()
     pending = layer.submit(torch.ones(2, 6))
 
     def child():
         function.leave.set()
         assert layer.submit(torch.ones(2, 6)).result().sum() == 4
         assert pending.done()
+        with pytest.raises(RuntimeError, match="submit θ in this process"):
+            pending.result()
+        assert ended.result().sum() == 4
 
     in_child(child)
     function.leave.set()

@@ -122,6 +122,56 @@ def test_a_deadline_that_passes_while_a_model_is_made_is_no_error():
     assert failed.value.solutions.status.tolist() == [Status.TIME_LIMIT] * 2
 
 
+@pytest.mark.parametrize("how", ["returns", "raises", "raises for a row"])
+@pytest.mark.parametrize("workers", [None, 2, "executor"])
+def test_rows_that_a_block_leaves_as_it_is_stopped_ran_out_of_time(workers, how):
+    """Even if it is back before anybody has called them late."""
+
+    class Obedient(mapgrad.InstanceSolver):
+        def init(self):
+            return threading.Event()
+
+        def solve_rows(self, state, block):
+            if len(block) == 1:
+                block.z[0] = np.eye(4)[block.theta[0].argmax()]
+                return
+            block.z[0] = np.eye(4)[block.theta[0].argmax()]
+            if how == "raises for a row":
+                block.row = 0
+                state.wait(HANGS)
+                raise ValueError("the first row")
+            state.wait(HANGS)
+            if how == "raises":
+                raise ValueError("some row")
+
+        def stop(self, state):
+            state.set()
+
+    with ThreadPoolExecutor(2) as executor:
+        given = executor if workers == "executor" else workers
+        solver = mapgrad.get_solver(Obedient, PROBLEM, workers=given, on_error="nan", merge=False)
+        statuses = {int(Status.OPTIMAL)}
+        while statuses == {Status.OPTIMAL}:  # rows come one by one until it is known how short they take
+            statuses = {*in_time(solver.solve, rows(*[3] * 40), deadline=0.2).status.tolist()}
+    named = how == "raises for a row"
+    assert Status.TIME_LIMIT in statuses
+    assert statuses <= {Status.OPTIMAL, Status.TIME_LIMIT, *([Status.ERROR] if named else [])}
+
+
+@pytest.mark.parametrize("workers", [None, 2, "executor"])
+def test_a_stop_that_hangs_holds_up_nobody(workers):
+    class Stubborn(Slow):
+        def stop(self, state):
+            over.wait(HANGS)
+
+    with ThreadPoolExecutor(2) as executor:
+        given = executor if workers == "executor" else workers
+        solver = mapgrad.get_solver(Stubborn, PROBLEM, workers=given, on_error="nan")
+        assert in_time(solver.solve, rows(3, 0), deadline=0.2).status.tolist() == [1, Status.TIME_LIMIT]
+        assert torch.equal(in_time(solver, rows(3, 2)), rows(3, 2) / 3)
+        assert not over.is_set()
+
+
 @pytest.mark.parametrize("solver", [SlowBatch, "function"])
 def test_whole_batches_are_left_behind(solver):
     asked = torch.zeros(4, 4)

@@ -175,6 +175,36 @@ class Foreign(Base):
         raise ForeignError
 
 
+class ExitError(Exception):
+    \"\"\"Ends who unpickles it.\"\"\"
+
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+class Ender(Whole):
+    def misbehave(self, what):
+        raise ExitError("not sent")
+
+
+class StuckOnce(Telling):
+    \"\"\"The second process that makes it hangs meanwhile; rows take some time.\"\"\"
+
+    def __init__(self, problem, folder):
+        super().__init__(problem, folder)
+        if "torch" not in sys.modules:
+            try:
+                Path(folder, "first").touch(exist_ok=False)
+            except FileExistsError:
+                if not Path(folder, "second").exists():
+                    Path(folder, "second").touch()
+                    over.wait(1000)
+
+    def solve(self, state, theta, request):
+        time.sleep(0.02)
+        return super().solve(state, theta, request)
+
+
 class Stuck(Base):
     def __init__(self, problem):
         super().__init__(problem)
@@ -201,6 +231,8 @@ class Untidy(Base):
     def misbehave(self, what):
         if what == -1:
             os.closerange(3, 100)
+            if os.fork() == 0:
+                os._exit(0)
         else:
             resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
             self.files = []
@@ -342,7 +374,17 @@ def test_an_error_that_can_only_be_made_in_the_process_costs_its_row(crew, modul
     assert str(block.causes[40]) == "ForeignError: "
 
 
-def test_a_process_whose_files_a_solver_closed_or_took_ends_without_a_word(module, capfd):
+def test_an_error_that_ends_who_unpickles_it_costs_its_row(module):
+    workers = Workers("processes:1")
+    solve(workers, module.Ender, range(2))
+    block = solve(workers, module.Ender, [*range(40), -1, *range(30)])
+    assert_answered(block, failed=[40])
+    assert str(block.causes[40]) == "ExitError: not sent"
+    workers.close()
+
+
+def test_a_process_whose_files_a_solver_closed_or_took_ends_without_a_word(module, monkeypatch, capfd):
+    monkeypatch.setattr("mapgrad.workers._processes.fork_server", ForkServer())  # whose words are captured
     workers = Workers("processes:1")
     assert_answered(solve(workers, module.Untidy, [1, -2, 3]), failed=[1])
     assert_answered(solve(workers, module.Untidy, range(100_000)))  # new memory for them can't be mapped there
@@ -377,6 +419,29 @@ def test_processes_that_hang_as_they_make_a_solver_are_given_up_with_its_rows(mo
     assert_answered(solve(workers, module.Base, range(4)))
     assert time.monotonic() - began < 10
     workers.close()
+
+
+def test_a_process_that_hangs_as_it_makes_a_solver_is_replaced_though_others_solve_its_rows(
+    module, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mapgrad.workers._threads.START", 0.5)
+    workers = Workers("processes:2")
+
+    def pids():
+        return {*solve(workers, module.StuckOnce, range(20), folder=str(tmp_path)).z[:, 0].tolist()}
+
+    assert len(pids()) == 1
+    wait_until(lambda: len(pids()) == 2)
+    workers.close()
+
+
+def test_a_process_that_hangs_as_it_makes_a_solver_ends_with_its_workers(module, tmp_path):
+    workers = Workers("processes:2")
+    before = {*threading.enumerate()}
+    solve(workers, module.StuckOnce, range(20), folder=str(tmp_path))
+    wait_until((tmp_path / "second").exists)
+    workers.close()
+    wait_until(lambda: before.issuperset(threading.enumerate()))
 
 
 @pytest.fixture
@@ -666,6 +731,25 @@ def test_processes_let_go_of_the_memory_of_large_batches(module):
     for _ in range(2):
         solve(workers, module.Mapped, range(1 << 20))
     assert 0 < solve(workers, module.Mapped, [1]).z[0, 0] < 1
+    workers.close()
+
+
+@pytest.mark.parametrize("rows", [4, 10_000])
+def test_an_interrupt_while_a_batch_is_put_into_memory_leaves_no_file(module, monkeypatch, rows):
+    workers = Workers("processes:1")
+    solve(workers, module.Base, range(100))
+    before = descriptors()
+
+    def interrupted(arrays, **asked):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mapgrad.workers._shared_batch.block_of", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            solve(workers, module.Base, range(rows))
+    assert_answered(solve(workers, module.Base, range(100)))
+    gc.collect()
+    assert descriptors() == before
     workers.close()
 
 

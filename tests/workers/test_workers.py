@@ -703,6 +703,27 @@ if block.causes:
     assert '__name__ == "__main__"' in done.stderr
 
 
+def test_a_script_that_reads_its_arguments_as_it_is_imported(tmp_path):
+    script = tmp_path / "with_arguments.py"
+    script.write_text("""
+import argparse
+import numpy as np, torch, mapgrad
+parser = argparse.ArgumentParser()
+parser.add_argument("--place", type=int, required=True)
+place = parser.parse_args().place
+
+class Placed(mapgrad.InstanceSolver):
+    def solve(self, state, theta, request):
+        return np.eye(3)[place]
+
+if __name__ == "__main__":
+    print(mapgrad.get_solver(Placed, mapgrad.KSubset(3, 1), workers="processes:1")(torch.ones(3)).tolist())
+""")
+    command = [sys.executable, script, "--place", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0.0, 0.0, 1.0]\n", "")
+
+
 # -- what a user may give
 
 

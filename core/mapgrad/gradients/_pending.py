@@ -82,7 +82,6 @@ class Background:
         self._version = _version(self._theta)
         before = _latest.get(owner)
         self._before = None if before is None else before()
-        _latest[owner] = weakref.ref(self)
         self._found: Found = None
         self._error: BaseException | None = None
         self._stream: torch.cuda.Stream | None = None
@@ -90,12 +89,22 @@ class Background:
             self._stream = torch.cuda.Stream(theta.device)
             self._stream.wait_stream(torch.cuda.current_stream(theta.device))
         self._enter = thread_state(theta.device, self._stream)
+        self._turn = threading.Lock()  # taken by the thread, or by who gives it up
         self._ended = threading.Event()  # a join that Ctrl-C interrupts has Python take the thread for ended
         call_after_fork(self)
-        self._thread = threading.Thread(target=self._run, name="mapgrad_submitted", daemon=True)
-        self._thread.start()
+        try:
+            _latest[owner] = weakref.ref(self)
+            threading.Thread(target=self._run, name="mapgrad_submitted", daemon=True).start()
+        except BaseException:  # Ctrl-C, which may come before or after the thread has begun
+            if self._turn.acquire(blocking=False):
+                _latest.pop(owner, None)
+                if before is not None:
+                    _latest[owner] = before
+            raise
 
     def _run(self) -> None:
+        if not self._turn.acquire(blocking=False):
+            return
         try:
             before, self._before = self._before, None
             if before is not None:
@@ -111,6 +120,11 @@ class Background:
 
     def after_fork(self) -> None:
         """Have nobody wait for the parent's thread."""
+        if not self._ended.is_set():
+            self._error = RuntimeError(
+                "θ was being solved when this process was forked, in a thread that its parent alone has: ask for "
+                "result() before the fork, or submit θ in this process"
+            )
         self._ended = threading.Event()
         self._ended.set()
 
@@ -120,7 +134,7 @@ class Background:
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until it has ended, or for some seconds."""
-        self._thread.join(seconds)
+        self._ended.wait(seconds)
 
     def found(self) -> Found:
         """Wait for what `Pass.forward` returns, or raise what it raised."""

@@ -41,6 +41,7 @@ class Begin(NamedTuple):
     environment: dict[str, str]
     folder: str | None
     path: list[str]
+    arguments: list[str]
 
 
 class Bring(NamedTuple):
@@ -170,7 +171,8 @@ class _Worker:
 
     def after_fork(self) -> None:
         """Leave the way back to the parent: who waits at its other end hears by it that this process has ended."""
-        self._source.close()
+        with suppress(OSError):  # a solver may have closed it
+            self._source.close()
 
     def take(self, message: Any, files: list[int]) -> None:
         if isinstance(message, Rows):
@@ -187,6 +189,7 @@ class _Worker:
             if message.folder is not None:
                 os.chdir(message.folder)
             sys.path[:] = message.path
+            sys.argv[:] = message.arguments
             self._answer(os.getpid())
         else:
             self._forget(message)

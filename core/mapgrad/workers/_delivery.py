@@ -6,6 +6,7 @@ import math
 import multiprocessing
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -153,7 +154,8 @@ class Delivery:
             self._pending[future] = portion
         except Exception as error:  # noqa: BLE001 (each executor has its own)
             if isinstance(error, RuntimeError) and not isinstance(error, BrokenExecutor):
-                refusal = RuntimeError("the executor given as workers took no rows: is it shut down?")
+                said = " ".join(str(error).split())
+                refusal = RuntimeError(f"the executor given as workers took no rows: is it shut down? It says: {said}")
                 refusal.__cause__ = error
                 error = refusal
             self._fail(portion, error)
@@ -161,12 +163,14 @@ class Delivery:
     def _collect(self) -> None:
         left = self._batch.left()
         pauses = [pause for pause in (left, self._pause if self._takes_back else None) if pause is not None]
-        try:
-            self._take_in(self._done.get(timeout=min(pauses) if pauses else None))
-        except Empty:
+        future = None
+        with suppress(Empty):
+            future = self._done.get(timeout=min(pauses) if pauses else None)
+        if future is None:
             if self._takes_back and left != 0.0 and not any(future.running() for future in self._pending):
                 self._take_back()
             return
+        self._take_in(future)
         self._pause = _PAUSE
         while not self._done.empty():
             self._take_in(self._done.get())

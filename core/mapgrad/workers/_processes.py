@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -180,6 +181,7 @@ class _Process:
         self._memories: OrderedDict[int, int] = OrderedDict()
         self._broken: tuple[int, BaseException] | None = None  # by the batch's name, as it must not be kept
         self._at_work: Batch | None = None
+        self._is_given_up = False
         self._staged: int | None = None
         call_after_fork(self)
 
@@ -194,7 +196,7 @@ class _Process:
     def prepare(self, batch: Batch) -> None:
         """Start the process where there is none, and bring the job."""
         assert isinstance(batch, Shared)
-        self._broken = None
+        self._broken, self._is_given_up = None, False
         self._at_work = batch
         try:
             error = self._begin(batch)
@@ -216,13 +218,13 @@ class _Process:
             tries -= self._worker is None
             try:
                 worker = self._started()
-                if batch.is_over:  # `stop` may have come before there was a process
+                if batch.is_over or self._is_given_up:  # `stop` may have come before there was a process
                     return None
                 self._forget(worker)
                 return None if job.token in self._jobs else self._bring(worker, job.token, data)
             except (OSError, EOFError) as error:
                 how = f"can't be started ({error})" if self._worker is None else self._end()
-                if tries == 0 or batch.is_over:
+                if tries == 0 or batch.is_over or self._is_given_up:
                     failure = ChildProcessError(
                         f"no worker process has made the solver in {_TRIES} tries: the last one {how}"
                     )
@@ -234,7 +236,7 @@ class _Process:
             with without_forks():  # a child would have its socket open
                 self._worker = fork_server.fork()
             self._solved = self._bytes = 0
-            send(self._worker.socket, Begin(dict(os.environ), _folder(), import_path()))
+            send(self._worker.socket, Begin(dict(os.environ), _folder(), import_path(), sys.argv))
             self._pid = receive(self._worker.socket)[0]
         return self._worker
 
@@ -373,10 +375,11 @@ class _Process:
 
     def stop(self, batch: Batch, *, is_last: bool) -> None:
         """Kill the process if it is at work on a batch or makes its solver, and nobody stopped it otherwise."""
-        pid = self._pid
-        if is_last and self._at_work is batch and pid != 0:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if is_last and self._at_work is batch:
+            self._is_given_up = True
+            if (pid := self._pid) != 0:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Have the process end."""

@@ -7,9 +7,13 @@ import logging
 import operator
 import signal
 import threading
+import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex, cast
 from weakref import WeakSet
+
+import numpy as np
 
 from mapgrad.solutions import Status
 from mapgrad.solvers import InstanceSolver, Progress
@@ -17,12 +21,16 @@ from mapgrad.workers._locks import call_after_fork, keep_inherited, new_lock
 from mapgrad.workers._traces import detach, frames_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import CodeType
 
     from mapgrad.problems import Problem
     from mapgrad.solvers import Block
 
 _NOT_READY: Final = object()
+
+_PATIENCE: Final = 0.02
+"""Seconds to wait for a solver's stop, which is to return at once."""
 
 _logger = logging.getLogger("mapgrad")
 
@@ -48,6 +56,17 @@ class Job:
         return self.factory.build(self.problem, self.options)
 
 
+class _Run:
+    """A block at work: its model once there is one, whom it belongs to, and a lock that is held while it is stopped."""
+
+    __slots__ = ("owner", "state", "stopping")
+
+    def __init__(self, state: Any, owner: object) -> None:
+        self.state = state
+        self.owner = owner
+        self.stopping = threading.Lock()
+
+
 class Runner:
     """An instance solver and its idle native models.
 
@@ -70,11 +89,12 @@ class Runner:
         self._lock = new_lock()
         self.solver = solver
         stoppable = solver.traits.stoppable
-        self.can_stop = _has_own(solver, "stop") if stoppable is None else stoppable
+        self._has_own_stop = _has_own(solver, "stop")
+        self.can_stop = self._has_own_stop if stoppable is None else stoppable
         self.pace: float | None = None
         self.loops = not _has_own(solver, "solve_rows")
         self._is_worker = is_worker
-        self._at_work: dict[Block, tuple[Any, object]] = {}
+        self._at_work: dict[Block, _Run] = {}
         call_after_fork(self)
         _all.add(self)
 
@@ -96,15 +116,19 @@ class Runner:
             detach(error)
             if rows is None:
                 rest.reset(exact=self.solver.traits.exact)
-                self._run_one_by_one(block, start, owner)
+                if rest.stopped:
+                    _give_up(rest)
+                else:
+                    self._run_one_by_one(block, start, owner)
                 return
             rest.part(rows.start, rows.stop if self.loops else len(rest)).reset(exact=self.solver.traits.exact)
             for row in rows:
                 block.fail(start + row, error)
             start += rows.stop
-            if start == len(block) or rest.stopped:
+            is_stopped, rest = rest.stopped, block.part(start, len(block))
+            if is_stopped or len(rest) == 0:
+                _give_up(rest)
                 return
-            rest = block.part(start, len(block))
             failure = self._attempt(rest, owner)
 
     def _run_one_by_one(self, block: Block, start: int, owner: object) -> None:
@@ -114,6 +138,7 @@ class Runner:
             if part.causes:
                 block.causes[row] = part.causes[0]
             if part.stopped:
+                _give_up(block.part(row + 1, len(block)))
                 return
 
     def _attempt(self, block: Block, owner: object) -> tuple[BaseException, range | None] | None:
@@ -125,20 +150,17 @@ class Runner:
                 idle = self._idle
                 if idle:
                     state = idle.pop()
-                self._at_work[block] = state, owner
+                run = self._at_work[block] = _Run(state, owner)
             if state is _NOT_READY:
-                state = self.solver.init()
-                with self._lock:
-                    self._at_work[block] = state, owner
-            if block.stopped:  # while the model was made
-                block.status.fill(Status.TIME_LIMIT)
-            else:
+                state = run.state = self.solver.init()
+            if not block.stopped:  # while the model was made
                 if block.progress is not None and not self.loops:
                     block.progress.fill(Progress.BEGUN)
                 self.solver.solve_rows(state, block)
+            if block.stopped:
+                _give_up(block)
         except BaseException as error:
-            with self._lock:
-                self._at_work.pop(block, None)
+            self._end_run(block)
             rows = range(len(block))
             if state is not _NOT_READY:
                 rows = _rows_of(block)
@@ -146,13 +168,20 @@ class Runner:
             if self._goes_through(error):
                 raise
             return error, rows
+        self._end_run(block)
         with self._lock:
-            self._at_work.pop(block, None)
             if idle is self._idle:
                 idle.append(state)
                 return None
         self._close(state)
         return None
+
+    def _end_run(self, block: Block) -> None:
+        """Wait until nobody stops a run any more, so that no state is given back or closed meanwhile."""
+        with self._lock:
+            run = self._at_work.pop(block, None)
+        if run is not None:
+            run.stopping.acquire()
 
     def _goes_through(self, error: BaseException) -> bool:
         if self._is_worker or threading.current_thread() is not threading.main_thread():
@@ -168,17 +197,27 @@ class Runner:
     def stop(self, owner: object = None) -> None:
         """Stop what is at work, or that part of it that belongs to an owner; called from another thread.
 
-        Rows that haven't begun stay without an answer.
+        Rows that haven't begun end with TIME_LIMIT, as those do that the solver leaves without an answer.
         """
-        with self._lock:  # no state is given back or closed meanwhile
-            for block, (state, of) in list(self._at_work.items()):
-                if owner is None or of is owner:
+        stops: list[Callable[[], None]] = []
+        with self._lock:
+            for block, run in self._at_work.items():
+                if owner is None or run.owner is owner:
                     block.stopped = True
-                    if state is not _NOT_READY:
-                        try:
-                            self.solver.stop(state)
-                        except BaseException:
-                            _logger.warning("%s.stop raised", type(self.solver).__qualname__, exc_info=True)
+                    if self._has_own_stop and run.state is not _NOT_READY and not run.stopping.locked():
+                        stops.append(partial(self._stop, block, run))
+        _run_apart(stops, _PATIENCE)
+
+    def _stop(self, block: Block, run: _Run) -> None:
+        with self._lock:
+            if self._at_work.get(block) is not run or not run.stopping.acquire(blocking=False):
+                return
+        try:
+            self.solver.stop(run.state)
+        except BaseException:
+            _logger.warning("%s.stop raised", type(self.solver).__qualname__, exc_info=True)
+        finally:
+            run.stopping.release()
 
     def close(self) -> None:
         """Free the idle native models; those at work are freed once they are given back."""
@@ -218,6 +257,28 @@ def _end() -> None:
 
 def _has_own(solver: InstanceSolver[Any, Any], name: str) -> bool:
     return getattr(type(solver), name) is not getattr(InstanceSolver, name)
+
+
+def _run_apart(calls: Sequence[Callable[[], None]], patience: float) -> None:
+    """Make calls in threads of their own, and wait for them for some seconds: any may hang."""
+    threads = [threading.Thread(target=call, name="mapgrad_stop", daemon=True) for call in calls]
+    for thread in threads:
+        try:
+            thread.start()
+        except RuntimeError:  # the system, or a program that ends, allows no more
+            thread.run()
+    deadline = time.monotonic() + patience
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+
+
+def _give_up(block: Block) -> None:
+    """Note that the rows of a block that was stopped ran out of time, but for those that have an answer or a cause."""
+    has_no_cause = (block.status == Status.OPTIMAL) | (block.status == Status.FEASIBLE)
+    left = has_no_cause & np.isnan(block.z).any(axis=1)
+    block.z[left] = np.nan
+    block.status[left] = Status.TIME_LIMIT
 
 
 def _rows_of(block: Block) -> range | None:

@@ -6,6 +6,8 @@ import math
 import mmap
 import os
 import tempfile
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -40,7 +42,7 @@ class SharedMemory:
     """Memory that another process can map, too.
 
     Args:
-        file: Descriptor of an open file, which this object closes.
+        file: Descriptor of an open file, which this object closes, at the latest when it is gone itself.
         size: How many bytes of it.
     """
 
@@ -48,6 +50,8 @@ class SharedMemory:
         self.file = file
         self.size = size
         self._map = mmap.mmap(file, size)
+        self._closing = weakref.finalize(self, _close, file)
+        self._closing.atexit = False
 
     @classmethod
     def of_size(cls, size: int) -> SharedMemory:
@@ -72,7 +76,12 @@ class SharedMemory:
 
     def close(self) -> None:
         """Give the memory up; arrays of this process keep it until they are gone."""
-        os.close(self.file)
+        self._closing()
+
+
+def _close(file: int) -> None:
+    with suppress(OSError):  # in a worker, a solver may have closed it
+        os.close(file)
 
 
 def _unnamed_file() -> int:

@@ -29,7 +29,7 @@ _PATIENCE: Final = 0.5
 
 
 class Hand(Protocol):
-    """What a thread solves rows with; its own, but for `stop`."""
+    """What a thread solves rows with; where that is its own, others call `stop` alone."""
 
     def is_ready(self, batch: Batch) -> bool:
         """Tell whether rows of a batch can be taken, or `prepare` is needed."""
@@ -68,10 +68,10 @@ class Threads:
     def __init__(self, count: int, new_hand: Callable[[], Hand] | None = None, least: float = 0.0) -> None:
         self.count = count
         self._least = least
-        self.new_hand: Callable[[], Hand] = InPlace if new_hand is None else new_hand
+        self.new_hand: Callable[[], Hand] = (lambda: _in_place) if new_hand is None else new_hand
         self._wanted: dict[threading.Thread, int] = {}
         self._at_work: dict[threading.Thread, tuple[Batch, Hand]] = {}
-        self._preparing: dict[threading.Thread, tuple[Batch, Hand]] = {}
+        self._preparing: dict[threading.Thread, tuple[Batch, Hand, float]] = {}
         self._batches: deque[Batch] = deque()
         self._condition = new_condition()
         call_after_fork(self)
@@ -124,6 +124,7 @@ class Threads:
 
     def _start(self, rows: int) -> None:
         """Start threads that are missing for so many more rows; the condition is held."""
+        self._give_up_preparing(START)
         rows += len(self._at_work) + sum(batch.count - batch.begun for batch in self._batches)
         numbers = set(range(min(self.count, rows))) - set(self._wanted.values())
         for number in sorted(numbers):
@@ -138,6 +139,14 @@ class Threads:
                 self._wanted.pop(thread, None)
                 raise
 
+    def _give_up_preparing(self, seconds: float) -> None:
+        """Give up threads that have got ready for so long for rows which others have; the condition is held."""
+        latest = time.monotonic() - seconds
+        for thread, (batch, hand, began) in self._preparing.items():
+            if began <= latest and batch not in self._batches:
+                self._wanted.pop(thread, None)
+                hand.stop(batch, is_last=True)
+
     def _drop(self, batch: Batch) -> bool:
         """Stop a batch that nobody waits for; threads that are at work on it get successors.
 
@@ -150,14 +159,14 @@ class Threads:
             batch.is_over = True
             if batch in self._batches:
                 self._batches.remove(batch)
-            engaged = self._at_work | ({} if batch.started.is_set() else self._preparing)
-            busy = {thread: hand for thread, (other, hand) in engaged.items() if other is batch}
+            engaged = [*self._at_work.items(), *(() if batch.started.is_set() else self._preparing.items())]
+            busy = {thread: hand for thread, (other, hand, *_) in engaged if other is batch}
             for thread in busy:
                 self._wanted.pop(thread, None)
             if self._batches:
                 self._start(0)
         for left in reversed(range(STOPS if busy else 0)):
-            for hand in busy.values():
+            for hand in {*busy.values()}:
                 hand.stop(batch, is_last=left == 0)
             if batch.ended.acquire(timeout=PAUSE):
                 return True
@@ -181,7 +190,7 @@ class Threads:
                     batch.workers += 1
                     self._at_work[thread] = batch, hand
                     return batch, start, stop
-                self._preparing[thread] = batch, hand
+                self._preparing[thread] = batch, hand, time.monotonic()
             hand.prepare(batch)
             with self._condition:
                 self._preparing.pop(thread, None)
@@ -204,6 +213,7 @@ class Threads:
         with self._condition:
             idle = [thread for thread in self._wanted if thread not in self._at_work]
             self._wanted.clear()
+            self._give_up_preparing(0.0)
             self._condition.notify_all()
         _join(idle, patience)
 
@@ -227,7 +237,7 @@ class Threads:
 
 
 class InPlace:
-    """A thread that solves rows itself."""
+    """What all threads have in common that solve rows themselves."""
 
     def is_ready(self, batch: Batch) -> bool:
         """Nothing is needed."""
@@ -254,6 +264,9 @@ class InPlace:
 
     def close(self) -> None:
         """Do nothing: the native models are the runner's."""
+
+
+_in_place: Final = InPlace()
 
 
 def solve_here(runner: Runner, job: Job, block: Block, deadline: float | None) -> float | None:

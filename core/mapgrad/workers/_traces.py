@@ -93,7 +93,7 @@ class Portable(NamedTuple):
     """An error on its way to another process.
 
     Attributes:
-        data: Itself, pickled; empty where pickle refuses or it is long.
+        data: Itself, pickled; empty where pickle refuses, makes something else of it, or it is long.
         text: Its class and message, for a process that can't make it.
         notes: Its notes, likewise.
     """
@@ -118,7 +118,9 @@ def portable(error: BaseException) -> Portable:
     """Return what stands for an error on its way to another process."""
     detach(error)
     data = b""
-    with suppress(BaseException):  # pickling runs the error class's own code
-        data = pickle.dumps(error)
+    with suppress(BaseException):  # pickling runs the error class's own code, which had better fail here than there
+        pickled = pickle.dumps(error)
+        if len(pickled) <= _BYTES and isinstance(pickle.loads(pickled), BaseException):
+            data = pickled
     notes = tuple(note for note in getattr(error, "__notes__", ()) if isinstance(note, str))
-    return Portable(data if len(data) <= _BYTES else b"", text_of(error), notes)
+    return Portable(data, text_of(error), notes)
