@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import math
 import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +79,7 @@ def test_versions_share_their_memory_and_stay_as_they_were():
 
 
 def test_a_full_pool_remembers_its_latest_versions_alone(monkeypatch):
-    monkeypatch.setattr("mapgrad.pool._PAST_BYTES", 1 << 10)
+    monkeypatch.setattr("mapgrad.pool._pool._PAST_BYTES", 1 << 10)
     pool = StatePool(mapgrad.Ranking(8), max_bytes=32 * 100)
     versions = []
     for number in range(500):
@@ -156,7 +157,7 @@ def test_an_empty_pool_has_no_best():
 
 
 def test_many_rows_are_scored_in_blocks(monkeypatch):
-    monkeypatch.setattr("mapgrad.pool._BLOCK", 40)
+    monkeypatch.setattr("mapgrad.pool._pool._BLOCK", 40)
     pool, theta = pool_of(STATES), torch.randn(50, 6)
     value, _ = pool.best(theta)
     torch.testing.assert_close(value, theta.topk(2).values.sum(1))
@@ -204,6 +205,31 @@ def test_bad_states_and_sizes_are_refused():
         pool.best(torch.zeros(5))
     with pytest.raises(ValueError, match="max_bytes must be an int of at least 1, got 0"):
         StatePool(SUBSET, max_bytes=0)
+
+
+def test_a_saved_pool_that_cannot_be_is_refused():
+    pool = pool_of()
+    pool.add(STATES[:3])
+    saved = pool.get_extra_state()
+    assert sorted(saved[:, 0].tolist()) == [0, 1, 2]
+    wrong = [
+        (saved.index_fill(0, torch.tensor(1), bad), "NaN or infinity for state 1") for bad in (math.nan, -math.inf)
+    ]
+    wrong += [((saved.double() + 0.1).mul(1e300), "NaN or infinity for state 0")]
+    wrong += [(saved + torch.eye(7)[0] * by, f"ages from {by:g} to") for by in (-1, 0.5, 1)]
+    wrong += [(torch.cat([saved[:, :1] * 0, saved[:, 1:]], dim=1), "ages from 0 to 0")]
+    wrong += [(torch.cat([saved[:, :1], saved[:1, 1:].expand(3, -1)], dim=1), "states that are equal")]
+    for state, came in wrong:
+        with pytest.raises(ValueError, match=rf"a saved pool of 3 states has finite ones.*, got {came}.*damaged\?"):
+            pool.load_state_dict({**pool.state_dict(), "_extra_state": state})
+        assert torch.equal(pool.get_extra_state(), saved)
+    many = StatePool(mapgrad.KSubset(14, 7))
+    many.add(many.problem.states().float())
+    assert len(many) == 3432
+    state = {name: value.half() for name, value in many.state_dict().items()}  # has no odd numbers beyond 2048
+    other = StatePool(many.problem)
+    other.load_state_dict(state)
+    assert torch.equal(other.states, many.states)
 
 
 def test_states_are_rounded_to_float32():

@@ -301,7 +301,8 @@ class PoolEstimator(Estimator):
         Raises:
             ValueError: it isn't what `get_extra_state` returned.
         """
-        if not isinstance(state, Tensor) or state.ndim != 1 or len(state) < _HEAD:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+        is_saved = isinstance(state, Tensor) and state.dtype == torch.float64 and state.ndim == 1  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+        if not is_saved or len(state) < _HEAD:
             raise ValueError(_refused(self, state))
         seen, mark, count = to_list(state[:_HEAD])
         rows = state[_HEAD:]
@@ -310,7 +311,10 @@ class PoolEstimator(Estimator):
         size = math.prod(self.problem.shape)
         if not 0 <= seen <= 1 or len(rows) % size or count not in range(len(rows) // size + 1):
             raise ValueError(_refused(self, state))
-        answers, others = self._rows(rows).tensor_split([int(count)])
+        waiting = self._rows(rows)
+        if not bool(waiting.isfinite().all()):
+            raise ValueError(_refused(self, state))
+        answers, others = waiting.tensor_split([int(count)])
         self.seen, self._answers, self._others = seen, [answers], [others]
 
     @property
@@ -319,8 +323,13 @@ class PoolEstimator(Estimator):
 
 
 def _refused(estimator: PoolEstimator, state: object) -> str:
-    came = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__
+    came = type(state).__name__
+    if isinstance(state, Tensor):
+        head = ", ".join(f"{each:g}" for each in to_list(state.flatten()[:_HEAD].double()))
+        came = f"{state.dtype} {tuple(state.shape)} that begins with {head or 'nothing'}"
+        came += "" if bool(state.isfinite().all()) else " and has NaN or infinity"
     return (
-        f"a saved {type(estimator).__name__} has three numbers and the entries of whole states as its extra state, a "
-        f"tensor of one dimension, got {came}: is the file another module's?"
+        f"a saved {type(estimator).__name__} has three numbers (a share, what stands for the problem, a count) and the "
+        f"finite entries of whole states as its extra state, a float64 tensor of one dimension, got {came}: is the "
+        f"file damaged, or another module's?"
     )
