@@ -385,6 +385,40 @@ def test_arrays_of_the_wrong_size_are_refused_before_they_are_unpacked(solvers, 
         tracemalloc.stop()
 
 
+def test_arrays_of_a_problem_that_are_too_large_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    program = mapgrad.IntegerProgram(A_eq=[[2.0, 2.0]], b_eq=[1.0])
+    solver = mapgrad.get_solver("highs", program, on_error="nan")
+    with mapgrad.record(tmp_path):
+        solver(torch.ones(1, 2))
+    (path,) = rows_in(tmp_path)
+    monkeypatch.setattr("mapgrad.recording._row._LARGEST", 1 << 20)
+    with np.load(path.with_suffix(".npz")) as file:
+        arrays = dict(file)
+    for name in arrays.keys() - {"theta", "z"}:
+        np.savez_compressed(path.with_suffix(".npz"), **{**arrays, name: np.zeros(1 << 22)})
+        tracemalloc.start()
+        with pytest.raises(mapgrad.MapgradError, match=rf"\.json isn't a row .*: {name} is of 33554560 bytes, where "):
+            mapgrad.replay(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 23
+        tracemalloc.stop()
+    np.savez_compressed(path.with_suffix(".npz"), **arrays)
+    assert mapgrad.replay(path).is_same
+
+
+def test_a_row_that_is_too_large_to_be_read_again_is_not_written(tmp_path, monkeypatch):
+    small, large = (mapgrad.IntegerProgram(A_eq=np.full((size, 2), 2.0), b_eq=np.ones(size)) for size in (1, 20_000))
+    monkeypatch.setattr("mapgrad.recording._row._LARGEST", 1 << 18)
+    solver = mapgrad.get_solver("highs", None, on_error="nan")
+    problems = [large, small, small.replace(b_eq=[3.0])]
+    with (
+        mapgrad.record(tmp_path) as recorder,
+        pytest.warns(UserWarning, match=r"can't write all rows .* a row's arrays may take 262144 bytes, and those of"),
+    ):
+        solver(torch.ones(3, 2), problems=problems)
+    assert recorder.written == 2
+    assert {read_row(path).problem for path in rows_in(tmp_path)} == {*problems[1:]}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
