@@ -223,6 +223,8 @@ def test_a_saved_pool_that_cannot_be_is_refused():
         with pytest.raises(ValueError, match=rf"a saved pool of 3 states has finite ones.*, got {came}.*damaged\?"):
             pool.load_state_dict({**pool.state_dict(), "_extra_state": state})
         assert torch.equal(pool.get_extra_state(), saved)
+    pool.load_state_dict({**pool.state_dict(), "_extra_state": torch.nn.Parameter(saved)})
+    assert torch.equal(pool.get_extra_state(), saved)
     many = StatePool(mapgrad.KSubset(14, 7))
     many.add(many.problem.states().float())
     assert len(many) == 3432

@@ -175,6 +175,7 @@ def test_loading_forgets_what_was_recorded_before():
         ("beta", torch.tensor(1j)),
         ("beta", torch.ones(2)),
         ("beta", 1.0),
+        ("beta", torch.tensor(1.0, device="meta")),
         ("nonzeros", torch.tensor(math.inf)),
         ("nonzeros", torch.tensor(-1.0)),
         ("change", torch.tensor(-math.inf)),
@@ -460,7 +461,19 @@ def test_training_after_evaluation_in_inference_mode():
     assert gradient.abs().sum() > 0
 
 
-@pytest.mark.parametrize("state", [torch.tensor([1, 2, 3]), torch.tensor([1.5, 2]), torch.tensor([1, -2]), "x", None])
+@pytest.mark.parametrize(
+    "state",
+    [
+        torch.tensor([1, 2, 3]),
+        torch.tensor([1.5, 2]),
+        torch.tensor([1, -2]),
+        torch.tensor([1, 2**63 - 1]),
+        "x",
+        None,
+        torch.tensor([1, 2]).to("meta"),
+        torch.tensor([1, 2]).to_sparse(),
+    ],
+)
 def test_extra_state_that_is_not_a_layers(state):
     layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), seed=1)
     with pytest.raises(ValueError, match=r"has \(seed, step\) as its extra state, an int64 tensor"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mapgrad.arguments import finite, non_negative, number, positive
-from mapgrad.batching import to_list
+from mapgrad.batching import is_readable, text_of_saved
 from mapgrad.gradients._ranks import Accumulation, is_alone, summed
 from mapgrad.gradients._scale import relative_step
 from mapgrad.gradients._targets import Stepping
@@ -212,22 +212,20 @@ class AdaptiveStep(Stepping):
 
 def _may_be(name: str, value: object) -> bool:
     """Tell whether a saved value, a user's file's, is one that there can be."""
-    if not isinstance(value, Tensor):
+    if not is_readable(value):
         return False
     if name == _RECORDED:  # no entries without rows
         return value.dtype == torch.int64 and value.shape == (2,) and bool((value >= (value[0] > 0)).all())
-    if value.is_complex() or value.shape not in ((), (1,)):
+    if value.shape not in ((), (1,)):
         return False
     size = float(value.float())
     return math.isfinite(size) and (size >= 0 or name == "change")
 
 
 def _refused(key: str, name: str, value: object) -> str:
-    came = type(value).__name__
-    if isinstance(value, Tensor):
-        came = f"{value.dtype} {tuple(value.shape)} of {', '.join(map(str, to_list(value.flatten()[:3])))}"
     return (
-        f"{key}: a saved AdaptiveStep has {_SAVED[name]} there, got {came}: is the file damaged, or another module's?"
+        f"{key}: a saved AdaptiveStep has {_SAVED[name]} there, got {text_of_saved(value)}: is the file damaged, or "
+        f"another module's?"
     )
 
 

@@ -314,6 +314,7 @@ class StatePool(nn.Module):
             return torch.cat([ages(held.keys, held.used)[:, None].to(held.states), held.states.flatten(1)], dim=1)
 
     @torch.inference_mode(mode=False)
+    @torch.no_grad()
     def set_extra_state(self, state: Tensor) -> None:
         """Take the states of a saved pool; those of another problem, with a warning, aren't taken.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mapgrad.batching import is_readable, text_of_saved
+
 if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
@@ -32,14 +34,18 @@ def require_tensor(state: object, columns: int, *, is_own: bool) -> None:
         is_own: Whether it is of the same problem; another one's may have any shape.
 
     Raises:
-        TypeError: it isn't a tensor, or not one [P, columns].
+        TypeError: it isn't a dense tensor of floats, or not one [P, columns].
     """
-    is_tensor = isinstance(state, Tensor)
-    if not is_tensor or (is_own and (state.ndim != 2 or state.shape[1] != columns)):
-        raise TypeError(
-            f"a saved pool has the age and the entries of each state as its extra state, a tensor [P, {columns}], "
-            f"got {tuple(state.shape) if is_tensor else type(state).__name__}"
-        )
+    if (
+        is_readable(state)
+        and state.is_floating_point()
+        and (not is_own or (state.ndim == 2 and state.shape[1] == columns))
+    ):
+        return
+    raise TypeError(
+        f"a saved pool has the age and the entries of each state as its extra state, a tensor of floats "
+        f"[P, {columns}], got {text_of_saved(state)}: is the file damaged, or another module's?"
+    )
 
 
 def require_possible(state: Tensor, rows: Tensor, keys: Tensor) -> None:

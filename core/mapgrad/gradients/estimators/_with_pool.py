@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from mapgrad.arguments import whole_number
-from mapgrad.batching import name_problem, to_list, users_level
+from mapgrad.batching import is_readable, name_problem, text_of_saved, to_list, users_level
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import require_density, scores
 from mapgrad.gradients._ranks import Accumulation, gathered
@@ -301,18 +301,17 @@ class PoolEstimator(Estimator):
         Raises:
             ValueError: it isn't what `get_extra_state` returned.
         """
-        is_saved = isinstance(state, Tensor) and state.dtype == torch.float64 and state.ndim == 1  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
-        if not is_saved or len(state) < _HEAD:
+        is_saved = is_readable(state) and state.dtype == torch.float64 and state.ndim == 1
+        if not is_saved or len(state) < _HEAD or not bool(state.isfinite().all()):
             raise ValueError(_refused(self, state))
         seen, mark, count = to_list(state[:_HEAD])
-        rows = state[_HEAD:]
+        rows = state[_HEAD:].detach()
+        if not (0 <= seen <= 1 and mark >= 0 and count >= 0 and mark.is_integer() and count.is_integer()):
+            raise ValueError(_refused(self, state))
         if mark != self._mark:
             seen, count, rows = 0.0, 0, rows[:0]
         size = math.prod(self.problem.shape)
-        if not 0 <= seen <= 1 or len(rows) % size or count not in range(len(rows) // size + 1):
-            raise ValueError(_refused(self, state))
-        waiting = self._rows(rows)
-        if not bool(waiting.isfinite().all()):
+        if len(rows) % size or count > len(rows) // size or not bool((waiting := self._rows(rows)).isfinite().all()):
             raise ValueError(_refused(self, state))
         answers, others = waiting.tensor_split([int(count)])
         self.seen, self._answers, self._others = seen, [answers], [others]
@@ -323,13 +322,8 @@ class PoolEstimator(Estimator):
 
 
 def _refused(estimator: PoolEstimator, state: object) -> str:
-    came = type(state).__name__
-    if isinstance(state, Tensor):
-        head = ", ".join(f"{each:g}" for each in to_list(state.flatten()[:_HEAD].double()))
-        came = f"{state.dtype} {tuple(state.shape)} that begins with {head or 'nothing'}"
-        came += "" if bool(state.isfinite().all()) else " and has NaN or infinity"
     return (
         f"a saved {type(estimator).__name__} has three numbers (a share, what stands for the problem, a count) and the "
-        f"finite entries of whole states as its extra state, a float64 tensor of one dimension, got {came}: is the "
-        f"file damaged, or another module's?"
+        f"finite entries of whole states as its extra state, a float64 tensor of one dimension, got "
+        f"{text_of_saved(state)}: is the file damaged, or another module's?"
     )
