@@ -367,6 +367,20 @@ def test_damaged_files_are_refused(damage, tmp_path):
         mapgrad.replay(path)
 
 
+def test_whatever_a_cause_says_is_written(tmp_path):
+    said = "\0 no file \udcff \u2028 \f 解 \r\n second line"
+
+    class Fails(mapgrad.InstanceSolver):
+        def solve(self, state, theta, request):
+            raise OSError(said)
+
+    with mapgrad.record(tmp_path):
+        mapgrad.get_solver(Fails, SUBSET, on_error="nan")(theta(1))
+    (path,) = rows_in(tmp_path)
+    assert read_row(path).cause == f"OSError: {said}"
+    compile(path.with_suffix(".py").read_bytes(), "script", "exec")
+
+
 def test_arrays_of_the_wrong_size_are_refused_before_they_are_unpacked(solvers, tmp_path):
     with mapgrad.record(tmp_path):
         mapgrad.get_solver(solvers.Raises, SUBSET, on_error="nan")(theta(0))

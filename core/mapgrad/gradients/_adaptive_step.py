@@ -48,7 +48,7 @@ class AdaptiveStep(Stepping):
     forward pass, for a log say, doesn't update, and what it records counts in the next step. Under `join`, where
     ranks may have no more batches, and wherever DistributedDataParallel isn't used, no rank waits for another, and each
     takes in its own records: under `join` the highest rank that still has batches hands its β to the others as each
-    forward pass begins (`broadcast_buffers`, the default), and another's is at most 2 · step from it; else each adapts
+    forward pass begins (`broadcast_buffers`, by default), and another's is at most 2 · step from it; else each adapts
     by itself. With several ranks `state_dict` also has what this rank recorded, for all to go on bit for bit if each
     saves and loads its own.
 

@@ -123,7 +123,8 @@ def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 def text_of_row(facts: Mapping[str, Any]) -> bytes:
     """Return the contents of a row's JSON."""
-    return json.dumps({"format": FORMAT, **facts}, indent=1, ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps({"format": FORMAT, **facts}, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace")  # surrogates of file names that aren't UTF-8
 
 
 def read_row(path: str | PathLike[str], modules: Collection[str] = ()) -> RecordedRow:
