@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_swa_multi_avg_fn
 
 import mapgrad
 from mapgrad.pool import StatePool
@@ -195,6 +196,35 @@ def test_it_is_saved_copied_and_cast_with_a_model():
         assert each.states.dtype == torch.float32
         each.add(STATES[:5])
         assert len(each) == 5
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.9999])
+def test_an_average_of_models_keeps_its_pool(decay):
+    model = torch.nn.ModuleDict({"pool": pool_of(STATES[:4]), "linear": torch.nn.Linear(1, 1)})
+    averages = [
+        AveragedModel(model, use_buffers=True, avg_fn=get_ema_avg_fn(decay)),
+        AveragedModel(model, use_buffers=True, multi_avg_fn=get_swa_multi_avg_fn()),
+    ]
+    for average in averages:
+        for _ in range(3):
+            average.update_parameters(model)
+        other = AveragedModel(torch.nn.ModuleDict({"pool": StatePool(SUBSET), "linear": torch.nn.Linear(1, 1)}))
+        other.load_state_dict(average.state_dict())
+        assert torch.equal(other.module["pool"].states, model["pool"].states)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_stands_for_no_problem_is_refused(strict):
+    pool = pool_of(STATES[:4])
+    other, saved = StatePool(SUBSET), pool.state_dict()
+    for wrong in (torch.zeros(3), saved["_problem"].to("meta"), "text"):
+        with pytest.raises(RuntimeError, match=r"_problem: a saved pool has 32 bytes there .*, got .*damaged"):
+            other.load_state_dict({**saved, "_problem": wrong}, strict=strict)
+        assert len(other) == 0
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"_problem\""):
+        StatePool(SUBSET).load_state_dict({"_extra_state": saved["_extra_state"]})
+    other.load_state_dict({"_extra_state": saved["_extra_state"]}, strict=False)
+    assert torch.equal(other.states, pool.states)
 
 
 def test_bad_states_and_sizes_are_refused():

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mapgrad.arguments import whole_number
-from mapgrad.batching import full_precision, name_problem, require_float
+from mapgrad.batching import full_precision, is_readable, name_problem, require_float
 from mapgrad.errors import ShapeError
-from mapgrad.pool._saved import ages, digest, require_possible, require_tensor
+from mapgrad.pool._saved import PROBLEM, ages, digest, refused, require_possible, require_tensor
 from mapgrad.solvers._entries import require_problem
 from mapgrad.workers import new_lock
 
@@ -111,13 +111,10 @@ class StatePool(nn.Module):
         ([[0.0, 1.0, 0.0]], 2.0)
     """
 
-    _problem: Tensor
-
     def __init__(self, problem: Problem, *, max_bytes: int = _MAX_BYTES) -> None:
         super().__init__()
         self.problem = require_problem(problem)
         self.max_bytes = whole_number("max_bytes", max_bytes, 1)
-        self.register_buffer("_problem", digest(problem))
         # no buffers, which DistributedDataParallel would take to be of one shape on all ranks
         nothing = torch.empty(0, dtype=torch.int64)
         self._held = _Held.of(torch.empty(0, *problem.shape), nothing, nothing.clone(), 0)
@@ -316,23 +313,13 @@ class StatePool(nn.Module):
     @torch.inference_mode(mode=False)
     @torch.no_grad()
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the states of a saved pool; those of another problem, with a warning, aren't taken.
+        """Take the states of a saved pool of this problem.
 
         Raises:
             TypeError: it isn't what `get_extra_state` returns.
             ValueError: it is no pool's: its states aren't finite and distinct, or its ages not 0, 1, … in any order.
         """
-        size = math.prod(self.problem.shape)
-        own = digest(self.problem).to(self._problem.device)
-        is_own = torch.equal(self._problem, own)  # which has been loaded before
-        self._problem = own
-        require_tensor(state, 1 + size, is_own=is_own)
-        if not is_own:
-            warnings.warn(
-                f"the saved pool has states of another problem than {self.problem!r}: this one begins empty",
-                stacklevel=2,
-            )
-            state = state.new_empty(0, 1 + size)
+        require_tensor(state, 1 + math.prod(self.problem.shape))
         with _changing:
             rows = state.to(self.states)
             keys = self._hash(rows[:, 1:])
@@ -340,6 +327,30 @@ class StatePool(nn.Module):
             kept = rows[:, 0] < self.capacity
             states = rows[kept, 1:].reshape(-1, *self.problem.shape)
             self._move([states], keys[kept], -rows[kept, 0].long())
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        # no buffer, which averages of models would round, and DistributedDataParallel send
+        destination[f"{prefix}{PROBLEM}"] = digest(self.problem).to(self.states.device)
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **keywords: Any) -> None:
+        """Load a saved pool; the states of another problem, with a warning, aren't taken."""
+        _, _, missing, _, errors = arguments
+        key, states = f"{prefix}{PROBLEM}", f"{prefix}_extra_state"
+        if key not in state_dict:
+            missing.append(key)
+        else:
+            saved, own = state_dict.pop(key), digest(self.problem)
+            if not is_readable(saved) or saved.shape != own.shape:
+                errors.append(refused(key, len(own), saved))
+                return
+            if states in state_dict and not torch.equal(saved.cpu().double(), own.double()):
+                warnings.warn(
+                    f"the saved pool has states of another problem than {self.problem!r}: this one begins empty",
+                    stacklevel=2,
+                )
+                state_dict[states] = self.states.new_empty(0, 1 + math.prod(self.problem.shape))
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 
     def _apply(self, fn: Any, recurse: bool = True) -> StatePool:
         super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)

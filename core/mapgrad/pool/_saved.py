@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
@@ -11,6 +11,10 @@ from mapgrad.batching import is_readable, text_of_saved
 
 if TYPE_CHECKING:
     from mapgrad.problems import Problem
+
+
+PROBLEM: Final = "_problem"
+"""What a `state_dict` calls what stands for the problem of a pool."""
 
 
 def digest(problem: Problem) -> Tensor:
@@ -25,22 +29,25 @@ def ages(keys: Tensor, used: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
 
-def require_tensor(state: object, columns: int, *, is_own: bool) -> None:
+def refused(key: str, size: int, saved: object) -> str:
+    """Return what is said of a value that stands for no problem."""
+    return (
+        f"{key}: a saved pool has {size} bytes there that stand for its problem, got {text_of_saved(saved)}: is the "
+        f"file damaged, or another module's?"
+    )
+
+
+def require_tensor(state: object, columns: int) -> None:
     """Refuse what can't be the extra state of a pool.
 
     Args:
         state: That.
         columns: One more than a state of the problem has entries.
-        is_own: Whether it is of the same problem; another one's may have any shape.
 
     Raises:
-        TypeError: it isn't a dense tensor of floats, or not one [P, columns].
+        TypeError: it isn't a dense tensor of floats, [P, columns].
     """
-    if (
-        is_readable(state)
-        and state.is_floating_point()
-        and (not is_own or (state.ndim == 2 and state.shape[1] == columns))
-    ):
+    if is_readable(state) and state.is_floating_point() and state.ndim == 2 and state.shape[1] == columns:
         return
     raise TypeError(
         f"a saved pool has the age and the entries of each state as its extra state, a tensor of floats "
