@@ -557,7 +557,8 @@ def test_a_folder_that_is_lost_costs_a_warning_and_no_row(solvers, tmp_path):
         assert solver(theta(0, 2)).isnan().any(dim=1).tolist() == [True, False]
 
 
-def test_a_full_disk_costs_a_warning_and_no_row(solvers, run_program, tmp_path):
+@pytest.mark.parametrize("limit", [100, 700])  # the second is enough for all files of a row but its JSON
+def test_a_full_disk_costs_a_warning_and_no_row(solvers, run_program, tmp_path, limit):
     program = """
 import resource, signal, sys, warnings
 import torch, mapgrad, recorded_solvers
@@ -566,13 +567,14 @@ solver = mapgrad.get_solver(recorded_solvers.Raises, mapgrad.KSubset(4, 1), on_e
 with mapgrad.record(sys.argv[1]) as recorder, warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # files can't grow beyond, as on a full disk
+    limit = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # files can't grow beyond, as on a full disk
     for _ in range(2):
         assert solver(torch.eye(4)).isnan().any(dim=1).tolist() == [True, False, False, False]
 assert sum("File too large" in str(each.message) for each in told) == 1, told
 assert recorder.written == 0
 """
-    done = run_program(program, tmp_path / "rows", paths=[Path(solvers.__file__).parent])
+    done = run_program(program, tmp_path / "rows", limit, paths=[Path(solvers.__file__).parent])
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "rows").iterdir()) == []
 
