@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import math
 import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_swa_multi_avg_fn
 
 import mapgrad
 from mapgrad.pool import StatePool
@@ -78,7 +80,7 @@ def test_versions_share_their_memory_and_stay_as_they_were():
 
 
 def test_a_full_pool_remembers_its_latest_versions_alone(monkeypatch):
-    monkeypatch.setattr("mapgrad.pool._PAST_BYTES", 1 << 10)
+    monkeypatch.setattr("mapgrad.pool._pool._PAST_BYTES", 1 << 10)
     pool = StatePool(mapgrad.Ranking(8), max_bytes=32 * 100)
     versions = []
     for number in range(500):
@@ -156,7 +158,7 @@ def test_an_empty_pool_has_no_best():
 
 
 def test_many_rows_are_scored_in_blocks(monkeypatch):
-    monkeypatch.setattr("mapgrad.pool._BLOCK", 40)
+    monkeypatch.setattr("mapgrad.pool._pool._BLOCK", 40)
     pool, theta = pool_of(STATES), torch.randn(50, 6)
     value, _ = pool.best(theta)
     torch.testing.assert_close(value, theta.topk(2).values.sum(1))
@@ -196,6 +198,35 @@ def test_it_is_saved_copied_and_cast_with_a_model():
         assert len(each) == 5
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.9999])
+def test_an_average_of_models_keeps_its_pool(decay):
+    model = torch.nn.ModuleDict({"pool": pool_of(STATES[:4]), "linear": torch.nn.Linear(1, 1)})
+    averages = [
+        AveragedModel(model, use_buffers=True, avg_fn=get_ema_avg_fn(decay)),
+        AveragedModel(model, use_buffers=True, multi_avg_fn=get_swa_multi_avg_fn()),
+    ]
+    for average in averages:
+        for _ in range(3):
+            average.update_parameters(model)
+        other = AveragedModel(torch.nn.ModuleDict({"pool": StatePool(SUBSET), "linear": torch.nn.Linear(1, 1)}))
+        other.load_state_dict(average.state_dict())
+        assert torch.equal(other.module["pool"].states, model["pool"].states)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_stands_for_no_problem_is_refused(strict):
+    pool = pool_of(STATES[:4])
+    other, saved = StatePool(SUBSET), pool.state_dict()
+    for wrong in (torch.zeros(3), saved["_problem"].to("meta"), "text"):
+        with pytest.raises(RuntimeError, match=r"_problem: a saved pool has 32 bytes there .*, got .*damaged"):
+            other.load_state_dict({**saved, "_problem": wrong}, strict=strict)
+        assert len(other) == 0
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"_problem\""):
+        StatePool(SUBSET).load_state_dict({"_extra_state": saved["_extra_state"]})
+    other.load_state_dict({"_extra_state": saved["_extra_state"]}, strict=False)
+    assert torch.equal(other.states, pool.states)
+
+
 def test_bad_states_and_sizes_are_refused():
     pool = pool_of()
     with pytest.raises(mapgrad.ShapeError, match=r"states must be \[\*batch, 6\], got \(2, 5\)"):
@@ -204,6 +235,33 @@ def test_bad_states_and_sizes_are_refused():
         pool.best(torch.zeros(5))
     with pytest.raises(ValueError, match="max_bytes must be an int of at least 1, got 0"):
         StatePool(SUBSET, max_bytes=0)
+
+
+def test_a_saved_pool_that_cannot_be_is_refused():
+    pool = pool_of()
+    pool.add(STATES[:3])
+    saved = pool.get_extra_state()
+    assert sorted(saved[:, 0].tolist()) == [0, 1, 2]
+    wrong = [
+        (saved.index_fill(0, torch.tensor(1), bad), "NaN or infinity for state 1") for bad in (math.nan, -math.inf)
+    ]
+    wrong += [((saved.double() + 0.1).mul(1e300), "NaN or infinity for state 0")]
+    wrong += [(saved + torch.eye(7)[0] * by, f"ages from {by:g} to") for by in (-1, 0.5, 1)]
+    wrong += [(torch.cat([saved[:, :1] * 0, saved[:, 1:]], dim=1), "ages from 0 to 0")]
+    wrong += [(torch.cat([saved[:, :1], saved[:1, 1:].expand(3, -1)], dim=1), "states that are equal")]
+    for state, came in wrong:
+        with pytest.raises(ValueError, match=rf"a saved pool of 3 states has finite ones.*, got {came}.*damaged\?"):
+            pool.load_state_dict({**pool.state_dict(), "_extra_state": state})
+        assert torch.equal(pool.get_extra_state(), saved)
+    pool.load_state_dict({**pool.state_dict(), "_extra_state": torch.nn.Parameter(saved)})
+    assert torch.equal(pool.get_extra_state(), saved)
+    many = StatePool(mapgrad.KSubset(14, 7))
+    many.add(many.problem.states().float())
+    assert len(many) == 3432
+    state = {name: value.half() for name, value in many.state_dict().items()}  # has no odd numbers beyond 2048
+    other = StatePool(many.problem)
+    other.load_state_dict(state)
+    assert torch.equal(other.states, many.states)
 
 
 def test_states_are_rounded_to_float32():

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 from functools import partial
 
@@ -275,13 +276,24 @@ def test_a_saved_layer_goes_on_as_the_unsaved_one(kind, how):
 def test_a_foreign_state_is_refused():
     layer = layer_of(mapgrad.Pooled(SUBSET))
     state = layer.state_dict()
-    for shape in ((3, 5), ()):
-        with pytest.raises(TypeError, match=r"a saved pool has the age and the entries .*, a tensor \[P, 7\], got \("):
-            layer.load_state_dict({**state, "estimator.pool._extra_state": torch.zeros(shape)})
-    own = state["estimator._extra_state"]
-    for wrong in (torch.zeros(2), torch.zeros(3, 3), torch.cat([own, torch.ones(5)]), own + torch.tensor([2, 0, 0])):
-        with pytest.raises(ValueError, match="a saved Pooled has three numbers and the entries of whole states"):
-            layer.load_state_dict({**state, "estimator._extra_state": wrong})
+    rows = torch.zeros(3, 7)
+    for each in (rows[:, :5], rows[0], rows.int(), rows * 1j, rows.to_sparse(), rows.to("meta"), rows.numpy()):
+        with pytest.raises(TypeError, match=r"a saved pool has the age and the .*a tensor of floats \[P, 7\], got"):
+            layer.load_state_dict({**state, "estimator.pool._extra_state": each})
+    own, wrong = state["estimator._extra_state"], [torch.zeros(2), torch.zeros(3, 3, dtype=torch.float64)]
+    waiting = torch.cat([own[:2], torch.ones(1), torch.ones(6)])
+    wrong += [torch.cat([own, torch.ones(5)]), own + torch.tensor([2, 0, 0]), own.float(), waiting.float()]
+    wrong += ["text", own.to("meta"), own.to_sparse()]
+    wrong += [own.index_fill(0, torch.tensor(place), bad) for place in (0, 1, 2) for bad in (math.nan, math.inf, -1.0)]
+    wrong += [own + torch.tensor([0, 0.5, 0])]
+    wrong += [waiting.index_fill(0, torch.tensor(5), bad) for bad in (math.nan, math.inf, 1e300)]
+    layer.load_state_dict({**state, "estimator._extra_state": waiting})
+    for each in wrong:
+        with pytest.raises(
+            ValueError, match=r"a saved Pooled has three numbers .*float64 tensor of one dimension, got"
+        ):
+            layer.load_state_dict({**state, "estimator._extra_state": each})
+        assert torch.equal(layer.estimator.get_extra_state(), waiting)
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)

@@ -1,6 +1,7 @@
 """What a layer remembers: seeds, steps, adaptive state, counts; across processes too."""
 
 import copy
+import math
 import pickle
 import re
 import warnings
@@ -163,6 +164,49 @@ def test_loading_forgets_what_was_recorded_before():
     layer(torch.zeros(2, 6, requires_grad=True)).pow(2).sum().backward()
     layer.load_state_dict(saved)
     assert layer.stats["beta"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("beta", torch.tensor(math.nan)),
+        ("beta", torch.tensor(-0.5)),
+        ("beta", torch.tensor(1e300, dtype=torch.float64)),
+        ("beta", torch.tensor(1j)),
+        ("beta", torch.ones(2)),
+        ("beta", 1.0),
+        ("beta", torch.tensor(1.0, device="meta")),
+        ("nonzeros", torch.tensor(math.inf)),
+        ("nonzeros", torch.tensor(-1.0)),
+        ("change", torch.tensor(-math.inf)),
+        ("recorded", torch.tensor([3, 0])),
+        ("recorded", torch.tensor([0, -1])),
+        ("recorded", torch.tensor([-1, 5])),
+        ("recorded", torch.tensor([1.0, 2.0])),
+        ("recorded", torch.tensor(3)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_adaptive_step_that_cannot_be_is_refused(name, value, strict):
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.AdaptiveIMLE(step=0.25), seed=0)
+    (layer(torch.zeros(2, 6, requires_grad=True)) * torch.arange(6)).sum().backward()
+    before = layer.state_dict()
+    saved = mapgrad.MAPLayer(layer.solver, mapgrad.AdaptiveIMLE(), seed=0).state_dict()
+    saved |= {"estimator.target.change": torch.tensor(-0.5), f"estimator.target.{name}": value}
+    with pytest.raises(RuntimeError, match=rf"estimator\.target\.{name}: a saved AdaptiveStep has .*, got .*damaged"):
+        layer.load_state_dict(saved, strict=strict)
+    after = layer.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before if "target" in key)
+    assert layer.stats["beta"] != 1.0
+
+
+def test_a_state_without_a_step_leaves_it_as_it_is():
+    layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), mapgrad.AdaptiveIMLE(step=0.25), seed=0)
+    (layer(torch.zeros(2, 6, requires_grad=True)) * torch.arange(6)).sum().backward()
+    beta = layer.stats["beta"]
+    layer.load_state_dict({}, strict=False)
+    assert layer.stats["beta"] == beta != 1.0
 
 
 def test_a_step_that_is_saved_half_way_goes_on_as_if_it_were_not():
@@ -417,7 +461,19 @@ def test_training_after_evaluation_in_inference_mode():
     assert gradient.abs().sum() > 0
 
 
-@pytest.mark.parametrize("state", [torch.tensor([1, 2, 3]), torch.tensor([1.5, 2]), torch.tensor([1, -2]), "x", None])
+@pytest.mark.parametrize(
+    "state",
+    [
+        torch.tensor([1, 2, 3]),
+        torch.tensor([1.5, 2]),
+        torch.tensor([1, -2]),
+        torch.tensor([1, 2**63 - 1]),
+        "x",
+        None,
+        torch.tensor([1, 2]).to("meta"),
+        torch.tensor([1, 2]).to_sparse(),
+    ],
+)
 def test_extra_state_that_is_not_a_layers(state):
     layer = mapgrad.MAPLayer(mapgrad.get_solver("topk", SUBSET), seed=1)
     with pytest.raises(ValueError, match=r"has \(seed, step\) as its extra state, an int64 tensor"):

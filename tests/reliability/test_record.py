@@ -368,6 +368,20 @@ def test_damaged_files_are_refused(damage, tmp_path):
         mapgrad.replay(path)
 
 
+def test_whatever_a_cause_says_is_written(tmp_path):
+    said = "\0 no file \udcff \u2028 \f 解 \r\n second line"
+
+    class Fails(mapgrad.InstanceSolver):
+        def solve(self, state, theta, request):
+            raise OSError(said)
+
+    with mapgrad.record(tmp_path):
+        mapgrad.get_solver(Fails, SUBSET, on_error="nan")(theta(1))
+    (path,) = rows_in(tmp_path)
+    assert read_row(path).cause == f"OSError: {said}"
+    compile(path.with_suffix(".py").read_bytes(), "script", "exec")
+
+
 def test_arrays_of_the_wrong_size_are_refused_before_they_are_unpacked(solvers, tmp_path):
     with mapgrad.record(tmp_path):
         mapgrad.get_solver(solvers.Raises, SUBSET, on_error="nan")(theta(0))
@@ -384,6 +398,40 @@ def test_arrays_of_the_wrong_size_are_refused_before_they_are_unpacked(solvers, 
             mapgrad.replay(path, "topk")
         assert tracemalloc.get_traced_memory()[1] < 1 << 24
         tracemalloc.stop()
+
+
+def test_arrays_of_a_problem_that_are_too_large_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    program = mapgrad.IntegerProgram(A_eq=[[2.0, 2.0]], b_eq=[1.0])
+    solver = mapgrad.get_solver("highs", program, on_error="nan")
+    with mapgrad.record(tmp_path):
+        solver(torch.ones(1, 2))
+    (path,) = rows_in(tmp_path)
+    monkeypatch.setattr("mapgrad.recording._row._LARGEST", 1 << 20)
+    with np.load(path.with_suffix(".npz")) as file:
+        arrays = dict(file)
+    for name in arrays.keys() - {"theta", "z"}:
+        np.savez_compressed(path.with_suffix(".npz"), **{**arrays, name: np.zeros(1 << 22)})
+        tracemalloc.start()
+        with pytest.raises(mapgrad.MapgradError, match=rf"\.json isn't a row .*: {name} is of 33554560 bytes, where "):
+            mapgrad.replay(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 23
+        tracemalloc.stop()
+    np.savez_compressed(path.with_suffix(".npz"), **arrays)
+    assert mapgrad.replay(path).is_same
+
+
+def test_a_row_that_is_too_large_to_be_read_again_is_not_written(tmp_path, monkeypatch):
+    small, large = (mapgrad.IntegerProgram(A_eq=np.full((size, 2), 2.0), b_eq=np.ones(size)) for size in (1, 20_000))
+    monkeypatch.setattr("mapgrad.recording._row._LARGEST", 1 << 18)
+    solver = mapgrad.get_solver("highs", None, on_error="nan")
+    problems = [large, small, small.replace(b_eq=[3.0])]
+    with (
+        mapgrad.record(tmp_path) as recorder,
+        pytest.warns(UserWarning, match=r"can't write all rows .* a row's arrays may take 262144 bytes, and those of"),
+    ):
+        solver(torch.ones(3, 2), problems=problems)
+    assert recorder.written == 2
+    assert {read_row(path).problem for path in rows_in(tmp_path)} == {*problems[1:]}
 
 
 @pytest.mark.parametrize(
@@ -510,7 +558,8 @@ def test_a_folder_that_is_lost_costs_a_warning_and_no_row(solvers, tmp_path):
         assert solver(theta(0, 2)).isnan().any(dim=1).tolist() == [True, False]
 
 
-def test_a_full_disk_costs_a_warning_and_no_row(solvers, run_program, tmp_path):
+@pytest.mark.parametrize("limit", [100, 700])  # the second is enough for all files of a row but its JSON
+def test_a_full_disk_costs_a_warning_and_no_row(solvers, run_program, tmp_path, limit):
     program = """
 import resource, signal, sys, warnings
 import torch, mapgrad, recorded_solvers
@@ -519,13 +568,14 @@ solver = mapgrad.get_solver(recorded_solvers.Raises, mapgrad.KSubset(4, 1), on_e
 with mapgrad.record(sys.argv[1]) as recorder, warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # files can't grow beyond, as on a full disk
+    limit = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # files can't grow beyond, as on a full disk
     for _ in range(2):
         assert solver(torch.eye(4)).isnan().any(dim=1).tolist() == [True, False, False, False]
 assert sum("File too large" in str(each.message) for each in told) == 1, told
 assert recorder.written == 0
 """
-    done = run_program(program, tmp_path / "rows", paths=[Path(solvers.__file__).parent])
+    done = run_program(program, tmp_path / "rows", limit, paths=[Path(solvers.__file__).parent])
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "rows").iterdir()) == []
 

@@ -12,6 +12,7 @@ from mapgrad.batching._op import define
 from mapgrad.batching._policy import ErrorPolicy, FailedRow, describe_failed, error_of
 from mapgrad.batching._proofs import Known, row_hashes
 from mapgrad.batching._record import Record
+from mapgrad.batching._saved import is_readable, text_of_saved
 from mapgrad.batching._settings import require_bool, require_minimize, require_seconds
 from mapgrad.batching._solver import Solver
 from mapgrad.batching._theta import (
@@ -68,6 +69,7 @@ __all__ = [
     "is_in_backward",
     "is_in_compiled_autograd",
     "is_mapped",
+    "is_readable",
     "is_traced",
     "may_be_repeated",
     "name_problem",
@@ -80,6 +82,7 @@ __all__ = [
     "require_seconds",
     "row_hashes",
     "row_numbers",
+    "text_of_saved",
     "thread_state",
     "to_list",
     "users_level",

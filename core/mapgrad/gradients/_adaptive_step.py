@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from torch import Tensor
 
 from mapgrad.arguments import finite, non_negative, number, positive
+from mapgrad.batching import is_readable, text_of_saved
 from mapgrad.gradients._ranks import Accumulation, is_alone, summed
 from mapgrad.gradients._scale import relative_step
 from mapgrad.gradients._targets import Stepping
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 
 _RECORDED: Final = "recorded"
 """What a `state_dict` calls a rank's records."""
+
+_SAVED: Final = {
+    "beta": "one finite number of at least 0",
+    "nonzeros": "one finite number of at least 0",
+    "change": "one finite number",
+    _RECORDED: "an int64 tensor of two counts, of entries and rows, neither negative, and no entries without rows",
+}
 
 
 class AdaptiveStep(Stepping):
@@ -39,7 +48,7 @@ class AdaptiveStep(Stepping):
     forward pass, for a log say, doesn't update, and what it records counts in the next step. Under `join`, where
     ranks may have no more batches, and wherever DistributedDataParallel isn't used, no rank waits for another, and each
     takes in its own records: under `join` the highest rank that still has batches hands its β to the others as each
-    forward pass begins (`broadcast_buffers`, the default), and another's is at most 2 · step from it; else each adapts
+    forward pass begins (`broadcast_buffers`, by default), and another's is at most 2 · step from it; else each adapts
     by itself. With several ranks `state_dict` also has what this rank recorded, for all to go on bit for bit if each
     saves and loads its own.
 
@@ -154,13 +163,21 @@ class AdaptiveStep(Stepping):
         if not is_alone():
             destination[f"{prefix}{_RECORDED}"] = torch.stack([entries, torch.full_like(entries, rows)])
         elif rows:
-            names = (f"{prefix}{name}" for name in ("beta", "nonzeros", "change"))
+            names = (f"{prefix}{name}" for name in self._buffers)
             destination.update(zip(names, self._updated(entries, rows), strict=True))
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *arguments: Any, **keywords: Any) -> None:
-        recorded = state.pop(f"{prefix}{_RECORDED}", None)
-        self._recorded = [] if recorded is None else [(recorded[0], int(recorded[1]))]
-        super()._load_from_state_dict(state, prefix, *arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **keywords: Any) -> None:
+        saved = {name: state_dict[f"{prefix}{name}"] for name in _SAVED if f"{prefix}{name}" in state_dict}
+        refused = [
+            _refused(f"{prefix}{name}", name, value) for name, value in saved.items() if not _may_be(name, value)
+        ]
+        if refused:
+            arguments[-1].extend(refused)  # of which load_state_dict makes an error
+            return
+        recorded = state_dict.pop(f"{prefix}{_RECORDED}", None)
+        if saved:
+            self._recorded = [] if recorded is None else [(recorded[0], int(recorded[1]))]
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
         self._widen({name: None if each is None else each.float() for name, each in self._buffers.items()})
 
     def _totals(self, count: int | None = None) -> tuple[Tensor, int]:
@@ -191,6 +208,25 @@ class AdaptiveStep(Stepping):
         return (
             f"step={self.step}, momentum={self.momentum}, decay={self.decay}, target={self.target}, norm={self.norm!r}"
         )
+
+
+def _may_be(name: str, value: object) -> bool:
+    """Tell whether a saved value, a user's file's, is one that there can be."""
+    if not is_readable(value):
+        return False
+    if name == _RECORDED:  # no entries without rows
+        return value.dtype == torch.int64 and value.shape == (2,) and bool((value >= (value[0] > 0)).all())
+    if value.shape not in ((), (1,)):
+        return False
+    size = float(value.float())
+    return math.isfinite(size) and (size >= 0 or name == "change")
+
+
+def _refused(key: str, name: str, value: object) -> str:
+    return (
+        f"{key}: a saved AdaptiveStep has {_SAVED[name]} there, got {text_of_saved(value)}: is the file damaged, or "
+        f"another module's?"
+    )
 
 
 def _published_step(theta: Tensor, gradient: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:

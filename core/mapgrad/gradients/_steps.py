@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import torch
 
 from mapgrad.arguments import whole_number
-from mapgrad.batching import is_in_backward, may_be_repeated
+from mapgrad.batching import is_in_backward, is_readable, may_be_repeated, text_of_saved
 from mapgrad.gradients._counter import mix, signed
 
 if TYPE_CHECKING:
@@ -166,11 +166,11 @@ class KeyStream:
         Raises:
             ValueError: `state` is something else.
         """
-        is_saved = isinstance(state, torch.Tensor) and state.shape in ((0,), (2,))  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
-        if not is_saved or state.dtype != torch.int64 or (state[1:] < 0).any():
+        is_saved = is_readable(state) and state.dtype == torch.int64 and state.shape in ((0,), (2,))
+        if not is_saved or bool(((state[1:] < 0) | (state[1:] >= _NUMBERS)).any()):
             raise ValueError(
                 f"a saved {owner} has (seed, step) as its extra state, an int64 tensor of two numbers or, without a "
-                f"seed, of none, got {state!r}: is the file another module's?"
+                f"seed, of none, got {text_of_saved(state)}: is the file damaged, or another module's?"
             )
         if len(state) and self.seed is not None:
             self.seed, self.step = int(state[0]), int(state[1])

@@ -100,11 +100,24 @@ class Recorder:
         try:
             self._require_room(0)
             facts["mps"] = self._write_program(asked, problem, theta, name, facts)
+            self._reserved = 0
+            self._put(f"{name}.npz", data)
+            self._put(f"{name}.json", text_of_row(facts))  # the last one, as it is what says that there is a row
+        except Exception:
+            self._remove_parts(name)
+            raise
         finally:
             self._reserved = 0
-        self._put(f"{name}.npz", data)
-        self._put(f"{name}.json", text_of_row(facts))  # the last one, as it is what says that there is a row
         self.written += 1
+
+    def _remove_parts(self, name: str) -> None:
+        """Remove what is there of a row that isn't whole, as where the disk is full."""
+        if not (self.folder / f"{name}.json").exists():  # which another process may have written meanwhile
+            for path in (self.folder / f"{name}{suffix}" for suffix in (".mps", ".py", ".npz")):
+                with suppress(OSError):
+                    size = path.stat().st_size
+                    path.unlink()
+                    self._used -= size
 
     def _write_program(
         self, asked: Asked, problem: Problem | None, theta: NDArray[Any], name: str, facts: Mapping[str, Any]

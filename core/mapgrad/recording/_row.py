@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -16,7 +17,7 @@ from mapgrad.recording._values import decoded, decoded_problem
 from mapgrad.solutions import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator
     from os import PathLike
 
     from numpy.lib.npyio import NpzFile
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 FORMAT: Final = "mapgrad row 1"
 _HEADER: Final = 4_096
 """More bytes than stand before an array's entries."""
+_LARGEST: Final = 1 << 30
+"""The most bytes that all arrays of a row may take once they are unpacked."""
 _FLOATS: Final = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -65,8 +68,54 @@ class RecordedRow:
     versions: Mapping[str, str]
 
 
+class _Arrays(Mapping[str, "NDArray[Any]"]):
+    """The arrays of a file, each unpacked once, where it is asked for and not too large.
+
+    Args:
+        file: It, open.
+    """
+
+    def __init__(self, file: NpzFile) -> None:
+        self._file = file
+        self._unpacked: dict[str, NDArray[Any]] = {}
+        self._left = _LARGEST
+
+    def size(self, name: str) -> int:
+        """Return how many bytes an array has in the file, its header included, once it is unpacked."""
+        archive = self._file.zip
+        assert archive is not None
+        return archive.getinfo(f"{name}.npy").file_size
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._unpacked:
+            if name not in self._file.files:
+                raise KeyError(name)
+            size = self.size(name)
+            if size > self._left:
+                raise ValueError(
+                    f"{name} is of {size} bytes, where {self._left} of the {_LARGEST} are left that a row's arrays may "
+                    f"take"
+                )
+            self._left -= size
+            self._unpacked[name] = self._file[name]
+        return self._unpacked[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.files)
+
+    def __len__(self) -> int:
+        return len(self._file.files)
+
+
 def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the contents of an array file."""
+    """Return the contents of an array file.
+
+    Raises:
+        ValueError: They are too large to be read again.
+    """
+    size = sum(array.nbytes + _HEADER for array in arrays.values())
+    if size > _LARGEST:
+        raise ValueError(f"a row's arrays may take {_LARGEST} bytes, and those of one take {size}")
     stream = io.BytesIO()
     np.savez_compressed(stream, allow_pickle=False, **arrays)
     return stream.getvalue()
@@ -74,7 +123,8 @@ def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 def text_of_row(facts: Mapping[str, Any]) -> bytes:
     """Return the contents of a row's JSON."""
-    return json.dumps({"format": FORMAT, **facts}, indent=1, ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps({"format": FORMAT, **facts}, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace")  # surrogates of file names that aren't UTF-8
 
 
 def read_row(path: str | PathLike[str], modules: Collection[str] = ()) -> RecordedRow:
@@ -94,14 +144,14 @@ def read_row(path: str | PathLike[str], modules: Collection[str] = ()) -> Record
         if not isinstance(facts, dict) or cast("dict[str, Any]", facts).get("format") != FORMAT:
             raise ValueError(f"it isn't in the format {FORMAT!r}")  # noqa: TRY301 (told like all that may be wrong)
         with np.load(data, allow_pickle=False) as file:
-            return _row(cast("dict[str, Any]", facts), file, modules)
+            return _row(cast("dict[str, Any]", facts), _Arrays(file), modules)
     except (FileNotFoundError, MapgradError):
         raise
     except Exception as error:
         raise MapgradError(f"{text} isn't a row that mapgrad.record wrote, or is damaged: {error}") from error
 
 
-def _row(facts: dict[str, Any], arrays: NpzFile, modules: Collection[str]) -> RecordedRow:
+def _row(facts: dict[str, Any], arrays: _Arrays, modules: Collection[str]) -> RecordedRow:
     solver = facts["solver"]
     problem = decoded_problem(facts["problem"], arrays, modules)
     if problem is not None:
@@ -125,17 +175,15 @@ def _row(facts: dict[str, Any], arrays: NpzFile, modules: Collection[str]) -> Re
     return row
 
 
-def _require_room(arrays: NpzFile, shape: tuple[int, ...]) -> None:
+def _require_room(arrays: _Arrays, shape: tuple[int, ...]) -> None:
     """Refuse arrays that unpack to far more than θ and a state take, before they are unpacked.
 
     Raises:
         ValueError: There is one.
     """
     most = math.prod(shape) * np.dtype(np.float64).itemsize + _HEADER
-    archive = arrays.zip
-    assert archive is not None
-    for name in {"theta", "z"}.intersection(arrays.files):
-        size = archive.getinfo(f"{name}.npy").file_size
+    for name in {"theta", "z"}.intersection(arrays):
+        size = arrays.size(name)
         if size > most:
             raise ValueError(f"{name} is of {size} bytes, where floats of shape {shape} belong")
 

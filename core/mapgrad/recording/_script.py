@@ -30,10 +30,13 @@ def script_of(factory: SolverFactory, facts: Mapping[str, Any]) -> str:
     said = [f"{facts['status']}", *(facts["cause"].splitlines()[:1])]
     said += [] if objective is None else [f"the objective {objective!r}, of which the file has the negative"]
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    lines = [
+    notes = [
         f"# {solver['label']}, options {json.dumps(solver['options'])}, time limit {solver['time_limit']}",
         f"# answered {', '.join(said)}",
         f"# under {versions}",
+    ]
+    lines = [
+        *("".join(char if char.isprintable() else ascii(char)[1:-1] for char in note) for note in notes),
         'path = __file__.removesuffix(".py") + ".mps"',
     ]
     own = factory.spec.script if factory.spec is not None else ""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from mapgrad.arguments import whole_number
-from mapgrad.batching import name_problem, to_list, users_level
+from mapgrad.batching import is_readable, name_problem, text_of_saved, to_list, users_level
 from mapgrad.gradients._laws import Gaussian
 from mapgrad.gradients._noise import require_density, scores
 from mapgrad.gradients._ranks import Accumulation, gathered
@@ -301,16 +301,19 @@ class PoolEstimator(Estimator):
         Raises:
             ValueError: it isn't what `get_extra_state` returned.
         """
-        if not isinstance(state, Tensor) or state.ndim != 1 or len(state) < _HEAD:  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
+        is_saved = is_readable(state) and state.dtype == torch.float64 and state.ndim == 1
+        if not is_saved or len(state) < _HEAD or not bool(state.isfinite().all()):
             raise ValueError(_refused(self, state))
         seen, mark, count = to_list(state[:_HEAD])
-        rows = state[_HEAD:]
+        rows = state[_HEAD:].detach()
+        if not (0 <= seen <= 1 and mark >= 0 and count >= 0 and mark.is_integer() and count.is_integer()):
+            raise ValueError(_refused(self, state))
         if mark != self._mark:
             seen, count, rows = 0.0, 0, rows[:0]
         size = math.prod(self.problem.shape)
-        if not 0 <= seen <= 1 or len(rows) % size or count not in range(len(rows) // size + 1):
+        if len(rows) % size or count > len(rows) // size or not bool((waiting := self._rows(rows)).isfinite().all()):
             raise ValueError(_refused(self, state))
-        answers, others = self._rows(rows).tensor_split([int(count)])
+        answers, others = waiting.tensor_split([int(count)])
         self.seen, self._answers, self._others = seen, [answers], [others]
 
     @property
@@ -319,8 +322,8 @@ class PoolEstimator(Estimator):
 
 
 def _refused(estimator: PoolEstimator, state: object) -> str:
-    came = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__
     return (
-        f"a saved {type(estimator).__name__} has three numbers and the entries of whole states as its extra state, a "
-        f"tensor of one dimension, got {came}: is the file another module's?"
+        f"a saved {type(estimator).__name__} has three numbers (a share, what stands for the problem, a count) and the "
+        f"finite entries of whole states as its extra state, a float64 tensor of one dimension, got "
+        f"{text_of_saved(state)}: is the file damaged, or another module's?"
     )

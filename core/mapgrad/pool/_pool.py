@@ -1,4 +1,4 @@
-"""States that a solver has returned for one feasible set, kept for what needs many of them and no solve."""
+"""The states themselves, found by their hashes, and the memory that they are in."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mapgrad.arguments import whole_number
-from mapgrad.batching import full_precision, name_problem, require_float
+from mapgrad.batching import full_precision, is_readable, name_problem, require_float
 from mapgrad.errors import ShapeError
+from mapgrad.pool._saved import PROBLEM, ages, digest, refused, require_possible, require_tensor
 from mapgrad.solvers._entries import require_problem
 from mapgrad.workers import new_lock
 
@@ -110,13 +111,10 @@ class StatePool(nn.Module):
         ([[0.0, 1.0, 0.0]], 2.0)
     """
 
-    _problem: Tensor
-
     def __init__(self, problem: Problem, *, max_bytes: int = _MAX_BYTES) -> None:
         super().__init__()
         self.problem = require_problem(problem)
         self.max_bytes = whole_number("max_bytes", max_bytes, 1)
-        self.register_buffer("_problem", _digest(problem))
         # no buffers, which DistributedDataParallel would take to be of one shape on all ranks
         nothing = torch.empty(0, dtype=torch.int64)
         self._held = _Held.of(torch.empty(0, *problem.shape), nothing, nothing.clone(), 0)
@@ -204,7 +202,7 @@ class StatePool(nn.Module):
         before, after = len(held.keys), len(held.keys) + len(keys)
         keys, used = torch.cat([held.keys, keys]), torch.cat([held.used, torch.full_like(keys, self._clock)])
         if after > self.capacity:
-            kept = _ages(keys, used).argsort()[: self.capacity - self.capacity // 8].sort().values
+            kept = ages(keys, used).argsort()[: self.capacity - self.capacity // 8].sort().values
             old = int((kept < before).sum())
             self._move([held.states[kept[:old]], rows[kept[old:] - before]], keys[kept], used[kept])
         elif after > len(held.memory):
@@ -310,36 +308,49 @@ class StatePool(nn.Module):
         """Return the states [P, 1 + n], each behind its age: how many others were added later."""
         with _changing:
             held = self._held
-            return torch.cat([_ages(held.keys, held.used)[:, None].to(held.states), held.states.flatten(1)], dim=1)
+            return torch.cat([ages(held.keys, held.used)[:, None].to(held.states), held.states.flatten(1)], dim=1)
 
     @torch.inference_mode(mode=False)
+    @torch.no_grad()
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the states of a saved pool; those of another problem, with a warning, aren't taken.
+        """Take the states of a saved pool of this problem.
 
         Raises:
             TypeError: it isn't what `get_extra_state` returns.
+            ValueError: it is no pool's: its states aren't finite and distinct, or its ages not 0, 1, … in any order.
         """
-        size = math.prod(self.problem.shape)
-        own = _digest(self.problem).to(self._problem.device)
-        is_own = torch.equal(self._problem, own)  # which has been loaded before
-        self._problem = own
-        if not isinstance(state, Tensor) or (is_own and (state.ndim != 2 or state.shape[1] != 1 + size)):  # pyright: ignore[reportUnnecessaryIsInstance] (a user's file)
-            came = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__  # pyright: ignore[reportUnnecessaryIsInstance] (as above)
-            raise TypeError(
-                f"a saved pool has the age and the entries of each state as its extra state, a tensor [P, {1 + size}], "
-                f"got {came}"
-            )
-        if not is_own:
-            warnings.warn(
-                f"the saved pool has states of another problem than {self.problem!r}: this one begins empty",
-                stacklevel=2,
-            )
-            state = state.new_empty(0, 1 + size)
+        require_tensor(state, 1 + math.prod(self.problem.shape))
         with _changing:
-            state = state.to(self.states)
-            state = state[state[:, 0] < self.capacity]
-            states = state[:, 1:].reshape(-1, *self.problem.shape)
-            self._move([states], self._hash(states), -state[:, 0].long())
+            rows = state.to(self.states)
+            keys = self._hash(rows[:, 1:])
+            require_possible(state, rows, keys)
+            kept = rows[:, 0] < self.capacity
+            states = rows[kept, 1:].reshape(-1, *self.problem.shape)
+            self._move([states], keys[kept], -rows[kept, 0].long())
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        # no buffer, which averages of models would round, and DistributedDataParallel send
+        destination[f"{prefix}{PROBLEM}"] = digest(self.problem).to(self.states.device)
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **keywords: Any) -> None:
+        """Load a saved pool; the states of another problem, with a warning, aren't taken."""
+        _, _, missing, _, errors = arguments
+        key, states = f"{prefix}{PROBLEM}", f"{prefix}_extra_state"
+        if key not in state_dict:
+            missing.append(key)
+        else:
+            saved, own = state_dict.pop(key), digest(self.problem)
+            if not is_readable(saved) or saved.shape != own.shape:
+                errors.append(refused(key, len(own), saved))
+                return
+            if states in state_dict and not torch.equal(saved.cpu().double(), own.double()):
+                warnings.warn(
+                    f"the saved pool has states of another problem than {self.problem!r}: this one begins empty",
+                    stacklevel=2,
+                )
+                state_dict[states] = self.states.new_empty(0, 1 + math.prod(self.problem.shape))
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **keywords)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 
     def _apply(self, fn: Any, recurse: bool = True) -> StatePool:
         super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
@@ -369,13 +380,6 @@ def _firsts(keys: Tensor, chosen: Tensor) -> Tensor:
     return places[order[is_first]]
 
 
-def _ages(keys: Tensor, used: Tensor) -> Tensor:
-    """Return for each of P states how many others were used later, or at once and have a smaller key."""
-    order = keys.argsort()
-    order = order[used[order].argsort(descending=True, stable=True)]
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-
-
 def _bytes(memories: OrderedDict[int, Tensor]) -> int:
     return sum(each.nbytes for each in memories.values())
 
@@ -388,8 +392,3 @@ def _scores(rows: Tensor, states: Tensor) -> Tensor:
             return rows @ states
         scores = rows.masked_fill(forbidden, 0.0) @ states
         return scores.masked_fill_((forbidden.to(states) @ (states != 0).to(states)) > 0, -math.inf)
-
-
-def _digest(problem: Problem) -> Tensor:
-    """Return what stands for a problem in a `state_dict`, whose values are tensors all."""
-    return torch.tensor(list(bytes.fromhex(problem.digest)), dtype=torch.uint8)
