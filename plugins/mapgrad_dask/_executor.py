@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,9 @@ from distributed import Client, LocalCluster, secede
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
+
+_LOOK: Final = 0.5
+"""Seconds between looks at the client while calls are open: some of them get no answer once it is closed."""
 
 _FRESH: Final = 1.0
 """Seconds for which the number of workers is believed."""
@@ -45,6 +48,14 @@ class DaskExecutor(Executor):
         self._is_open = True
         self._opening = threading.Lock()
         self._counted = (-_FRESH, 1)
+        self._calls: set[Future[Any]] = set()
+        self._has_calls = threading.Event()
+        threading.Thread(target=self._watch, name="mapgrad_dask", daemon=True).start()
+
+    @property
+    def _broken(self) -> bool:
+        """Whether the client is closed, by the program or as it found its scheduler no more."""
+        return self._client.status not in ("running", "connecting")
 
     @property
     def _max_workers(self) -> int:
@@ -53,10 +64,11 @@ class DaskExecutor(Executor):
             now = time.monotonic()
             if now - self._counted[0] >= _FRESH:
                 count = self._counted[1]
-                with suppress(OSError):  # the scheduler is gone, as the calls will tell
-                    threads: dict[str, int] = self._client.nthreads()
-                    count = max(1, sum(threads.values()))
-                self._counted = now, count
+                if self._client.status == "running":
+                    with suppress(Exception):  # the scheduler is gone or slow, as the calls will tell
+                        threads: dict[str, int] = self._client.nthreads(callback_timeout=_FRESH)
+                        count = max(1, sum(threads.values()))
+                self._counted = time.monotonic(), count
             return self._counted[1]
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -66,13 +78,34 @@ class DaskExecutor(Executor):
         with self._opening:  # so that `shutdown` waits for each call that was taken
             if not self._is_open:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            return self._executor.submit(fn, *args, **kwargs)
+            if self._broken:
+                raise BrokenExecutor("the Dask client is closed, or has lost its scheduler for good")
+            call = self._executor.submit(fn, *args, **kwargs)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        self._has_calls.set()
+        return call
+
+    def _watch(self) -> None:
+        """Cancel calls that are open when the client is closed."""
+        while True:
+            self._has_calls.wait()
+            if not self._is_open and not self._calls:
+                return
+            time.sleep(_LOOK)
+            if not self._calls and self._is_open:
+                self._has_calls.clear()
+            elif self._broken:
+                for call in list(self._calls):
+                    call.cancel()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; close what was started here."""
         with self._opening:
             self._is_open = False
-        self._executor.shutdown(wait=wait and not cancel_futures)
+        self._has_calls.set()
+        if not self._broken:
+            self._executor.shutdown(wait=wait and not cancel_futures)
         if self._is_ours:
             self._client.close()
         if self._cluster is not None:
