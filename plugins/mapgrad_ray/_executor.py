@@ -72,10 +72,10 @@ class RayExecutor(Executor):
         with _lock:
             if not ray.is_initialized():
                 _connect(actors * options.get("num_cpus", 1))
-            self._session = _session()
+            self.session = _session()
             _all.add(self)
         # in a Ray that is started here, actors of a second executor would wait for the CPUs of the first one's for ever
-        started = _started.get(self._session)
+        started = _started.get(self.session)
         cpus = 0 if started is not None and started.is_local else 1
         kind: Any = ray.remote(max_restarts=-1, max_task_retries=0)(_Actor)
         self._actors: list[Any] = [kind.options(**({"num_cpus": cpus} | options)).remote() for _ in range(actors)]
@@ -101,7 +101,7 @@ class RayExecutor(Executor):
     @property
     def _broken(self) -> bool:
         """Whether all actors are lost for good, as they are with a Ray that the program shuts down."""
-        if self._loss is None and _session() != self._session:
+        if self._loss is None and _session() != self.session:
             self._loss = BrokenExecutor("Ray was shut down, and the actors of this executor with it")
         return self._loss is not None
 
@@ -155,8 +155,8 @@ class RayExecutor(Executor):
         self.end()
         with _lock:
             _all.discard(self)
-            if all(other._session != self._session for other in _all):
-                _disconnect(self._session)
+            if all(other.session != self.session for other in _all):
+                _disconnect(self.session)
 
     def end(self) -> None:
         """Take no more calls, and end the actors, whatever they are at."""
@@ -168,7 +168,7 @@ class RayExecutor(Executor):
             self._kill(actor)
 
     def _kill(self, actor: Any, *, no_restart: bool = True) -> None:
-        if _session() == self._session:
+        if _session() == self.session:
             ray.kill(actor, no_restart=no_restart)
 
     def _serve(self) -> None:
