@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
 
 import dask.config
 from distributed import Client, LocalCluster, SpecCluster, secede
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_LOOK: Final = 0.5
+"""Seconds between looks at the client while calls are open: some of them get no answer once it is closed."""
 
 _FRESH: Final = 1.0
 """Seconds for which the number of workers is believed."""
@@ -54,11 +56,17 @@ class DaskExecutor(Executor):
             raise ValueError(f"expected a client that waits for answers, not one of asynchronous=True, got {client!r}")
         if self._is_ours:
             self._client = Client(self._cluster or client, set_as_default=False)
-        self._futures: WeakSet[Future[Any]] = WeakSet()
         self._lock = threading.Lock()
         self._is_open = True
         self._opening = threading.Lock()
         self._counted = (-_FRESH, 1)
+        self._calls: set[Future[Any]] = set()
+        self._is_watched = False
+
+    @property
+    def _broken(self) -> bool:
+        """Whether the client is closed, by the program or as it found its scheduler no more."""
+        return self._client.status not in ("running", "connecting")
 
     @property
     def _max_workers(self) -> int:
@@ -67,10 +75,11 @@ class DaskExecutor(Executor):
             now = time.monotonic()
             if now - self._counted[0] >= _FRESH:
                 count = self._counted[1]
-                with suppress(OSError):  # the scheduler is gone, as the calls will tell
-                    threads: dict[str, int] = self._client.nthreads()
-                    count = max(1, sum(threads.values()))
-                self._counted = now, count
+                if self._client.status == "running":
+                    with suppress(Exception):  # the scheduler is gone or slow, as the calls will tell
+                        threads: dict[str, int] = self._client.nthreads(callback_timeout=_FRESH)
+                        count = max(1, sum(threads.values()))
+                self._counted = time.monotonic(), count
             return self._counted[1]
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -80,50 +89,70 @@ class DaskExecutor(Executor):
         with self._opening:  # so that `shutdown` waits for each call that was taken
             if not self._is_open:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._broken:
+                raise BrokenExecutor("the Dask client is closed, or has lost its scheduler for good")
             task = self._client.submit(fn, *args, pure=False, **kwargs)
-            future: Future[Any] = Future()
-            future.add_done_callback(partial(_give_up, task))
-            self._futures.add(future)
-        self._client.loop.add_callback(_follow, task, future)
-        return future
+            call: Future[Any] = Future()
+            self._calls.add(call)
+            if not self._is_watched:
+                self._is_watched = True
+                threading.Thread(target=self._watch, name="mapgrad_dask", daemon=True).start()
+        call.add_done_callback(self._calls.discard)
+        call.add_done_callback(partial(_give_up, task))
+        self._client.loop.add_callback(_follow, task, call)
+        return call
+
+    def _watch(self) -> None:
+        """Cancel the calls that are open once the client is closed; end with the last of them."""
+        while True:
+            time.sleep(_LOOK)
+            with self._opening:
+                calls = list(self._calls)
+                if not calls:
+                    self._is_watched = False
+                    return
+            if self._broken:
+                for call in calls:
+                    call.cancel()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; close what was started here."""
         with self._opening:
             self._is_open = False
-        futures = [*self._futures]
+            calls = list(self._calls)
         if wait and not cancel_futures:
-            wait_for(futures)
+            wait_for(calls)
         else:
-            for future in futures:
-                future.cancel()
+            for call in calls:
+                call.cancel()
         if self._is_ours:
             self._client.close()
         if self._cluster is not None:
             self._cluster.close()
 
 
-def _give_up(task: Any, future: Future[Any]) -> None:
+def _give_up(task: Any, call: Future[Any]) -> None:
     """Cancel the task of a call that was cancelled."""
-    if future.cancelled() and not task.cancelled():
-        task.cancel()
+    if call.cancelled() and not task.cancelled():
+        with suppress(Exception):  # the client is closed
+            task.cancel()
 
 
-async def _follow(task: Any, future: Future[Any]) -> None:
-    """Give a call's future what comes of its task; in the client's event loop."""
+async def _follow(task: Any, call: Future[Any]) -> None:
+    """Give a call what comes of its task; in the client's event loop."""
     answer, error = None, None
     try:
         answer = await task
     except BaseException as raised:  # noqa: BLE001 (the call's own, or what cost it)
         error = raised
     if task.cancelled():
-        future.cancel()
-    if not future.set_running_or_notify_cancel():
+        call.cancel()
+    if not call.set_running_or_notify_cancel():
         return
     if error is None:
-        future.set_result(answer)
+        call.set_result(answer)
     else:
-        future.set_exception(error)
+        call.set_exception(error)
 
 
 def executor_of(text: Client | str) -> DaskExecutor:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import atexit
+import math
 import threading
 from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakSet
 
 import ray
@@ -68,12 +69,16 @@ class RayExecutor(Executor):
     """
 
     def __init__(self, actors: int, **options: Any) -> None:
-        self._is_ours = not ray.is_initialized()
-        if self._is_ours:
-            _connect(actors)
-        self._session = _session()
+        with _lock:
+            if not ray.is_initialized():
+                _connect(actors * options.get("num_cpus", 1))
+            self.session = _session()
+            _all.add(self)
+        # in a Ray that is started here, actors of a second executor would wait for the CPUs of the first one's for ever
+        started = _started.get(self.session)
+        cpus = 0 if started is not None and started.is_local else 1
         kind: Any = ray.remote(max_restarts=-1, max_task_retries=0)(_Actor)
-        self._actors: list[Any] = [kind.options(**({"num_cpus": 1} | options)).remote() for _ in range(actors)]
+        self._actors: list[Any] = [kind.options(**({"num_cpus": cpus} | options)).remote() for _ in range(actors)]
         self._idle: list[Any] = []
         self._alive = actors
         self._there = 0
@@ -87,7 +92,6 @@ class RayExecutor(Executor):
         for actor in self._actors:
             self._ask(actor)
         self._thread.start()
-        _all.add(self)
 
     @property
     def _max_workers(self) -> int:
@@ -97,7 +101,7 @@ class RayExecutor(Executor):
     @property
     def _broken(self) -> bool:
         """Whether all actors are lost for good, as they are with a Ray that the program shuts down."""
-        if self._loss is None and _session() != self._session:
+        if self._loss is None and _session() != self.session:
             self._loss = BrokenExecutor("Ray was shut down, and the actors of this executor with it")
         return self._loss is not None
 
@@ -149,8 +153,10 @@ class RayExecutor(Executor):
     def _end(self, calls: list[_Call]) -> None:
         wait(calls)
         self.end()
-        if self._is_ours and _session() == self._session:
-            ray.shutdown()
+        with _lock:
+            _all.discard(self)
+            if all(other.session != self.session for other in _all):
+                _disconnect(self.session)
 
     def end(self) -> None:
         """Take no more calls, and end the actors, whatever they are at."""
@@ -162,7 +168,7 @@ class RayExecutor(Executor):
             self._kill(actor)
 
     def _kill(self, actor: Any, *, no_restart: bool = True) -> None:
-        if _session() == self._session:
+        if _session() == self.session:
             ray.kill(actor, no_restart=no_restart)
 
     def _serve(self) -> None:
@@ -174,8 +180,12 @@ class RayExecutor(Executor):
                 return
             if self._broken:
                 self._fail_all()
-            else:
+                continue
+            try:
                 event()
+            except Exception as error:  # noqa: BLE001 (Ray is shut down at this moment; nobody may wait for ever)
+                self._loss = error
+                self._fail_all()
 
     def _take(self, call: _Call, what: Any) -> None:
         self._waiting.append((call, what))
@@ -241,7 +251,26 @@ class RayExecutor(Executor):
                 call.set_exception(self._loss)
 
 
+class _Started(NamedTuple):
+    """A connection to Ray that was made here.
+
+    Attributes:
+        is_local: Whether Ray itself was started, too.
+        is_over: Set once it is cut.
+    """
+
+    is_local: bool
+    is_over: threading.Event
+
+
 _all: Final[WeakSet[RayExecutor]] = WeakSet()
+"""Those that aren't shut down."""
+
+_started: Final[dict[tuple[str, str] | None, _Started]] = {}
+"""By session; the last executor of one cuts it."""
+
+_lock: Final = threading.Lock()
+"""Held while a connection is made or cut."""
 
 
 @atexit.register  # after Ray, whose own end comes later therefore
@@ -264,11 +293,43 @@ def _session() -> tuple[str, str] | None:
     return None
 
 
-def _connect(actors: int) -> None:
+def _connect(cpus: float) -> None:
+    """Connect to Ray, in a thread that stays: on Linux, what is started ends with the thread that has started it."""
+    if threading.current_thread() is threading.main_thread():
+        _start(cpus)
+        return
+    done: Future[None] = Future()
+    threading.Thread(target=_start_and_stay, args=(cpus, done), name="mapgrad_ray_start", daemon=True).start()
+    done.result()
+
+
+def _start_and_stay(cpus: float, done: Future[None]) -> None:
+    try:
+        started = _start(cpus)
+    except BaseException as error:  # noqa: BLE001 (raised by who waits)
+        done.set_exception(error)
+        return
+    done.set_result(None)
+    started.is_over.wait()
+
+
+def _start(cpus: float) -> _Started:
+    is_local = False
     try:
         ray.init(address="auto")
     except ConnectionError:
-        ray.init(address="local", num_cpus=actors, include_dashboard=False)
+        ray.init(address="local", num_cpus=math.ceil(cpus), include_dashboard=False)
+        is_local = True
+    started = _started[_session()] = _Started(is_local, threading.Event())
+    return started
+
+
+def _disconnect(session: tuple[str, str] | None) -> None:
+    started = _started.pop(session, None)
+    if started is not None:
+        if _session() == session:
+            ray.shutdown()
+        started.is_over.set()
 
 
 def from_text(text: str) -> RayExecutor:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from importlib.util import find_spec
 
@@ -131,6 +132,26 @@ def test_a_client_is_taken_as_it_is_and_stays_open(cluster):
             assert torch.equal(solver(rows(20)), expected(20))
             solver.close()
         assert client.submit(int, "3").result() == 3
+
+
+def test_a_cluster_that_is_closed_and_comes_back(fragile):
+    """A call amid which its scheduler goes for good ends, and the next one has a new client."""
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+    theta = torch.eye(9).repeat(30, 1) - 0.78 * torch.eye(9).roll(1, 0).repeat(30, 1)
+    with dask.config.set({"distributed.comm.timeouts.connect": "2s"}):
+        cluster = LocalCluster(**options)
+        name = f"dask:{cluster.scheduler_address}"
+        solver = mapgrad.get_solver(fragile.Fragile, mapgrad.KSubset(9, 1), workers=name, merge=False, on_error="nan")
+        assert torch.equal(solver(torch.eye(9)), torch.eye(9))
+        timer = threading.Timer(0.5, cluster.close)
+        timer.start()
+        with pytest.warns(UserWarning, match="rows"):
+            solutions = solver.solve(theta)
+        timer.join()
+        assert "the Dask client is closed, or has lost its scheduler for good" in str(solutions.causes[269])
+        with LocalCluster(scheduler_port=int(name.rpartition(":")[2]), **options):
+            assert torch.equal(solver(torch.eye(9)), torch.eye(9))
+            solver.close()
 
 
 def test_a_client_that_does_not_wait_is_refused(cluster):

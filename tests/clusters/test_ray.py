@@ -154,13 +154,48 @@ def test_the_program_shuts_ray_down_amid_a_call_and_before_one(fragile):
     assert "Traceback" not in run.stderr
 
 
+THREADS = """
+import threading
+import time
+
+import ray
+import torch
+
+import mapgrad
+from cluster_solvers import Fragile
+
+rows = torch.eye(9)
+slow = rows.repeat(12, 1) - 0.78 * rows.roll(1, 0).repeat(12, 1)
+solvers = [mapgrad.get_solver(Fragile, mapgrad.KSubset(9, 1), workers="ray:1", merge=False) for _ in range(2)]
+found = []
+threads = [threading.Thread(target=lambda each=each: found.append(each(rows))) for each in solvers]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print([torch.equal(z, rows) for z in found])
+timer = threading.Timer(0.5, solvers[0].close)
+timer.start()
+print(torch.equal(solvers[1](slow), rows.repeat(12, 1)))
+timer.join()
+solvers[1].close()
+print(ray.is_initialized())
+"""
+
+
+def test_two_solvers_start_ray_in_threads_that_end(fragile):
+    """Both find it there, it outlives the threads, and it is shut down by who is closed last."""
+    run = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=120)
+    assert run.stdout.splitlines() == ["[True, True]", "True", "False"], run.stderr
+
+
 def test_calls_fail_once_all_actors_are_lost_for_good(local_ray):
     executor = mapgrad_ray.executor(2)
     try:
         assert executor.submit(int, "3").result(60) == 3
+        calls = [executor.submit(time.sleep, 100) for _ in range(3)]
         for actor in executor._actors:
             local_ray.kill(actor)
-        calls = [executor.submit(int, "3") for _ in range(3)]
         for call in calls:
             with pytest.raises(RayActorError):
                 call.result(60)

@@ -249,6 +249,50 @@ def test_a_row_that_hangs_in_a_process_misses_the_deadline_alone(fragile):
         assert [each.result(10) for each in [pool.submit(int, "3") for _ in range(8)]] == [3] * 8  # both are free
 
 
+def test_an_executor_that_remembers_calls_gives_one_future_to_several(fragile):
+    class Remembering(Pickling):
+        def __init__(self):
+            super().__init__()
+            self.known = {}
+
+        def submit(self, fn, /, *args, **kwargs):
+            theta = fn.__reduce__()[1][3].tobytes()
+            if theta not in self.known:
+                self.known[theta] = super().submit(fn, *args, **kwargs)
+            return self.known[theta]
+
+    with Remembering() as executor:
+        Workers(executor).solve(*prepare(fragile), block := block_of([5] * 20))
+    assert_answered(block)
+
+
+@pytest.mark.parametrize("change", [list, lambda answers: None, lambda answers: answers.z])
+def test_results_that_are_changed_on_the_way_are_told(fragile, change):
+    class Changing(Pickling):
+        def _run(self, data, args, kwargs):
+            return change(super()._run(data, args, kwargs))
+
+    with Changing() as executor:
+        Workers(executor).solve(*prepare(fragile), block := block_of(range(5)))
+    assert_answered(block, failed=range(5))
+    assert "expected from the executor what its call returned, Answers to 1 rows, got" in str(block.causes[3])
+
+
+def test_an_executor_may_fail_to_count_and_to_cancel(fragile):
+    class Rude(Asleep):
+        @property
+        def _max_workers(self):
+            raise OSError("nobody knows")
+
+        def submit(self, fn, /, *args, **kwargs):
+            future = super().submit(fn, *args, **kwargs)
+            future.cancel = lambda: self._max_workers
+            return future
+
+    Workers(Rude()).solve(*prepare(fragile), block := block_of(range(5)), 0.2)
+    assert all(isinstance(block.causes[row], SolveTimeoutError) for row in range(5))
+
+
 class Asleep(Executor):
     """Has no workers, but says that it has."""
 

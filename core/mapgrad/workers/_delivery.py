@@ -10,7 +10,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mapgrad.workers._parcels import UNKNOWN, Parcel, Rows
+from mapgrad.workers._parcels import HERE, UNKNOWN, Parcel, Rows
 from mapgrad.workers._portions import SECONDS, Answers
 from mapgrad.workers._threads import PAUSE, STOPS, solve_here
 
@@ -82,8 +82,8 @@ class Delivery:
         self._takes_back = self._has_threads or multiprocessing.parent_process() is not None
         self._ahead = _AHEAD if batch.deadline is None else 1
         self._pause = _PAUSE
-        self._pending: dict[Future[Any], _Portion] = {}
-        self._done: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._pending: dict[_Portion, Future[Any]] = {}  # an executor that remembers calls gives one future to several
+        self._done: SimpleQueue[tuple[_Portion, Future[Any]]] = SimpleQueue()
         self._again: list[_Portion] = []
         self._alone: list[_Portion] = []
         self._left: list[_Portion] = []
@@ -150,8 +150,8 @@ class Delivery:
         rows = Rows(self._batch, self._parcel, portion.start, portion.stop, with_job=portion.with_job)
         try:
             future = self._executor.submit(rows)
-            future.add_done_callback(self._done.put)
-            self._pending[future] = portion
+            future.add_done_callback(lambda done: self._done.put((portion, done)))
+            self._pending[portion] = future
         except Exception as error:  # noqa: BLE001 (each executor has its own)
             if isinstance(error, RuntimeError) and not isinstance(error, BrokenExecutor):
                 said = " ".join(str(error).split())
@@ -163,34 +163,37 @@ class Delivery:
     def _collect(self) -> None:
         left = self._batch.left()
         pauses = [pause for pause in (left, self._pause if self._takes_back else None) if pause is not None]
-        future = None
+        done = None
         with suppress(Empty):
-            future = self._done.get(timeout=min(pauses) if pauses else None)
-        if future is None:
-            if self._takes_back and left != 0.0 and not any(future.running() for future in self._pending):
+            done = self._done.get(timeout=min(pauses) if pauses else None)
+        if done is None:
+            if self._takes_back and left != 0.0 and not any(future.running() for future in self._pending.values()):
                 self._take_back()
             return
-        self._take_in(future)
+        self._take_in(*done)
         self._pause = _PAUSE
         while not self._done.empty():
-            self._take_in(self._done.get())
+            self._take_in(*self._done.get())
 
-    def _take_in(self, future: Future[Any]) -> None:
-        portion = self._pending.pop(future, None)
-        if portion is None:  # taken back
+    def _take_in(self, portion: _Portion, future: Future[Any]) -> None:
+        if self._pending.pop(portion, None) is None:  # taken back
             return
-        error = CancelledError() if future.cancelled() else future.exception()
+        error = CancelledError("the executor cancelled the call") if future.cancelled() else future.exception()
         if error is not None:
             self._fail(portion, error)
             return
-        answers = future.result()
-        if answers == UNKNOWN:
+        answers, count = future.result(), portion.stop - portion.start
+        if isinstance(answers, Answers) and len(answers.status) == count:
+            self._batch.put(answers, portion.start)
+            self._batch.runner.pace = answers.seconds / count
+        elif isinstance(answers, str) and answers == UNKNOWN:
             self._again.append(portion._replace(with_job=True))
             return
+        elif not (isinstance(answers, str) and answers == HERE):
+            what = f"expected from the executor what its call returned, Answers to {count} rows"
+            self._fail(portion, TypeError(f"{what}, got {type(answers).__name__}"))
+            return
         self._has_answers = True
-        if isinstance(answers, Answers):
-            self._batch.put(answers, portion.start)
-            self._batch.runner.pace = answers.seconds / (portion.stop - portion.start)
 
     def _fail(self, portion: _Portion, error: BaseException) -> None:
         """Try a portion again, in halves if there are any; or leave it, where it isn't the rows' fault."""
@@ -209,9 +212,9 @@ class Delivery:
             self._alone.append(portion._replace(has_failed=True))
 
     def _take_back(self) -> None:
-        for future, portion in reversed(self._pending.items()):
+        for portion, future in reversed(self._pending.items()):
             if not portion.has_failed and future.cancel():
-                del self._pending[future]
+                del self._pending[portion]
                 part = self._batch.block.part(portion.start, portion.stop)
                 solve_here(self._batch.runner, self._batch.job, part, self._batch.left())
                 self._batch.put(part, portion.start)
@@ -219,10 +222,13 @@ class Delivery:
                 return
 
     def _drop(self) -> None:
-        for future in self._pending:
-            future.cancel()
-        begun = [future for future in self._pending if future.running()]
-        for _ in range(STOPS if begun and self._has_threads else 0):
+        for future in self._pending.values():
+            with suppress(Exception):  # each executor has its own
+                future.cancel()
+        if not self._has_threads:
+            return
+        begun = [future for future in self._pending.values() if future.running()]
+        for _ in range(STOPS if begun else 0):
             self._batch.runner.stop(self._batch)
             if not self._batch.runner.can_stop or not wait(begun, PAUSE).not_done:
                 break

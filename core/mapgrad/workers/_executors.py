@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,9 @@ class Given:
         executor = self._executor
         if executor is None:
             return 1
-        count = getattr(executor, "_max_workers", None)
+        count = None
+        with suppress(Exception):  # each executor has its own
+            count = getattr(executor, "_max_workers", None)
         return count if isinstance(count, int) and count > 0 else os.cpu_count() or 1
 
     def solve(self, runner: Runner, job: Job, block: Block, deadline: float | None = None) -> float | None:
@@ -95,8 +97,8 @@ class Given:
             return deadline
         if deadline is not None and not self._has_answered and not isinstance(executor, ThreadPoolExecutor):
             with suppress(Exception):  # the rows will say what is wrong
-                executor.submit(is_there).result(START)
-                self._has_answered = True
+                first = executor.submit(is_there)
+                self._has_answered = bool(wait([first], START).done) and first.exception() is None
         batch = Batch(runner, job, block, deadline)
         for start, stop in Delivery(executor, lambda: self.count, batch, parcel).run():
             part = block.part(start, stop)

@@ -38,6 +38,9 @@ Share: TypeAlias = "Callable[[bytes], Callable[[], bytes]]"
 UNKNOWN: Final = "unknown job"
 """The answer of a worker that must be sent the job, too."""
 
+HERE: Final = "solved here"
+"""The answer of a call in this very process, which has put its rows' answers where they belong."""
+
 _RUNNERS_KEPT: Final = 16
 
 
@@ -150,16 +153,17 @@ class Rows:
         self._batch = batch
         self._part = batch.block.part(start, stop)
 
-    def __call__(self) -> None:
+    def __call__(self) -> str:
         if self._batch.deadline is None:
             self._here()
-            return
+            return HERE
         ended: Future[None] = Future()
         threading.Thread(target=_settle, args=(ended, self._here), name="mapgrad_executor", daemon=True).start()
         if not wait([ended], self._batch.left()).done:
             self._stop(ended)
-            return
-        ended.result()
+        else:
+            ended.result()
+        return HERE
 
     def _stop(self, ended: Future[None]) -> None:
         """Stop the rows, as often as `Threads` does: their caller may believe that nobody is at work any more."""
