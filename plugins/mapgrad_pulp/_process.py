@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _GRACE: Final = 0.5  # seconds beyond its limit, after which CBC is killed
+_OF_JOBS: Final = {getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")}
+"""Signals that all processes of a job may be sent: one that comes as CBC starts, in our group still, ends it alone."""
 
 
 class CbcProcess:
@@ -102,9 +105,10 @@ class CbcProcess:
                 return None
             limit = [] if seconds is None else ["timeMode elapsed", f"sec {seconds}"]
             words = [word for option in (*limit, *options) for word in f"-{option}".split()]
-            code = self._wait(
-                [model, *words, "-solve", "-printingOptions", "all", "-solution", solution], descriptors, seconds
-            )
+            arguments = [model, *words, "-solve", "-printingOptions", "all", "-solution", solution]
+            code = self._wait(arguments, descriptors, seconds)
+            if -code in _OF_JOBS:
+                code = self._wait(arguments, descriptors, seconds)
             is_late = deadline is not None and time.monotonic() >= deadline
             if self._stopped.is_set() or (code != 0 and is_late):
                 return None
@@ -163,11 +167,10 @@ def _tie(process: subprocess.Popen[bytes], lifeline: tuple[int, ...]) -> None:
     """Have the kernel kill a process that inherited a lifeline once nobody holds its other end."""
     if sys.platform == "linux":
         import fcntl
-        from signal import SIGKILL
 
         for reading in lifeline:
             fcntl.fcntl(reading, fcntl.F_SETOWN, process.pid)
-            fcntl.fcntl(reading, fcntl.F_SETSIG, SIGKILL)
+            fcntl.fcntl(reading, fcntl.F_SETSIG, signal.SIGKILL)
             fcntl.fcntl(reading, fcntl.F_SETFL, fcntl.fcntl(reading, fcntl.F_GETFL) | os.O_ASYNC)
 
 

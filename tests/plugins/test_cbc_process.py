@@ -193,3 +193,16 @@ def test_a_binary_that_fails_is_a_crash_and_not_an_answer(tmp_path: Path) -> Non
     stopped = threading.Event()
     stopped.set()
     assert run_of("exit 3", tmp_path, deadline=None, stopped=stopped) is None
+
+
+@pytest.mark.parametrize("told", ["TERM", "HUP", "USR1", "USR2"])
+def test_a_signal_to_the_whole_job_costs_no_row(told: str, tmp_path: Path) -> None:
+    """One that comes as CBC starts, before it has a group of its own."""
+    seen = tmp_path / "seen"
+    end = "while [ $1 != -solution ]; do shift; done; echo solved > $2"
+    script = f"if [ ! -e {seen} ]; then touch {seen}; kill -{told} $$; fi; {end}"
+    assert run_of(script, tmp_path, deadline=None) == "solved\n"
+    with pytest.raises(
+        mapgrad.SolverCrashError, match=f"CBC ended with exit status -{signal.Signals[f'SIG{told}']:d} and"
+    ):
+        run_of(f"kill -{told} $$", tmp_path, deadline=None)
