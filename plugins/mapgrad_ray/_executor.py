@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import math
 import threading
+import time
 from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import suppress
@@ -30,6 +32,11 @@ _PAUSE: Final = 0.1
 
 _LOOK: Final = 0.5
 """Seconds between looks at Ray while calls are open: none of them gets an answer once the program has shut it down."""
+
+_LONG: Final = 60.0
+"""Seconds without any actor after which calls that wait are told of."""
+
+_logger = logging.getLogger("mapgrad")
 
 
 class _Actor:
@@ -78,7 +85,9 @@ class RayExecutor(Executor):
         started = _started.get(self.session)
         cpus = 0 if started is not None and started.is_local else 1
         kind: Any = ray.remote(max_restarts=-1, max_task_retries=0)(_Actor)
-        self._actors: list[Any] = [kind.options(**({"num_cpus": cpus} | options)).remote() for _ in range(actors)]
+        self._needs = {"num_cpus": cpus} | options
+        self._actors: list[Any] = [kind.options(**self._needs).remote() for _ in range(actors)]
+        self._expected: float | None = time.monotonic() + _LONG
         self._idle: list[Any] = []
         self._alive = actors
         self._there = 0
@@ -183,9 +192,22 @@ class RayExecutor(Executor):
                 continue
             try:
                 event()
+                if self._expected is not None and time.monotonic() > self._expected:
+                    self._tell_of_no_actor()
             except Exception as error:  # noqa: BLE001 (Ray is shut down at this moment; nobody may wait for ever)
                 self._loss = error
                 self._fail_all()
+
+    def _tell_of_no_actor(self) -> None:
+        self._expected = None
+        _logger.warning(
+            "none of %d Ray actors has started within %g s, so that rows wait: has the cluster room for them? Each "
+            "needs %s, and %s is free",
+            len(self._actors),
+            _LONG,
+            self._needs,
+            ray.available_resources(),
+        )
 
     def _take(self, call: _Call, what: Any) -> None:
         self._waiting.append((call, what))
@@ -231,6 +253,7 @@ class RayExecutor(Executor):
         error = done.exception()
         if error is None:
             self._there += 1
+            self._expected = None
             self._idle.append(actor)
         elif isinstance(error, ActorDiedError):  # for good: this package isn't there, for one
             self._alive -= 1

@@ -111,6 +111,14 @@ def test_a_program_may_end_without_closing_its_solvers(how):
     assert "Traceback" not in run.stderr
 
 
+ALONE = """
+from functools import cache
+
+from ray._private import services
+
+services.find_gcs_addresses = cache(set)  # as if no Ray ran on this machine
+"""
+
 SHUT_DOWN = """
 import sys
 import threading
@@ -148,7 +156,7 @@ print(ray.is_initialized())
 
 def test_the_program_shuts_ray_down_amid_a_call_and_before_one(fragile):
     """Nobody waits for ever, Ray isn't started behind the program's back, and the next call has actors again."""
-    run = subprocess.run([sys.executable, "-c", SHUT_DOWN], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", ALONE + SHUT_DOWN], capture_output=True, text=True, timeout=120)
     lost = "{'Ray was shut down, and the actors of this executor with it'}"
     assert run.stdout.splitlines() == [f"True True False {lost}", "True", "True True", "False"], run.stderr
     assert "Traceback" not in run.stderr
@@ -185,7 +193,7 @@ print(ray.is_initialized())
 
 def test_two_solvers_start_ray_in_threads_that_end(fragile):
     """Both find it there, it outlives the threads, and it is shut down by who is closed last."""
-    run = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", ALONE + THREADS], capture_output=True, text=True, timeout=120)
     assert run.stdout.splitlines() == ["[True, True]", "True", "False"], run.stderr
 
 
@@ -203,3 +211,18 @@ def test_calls_fail_once_all_actors_are_lost_for_good(local_ray):
             executor.submit(int, "3")
     finally:
         executor.shutdown()
+
+
+def test_actors_without_room_are_told_of_once(local_ray, monkeypatch, caplog):
+    monkeypatch.setattr("mapgrad_ray._executor._LONG", 0.6)
+    executor = mapgrad_ray.executor(2, resources={"none of it": 1})
+    call = executor.submit(int, "3")
+    with pytest.raises(TimeoutError):
+        call.result(2)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "none of 2 Ray actors has started within 0.6 s, so that rows wait: has the cluster room for them? Each needs "
+        "{'num_cpus': 1, 'resources': {'none of it': 1}}, and "
+    )
+    call.cancel()
+    executor.shutdown()
