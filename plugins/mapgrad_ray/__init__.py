@@ -19,7 +19,8 @@ def executor(actors: int, **options: Any) -> RayExecutor:
 
     Args:
         actors: How many there are at most; those that Ray has started share the rows.
-        options: Of each actor, as Ray's ``.options(…)`` takes them: ``num_cpus``, ``resources``, ….
+        options: Of each actor, as Ray's ``.options(…)`` takes them: ``num_cpus``, ``resources``, …. By default an actor
+            takes one CPU, and none of a Ray that is started here.
     """
     from mapgrad_ray._executor import RayExecutor
 
