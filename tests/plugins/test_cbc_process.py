@@ -195,7 +195,7 @@ def test_a_binary_that_fails_is_a_crash_and_not_an_answer(tmp_path: Path) -> Non
     assert run_of("exit 3", tmp_path, deadline=None, stopped=stopped) is None
 
 
-@pytest.mark.parametrize("told", ["TERM", "HUP", "USR1", "USR2"])
+@pytest.mark.parametrize("told", ["TERM", "USR1"])
 def test_a_signal_to_the_whole_job_costs_no_row(told: str, tmp_path: Path) -> None:
     """One that comes as CBC starts, before it has a group of its own."""
     seen = tmp_path / "seen"
