@@ -220,7 +220,8 @@ def implied_bounds(program: mapgrad.IntegerProgram) -> tuple[NDArray[np.float64]
     matrix = program.matrix
     lower, upper = program.lower.copy(), program.upper.copy()
     row, column = matrix.row_of_entry, matrix.indices
-    sides = ((matrix.data, program.row_upper[row]), (-matrix.data, -program.row_lower[row]))
+    least, most = program.row_facts.anywhere(program.row_lower, program.row_upper)
+    sides = ((matrix.data, most[row]), (-matrix.data, -least[row]))
     for _ in range(_TIGHTENING_ROUNDS):
         before = lower.copy(), upper.copy()
         for coefficient, limit in sides:

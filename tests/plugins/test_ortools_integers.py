@@ -83,6 +83,17 @@ def test_rows_imply_the_bounds_that_are_missing() -> None:
     assert upper.tolist() == [3, 7, 4]
 
 
+def test_implied_bounds_keep_what_a_row_holds_by_its_tolerance():
+    side = 0.08 * (1 - 1e-8)
+    program = mapgrad.IntegerProgram.from_rows([[0.08, -2e6, -4e5, 6e4]], [side], [side])
+    state = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    assert program.contains(state)
+    lower, upper = implied_bounds(program)
+    assert (lower <= state.numpy()).all()
+    assert (state.numpy() <= upper).all()
+    assert mapgrad.get_solver("ortools.cp_sat", program)(state).tolist() == state.tolist()
+
+
 def test_contradicting_rows_leave_bounds_that_are_in_order() -> None:
     lower, upper = implied_bounds(mapgrad.IntegerProgram(A_ub=[[1, 1], [-1, -1]], b_ub=[1, -9], upper=[3, 3]))
     assert (lower <= upper).all()

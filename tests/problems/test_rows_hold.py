@@ -256,7 +256,7 @@ def test_all_agree_on_rows_of_any_spread(seed, kind):
     inside = matrix @ generator.integers(0, 2, width)
     size = abs(inside) if generator.random() < 0.5 else abs(matrix).max(axis=1)
     missed = generator.choice([0, 3e-10, 0.9e-9, 1.1e-9, 1e-8]) * size
-    upper = inside + generator.choice([0, 0.5, -1e-12, 1e-3, 0.7], height) - missed
+    upper = inside + generator.choice([0, 0.5, -1e-12, 1e-3, 0.71], height) - missed
     lower = np.where(generator.random(height) < 0.2, upper, -np.inf)
     problem = IntegerProgram.from_rows(matrix, lower, upper)
     theta = torch.tensor(generator.normal(size=(3, width)))
