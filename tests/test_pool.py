@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_swa_multi_avg_fn
 
 import mapgrad
@@ -196,6 +197,17 @@ def test_it_is_saved_copied_and_cast_with_a_model():
         assert each.states.dtype == torch.float32
         each.add(STATES[:5])
         assert len(each) == 5
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_it_is_in_torchs_checkpoints(full):
+    model, other = (torch.nn.ModuleDict({"pool": StatePool(SUBSET), "linear": torch.nn.Linear(1, 1)}) for _ in range(2))
+    model["pool"].add(STATES[:4])
+    options = StateDictOptions(full_state_dict=full, cpu_offload=full)
+    saved = get_model_state_dict(model, options=options)
+    assert saved.keys() == model.state_dict().keys()
+    set_model_state_dict(other, saved, options=options)
+    assert torch.equal(other["pool"].states, model["pool"].states)
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.9999])

@@ -328,9 +328,14 @@ class StatePool(nn.Module):
             states = rows[kept, 1:].reshape(-1, *self.problem.shape)
             self._move([states], keys[kept], -rows[kept, 0].long())
 
+    @property
+    def _problem(self) -> Tensor:
+        """What stands for the problem; under the name that it has in a `state_dict`, as torch's checkpoints look."""
+        return digest(self.problem).to(self.states.device)
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         # no buffer, which averages of models would round, and DistributedDataParallel send
-        destination[f"{prefix}{PROBLEM}"] = digest(self.problem).to(self.states.device)
+        destination[f"{prefix}{PROBLEM}"] = self._problem
         super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **keywords: Any) -> None:
