@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_swa_multi_avg_fn
 
 import mapgrad
@@ -198,6 +199,30 @@ def test_it_is_saved_copied_and_cast_with_a_model():
         assert len(each) == 5
 
 
+def test_a_pool_that_an_earlier_version_saved_is_loaded():
+    pool = pool_of(STATES[:4])
+    saved = pool.state_dict()
+    saved["_problem"] = saved.pop("_problem._extra_state")
+    other = StatePool(SUBSET)
+    other.load_state_dict(saved)
+    assert torch.equal(other.states, pool.states)
+    with pytest.warns(UserWarning, match="another problem"):
+        StatePool(mapgrad.KSubset(6, 3)).load_state_dict(saved)
+    assert repr(other) == "StatePool(KSubset(n=6, k=2), 4 states)"
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it compiles
+def test_it_is_in_torchs_checkpoints(full):
+    model, other = (torch.nn.ModuleDict({"pool": StatePool(SUBSET), "linear": torch.nn.Linear(1, 1)}) for _ in range(2))
+    model["pool"].add(STATES[:4])
+    options = StateDictOptions(full_state_dict=full, cpu_offload=full)
+    saved = get_model_state_dict(torch.compile(model), options=options)
+    assert saved.keys() == model.state_dict().keys()
+    set_model_state_dict(torch.compile(other), saved, options=options)
+    assert torch.equal(other["pool"].states, model["pool"].states)
+
+
 @pytest.mark.parametrize("decay", [0.9, 0.9999])
 def test_an_average_of_models_keeps_its_pool(decay):
     model = torch.nn.ModuleDict({"pool": pool_of(STATES[:4]), "linear": torch.nn.Linear(1, 1)})
@@ -217,11 +242,12 @@ def test_an_average_of_models_keeps_its_pool(decay):
 def test_what_stands_for_no_problem_is_refused(strict):
     pool = pool_of(STATES[:4])
     other, saved = StatePool(SUBSET), pool.state_dict()
-    for wrong in (torch.zeros(3), saved["_problem"].to("meta"), "text"):
-        with pytest.raises(RuntimeError, match=r"_problem: a saved pool has 32 bytes there .*, got .*damaged"):
-            other.load_state_dict({**saved, "_problem": wrong}, strict=strict)
+    names = "_problem._extra_state", "_problem"  # as earlier versions have it
+    for name, wrong in itertools.product(names, (torch.zeros(3), saved["_problem._extra_state"].to("meta"), "text")):
+        with pytest.raises(RuntimeError, match=r"_problem.*: a saved pool has 32 bytes there .*, got .*damaged"):
+            other.load_state_dict({**saved, name: wrong}, strict=strict)
         assert len(other) == 0
-    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"_problem\""):
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"_problem._extra_state\""):
         StatePool(SUBSET).load_state_dict({"_extra_state": saved["_extra_state"]})
     other.load_state_dict({"_extra_state": saved["_extra_state"]}, strict=False)
     assert torch.equal(other.states, pool.states)

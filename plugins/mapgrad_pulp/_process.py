@@ -100,15 +100,13 @@ class CbcProcess:
     ) -> T | None:
         with _files() as (model, solution, descriptors):
             write(str(model))
-            seconds = None if deadline is None else deadline - time.monotonic()
-            if self._stopped.is_set() or (seconds is not None and seconds <= 0):
+            words = [word for option in options for word in f"-{option}".split()]
+            words += ["-solve", "-printingOptions", "all", "-solution", str(solution)]
+            code = self._wait(model, words, descriptors, deadline)
+            if code is not None and -code in _OF_JOBS:
+                code = self._wait(model, words, descriptors, deadline)
+            if code is None:
                 return None
-            limit = [] if seconds is None else ["timeMode elapsed", f"sec {seconds}"]
-            words = [word for option in (*limit, *options) for word in f"-{option}".split()]
-            arguments = [model, *words, "-solve", "-printingOptions", "all", "-solution", solution]
-            code = self._wait(arguments, descriptors, seconds)
-            if -code in _OF_JOBS:
-                code = self._wait(arguments, descriptors, seconds)
             is_late = deadline is not None and time.monotonic() >= deadline
             if self._stopped.is_set() or (code != 0 and is_late):
                 return None
@@ -119,12 +117,18 @@ class CbcProcess:
                 )
             return read(str(solution))
 
-    def _wait(self, arguments: Sequence[Path | str], descriptors: Sequence[int], seconds: float | None) -> int:
-        """Run CBC to its end, or kill it when its time is long up; return its exit status."""
+    def _wait(
+        self, model: Path, words: Sequence[str], descriptors: Sequence[int], deadline: float | None
+    ) -> int | None:
+        """Run CBC to its end, or kill it when its time is long up; return its exit status, None if it didn't start."""
+        seconds = None if deadline is None else deadline - time.monotonic()
+        if self._stopped.is_set() or (seconds is not None and seconds <= 0):
+            return None
+        limit = [] if seconds is None else ["-timeMode", "elapsed", "-sec", str(seconds)]
         with ExitStack() as stack:
             lifeline = stack.enter_context(_lifeline())
             process = subprocess.Popen(
-                [self._binary, *arguments],
+                [self._binary, model, *limit, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -273,6 +273,18 @@ def test_a_saved_layer_goes_on_as_the_unsaved_one(kind, how):
     assert other.stats["seen"] == layer.stats["seen"] > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_saved_layer_that_is_cast_has_its_states(dtype):
+    layer, other = (layer_of(mapgrad.Pooled(SUBSET)) for _ in range(2))
+    steps(layer, 4)
+    steps(other, 2)
+    state = layer.state_dict()
+    other.load_state_dict({name: each.to(dtype) if each.is_floating_point() else each for name, each in state.items()})
+    assert torch.equal(other.estimator.pool.states, layer.estimator.pool.states)
+    assert other.stats["seen"] == 0
+    steps(other, 2)
+
+
 def test_a_foreign_state_is_refused():
     layer = layer_of(mapgrad.Pooled(SUBSET))
     state = layer.state_dict()
@@ -282,8 +294,8 @@ def test_a_foreign_state_is_refused():
             layer.load_state_dict({**state, "estimator.pool._extra_state": each})
     own, wrong = state["estimator._extra_state"], [torch.zeros(2), torch.zeros(3, 3, dtype=torch.float64)]
     waiting = torch.cat([own[:2], torch.ones(1), torch.ones(6)])
-    wrong += [torch.cat([own, torch.ones(5)]), own + torch.tensor([2, 0, 0]), own.float(), waiting.float()]
-    wrong += ["text", own.to("meta"), own.to_sparse()]
+    wrong += [torch.cat([own, torch.ones(5)]), own + torch.tensor([2, 0, 0])]
+    wrong += ["text", own.to("meta"), own.to_sparse(), own.long(), own.float() * math.nan]
     wrong += [own.index_fill(0, torch.tensor(place), bad) for place in (0, 1, 2) for bad in (math.nan, math.inf, -1.0)]
     wrong += [own + torch.tensor([0, 0.5, 0])]
     wrong += [waiting.index_fill(0, torch.tensor(5), bad) for bad in (math.nan, math.inf, 1e300)]

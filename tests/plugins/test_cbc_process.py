@@ -206,3 +206,15 @@ def test_a_signal_to_the_whole_job_costs_no_row(told: str, tmp_path: Path) -> No
         mapgrad.SolverCrashError, match=f"CBC ended with exit status -{signal.Signals[f'SIG{told}']:d} and"
     ):
         run_of(f"kill -{told} $$", tmp_path, deadline=None)
+
+
+def test_cbc_that_is_started_once_more_has_the_time_that_is_left(tmp_path: Path) -> None:
+    seen, limits = tmp_path / "seen", tmp_path / "limits"
+    script = f"echo $5 >> {limits}; if [ ! -e {seen} ]; then touch {seen}; sleep 0.2; kill -TERM $$; fi; exit 1"
+    with pytest.raises(mapgrad.SolverCrashError, match="exit status 1 and"):
+        run_of(script, tmp_path, deadline=time.monotonic() + 20)
+    first, second = map(float, limits.read_text().split())
+    assert second <= first - 0.2
+    seen.unlink()
+    assert run_of(script, tmp_path, deadline=time.monotonic() + 0.1) is None
+    assert len(limits.read_text().split()) == 3

@@ -20,7 +20,7 @@ from mapgrad import Status
 from mapgrad.solvers import Block, InstanceSolver
 from mapgrad.workers import Workers, require_workers
 from mapgrad.workers._runner import Job, Runner
-from mapgrad.workers._threads import Threads
+from mapgrad.workers._threads import InPlace, Threads
 
 PROBLEM = mapgrad.KSubset(3, 1)
 
@@ -722,6 +722,38 @@ if __name__ == "__main__":
     command = [sys.executable, script, "--place", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0.0, 0.0, 1.0]\n", "")
+
+
+def test_a_thread_that_gets_ready_as_slowly_as_another_did_is_not_given_up(monkeypatch):
+    monkeypatch.setattr("mapgrad.workers._threads.START", 0.1)
+    ready, given_up = [], []
+
+    class Slow(InPlace):
+        is_there = False
+
+        def is_ready(self, batch):
+            return self.is_there
+
+        def prepare(self, batch):
+            time.sleep(0.2 if self is hands[0] else 0.3)
+            self.is_there = True
+            ready.append(self)
+
+        def stop(self, batch, *, is_last):
+            given_up.append(self)
+
+    hands = []
+    threads = Threads(2, lambda: hands.append(Slow()) or hands[-1])
+    runner, job = prepare(Counting)
+    deadline = time.monotonic() + 10
+    while len(ready) < 2 and time.monotonic() < deadline:
+        block = block_of(range(2))
+        threads.solve(runner, job, block)
+        assert_answered(block)
+        time.sleep(0.005)
+    assert len(ready) == len(hands) == 2
+    assert not given_up
+    threads.close()
 
 
 # -- what a user may give

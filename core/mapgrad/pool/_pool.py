@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mapgrad.arguments import whole_number
 from mapgrad.batching import full_precision, is_readable, name_problem, require_float
 from mapgrad.errors import ShapeError
-from mapgrad.pool._saved import PROBLEM, ages, digest, refused, require_possible, require_tensor
+from mapgrad.pool._saved import BUFFER, PROBLEM, SavedProblem, ages, digest, refused, require_possible, require_tensor
 from mapgrad.solvers._entries import require_problem
 from mapgrad.workers import new_lock
 
@@ -114,6 +114,7 @@ class StatePool(nn.Module):
     def __init__(self, problem: Problem, *, max_bytes: int = _MAX_BYTES) -> None:
         super().__init__()
         self.problem = require_problem(problem)
+        self._problem = SavedProblem(problem)
         self.max_bytes = whole_number("max_bytes", max_bytes, 1)
         # no buffers, which DistributedDataParallel would take to be of one shape on all ranks
         nothing = torch.empty(0, dtype=torch.int64)
@@ -328,19 +329,14 @@ class StatePool(nn.Module):
             states = rows[kept, 1:].reshape(-1, *self.problem.shape)
             self._move([states], keys[kept], -rows[kept, 0].long())
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        # no buffer, which averages of models would round, and DistributedDataParallel send
-        destination[f"{prefix}{PROBLEM}"] = digest(self.problem).to(self.states.device)
-        super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType] (untyped in torch)
-
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **keywords: Any) -> None:
         """Load a saved pool; the states of another problem, with a warning, aren't taken."""
-        _, _, missing, _, errors = arguments
+        errors: list[str] = arguments[-1]
         key, states = f"{prefix}{PROBLEM}", f"{prefix}_extra_state"
-        if key not in state_dict:
-            missing.append(key)
-        else:
-            saved, own = state_dict.pop(key), digest(self.problem)
+        if f"{prefix}{BUFFER}" in state_dict:
+            state_dict[key] = state_dict.pop(f"{prefix}{BUFFER}")
+        if key in state_dict:
+            saved, own = state_dict[key], digest(self.problem.digest)
             if not is_readable(saved) or saved.shape != own.shape:
                 errors.append(refused(key, len(own), saved))
                 return
@@ -365,6 +361,9 @@ class StatePool(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_past": OrderedDict()}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
 
     def extra_repr(self) -> str:
         """Return what is in it."""

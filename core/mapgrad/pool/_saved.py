@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mapgrad.batching import is_readable, text_of_saved
 
@@ -13,13 +13,38 @@ if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
 
-PROBLEM: Final = "_problem"
-"""What a `state_dict` calls what stands for the problem of a pool."""
+BUFFER: Final = "_problem"
+"""What the `state_dict` of earlier versions calls what stands for the problem of a pool."""
+
+PROBLEM: Final = "_problem._extra_state"
+"""What it is called now."""
 
 
-def digest(problem: Problem) -> Tensor:
-    """Return what stands for a problem in a `state_dict`, whose values are tensors all."""
-    return torch.tensor(list(bytes.fromhex(problem.digest)), dtype=torch.uint8)
+class SavedProblem(nn.Module):
+    """What stands for the problem of a pool, in `state_dict`; who loads the pool looks at it.
+
+    No buffer, which averages of models would round, and DistributedDataParallel send; and no other key, as
+    `torch.distributed.checkpoint` knows parameters, buffers and extra states alone.
+
+    Args:
+        problem: The problem.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self._digest = problem.digest
+
+    def get_extra_state(self) -> Tensor:
+        """Return it."""
+        return digest(self._digest)
+
+    def set_extra_state(self, state: object) -> None:
+        """Do nothing: it is the problem's."""
+
+
+def digest(text: str) -> Tensor:
+    """Return a problem's digest as it is in a `state_dict`, whose values are tensors all."""
+    return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)
 
 
 def ages(keys: Tensor, used: Tensor) -> Tensor:

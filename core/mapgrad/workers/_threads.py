@@ -72,6 +72,7 @@ class Threads:
         self._wanted: dict[threading.Thread, int] = {}
         self._at_work: dict[threading.Thread, tuple[Batch, Hand]] = {}
         self._preparing: dict[threading.Thread, tuple[Batch, Hand, float]] = {}
+        self._longest = 0.0  # seconds that a thread took to get ready
         self._batches: deque[Batch] = deque()
         self._condition = new_condition()
         call_after_fork(self)
@@ -124,7 +125,7 @@ class Threads:
 
     def _start(self, rows: int) -> None:
         """Start threads that are missing for so many more rows; the condition is held."""
-        self._give_up_preparing(START)
+        self._give_up_preparing(max(START, 2 * self._longest))
         rows += len(self._at_work) + sum(batch.count - batch.begun for batch in self._batches)
         numbers = set(range(min(self.count, rows))) - set(self._wanted.values())
         for number in sorted(numbers):
@@ -190,10 +191,13 @@ class Threads:
                     batch.workers += 1
                     self._at_work[thread] = batch, hand
                     return batch, start, stop
-                self._preparing[thread] = batch, hand, time.monotonic()
+                began = time.monotonic()
+                self._preparing[thread] = batch, hand, began
             hand.prepare(batch)
             with self._condition:
                 self._preparing.pop(thread, None)
+                if thread in self._wanted:
+                    self._longest = max(self._longest, time.monotonic() - began)
             del batch  # another thread may end it, and nothing is kept while this one waits
 
     def give_back(self, batch: Batch) -> None:

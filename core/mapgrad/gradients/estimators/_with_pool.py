@@ -296,13 +296,15 @@ class PoolEstimator(Estimator):
         return torch.cat([answers.new_tensor([self.seen, self._mark, count]), answers, others])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on where a saved estimator was; one for another problem, whose pool isn't taken either, begins anew.
+        """Go on where a saved estimator was; begin anew if it was for another problem, or is cast to a narrower dtype.
 
         Raises:
             ValueError: it isn't what `get_extra_state` returned.
         """
-        is_saved = is_readable(state) and state.dtype == torch.float64 and state.ndim == 1
-        if not is_saved or len(state) < _HEAD or not bool(state.isfinite().all()):
+        is_saved = is_readable(state) and state.is_floating_point() and state.ndim == 1 and len(state) >= _HEAD
+        if is_saved and state.dtype != torch.float64 and not bool(state.isnan().any()):
+            state = state.new_zeros(_HEAD, dtype=torch.float64)  # no problem's: what stands for that is rounded
+        elif not is_saved or not bool(state.isfinite().all()):
             raise ValueError(_refused(self, state))
         seen, mark, count = to_list(state[:_HEAD])
         rows = state[_HEAD:].detach()
