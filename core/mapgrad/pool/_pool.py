@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mapgrad.arguments import whole_number
 from mapgrad.batching import full_precision, is_readable, name_problem, require_float
 from mapgrad.errors import ShapeError
-from mapgrad.pool._saved import BUFFER, PROBLEM, SavedProblem, ages, digest, refused, require_possible, require_tensor
+from mapgrad.pool._saved import PROBLEM, SavedProblem, ages, digest, refused, require_possible, require_tensor
 from mapgrad.solvers._entries import require_problem
 from mapgrad.workers import new_lock
 
@@ -333,8 +333,6 @@ class StatePool(nn.Module):
         """Load a saved pool; the states of another problem, with a warning, aren't taken."""
         errors: list[str] = arguments[-1]
         key, states = f"{prefix}{PROBLEM}", f"{prefix}_extra_state"
-        if f"{prefix}{BUFFER}" in state_dict:
-            state_dict[key] = state_dict.pop(f"{prefix}{BUFFER}")
         if key in state_dict:
             saved, own = state_dict[key], digest(self.problem.digest)
             if not is_readable(saved) or saved.shape != own.shape:

@@ -12,12 +12,8 @@ from mapgrad.batching import is_readable, text_of_saved
 if TYPE_CHECKING:
     from mapgrad.problems import Problem
 
-
-BUFFER: Final = "_problem"
-"""What the `state_dict` of earlier versions calls what stands for the problem of a pool."""
-
 PROBLEM: Final = "_problem._extra_state"
-"""What it is called now."""
+"""What a `state_dict` calls what stands for the problem of a pool."""
 
 
 class SavedProblem(nn.Module):
