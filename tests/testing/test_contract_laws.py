@@ -457,6 +457,22 @@ def test_calls_too_quick_to_tell_do_not_count():
     assert testing.check_releases_gil(Quick, PROBLEM).result == f"doesn't apply: {reason}"
 
 
+class Compiles(Quick):
+    def __init__(self, problem):
+        super().__init__(problem)
+        self.is_ready = False
+
+    def solve(self, state, theta, request):
+        if not self.is_ready:
+            work(0.5)
+        self.is_ready = True
+        return best(theta)
+
+
+def test_a_first_call_that_has_to_compile_does_not_count():
+    assert "no call takes 20 ms" in testing.check_releases_gil(Compiles, PROBLEM).result
+
+
 class QuickButLimited(InstanceSolver):
     """Quick on small programs; on slow ones it works for as long as it may."""
 
