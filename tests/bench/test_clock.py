@@ -1,9 +1,11 @@
 """Times: who takes turns with whom, and what is counted."""
 
+import gc
 import subprocess
 import sys
 import time
 
+import pytest
 import torch
 
 from mapgrad.bench import Spread
@@ -65,3 +67,12 @@ def test_torch_has_its_threads_back():
 def test_quartiles_of_one_value_are_that_value():
     assert Spread.of([3.0]) == Spread(3.0, 3.0, 3.0)
     assert Spread.of([1, 2, 3, 4, 5]) == Spread(3, 2, 4)
+
+
+def test_no_garbage_is_collected_amid_what_is_timed():
+    seen = []
+    seconds_of(lambda: seen.append(gc.isenabled()))
+    assert (seen, gc.isenabled()) == ([False], True)
+    with pytest.raises(KeyError):
+        seconds_of({}.popitem)
+    assert gc.isenabled()

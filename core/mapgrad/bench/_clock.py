@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -107,11 +108,17 @@ def interleave(candidates: Mapping[str, Work], effort: Effort, clock: Clock = cp
 
 
 def seconds_of(work: Work, calls: int = 1, clock: Clock = cpu_clock) -> tuple[float, float]:
-    """Return CPU and wall-clock seconds of one call, as a mean over some calls."""
-    cpu, wall = clock(), time.perf_counter()
-    for _ in range(calls):
-        work()
-    return (clock() - cpu) / calls, (time.perf_counter() - wall) / calls
+    """Return CPU and wall-clock seconds of one call, as a mean over some calls, amid which no garbage is collected."""
+    is_collected = gc.isenabled()
+    gc.disable()
+    try:
+        cpu, wall = clock(), time.perf_counter()
+        for _ in range(calls):
+            work()
+        return (clock() - cpu) / calls, (time.perf_counter() - wall) / calls
+    finally:
+        if is_collected:
+            gc.enable()
 
 
 def yardstick() -> None:
